@@ -1,0 +1,51 @@
+# Every target sets up what it needs: .venv with the pinned dependencies and the compiled extension.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+NATIVE := $(shell find csrc -type f \( -name '*.c*' -o -name '*.h*' \) 2>/dev/null)
+
+# Relative, so that a checkout may lie under a path with spaces. Both names: newer pip reads the second for the isolated
+# build environment (cmake, ninja, pybind11), older pip the first.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-all lint format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+install: $(STAMP) ## make .venv with the pinned dependencies and build the extension
+
+$(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	touch $@
+
+demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
+	$(BIN)/geodiff demo --out out/demo
+
+test: $(STAMP) ## the test suite without the heavy tests
+	$(BIN)/pytest -q -m "not heavy"
+
+test-all: $(STAMP) ## the whole test suite
+	$(BIN)/pytest -q
+
+lint: $(STAMP) ## ruff, mypy and clang-format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy geodiff
+	$(if $(NATIVE),$(BIN)/clang-format --dry-run --Werror $(NATIVE),@echo "clang-format: no sources in csrc")
+
+format: $(STAMP) ## let ruff and clang-format rewrite the sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
+
+clean: ## remove what was built, .venv included
+	rm -rf .venv build dist out geodiff.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find geodiff -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
