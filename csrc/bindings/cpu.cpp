@@ -1,0 +1,51 @@
+// geodiff._cpu: the CPU core for Python. Arrays come as addresses: no torch headers, so one build serves every torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <stdexcept>
+
+#include "../cpu/data.h"
+#include "../cpu/isa.h"
+
+namespace py = pybind11;
+using geodiff::Answer;
+using geodiff::Data;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+void posterior(const Data& data, const std::string& isa, uintptr_t x, uintptr_t sigma, uintptr_t bias, int64_t batch,
+               int64_t begin, int64_t end, double tol, int64_t topk, int threads, uintptr_t mean, uintptr_t log_sum,
+               uintptr_t entropy, uintptr_t ess, uintptr_t index, uintptr_t weight, uintptr_t path) {
+    const py::gil_scoped_release release;
+    Answer answer{at<double>(mean),   at<double>(log_sum), at<double>(entropy), at<double>(ess),
+                  at<int64_t>(index), at<double>(weight),  at<int8_t>(path)};
+    data.posterior(geodiff::kernels_for(isa), at<const double>(x), at<const double>(sigma), at<const double>(bias),
+                   batch, begin, end, tol, topk, threads, answer);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+    m.doc() = "Optimal denoiser on the CPU: see csrc/cpu/README.md";
+    m.def("isas", &geodiff::isas, "Instruction sets compiled in and run by this machine, slowest first.");
+    py::class_<Data>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
+        .def(py::init([](uintptr_t rows, int dtype, int64_t n, int64_t d, int threads) {
+                 const py::gil_scoped_release release;
+                 return std::make_unique<Data>(at<const void>(rows), geodiff::DType(dtype), n, d, threads);
+             }),
+             py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("threads"))
+        .def_property_readonly("max_norm", &Data::max_norm)
+        .def_property_readonly("mean_square", &Data::mean_square)
+        .def("mean", [](const Data& data,
+                        uintptr_t out) { std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out)); })
+        .def("posterior", &posterior, py::arg("isa"), py::arg("x"), py::arg("sigma"), py::arg("bias"), py::arg("batch"),
+             py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("topk"), py::arg("threads"), py::arg("mean"),
+             py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("index"), py::arg("weight"),
+             py::arg("path"));
+}

@@ -1,0 +1,51 @@
+// The error bounds that decide what may be skipped, how many digits a product needs, and when an answer is accepted.
+// Derivations: csrc/cpu/README.md. All in centred units; `scale` is what contract 1 measures against.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "types.h"
+
+namespace geodiff {
+
+constexpr double kUnitRoundoff = 0x1p-24;  // float32
+constexpr double kDeviations = 5;  // random errors are bounded at this many standard deviations: 6e-7 in one dimension
+
+// Smallest value that contract 1 divides by: 0.01 max |x_i|.
+inline double least_scale(const Stats& s) { return std::max(0.01 * s.max_model_norm, 1e-300); }
+
+// Rows whose logit lies this far below the largest may be dropped altogether: all n of them together then move the mean
+// by at most n e^-cut 2 radius <= tol/50 least_scale.
+inline double cutoff(const Stats& s, int64_t n, double tol) {
+    return std::log(std::max(2.0, double(n) * 2 * std::max(s.radius, 1e-300) * 50 / (tol * least_scale(s))));
+}
+
+inline double norm(const double* x, int64_t d) {
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < d; ++k) total += x[k] * x[k];
+    return std::sqrt(total);
+}
+
+// What the dense pass knows about a query once it is done.
+struct DenseErrors {
+    double query_step;    // standard deviation of one coordinate's rounding, of the query
+    double logit_noise;   // standard deviation of independent errors of the logits
+    double weight_noise;  // sum over rows of the variance of the weights' rounding, relative to (sum p)^2
+    double trace;         // E_w |v - r|^2
+    double ess;
+    double spread;  // root mean square distance of *all* rows from r
+};
+
+// Bound on |r - exact r|. A query rounded by delta answers with r*(x - delta): the error is J delta with J = Cov_w /
+// sigma^2, and delta is random with known variance (its last digit is rounded stochastically), so
+// E|J delta|^2 = step^2 |J|_F^2 <= (step trace / sigma^2)^2.
+inline double dense_error(const DenseErrors& e, double sigma) {
+    const double query = e.query_step * e.trace / (sigma * sigma);
+    const double logits = e.logit_noise * std::sqrt(e.trace / std::max(e.ess, 1.0));
+    const double weights = std::sqrt(e.weight_noise) * e.spread;
+    return kDeviations * std::sqrt(query * query + logits * logits + weights * weights);
+}
+
+}  // namespace geodiff

@@ -1,0 +1,128 @@
+#include "parallel.h"
+#include "passes.h"
+#include "weighted_sum.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
+
+struct Share {  // one thread's part of every answer
+    std::vector<Online> states;
+    std::vector<Top> tops;
+    WeightedSum sum;
+};
+
+// Joins the threads' parts of query i; false if the error bound exceeds the contract.
+bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request, const Logits& logits,
+            const std::vector<Share>& shares, int64_t i, int64_t query, Precision precision, Answer& answer) {
+    Online all{-1e308, 0, 0, 0, 0, 0, 0};
+    for (const Share& s : shares) all.max = std::max(all.max, s.states[size_t(i)].max);
+    double* mean = answer.mean + query * rows.d;
+    std::fill(mean, mean + rows.d, 0.0);
+    for (const Share& s : shares) {
+        const Online& o = s.states[size_t(i)];
+        if (!(o.sum > 0)) continue;
+        const double scale = std::exp(o.max - all.max);
+        all.sum += o.sum * scale;
+        all.sum_l += (o.sum_l + (o.max - all.max) * o.sum) * scale;
+        all.sum_2 += o.sum_2 * scale * scale;
+        all.sum_h += o.sum_h * scale;
+        all.sum_q += o.sum_q * scale;
+        all.noise += o.noise * scale * scale;
+        s.sum.merge_into(i, scale, mean);
+    }
+    for (int64_t k = 0; k < rows.d; ++k) mean[k] /= all.sum_q;
+
+    const double sigma = request.sigma[query];
+    const double length = norm(mean, rows.d);
+    double model = 0;  // |r| in model units, times `unit`
+    for (int64_t k = 0; k < rows.d; ++k) model += (mean[k] + stats.shift) * (mean[k] + stats.shift);
+    DenseErrors e{};
+    e.query_step = logits.query_step(i);
+    e.logit_noise = logits.logit_noise(i);
+    e.weight_noise = all.noise / (all.sum_q * all.sum_q);
+    e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
+    e.ess = all.sum * all.sum / all.sum_2;
+    const double away = length + stats.mean_norm;  // >= |r - mean of the data|
+    e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
+    const double allowed = request.tol * std::max(std::sqrt(model), least_scale(stats));
+    if (dense_error(e, sigma) > allowed) return false;
+
+    // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
+    const double x2 = norm(request.x + query * rows.d, rows.d);
+    answer.log_sum[query] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
+    answer.entropy[query] = std::log(all.sum) - all.sum_l / all.sum;
+    answer.ess[query] = e.ess;
+    answer.path[query] = int8_t(precision == Precision::fine ? Path::dense_fine : Path::dense);
+    if (request.topk > 0) {
+        Top near(request.topk + kSpareTop), settled(request.topk);
+        for (const Share& s : shares) near.merge(s.tops[size_t(i)]);
+        std::vector<int64_t> list;
+        near.rows(list);
+        for (int64_t row : list)
+            settled.offer(-0.5 * kernels.distance(request.x + query * rows.d, rows.row(row), rows.dtype, rows.d) /
+                                  (sigma * sigma) +
+                              (request.bias ? request.bias[row] : 0),
+                          row);
+        settled.write(answer.log_sum[query], answer.index + query * request.topk, answer.weight + query * request.topk);
+    }
+    return true;
+}
+
+}  // namespace
+
+std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                           const std::vector<int64_t>& which, Precision precision, Answer& answer) {
+    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels);
+    if (count == 0) return {};
+    const double cut = cutoff(stats, rows.n, request.tol);
+    const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
+    const int64_t tops = request.topk > 0 ? request.topk + kSpareTop : 0;
+    std::vector<Share> shares;
+    for (int t = 0; t < request.threads; ++t)
+        shares.push_back({std::vector<Online>(size_t(count), Online{-1e308, 0, 0, 0, 0, 0, 0}),
+                          std::vector<Top>(size_t(count), Top(tops)),
+                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
+    parallel(request.threads, [&](int t) {
+        Share& mine = shares[size_t(t)];
+        Logits::Work work = logits.work(tile);
+        Buffer<double> p(tile);
+        const Range range = share(rows.n, tile, t, request.threads);
+        for (int64_t first = range.begin; first < range.end; first += tile) {
+            const int R = int(std::min(tile, range.end - first));
+            logits.load(work, first, R);
+            mine.sum.begin(R, uint64_t(first / tile));
+            for (int64_t b = 0; b < logits.blocks(); ++b) {
+                logits.block(work, first, R, b, tile);
+                for (int64_t q = 0; q < logits.block_size(b); ++q) {
+                    const int64_t i = b * kQueryBlock + q;
+                    const double* l = work.logits.data() + q * tile;
+                    Online& state = mine.states[size_t(i)];
+                    mine.tops[size_t(i)].offer(l, first, R);
+                    double rescale = 1;
+                    // A tile may be skipped only if it cannot matter even with the logits' error.
+                    if (kernels.softmax(l, stats.half_norm + first, R, cut + logits.gap_error(i), &state, p.data(),
+                                        &rescale))
+                        mine.sum.set(i, p.data(), rescale, state);
+                }
+            }
+            const int64_t next = first + tile;
+            const bool whole = next + R <= range.end;  // prefetch only addresses of this thread's rows
+            mine.sum.add(first, work.rows, work.ld, whole ? rows.row(next) : nullptr);
+        }
+    });
+    std::vector<uint8_t> done(size_t(count), 0);
+    parallel(int(std::min<int64_t>(request.threads, count)), [&](int t) {
+        const Range mine = share(count, 1, t, int(std::min<int64_t>(request.threads, count)));
+        for (int64_t i = mine.begin; i < mine.end; ++i)
+            done[size_t(i)] =
+                finish(kernels, rows, stats, request, logits, shares, i, which[size_t(i)], precision, answer);
+    });
+    std::vector<int64_t> open;
+    for (int64_t i = 0; i < count; ++i)
+        if (!done[size_t(i)]) open.push_back(which[size_t(i)]);
+    return open;
+}
+
+}  // namespace geodiff

@@ -1,0 +1,205 @@
+// The two products in exact 8-bit integers (AVX-512 VNNI): u8 data times s8 query or weight digits, summed in int32.
+//
+// Both read the data as stored. The first product walks along d, so rows need no rearranging. The second contracts over
+// rows: four rows are interleaved byte-wise for one block of 64 columns at a time, which stays in L1 while every query
+// uses it.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels_generic.h"
+
+namespace {
+
+// acc += u8 x . s8 y, four products to a dword. Written as assembly because GCC's intrinsic takes the accumulator by
+// copy: 24 of them then need 48 registers and spill (seen in GCC 12; the loops below must hold no stack access).
+inline void dot_accumulate(__m512i& acc, __m512i x, __m512i y) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(y));
+}
+
+// The same with four s8 values in memory, broadcast to every dword.
+inline void dot_accumulate_four(__m512i& acc, __m512i x, const int8_t* four) {
+    typedef int8_t Four[4];
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(x), "m"(*reinterpret_cast<const Four*>(four)));
+}
+
+// Sums 8 registers of 16 int32 lanes into 8 int32. 26 instructions instead of 8 x 8.
+inline __m256i sum_lanes_8(const __m512i* a) {
+    __m512i b[4], c[2];
+    GEODIFF_UNROLL for (int i = 0; i < 4; ++i) b[i] =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]), _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]));
+    GEODIFF_UNROLL for (int i = 0; i < 2; ++i) c[i] =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(b[2 * i], b[2 * i + 1]), _mm512_unpackhi_epi64(b[2 * i], b[2 * i + 1]));
+    // c[i] holds in each 128-bit lane the partial sums of four registers, in order.
+    const __m512i lo = _mm512_shuffle_i64x2(c[0], c[1], 0x44), hi = _mm512_shuffle_i64x2(c[0], c[1], 0xee);
+    const __m512i s = _mm512_add_epi32(lo, hi);  // lanes: c0, c0, c1, c1
+    const __m512i t = _mm512_add_epi32(s, _mm512_shuffle_i64x2(s, s, 0xb1));
+    return _mm512_castsi512_si256(_mm512_shuffle_i64x2(t, t, 0x08));
+}
+
+template <int RB, int QB>
+inline void dot_block_u8(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t len, int32_t* S, int64_t lds,
+                         bool add) {
+    __m512i acc[RB][8];
+    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[r][q] =
+        _mm512_setzero_si512();
+    int64_t k = 0;
+    for (; k + 64 <= len; k += 64, Q += QB * 64) {
+        __m512i x[RB];
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = _mm512_loadu_si512(X + r * ldx + k);
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+            const __m512i y = _mm512_load_si512(Q + q * 64);
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) dot_accumulate(acc[r][q], x[r], y);
+        }
+    }
+    if (k < len) {  // never read past the last row: the rest of the 64 bytes is masked off
+        const __mmask64 mask = ~0ull >> (64 - (len - k));
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            const __m512i x = _mm512_maskz_loadu_epi8(mask, X + r * ldx + k);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) dot_accumulate(acc[r][q], x, _mm512_load_si512(Q + q * 64));
+        }
+    }
+    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+        GEODIFF_UNROLL for (int q = QB; q < 8; ++q) acc[r][q] = _mm512_setzero_si512();
+        int32_t sums[8];
+        _mm256_storeu_si256((__m256i*)sums, sum_lanes_8(acc[r]));
+        for (int q = 0; q < QB; ++q) S[q * lds + r] = (add ? S[q * lds + r] : 0) + sums[q];
+    }
+}
+
+constexpr int64_t kDotChunk = 4096;  // 8 query vectors of this length: 32 KiB, resident in L1 while rows stream by
+
+template <int QB>
+inline void dot_group_u8(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, int32_t* S, int64_t lds) {
+    constexpr int RB = QB <= 4 ? 6 : 3;
+    for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
+        const int64_t len = d - k < kDotChunk ? d - k : kDotChunk;
+        int r = 0;
+        for (; r + RB <= R; r += RB) dot_block_u8<RB, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+        for (; r < R; ++r) dot_block_u8<1, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+    }
+}
+
+void dot_u8(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t dq, int groups, int group, int64_t d,
+            int32_t* S, int64_t lds) {
+    for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds) switch (group) {
+            case 1:
+                dot_group_u8<1>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 2:
+                dot_group_u8<2>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 3:
+                dot_group_u8<3>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 4:
+                dot_group_u8<4>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 5:
+                dot_group_u8<5>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 6:
+                dot_group_u8<6>(X, ldx, R, Q, d, S, lds);
+                break;
+            case 7:
+                dot_group_u8<7>(X, ldx, R, Q, d, S, lds);
+                break;
+            default:
+                dot_group_u8<8>(X, ldx, R, Q, d, S, lds);
+                break;
+        }
+}
+
+// A[q][cols] = rescale[q] A + quantum[q] * sum_r digit(p_r) v_r, for one group and 64 interleaved columns.
+template <int QB, int PARTS>
+inline void sum_block_u8(const uint8_t* Xi, int steps, const int8_t* P, const int32_t* offset, const float* rescale,
+                         const float* quantum, float* A, int64_t lda) {
+    for (int half = 0; half < 2; ++half, Xi += 128, A += 32) {
+        __m512i acc[QB * PARTS][2];
+        GEODIFF_UNROLL for (int s = 0; s < QB * PARTS; ++s) acc[s][0] = acc[s][1] = _mm512_set1_epi32(offset[s]);
+        const int8_t* p = P;
+        for (int i = 0; i < steps; ++i, p += QB * PARTS * 4) {
+            const __m512i x0 = _mm512_load_si512(Xi + i * 256), x1 = _mm512_load_si512(Xi + i * 256 + 64);
+            GEODIFF_UNROLL for (int s = 0; s < QB * PARTS; ++s) {
+                dot_accumulate_four(acc[s][0], x0, p + s * 4);
+                dot_accumulate_four(acc[s][1], x1, p + s * 4);
+            }
+        }
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c) {
+            __m512 total = _mm512_cvtepi32_ps(acc[q * PARTS][c]);
+            GEODIFF_UNROLL for (int j = 1; j < PARTS; ++j) total =
+                _mm512_fmadd_ps(total, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(acc[q * PARTS + j][c]));
+            float* a = A + q * lda + c * 16;
+            _mm512_storeu_ps(a, _mm512_fmadd_ps(_mm512_set1_ps(quantum[q]), total,
+                                                _mm512_mul_ps(_mm512_set1_ps(rescale[q]), _mm512_loadu_ps(a))));
+        }
+    }
+}
+
+// Four rows of 64 columns -> four registers whose dwords hold one column of the four rows each. Dword (4 lane + i) of
+// register j is column 16 lane + 4 j + i: the accumulators keep that order, and `column_of_slot` undoes it at the end.
+inline void interleave(__m512i a, __m512i b, __m512i c, __m512i d, uint8_t* out) {
+    const __m512i ab0 = _mm512_unpacklo_epi8(a, b), ab1 = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd0 = _mm512_unpacklo_epi8(c, d), cd1 = _mm512_unpackhi_epi8(c, d);
+    _mm512_store_si512(out, _mm512_unpacklo_epi16(ab0, cd0));
+    _mm512_store_si512(out + 64, _mm512_unpackhi_epi16(ab0, cd0));
+    _mm512_store_si512(out + 128, _mm512_unpacklo_epi16(ab1, cd1));
+    _mm512_store_si512(out + 192, _mm512_unpackhi_epi16(ab1, cd1));
+}
+
+template <int PARTS>
+inline void sum_group_u8(int queries, const uint8_t* Xi, int steps, const int8_t* P, const int32_t* offset,
+                         const float* rescale, const float* quantum, float* A, int64_t lda) {
+    switch (queries) {
+        case 1:
+            sum_block_u8<1, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+            break;
+        case 2:
+            sum_block_u8<2, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+            break;
+        case 3:
+            sum_block_u8<3, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+            break;
+        case 4:
+            sum_block_u8<4, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+            break;
+        default:
+            if constexpr (PARTS == 2) {
+                if (queries == 5)
+                    sum_block_u8<5, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+                else
+                    sum_block_u8<6, PARTS>(Xi, steps, P, offset, rescale, quantum, A, lda);
+            }
+    }
+}
+
+void sum_u8(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A, int64_t lda,
+            const uint8_t* prefetch) {
+    alignas(64) uint8_t Xi[geodiff::kMaxTileRows * 64];
+    const int steps = (R + 3) / 4;
+    const int64_t group_bytes = int64_t(steps) * 4 * w.group * w.parts;
+    for (int64_t c = 0; c < d; c += 64) {
+        const __mmask64 mask = d - c >= 64 ? ~0ull : ~0ull >> (64 - (d - c));
+        for (int r = 0; r < 4 * steps; r += 4) {
+            __m512i v[4];
+            for (int i = 0; i < 4; ++i) {
+                const int row = r + i < R ? r + i : R - 1;  // weights past R are zero; only the address must be valid
+                v[i] = _mm512_maskz_loadu_epi8(mask, X + row * ldx + c);
+                if (prefetch) _mm_prefetch((const char*)(prefetch + row * ldx + c), _MM_HINT_T1);
+            }
+            interleave(v[0], v[1], v[2], v[3], Xi + r * 64);
+        }
+        for (int g = 0; g < w.groups; ++g) {
+            if (!w.active[g]) continue;
+            const int q = g * w.group;
+            const int8_t* P = w.digits + g * group_bytes;
+            const int32_t* offset = w.offset + q * w.parts;
+            if (w.parts == 2)
+                sum_group_u8<2>(w.group, Xi, steps, P, offset, w.rescale + q, w.quantum + q, A + q * lda + c, lda);
+            else
+                sum_group_u8<3>(w.group, Xi, steps, P, offset, w.rescale + q, w.quantum + q, A + q * lda + c, lda);
+        }
+    }
+}
+
+}  // namespace

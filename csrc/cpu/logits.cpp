@@ -1,0 +1,205 @@
+#include "logits.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "bounds.h"
+#include "digits.h"
+
+namespace geodiff {
+
+int64_t tile_rows(const Rows& rows, const Kernels& kernels) {
+    const bool integer = kernels.int8 && rows.dtype == DType::u8;
+    const int64_t budget = 512 << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
+    return std::clamp(budget / bytes / 16 * 16, int64_t(16), int64_t(integer ? kMaxTileRows : 128));
+}
+
+Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+               const int64_t* which, int64_t count, Precision precision)
+    : kernels_(kernels),
+      rows_(rows),
+      stats_(stats),
+      bias_(request.bias),
+      count_(count),
+      integer_(kernels.int8 && rows.dtype == DType::u8),
+      wide_(!integer_ && precision == Precision::fine),
+      inv_sigma2_(size_t(count)),
+      row_error_(size_t(count)),
+      base_error_(size_t(count)),
+      query_step_(size_t(count)),
+      logit_noise_(size_t(count)),
+      scale_(size_t(count)) {
+    for (int64_t i = 0; i < count; ++i) {
+        const double sigma = request.sigma[which[i]];
+        inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
+    }
+    if (integer_)
+        pack_integers(request, which, precision);
+    else
+        pack_floats(request, which);
+}
+
+void Logits::pack_integers(const Request& request, const int64_t* which, Precision precision) {
+    const int64_t d = rows_.d;
+    std::vector<double> top(size_t(count_), 0.0), length(size_t(count_), 0.0);
+    for (int64_t i = 0; i < count_; ++i) {
+        const double* x = request.x + which[i] * d;
+        double& m = top[size_t(i)];
+        for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
+        length[size_t(i)] = norm(x, d);
+    }
+    if (precision == Precision::coarse) {
+        // A digit less is worth while as long as the squared distances stay apart: 4 |delta| radius is what the
+        // rounding can move a difference of squared distances by.
+        for (parts_ = 1; parts_ < 3; ++parts_) {
+            double worst = 0;
+            for (double m : top) worst = std::max(worst, m / (127 * std::pow(256.0, parts_ - 1)));
+            if (4 * 0.29 * worst * std::sqrt(double(d)) * stats_.radius <= 0.1 * stats_.mean_square) break;
+        }
+    } else {
+        parts_ = precision == Precision::fine ? 4 : 3;
+    }
+    // Screening wants the smallest residual, which is known; the dense pass wants an unbiased one.
+    const bool stochastic = precision != Precision::coarse;
+    const double units = 127 * std::pow(256.0, parts_ - 1);
+    const int64_t pieces = (d + kIntDims - 1) / kIntDims;
+    std::vector<int8_t> one(size_t(d * parts_));
+    for (int64_t b = 0; b < blocks(); ++b) {
+        Block block;
+        const int64_t vectors = block_size(b) * parts_;
+        block.groups = (vectors + kMaxDotGroup - 1) / kMaxDotGroup;
+        block.group = (vectors + block.groups - 1) / block.groups;
+        const int64_t slots = block.groups * block.group;
+        int64_t bytes = 0;
+        for (int64_t p = 0; p < pieces; ++p) bytes += slots * padded(std::min(kIntDims, d - p * kIntDims));
+        block.digits = Buffer<int8_t>(bytes, true);
+        block.offset.assign(size_t(pieces * slots), 0);
+        for (int64_t q = 0; q < block_size(b); ++q) {
+            const int64_t i = b * kQueryBlock + q;
+            const double* x = request.x + which[i] * d;
+            const double step = std::max(top[size_t(i)], 1e-300) / units;
+            double residual = 0;
+            for (int64_t k = 0; k < d; ++k) {
+                const double exact = x[k] / step;
+                const double rounded =
+                    std::clamp(std::floor(exact + (stochastic ? dither(uint64_t(k)) : 0.5)), -units, units);
+                residual += (exact - rounded) * (exact - rounded);
+                split_digits(int64_t(rounded), parts_, one.data() + k, d);
+            }
+            residual = std::sqrt(residual) * step;
+            scale_[size_t(i)] = step;
+            query_step_[size_t(i)] = step * std::sqrt(1.0 / 6);
+            row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
+            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length[size_t(i)] * stats_.max_norm;
+            int64_t base = 0;
+            for (int64_t p = 0; p < pieces; ++p) {
+                const int64_t len = std::min(kIntDims, d - p * kIntDims), dq = padded(len);
+                for (int part = 0; part < parts_; ++part) {
+                    const int64_t v = q * parts_ + part;
+                    const int8_t* source = one.data() + part * d + p * kIntDims;
+                    int8_t* target = block.digits.data() + base + v / block.group * block.group * dq;
+                    int32_t sum = 0;
+                    for (int64_t k = 0; k < len; ++k) {
+                        target[k / 64 * 64 * block.group + v % block.group * 64 + k % 64] = source[k];
+                        sum += source[k];
+                    }
+                    block.offset[size_t(p * slots + v)] = -128 * sum;
+                }
+                base += slots * dq;
+            }
+        }
+        blocks_.push_back(std::move(block));
+    }
+}
+
+void Logits::pack_floats(const Request& request, const int64_t* which) {
+    const int64_t d = rows_.d, dp = padded(d);
+    if (wide_)
+        queries64_ = Buffer<double>(count_ * dp, true);
+    else
+        queries32_ = Buffer<float>(count_ * dp, true);
+    // Worst case of n rounded additions is n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|); in the mean it is sqrt(n) of
+    // it.
+    const double terms = wide_ ? 0 : kernels_.dot_terms;
+    const double unit = wide_ ? 0x1p-53 * 2 * double(kernels_.dot_terms) : kUnitRoundoff;
+    for (int64_t i = 0; i < count_; ++i) {
+        const double* x = request.x + which[i] * d;
+        for (int64_t k = 0; k < d; ++k)
+            if (wide_)
+                queries64_[i * dp + k] = x[k];
+            else
+                queries32_[i * dp + k] = float(x[k]);
+        const double size = norm(x, d) * stats_.max_norm * inv_sigma2_[size_t(i)] * unit;
+        row_error_[size_t(i)] = 0;
+        base_error_[size_t(i)] = (terms + 2) * size;
+        query_step_[size_t(i)] = 0;
+        logit_noise_[size_t(i)] = std::sqrt(terms + 2) * size;
+    }
+}
+
+Logits::Work Logits::work(int64_t tile) const {
+    Work w;
+    const int64_t block = std::min(kQueryBlock, count_);
+    w.logits = Buffer<double>(block * tile);
+    if (integer_)
+        w.sums = Buffer<int32_t>((block * parts_ + kMaxDotGroup) * tile);
+    else
+        w.tile = Buffer<float>(tile * padded(rows_.d));
+    return w;
+}
+
+void Logits::load(Work& w, int64_t first, int R) const {
+    if (integer_) return;
+    const int64_t dp = padded(rows_.d);
+    if (rows_.dtype == DType::f32 && rows_.d == dp) {  // as stored is as needed
+        w.rows = static_cast<const float*>(rows_.row(first));
+        w.ld = rows_.d;
+        return;
+    }
+    for (int r = 0; r < R; ++r) kernels_.widen(rows_.row(first + r), rows_.dtype, rows_.d, dp, w.tile.data() + r * dp);
+    w.rows = w.tile.data();
+    w.ld = dp;
+}
+
+void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    const int64_t size = block_size(b), start = b * kQueryBlock;
+    double* l = w.logits.data();
+    for (int64_t q = 0; q < size; ++q) std::fill(l + q * tile, l + q * tile + R, 0.0);
+    if (integer_) {
+        const Block& block = blocks_[size_t(b)];
+        const int64_t slots = block.groups * block.group;
+        const int8_t* digits = block.digits.data();
+        for (int64_t p = 0; p * kIntDims < rows_.d; ++p) {
+            const int64_t len = std::min(kIntDims, rows_.d - p * kIntDims), dq = padded(len);
+            kernels_.dot_u8(static_cast<const uint8_t*>(rows_.row(first)) + p * kIntDims, rows_.d, R, digits, dq,
+                            int(block.groups), int(block.group), len, w.sums.data(), tile);
+            digits += slots * dq;
+            for (int64_t q = 0; q < size; ++q) {
+                double weight = scale_[size_t(start + q)];
+                for (int part = parts_ - 1; part >= 0; --part, weight *= 256) {
+                    const int32_t* s = w.sums.data() + (q * parts_ + part) * tile;
+                    const int32_t offset = block.offset[size_t(p * slots + q * parts_ + part)];
+                    double* out = l + q * tile;
+                    for (int r = 0; r < R; ++r) out[r] += weight * double(s[r] + offset);
+                }
+            }
+        }
+    } else if (wide_) {
+        const int64_t dp = padded(rows_.d);
+        kernels_.dot_f64(w.rows, w.ld, R, queries64_.data() + start * dp, dp, int(size), dp, l, tile);
+    } else {
+        const int64_t dp = padded(rows_.d);
+        kernels_.dot_f32(w.rows, w.ld, R, queries32_.data() + start * dp, dp, int(size), dp, l, tile);
+    }
+    const double* h = stats_.half_norm + first;
+    for (int64_t q = 0; q < size; ++q) {
+        double* out = l + q * tile;
+        const double inverse = inv_sigma2_[size_t(start + q)];
+        if (bias_)
+            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + bias_[first + r];
+        else
+            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse;
+    }
+}
+
+}  // namespace geodiff

@@ -1,0 +1,54 @@
+// Fork-join over plain threads. No pool: a call that is worth threads lasts milliseconds, starting one costs tens of
+// microseconds, and nothing is left behind that a fork, a second OpenMP runtime or interpreter shutdown could trip
+// over.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace geodiff {
+
+// Calls body(t) for t = 0..threads-1, the last on this thread; the first exception is rethrown here.
+template <class Body>
+void parallel(int threads, Body&& body) {
+    if (threads <= 1) {
+        body(0);
+        return;
+    }
+    std::exception_ptr failure;
+    std::mutex guard;
+    auto run = [&](int t) {
+        try {
+            body(t);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(guard);
+            if (!failure) failure = std::current_exception();
+        }
+    };
+    std::vector<std::thread> workers;
+    workers.reserve(size_t(threads) - 1);
+    int started = 0;
+    try {
+        for (; started < threads - 1; ++started) workers.emplace_back(run, started);
+    } catch (...) {  // the system gives no more threads: the shares that have none are done here
+    }
+    for (int t = started; t < threads; ++t) run(t);
+    for (std::thread& worker : workers) worker.join();
+    if (failure) std::rethrow_exception(failure);
+}
+
+struct Range {
+    int64_t begin, end;
+};
+
+// Share t of `threads` equal shares of [0, n), cut at multiples of `unit`: the same for the same thread count.
+inline Range share(int64_t n, int64_t unit, int t, int threads) {
+    const int64_t units = (n + unit - 1) / unit;
+    const int64_t begin = units * t / threads * unit, end = units * (t + 1) / threads * unit;
+    return {begin < n ? begin : n, end < n ? end : n};
+}
+
+}  // namespace geodiff

@@ -1,0 +1,21 @@
+// The two ways over all rows: screening, which hands a few rows per query to `refine`, and the dense fused pass.
+// Both return the queries they could not answer to the contract.
+#pragma once
+
+#include <vector>
+
+#include "bounds.h"
+#include "candidates.h"
+#include "kernels.h"
+#include "logits.h"
+#include "types.h"
+
+namespace geodiff {
+
+std::vector<int64_t> screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                            const std::vector<int64_t>& which, Precision precision, Answer& answer);
+
+std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                           const std::vector<int64_t>& which, Precision precision, Answer& answer);
+
+}  // namespace geodiff

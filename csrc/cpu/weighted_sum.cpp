@@ -1,0 +1,145 @@
+#include "weighted_sum.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "digits.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kDithers = 4096;
+
+const std::vector<float>& dithers() {
+    static const std::vector<float> table = [] {
+        std::vector<float> t(kDithers + kMaxTileRows);
+        for (size_t i = 0; i < t.size(); ++i) t[i] = float(dither(i));
+        return t;
+    }();
+    return table;
+}
+
+}  // namespace
+
+WeightedSum::WeightedSum(const Kernels& kernels, const Rows& rows, int64_t count, int64_t tile, int parts)
+    : kernels_(kernels),
+      rows_(rows),
+      count_(count),
+      tile_((tile + 3) / 4 * 4),
+      dp_(padded(rows.d)),
+      parts_(parts),
+      integer_(kernels.int8 && rows.dtype == DType::u8) {
+    const int64_t most = integer_ ? kSumSlots / parts : kernels.sum_block;
+    groups_ = (count + most - 1) / most;
+    group_ = integer_ ? (count + groups_ - 1) / groups_ : most;
+    const int64_t slots = groups_ * group_;
+    sums_ = Buffer<float>(slots * dp_, true);
+    active_.assign(size_t(groups_), 0);
+    rescale_.assign(size_t(slots), 1.0f);
+    if (integer_) {
+        digits_ = Buffer<int8_t>(slots * parts_ * tile_, true);
+        offset_.assign(size_t(slots * parts_), 0);
+        quantum_.assign(size_t(slots), 0.0f);
+    } else {
+        weights_ = Buffer<float>(slots * tile_, true);
+    }
+}
+
+void WeightedSum::begin(int R, uint64_t seed) {
+    R_ = R;
+    seed_ = seed;
+    any_ = false;
+    std::fill(active_.begin(), active_.end(), uint8_t(0));
+}
+
+void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
+    const int64_t g = q / group_, member = q % group_;
+    if (!active_[size_t(g)]) {  // the others of the group take nothing unless they are set as well
+        active_[size_t(g)] = 1;
+        any_ = true;
+        std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
+        if (integer_) {
+            std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), int8_t(0));
+            std::fill_n(offset_.begin() + g * group_ * parts_, group_ * parts_, 0);
+        } else {
+            std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
+        }
+    }
+    rescale_[size_t(q)] = float(rescale);
+    if (!integer_) {
+        float* w = weights_.data() + q * tile_;
+        for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
+        double total = 0;
+        for (int r = 0; r < R_; ++r) total += double(w[r]);
+        state.sum_q += total;
+        return;
+    }
+    double top = 0;
+    for (int r = 0; r < R_; ++r) top = std::max(top, p[r]);
+    const double units = parts_ == 2 ? 32512 : 8323072;  // 127 * 256^(parts-1)
+    quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
+    const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
+    // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
+    const float* u = dithers().data() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
+    int32_t value[kMaxTileRows];
+    int32_t total = 0;
+    float variance = 0;
+#pragma omp simd reduction(+ : total, variance)
+    for (int r = 0; r < R_; ++r) {
+        const double exact = std::min(p[r] * inverse, units);
+        const int32_t whole = int32_t(exact);
+        const float rest = float(exact - double(whole));
+        variance += rest * (1 - rest);
+        value[r] = whole + (rest > u[r]);
+        total += value[r];
+    }
+    state.sum_q += quantum * double(total);
+    state.noise += quantum * quantum * double(variance);
+    int8_t* out = digits_.data() + g * group_bytes();
+    int32_t* offset = offset_.data() + q * parts_;
+    const int64_t step = group_ * parts_ * 4;
+    for (int part = parts_ - 1; part >= 0; --part) {
+        int32_t sum = 0;
+        int8_t* o = out + (member * parts_ + part) * 4;
+        for (int r = 0; r < R_; ++r) {
+            const int32_t low = part == 0 ? value[r] : ((value[r] + 128) & 255) - 128;
+            o[r / 4 * step + r % 4] = int8_t(low);
+            sum += low;
+            value[r] = (value[r] - low) >> 8;
+        }
+        offset[part] = -128 * sum;
+    }
+}
+
+void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {
+    if (!any_) return;
+    if (integer_) {
+        const WeightDigits w{int(groups_),   int(group_),    parts_,          digits_.data(),
+                             active_.data(), offset_.data(), rescale_.data(), quantum_.data()};
+        kernels_.sum_u8(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R_, rows_.d, w, sums_.data(), dp_,
+                        static_cast<const uint8_t*>(next));
+        return;
+    }
+    for (int64_t g = 0; g < groups_;) {  // runs of groups, so that a block of columns in L1 serves them all
+        int64_t end = g;
+        while (end < groups_ && active_[size_t(end)]) ++end;
+        if (end > g)
+            kernels_.sum_f32(tile, ld, R_, weights_.data() + g * group_ * tile_, tile_, rescale_.data() + g * group_,
+                             int(std::min(end * group_, count_) - g * group_), dp_, sums_.data() + g * group_ * dp_,
+                             dp_);
+        g = end + 1;
+    }
+}
+
+void WeightedSum::merge_into(int64_t q, double factor, double* out) const {
+    const float* sums = sums_.data() + q * dp_;
+    if (integer_)
+        for (int64_t s = 0; s < dp_; ++s) {
+            const int64_t c = column_of_slot(s);
+            if (c < rows_.d) out[c] += factor * double(sums[s]);
+        }
+    else
+        for (int64_t k = 0; k < rows_.d; ++k) out[k] += factor * double(sums[k]);
+}
+
+}  // namespace geodiff
