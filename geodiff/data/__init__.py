@@ -1,0 +1,6 @@
+"""Reading data sets: tensors, arrays, files, folders and built-in names, in the dtype they are stored in."""
+
+from geodiff.data.dataset import Dataset
+from geodiff.data.loading import BUILTIN_NAMES, load
+
+__all__ = ["BUILTIN_NAMES", "Dataset", "load"]

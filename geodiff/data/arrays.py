@@ -1,0 +1,75 @@
+"""Array files: .npy (memory-mapped), .npz and .safetensors."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from torch import Tensor
+
+from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
+from geodiff.data.decoding import decoding
+from geodiff.data.mapping import map_file, view_array
+from geodiff.errors import DataError
+
+DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
+LABEL_KEYS = ("labels", "y")
+
+
+def read_npy(path: Path) -> Contents:
+    """A .npy file as a tensor over its memory map, so that pages are read when touched and nothing is read ahead.
+
+    Labels come from NAME_labels.npy beside NAME.npy where that file exists.
+    """
+    data = _tensor(_map(path), path)
+    beside = path.with_name(f"{path.stem}_labels.npy")
+    labels = as_labels(_map(beside), data.shape[0], beside) if beside.exists() else None
+    return Contents(data, labels)
+
+
+def read_npz(path: Path) -> Contents:
+    """A .npz archive: points under the first of DATA_KEYS it has, labels under the first of LABEL_KEYS."""
+    # Opened here, because numpy leaves a file open that it opened itself and then found damaged.
+    with path.open("rb") as file, decoding(path, "a .npz archive"):
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(path, "expected a .npz archive, found a single .npy array; rename it to .npy")
+        data_key, label_key = _keys(archive.files, path)
+        stored = archive[data_key]
+        values = archive[label_key] if label_key else None
+    data = _tensor(stored, path)
+    return Contents(data, None if values is None else as_labels(values, data.shape[0], path))
+
+
+def read_safetensors(path: Path) -> Contents:
+    """A .safetensors file, with the same keys; the library maps it (copy-on-write), so this too reads no data ahead."""
+    with decoding(path, "a .safetensors file"), safe_open(path, framework="pt") as archive:
+        data_key, label_key = _keys(archive.keys(), path)
+        data = archive.get_tensor(data_key)
+        values = archive.get_tensor(label_key) if label_key else None
+    check_points(data, path)
+    return Contents(data, None if values is None else as_labels(values, data.shape[0], path))
+
+
+def _map(path: Path) -> np.ndarray[Any, Any]:
+    with decoding(path, "a .npy array"):
+        return map_file(lambda mode: np.lib.format.open_memmap(path, mode=mode))
+
+
+def _tensor(array: np.ndarray[Any, Any], path: Path) -> Tensor:
+    if array.dtype.newbyteorder("=").name not in ("uint8", "float16", "float32"):
+        raise dtype_error(str(array.dtype), path)
+    if not array.dtype.isnative:
+        raise DataError(
+            path, "byte order: found foreign, allowed native; convert with array.astype(array.dtype.newbyteorder('='))"
+        )
+    return check_points(view_array(array), path)
+
+
+def _keys(found: Iterable[str], path: Path) -> tuple[str, str | None]:
+    names = list(found)
+    data_key = next((key for key in DATA_KEYS if key in names), None)
+    if data_key is None:
+        raise DataError(path, f"keys: found {', '.join(names) or 'none'}; expected one of {', '.join(DATA_KEYS)}")
+    return data_key, next((key for key in LABEL_KEYS if key in names), None)

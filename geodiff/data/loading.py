@@ -1,0 +1,156 @@
+"""load(): one door for every kind of source."""
+
+import operator
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+from torch import Tensor
+
+from geodiff.data import arrays, cifar, idx, images
+from geodiff.data.builtin import BUILTIN
+from geodiff.data.dataset import Contents, Dataset
+from geodiff.data.layout import LAYOUTS, arrange, arrange_images
+from geodiff.data.mapping import view_array
+from geodiff.errors import DataError
+
+BUILTIN_NAMES = tuple(BUILTIN)
+SPLITS = ("train", "test")
+_SPLIT_FOLDERS = frozenset({*SPLITS, "val", "valid", "validation"})
+_BY_SUFFIX: dict[str, Callable[[Path], Contents]] = {
+    ".npy": arrays.read_npy,
+    ".npz": arrays.read_npz,
+    ".safetensors": arrays.read_safetensors,
+}
+
+
+def load(
+    source: "Tensor | np.ndarray[Any, Any] | str | os.PathLike[str]",
+    *,
+    layout: str = "auto",
+    split: str = "train",
+    limit: int | None = None,
+) -> Dataset:
+    """source -> data points x_i, [N, *shape] in the dtype they are stored in, never converted to float.
+
+    source: one of
+        a Tensor or ndarray [N, *shape], viewed and otherwise taken as it is;
+        a built-in name: "digits" [1797, 1, 8, 8], "mnist5k" [5000, 1, 28, 28] (a file of that name: write "./digits");
+        a .npy file (memory-mapped; labels in NAME_labels.npy beside it are taken along), or a .npz or .safetensors file
+        (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
+        MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
+        CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
+        a folder of images of one size (subfolders are classes; train/ and test/ inside are splits).
+    layout: "auto", "chw", "hwc" or "flat" (arrays as they are, images as [N, d]). "auto" leaves a Tensor or ndarray
+        alone; in files, four axes with the last 1, 3 or 4 and the second not are HWC, viewed (not copied) as
+        [N, C, H, W], all other four axes are CHW, and uint8 [N, H, W] becomes [N, 1, H, W]. Dataset.layout says what
+        was done.
+    split: "train" or "test", for sources that have both.
+    limit: keep the first `limit` points, as a view; None, or more than there are, keeps all.
+
+    Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
+    (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
+    package of the extra geodiff[data] is missing). NaN and Inf are left for the denoiser to find.
+    """
+    _check_choice("layout", layout, LAYOUTS)
+    _check_choice("split", split, SPLITS)
+    limit = _check_limit(limit)
+    contents, name = _open(source, split, limit)
+    if contents.data.ndim == 0:
+        raise ValueError("source: expected [N, *shape], found a single number; allowed 1 dimension or more")
+    if layout == "auto" and isinstance(source, Tensor | np.ndarray):
+        data, understood = contents.data, "as given"
+    else:
+        data, understood = (arrange_images if contents.is_chw else arrange)(contents.data, layout)
+    labels = None if contents.labels is None else contents.labels[:limit]
+    return Dataset(data[:limit], labels, name, understood, contents.classes)
+
+
+def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
+    """The contents of a source and its name; `limit` only saves reading files that the cut would drop."""
+    if isinstance(source, Tensor | np.ndarray):
+        _check_no_splits(split, "a Tensor or ndarray")
+        if isinstance(source, Tensor):
+            return Contents(source), "tensor"
+        try:
+            return Contents(view_array(source)), "array"
+        except (TypeError, ValueError) as error:
+            found = f"array of dtype {source.dtype}"
+            raise type(error)(f"source: {found} cannot be viewed as a tensor: {error}") from error
+    if isinstance(source, str) and source in BUILTIN:
+        _check_no_splits(split, repr(source))
+        return BUILTIN[source](), source
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"source: expected a Tensor, ndarray, path or built-in name, found {type(source).__name__}")
+    path = _existing(source)
+    name = Path(os.path.abspath(path)).name  # of "." too, which Path(".").name leaves empty
+    if path.is_dir():
+        return _read_folder(path, split, limit), name
+    _check_no_splits(split, f"the file {path}")
+    return _read_file(path), name
+
+
+def _existing(source: str | os.PathLike[str]) -> Path:
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return path
+    if isinstance(source, str) and path.name == text and not path.suffix:
+        known = ", ".join(map(repr, BUILTIN))
+        raise ValueError(f"source: {text!r} is no built-in name (allowed {known}), nor a file or folder")
+    raise FileNotFoundError(f"source: no such file or folder: {text!r}")
+
+
+def _read_file(path: Path) -> Contents:
+    if not path.is_file():
+        raise DataError(path, "expected a file or folder, found a device, pipe or socket")
+    if path.stat().st_size == 0:
+        raise DataError(path, "the file is empty (0 bytes)")
+    if reader := _BY_SUFFIX.get(path.suffix.lower()):
+        return reader(path)
+    with path.open("rb") as file:
+        head = file.read(4)
+    if idx.matches(path, head):
+        return idx.read_idx(path)
+    if cifar.matches(path, head):
+        return cifar.read_batches([path], None)
+    kinds = ", ".join((*_BY_SUFFIX, "MNIST IDX(.gz)", "CIFAR python batches", "folders of images"))
+    raise DataError(path, f"unsupported kind of file; allowed {kinds}")
+
+
+def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
+    if batches := cifar.find_batches(folder, split):
+        return cifar.read_batches(batches, limit)
+    if file := idx.find_images(folder, split):
+        return idx.read_idx(file)
+    inside = {child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")}
+    # Only a folder with nothing but splits inside: "train" is also a class name in data sets of vehicles.
+    if inside & set(SPLITS) and inside <= _SPLIT_FOLDERS:
+        if split not in inside:
+            raise FileNotFoundError(f"{folder}: no folder {split!r} inside for split={split!r}; found {sorted(inside)}")
+        return images.read_folder(folder / split, limit)
+    _check_no_splits(split, f"the folder {folder}")
+    return images.read_folder(folder, limit)
+
+
+def _check_choice(argument: str, found: str, allowed: tuple[str, ...]) -> None:
+    if found not in allowed:
+        raise ValueError(f"{argument}: found {found!r}; allowed {', '.join(map(repr, allowed))}")
+
+
+def _check_no_splits(split: str, what: str) -> None:
+    if split != SPLITS[0]:
+        raise ValueError(f"split: found {split!r}, but {what} has no splits; allowed {SPLITS[0]!r}, the default")
+
+
+def _check_limit(limit: SupportsIndex | None) -> int | None:
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise TypeError(f"limit: expected an integer or None, found {type(limit).__name__}")
+    count = operator.index(limit)
+    if count < 1:
+        raise ValueError(f"limit: expected at least 1 point, found {count}; None keeps all")
+    return count
