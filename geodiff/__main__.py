@@ -1,0 +1,5 @@
+"""`python -m geodiff` is the command `geodiff`."""
+
+from geodiff.cli import main
+
+main()

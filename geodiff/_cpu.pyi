@@ -1,0 +1,31 @@
+"""Types of the compiled CPU core (csrc/bindings/cpu.cpp). Arrays are passed as addresses."""
+
+def isas() -> list[str]: ...
+
+class Data:
+    def __init__(self, rows: int, dtype: int, n: int, d: int, threads: int) -> None: ...
+    @property
+    def max_norm(self) -> float: ...
+    @property
+    def mean_square(self) -> float: ...
+    def mean(self, out: int) -> None: ...
+    def posterior(
+        self,
+        isa: str,
+        x: int,
+        sigma: int,
+        bias: int,
+        batch: int,
+        begin: int,
+        end: int,
+        tol: float,
+        topk: int,
+        threads: int,
+        mean: int,
+        log_sum: int,
+        entropy: int,
+        ess: int,
+        index: int,
+        weight: int,
+        path: int,
+    ) -> None: ...

@@ -1,0 +1,70 @@
+"""`geodiff check`: every available backend against the float64 reference."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from geodiff import check as grid
+from geodiff.cli.console import print_json, print_table, progress_bar, table
+from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
+from geodiff.data import load
+
+
+def check(
+    data: Data = "digits",
+    backend: Annotated[
+        list[str] | None, typer.Option("--backend", help="Check this one; may be repeated.", show_default="all")
+    ] = None,
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option("--sigma", help="Check this noise level; may be repeated.", show_default="1e-3 .. 1000"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Check a random subset of so many points.", show_default="4 million numbers"),
+    ] = None,
+    tol: Tolerance = 1e-5,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compare every backend with the float64 reference; exit code 1 if one breaks the accuracy contract."""
+    set_threads(threads)
+    dataset = grid.subset(load(data), limit, seed=seed)
+    with progress_bar() as bar:
+        task = bar.add_task("checking", total=None)
+        rows = grid.run(
+            dataset,
+            backends=backend or None,
+            sigmas=sigma or grid.SIGMAS,
+            tol=tol,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    passed = all(row.ok for row in rows)
+    if json:
+        print_json({"data": dataset.name, "tol": tol, "ok": passed, "rows": [asdict(row) for row in rows]})
+    else:
+        title = f"{dataset.name}: error against float64, allowed {tol:g}; log p in units of what is allowed"
+        print_table(title, _summary(rows))
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _summary(rows: Sequence[grid.CheckRow]) -> Table:
+    """One line per backend, ISA and dtype: the worst of its grid, and where that was."""
+    shown = table("backend", "isa", "dtype", "cells ", "error ", "at σ ", "B ", "N ", "d ", "log p ", "")
+    groups: dict[tuple[str, str, str], list[grid.CheckRow]] = {}
+    for row in rows:
+        groups.setdefault((row.backend, row.isa, row.dtype), []).append(row)
+    for key, group in groups.items():
+        worst = max(group, key=lambda row: row.error)
+        log_prob = max(row.log_prob_error for row in group)
+        failed = sum(not row.ok for row in group)
+        verdict = f"[red]{failed} failed[/red]" if failed else "[green]ok[/green]"
+        place = (f"{worst.sigma:g}", str(worst.B), str(worst.N), str(worst.d))
+        shown.add_row(*key, str(len(group)), f"{worst.error:.1e}", *place, f"{log_prob:.2g}", verdict)
+    return shown

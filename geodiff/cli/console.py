@@ -1,0 +1,112 @@
+"""What every command shares: results on standard output, all else on standard error, errors in one line."""
+
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from geodiff.errors import BackendUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_WIDTH_WITHOUT_TERMINAL = 120
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, BackendUnavailable)
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Bad input becomes one line on standard error and exit code 2; Ctrl-C a word and exit code 130."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _leave("interrupted", 130)
+        except _BAD_INPUT as error:
+            _leave(f"error: {_sentence(error)}", 2)
+
+    return wrapped
+
+
+def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
+    """The one thing that a command prints to standard output under --json. Numbers that JSON lacks become null."""
+    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, table: Table) -> None:
+    """To standard output, as wide as the terminal, or of a fixed width where there is none (a pipe, a log)."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    console.print(
+        title, style="bold", markup=False, highlight=False
+    )  # not Table.title, which wraps at the table's width
+    console.print(table)
+
+
+def table(*columns: str) -> Table:
+    """An empty table in the one style of this package; numbers go into columns whose name ends in a space."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns), caption_justify="left")
+    for column in columns:
+        made.add_column(column.strip(), justify="right" if column.endswith(" ") else "left")
+    return made
+
+
+def note(text: str) -> None:
+    """A remark on standard error."""
+    # Not markup: file names and shapes such as [B, 3] are full of brackets.
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error, so that it is seen under --json too and never mixes with a result."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def check_target(option: str, path: Path | None, *suffixes: str) -> None:
+    """Raises before any work is done what writing `path` at the end would: no such folder, or a suffix not served."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: expected a name in {', '.join(suffixes)}, found {path.name!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: expected a file in an existing folder, found no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: expected the name of a file, found the folder {path}")
+
+
+def _leave(text: str, code: int) -> NoReturn:
+    note(text)
+    raise typer.Exit(code) from None
+
+
+def _sentence(error: BaseException) -> str:
+    """One line: the system's errors say what failed in fields, ours in the message."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,76 @@
+"""`geodiff info`: what is installed, what this machine can run, and on request what a data set holds."""
+
+import importlib
+import platform
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from geodiff import backends, machine
+from geodiff.cli.console import print_json, print_table, table
+from geodiff.cli.options import Json
+from geodiff.data import load
+
+
+def info(
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="PATH|NAME", help="Describe this data set as well.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Taken by every command; nothing is random here.")] = 0,
+    json: Json = False,
+) -> None:
+    """Versions, backends with the reason one is missing, instruction sets, threads, GPUs."""
+    document = _document(data)
+    if json:
+        print_json(document)
+        return
+    title = f"geodiff {document.pop('geodiff')}"
+    shown = table("", "")
+    for key, value in document.items():
+        for name, text in value.items() if isinstance(value, dict) else [("", value)]:
+            shown.add_row(f"{key} {name}".strip(), _text(text))
+    print_table(title, shown)
+
+
+def _document(data: str | None) -> dict[str, object]:
+    document: dict[str, object] = {
+        "geodiff": version("geodiff"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "triton": _triton_version(),
+        "system": platform.platform(),
+        "machine": machine.describe(),
+        "backends": {
+            name: {"available": backends.is_available(name), "detail": detail}
+            for name, detail in backends.available().items()
+        },
+    }
+    if data is not None:
+        dataset = load(data)
+        document["data"] = {
+            "name": dataset.name,
+            "N": len(dataset),
+            "shape": list(dataset.data.shape[1:]),
+            "dtype": str(dataset.data.dtype).removeprefix("torch."),
+            "layout": dataset.layout,
+            "classes": 0 if dataset.labels is None else int(dataset.labels.unique().numel()),
+            "bytes": dataset.data.numel() * dataset.data.element_size(),
+        }
+    return document
+
+
+def _triton_version() -> str | None:
+    try:
+        return str(importlib.import_module("triton").__version__)
+    except ImportError:
+        return None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):  # one backend
+        return f"{'available' if value['available'] else 'missing'}: {value['detail']}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,104 @@
+"""`geodiff sample`: draw samples along the probability-flow ODE of the optimal denoiser, and keep the trajectory."""
+
+import inspect
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from geodiff import pictures
+from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
+from geodiff.cli.options import Backend, Data, Json, Output, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
+from geodiff.schedules import SCHEDULES
+from geodiff.solvers import sample as solve
+
+
+def sample(
+    data: Data = "digits",
+    num: Annotated[int, typer.Option("--num", help="How many samples.")] = 16,
+    steps: Annotated[int, typer.Option("--steps", help="Noise levels above 0, and so steps.")] = 18,
+    solver: Solver = "heun",
+    schedule: Annotated[str, typer.Option("--schedule", help=f"One of {', '.join(SCHEDULES)}.")] = "karras",
+    sigma_min: Annotated[
+        float | None, typer.Option("--sigma-min", help="Lowest level above 0.", show_default="the schedule's")
+    ] = None,
+    sigma_max: Annotated[
+        float | None, typer.Option("--sigma-max", help="Highest level.", show_default="the schedule's")
+    ] = None,
+    rho: Annotated[
+        float | None, typer.Option("--rho", help="How levels crowd at low noise.", show_default="the schedule's")
+    ] = None,
+    out: Output = Path("trajectory.safetensors"),
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="PNG", help="Write the samples as a grid of pictures, too.")
+    ] = None,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    tol: Tolerance = 1e-5,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Draw samples and write the trajectory: sigmas, states and denoiser outputs."""
+    check_target("--out", out, ".safetensors")
+    check_target("--images", images, ".png")
+    sigmas = _levels(schedule, steps, {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho})
+    dataset, denoiser = open_denoiser(data, backend, tol, threads)
+    if images is not None:
+        pictures.check_shape(denoiser.shape)
+    noise = noise_like(denoiser, num, seed) * sigmas[0].item()
+
+    began = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task(f"{solver}, {num} samples", total=steps)
+        trajectory = solve(denoiser, noise, sigmas, solver, callback=lambda *_: bar.advance(task))
+    seconds = time.perf_counter() - began
+
+    settings = {"data": dataset.name, "schedule": schedule, "seed": str(seed), "backend": denoiser.backend}
+    trajectory.metadata.update(settings)
+    trajectory.save(out)
+    if images is not None:
+        pictures.save_grid(images, trajectory.states[-1])
+    document: dict[str, object] = {
+        **settings,
+        "seed": seed,
+        "N": len(dataset),
+        "shape": list(denoiser.shape),
+        "num": num,
+        "solver": solver,
+        "evaluations": int(trajectory.metadata["evaluations"]),
+        "sigmas": trajectory.sigmas.tolist(),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "out": str(out),
+        "images": None if images is None else str(images),
+    }
+    if json:
+        print_json(document)
+        return
+    shown = table("", "")
+    for key in ("N", "shape", "solver", "schedule", "evaluations", "backend", "threads"):
+        shown.add_row(key, str(document[key]))
+    shown.add_row("time", f"{seconds:.2f} s")
+    shown.add_row("trajectory", str(out))
+    if images is not None:
+        shown.add_row("images", str(images))
+    print_table(f"{num} samples of {dataset.name}", shown)
+
+
+def _levels(schedule: str, steps: int, wanted: dict[str, float | None]) -> torch.Tensor:
+    """The named schedule with the parameters that were given; ValueError for one that it does not have."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"--schedule: found {schedule!r}, allowed {', '.join(SCHEDULES)}")
+    make = SCHEDULES[schedule]
+    given = {name: value for name, value in wanted.items() if value is not None}
+    allowed = [name for name in inspect.signature(make).parameters if name in wanted]
+    for name in given:
+        if name not in allowed:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{option}: expected none with the schedule {schedule}; "
+                f"of sigma_min, sigma_max and rho it takes {', '.join(allowed) or 'none'}"
+            )
+    return make(steps, **given)

@@ -1,0 +1,15 @@
+"""Euler's method, which for this ODE is DDIM."""
+
+from torch import Tensor
+
+from geodiff.solvers.step import Evaluate
+
+
+def euler(denoiser: Evaluate, x: Tensor, sigma: float, sigma_next: float, denoised: Tensor) -> Tensor:
+    """x' = (sigma'/sigma) x + (1 - sigma'/sigma) r(x; sigma): first order, one evaluation (DDIM, 2010.02502).
+
+    The same as x + (sigma' - sigma) (x - r) / sigma, written as the convex combination that it is: a step to 0 returns
+    r exactly.
+    """
+    ratio = sigma_next / sigma
+    return ratio * x + (1 - ratio) * denoised
