@@ -53,7 +53,8 @@ class Watched:
         for _ in range(_REPEATS):
             denoised = _timed(kernel, lambda: self.denoiser(x, sigma))
             two_product = _timed(plain, lambda: reference.two_product(x, self._points, sigma, self._half_norms))
-        exact = reference.denoise(x.double(), self.denoiser.data, sigma)
+        with machine.one_thread():
+            exact = reference.denoise(x.double(), self.denoiser.data, sigma)
         self.evaluations.append(
             Evaluation(
                 sigma=float(sigma),

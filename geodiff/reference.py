@@ -99,8 +99,8 @@ def _posterior(x: Tensor, data: Tensor, sigma: Tensor, topk: int, log_prior: Ten
     log_total = logits.logsumexp(1)  # [b]
     weights = logits.softmax(1)  # [b, N]
     log_prob = best[:, 0] + log_total - (d * (sigma.log() + math.log(2 * math.pi) / 2)).to(x.dtype)
-    # A stable sort, and not topk, which is free to answer either of two equal points.
-    indices = logits.argsort(dim=1, descending=True, stable=True)[:, :topk] if topk else _no_indices(x)
+    # A stable sort, and not topk, which is free to answer either of two equal points. Cloned, to let go of the rest.
+    indices = logits.argsort(dim=1, descending=True, stable=True)[:, :topk].clone() if topk else _no_indices(x)
     return (
         _weighted_mean(weights, data).reshape(x.shape),
         log_prob,

@@ -24,7 +24,7 @@ def check(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", help="Check a random subset of so many points.", show_default="4 million numbers"),
+        typer.Option("--limit", help="Check a random subset of so many points.", show_default="1 million numbers"),
     ] = None,
     tol: Tolerance = 1e-5,
     seed: Seed = 0,

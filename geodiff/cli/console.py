@@ -46,9 +46,8 @@ def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
 def print_table(title: str, table: Table) -> None:
     """To standard output, as wide as the terminal, or of a fixed width where there is none (a pipe, a log)."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
-    console.print(
-        title, style="bold", markup=False, highlight=False
-    )  # not Table.title, which wraps at the table's width
+    # Not Table.title, which wraps at the width of the table.
+    console.print(title, style="bold", markup=False, highlight=False)
     console.print(table)
 
 
