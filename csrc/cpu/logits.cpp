@@ -22,7 +22,7 @@ Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, con
       bias_(request.bias),
       count_(count),
       integer_(kernels.int8 && rows.dtype == DType::u8),
-      wide_(!integer_ && precision == Precision::fine),
+      wide_(!integer_ && (precision == Precision::fine || precision == Precision::sharp)),
       inv_sigma2_(size_t(count)),
       row_error_(size_t(count)),
       base_error_(size_t(count)),
@@ -48,19 +48,21 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
         for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
         length[size_t(i)] = norm(x, d);
     }
-    if (precision == Precision::coarse) {
+    const bool screening = precision == Precision::coarse || precision == Precision::sharp;
+    if (screening) {
         // A digit less is worth while as long as the squared distances stay apart: 4 |delta| radius is what the
         // rounding can move a difference of squared distances by.
+        const double blur = precision == Precision::coarse ? 0.1 : 1e-3;
         for (parts_ = 1; parts_ < 3; ++parts_) {
             double worst = 0;
             for (double m : top) worst = std::max(worst, m / (127 * std::pow(256.0, parts_ - 1)));
-            if (4 * 0.29 * worst * std::sqrt(double(d)) * stats_.radius <= 0.1 * stats_.mean_square) break;
+            if (4 * 0.29 * worst * std::sqrt(double(d)) * stats_.radius <= blur * stats_.mean_square) break;
         }
     } else {
         parts_ = precision == Precision::fine ? 4 : 3;
     }
     // Screening wants the smallest residual, which is known; the dense pass wants an unbiased one.
-    const bool stochastic = precision != Precision::coarse;
+    const bool stochastic = !screening;
     const double units = 127 * std::pow(256.0, parts_ - 1);
     const int64_t pieces = (d + kIntDims - 1) / kIntDims;
     std::vector<int8_t> one(size_t(d * parts_));

@@ -13,6 +13,7 @@ constexpr int64_t kQueryBlock = 64;  // queries whose packed form and logits are
 
 enum class Precision {
     coarse,  // float32, or the fewest digits whose error bound still screens
+    sharp,   // float64, or the fewest digits whose error bound is small beside what carries weight
     normal,  // float32, or 3 digits for the query and 2 for the weights
     peaked,  // the same with 3 digits for the weights
     fine,    // float64, or 4 digits for the query and 3 for the weights

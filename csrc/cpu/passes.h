@@ -12,8 +12,13 @@
 
 namespace geodiff {
 
-std::vector<int64_t> screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                            const std::vector<int64_t>& which, Precision precision, Answer& answer);
+struct Unanswered {
+    std::vector<int64_t> blurred;  // too many candidates because the logits' error is wide: finer logits may help
+    std::vector<int64_t> crowded;  // too many candidates because that many rows matter
+};
+
+Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                  const std::vector<int64_t>& which, Precision precision, Answer& answer);
 
 std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                            const std::vector<int64_t>& which, Precision precision, Answer& answer);

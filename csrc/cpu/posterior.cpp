@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kSmall = 1 << 14;      // n*d below which packing costs more than plain float64 arithmetic
 constexpr int64_t kSample = 128;         // rows looked at to guess how many carry weight
+constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
 constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
@@ -44,7 +45,7 @@ Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats
         sum += p;
         sum_2 += p * p;
     }
-    if (within <= 2 || within * rows.n / samples <= kMaxCandidates / 2) return Spread::few;
+    if (within <= 2 || within * kFewShare <= samples) return Spread::few;
     return sum * sum / sum_2 > kEqualEnough * double(samples) ? Spread::many : Spread::some;
 }
 
@@ -79,8 +80,11 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
         const auto append = [](std::vector<int64_t>& to, const std::vector<int64_t>& from) {
             to.insert(to.end(), from.begin(), from.end());
         };
-        few = screen(kernels, rows, stats, plan, few, Precision::coarse, answer);
-        append(some, screen(kernels, rows, stats, plan, few, Precision::normal, answer));
+        Unanswered left = screen(kernels, rows, stats, plan, few, Precision::coarse, answer);
+        append(some, left.crowded);
+        left = screen(kernels, rows, stats, plan, left.blurred, Precision::sharp, answer);
+        append(some, left.crowded);
+        append(some, left.blurred);
         if (!integer) append(many, std::exchange(some, {}));  // float32 weights need no further digits
         std::vector<int64_t> open = dense(kernels, rows, stats, plan, many, Precision::normal, answer);
         if (integer) {

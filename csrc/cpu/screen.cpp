@@ -3,8 +3,8 @@
 
 namespace geodiff {
 
-std::vector<int64_t> screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                            const std::vector<int64_t>& which, Precision precision, Answer& answer) {
+Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                  const std::vector<int64_t>& which, Precision precision, Answer& answer) {
     const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels);
     if (count == 0) return {};
     const double cut = cutoff(stats, rows.n, request.tol);
@@ -27,13 +27,15 @@ std::vector<int64_t> screen(const Kernels& kernels, const Rows& rows, const Stat
             }
         }
     });
-    std::vector<int64_t> answered, open;
+    Unanswered open;
+    std::vector<int64_t> answered;
     std::vector<std::vector<int64_t>> lists;
     for (int64_t i = 0; i < count; ++i) {
         bool overflowed = false;
         for (int t = 0; t < request.threads; ++t) overflowed |= found[size_t(t * count + i)].overflowed();
         if (overflowed) {
-            open.push_back(which[size_t(i)]);
+            const bool blurred = logits.gap_error(i) > 0.1 * cut;
+            (blurred ? open.blurred : open.crowded).push_back(which[size_t(i)]);
             continue;
         }
         const double least = Candidates::least(found.data() + i, request.threads, count);
