@@ -2,24 +2,40 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "kernels.h"
 
 namespace geodiff {
 
-// A fixed pseudo-random number in [0, 1) per index: stochastic rounding must be unbiased *and* the same on every run.
-inline double dither(uint64_t i) {
-    i = (i + 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
-    i = (i ^ (i >> 27)) * 0x94d049bb133111ebull;
-    return double((i ^ (i >> 31)) >> 11) * 0x1p-53;
+// Fixed pseudo-random numbers in [0, 1): stochastic rounding must be unbiased *and* the same on every run. The table is
+// read from any start below kDithers, for up to kMaxTileRows entries.
+constexpr int64_t kDithers = 4096;
+
+inline const float* dithers() {
+    static const std::vector<float> table = [] {
+        std::vector<float> t(size_t(kDithers + kMaxTileRows));
+        for (uint64_t i = 0; i < t.size(); ++i) {
+            uint64_t h = (i + 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
+            h = (h ^ (h >> 27)) * 0x94d049bb133111ebull;
+            t[size_t(i)] = float((h ^ (h >> 31)) >> 40) * 0x1p-24f;
+        }
+        return t;
+    }();
+    return table.data();
 }
 
-// value = d[0] 256^(parts-1) + ... + d[parts-1], every digit in [-128, 127]; |value| <= 127 * 256^(parts-1).
-inline void split_digits(int64_t value, int parts, int8_t* d, int64_t stride) {
-    for (int k = parts - 1; k > 0; --k) {
-        const int64_t low = ((value + 128) & 255) - 128;
-        d[k * stride] = int8_t(low);
-        value = (value - low) / 256;
+// value[k] = d[0][k] 256^(parts-1) + ... + d[parts-1][k], every digit in [-128, 127], for k < n; digits are stored part
+// by part. |value| <= 127 * 256^(parts-1). Destroys `value`.
+inline void split_digits(int64_t* value, int64_t n, int parts, int8_t* digits) {
+    for (int part = parts - 1; part >= 0; --part) {
+        int8_t* d = digits + part * n;
+        for (int64_t k = 0; k < n; ++k) {
+            const int64_t low = part == 0 ? value[k] : ((value[k] + 128) & 255) - 128;
+            d[k] = int8_t(low);
+            value[k] = (value[k] - low) >> 8;
+        }
     }
-    d[0] = int8_t(value);
 }
 
 }  // namespace geodiff

@@ -17,6 +17,7 @@
 #include "kernels.h"
 
 #define GEODIFF_UNROLL _Pragma("GCC unroll 32")
+#define GEODIFF_UNROLL4 _Pragma("GCC unroll 4")
 
 namespace {
 
@@ -80,28 +81,22 @@ inline void widen_row(const void* row, int64_t d, float* dst) {
     int64_t k = 0;
 #if defined(__AVX512F__)
     if constexpr (T == DType::f16)
-        for (; k + 16 <= d; k += 16)
-            _mm512_storeu_ps(
-                dst + k, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(static_cast<const uint16_t*>(row) + k))));
+        GEODIFF_UNROLL4 for (; k + 16 <= d; k += 16) _mm512_storeu_ps(
+            dst + k, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(static_cast<const uint16_t*>(row) + k))));
     if constexpr (T == DType::u8)
-        for (; k + 16 <= d; k += 16)
-            _mm512_storeu_ps(
-                dst + k,
-                _mm512_cvtepi32_ps(_mm512_sub_epi32(
-                    _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
-                    _mm512_set1_epi32(128))));
+        GEODIFF_UNROLL4 for (; k + 16 <= d; k += 16) _mm512_storeu_ps(
+            dst + k, _mm512_cvtepi32_ps(_mm512_sub_epi32(
+                         _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
+                         _mm512_set1_epi32(128))));
 #elif defined(__AVX2__)
     if constexpr (T == DType::f16)
-        for (; k + 8 <= d; k += 8)
-            _mm256_storeu_ps(dst + k,
-                             _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(static_cast<const uint16_t*>(row) + k))));
+        GEODIFF_UNROLL4 for (; k + 8 <= d; k += 8) _mm256_storeu_ps(
+            dst + k, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(static_cast<const uint16_t*>(row) + k))));
     if constexpr (T == DType::u8)
-        for (; k + 8 <= d; k += 8)
-            _mm256_storeu_ps(
-                dst + k,
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(
-                    _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
-                    _mm256_set1_epi32(128))));
+        GEODIFF_UNROLL4 for (; k + 8 <= d; k += 8) _mm256_storeu_ps(
+            dst + k, _mm256_cvtepi32_ps(_mm256_sub_epi32(
+                         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
+                         _mm256_set1_epi32(128))));
 #endif
     for (; k < d; ++k) dst[k] = value<T>(row, k);
 }

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "bounds.h"
 #include "digits.h"
+#include "parallel.h"
 
 namespace geodiff {
 
 int64_t tile_rows(const Rows& rows, const Kernels& kernels) {
     const bool integer = kernels.int8 && rows.dtype == DType::u8;
-    const int64_t budget = 512 << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
+    const int64_t budget = 256 << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
     return std::clamp(budget / bytes / 16 * 16, int64_t(16), int64_t(integer ? kMaxTileRows : 128));
 }
 
@@ -41,22 +43,23 @@ Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, con
 
 void Logits::pack_integers(const Request& request, const int64_t* which, Precision precision) {
     const int64_t d = rows_.d;
-    std::vector<double> top(size_t(count_), 0.0), length(size_t(count_), 0.0);
+    std::vector<double> top(size_t(count_), 0.0);
     for (int64_t i = 0; i < count_; ++i) {
         const double* x = request.x + which[i] * d;
-        double& m = top[size_t(i)];
+        double m = 0;
+#pragma omp simd reduction(max : m)
         for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
-        length[size_t(i)] = norm(x, d);
+        top[size_t(i)] = m;
     }
     const bool screening = precision == Precision::coarse || precision == Precision::sharp;
     if (screening) {
-        // A digit less is worth while as long as the squared distances stay apart: 4 |delta| radius is what the
-        // rounding can move a difference of squared distances by.
-        const double blur = precision == Precision::coarse ? 0.1 : 1e-3;
+        // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
+        // by 4 |delta| |v - mean|.
+        const double blur = precision == Precision::coarse ? 0.25 : 0.003;
+        const double worst = *std::max_element(top.begin(), top.end());
         for (parts_ = 1; parts_ < 3; ++parts_) {
-            double worst = 0;
-            for (double m : top) worst = std::max(worst, m / (127 * std::pow(256.0, parts_ - 1)));
-            if (4 * 0.29 * worst * std::sqrt(double(d)) * stats_.radius <= blur * stats_.mean_square) break;
+            const double residual = 0.29 * worst / (127 * std::pow(256.0, parts_ - 1)) * std::sqrt(double(d));
+            if (4 * residual <= blur * std::sqrt(stats_.mean_square)) break;
         }
     } else {
         parts_ = precision == Precision::fine ? 4 : 3;
@@ -65,7 +68,6 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
     const bool stochastic = !screening;
     const double units = 127 * std::pow(256.0, parts_ - 1);
     const int64_t pieces = (d + kIntDims - 1) / kIntDims;
-    std::vector<int8_t> one(size_t(d * parts_));
     for (int64_t b = 0; b < blocks(); ++b) {
         Block block;
         const int64_t vectors = block_size(b) * parts_;
@@ -76,41 +78,54 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
         for (int64_t p = 0; p < pieces; ++p) bytes += slots * padded(std::min(kIntDims, d - p * kIntDims));
         block.digits = Buffer<int8_t>(bytes, true);
         block.offset.assign(size_t(pieces * slots), 0);
-        for (int64_t q = 0; q < block_size(b); ++q) {
-            const int64_t i = b * kQueryBlock + q;
+        blocks_.push_back(std::move(block));
+    }
+    const int threads = int(std::min<int64_t>(request.threads, std::max<int64_t>(1, count_ * d >> 16)));
+    parallel(threads, [&](int t) {
+        std::vector<int64_t> value(static_cast<size_t>(d));
+        std::vector<int8_t> digits(size_t(d * parts_));
+        const Range mine = share(count_, 1, t, threads);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
             const double* x = request.x + which[i] * d;
-            const double step = std::max(top[size_t(i)], 1e-300) / units;
+            // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
+            const double step = std::max(top[size_t(i)], 1e-300) / units, inverse = 1 / step;
             double residual = 0;
             for (int64_t k = 0; k < d; ++k) {
-                const double exact = x[k] / step;
-                const double rounded =
-                    std::clamp(std::floor(exact + (stochastic ? dither(uint64_t(k)) : 0.5)), -units, units);
+                const double exact = x[k] * inverse;
+                const double up = stochastic ? double(dithers()[k % kDithers]) : 0.5;
+                const double rounded = std::min(std::max(std::floor(exact + up), -units), units);
                 residual += (exact - rounded) * (exact - rounded);
-                split_digits(int64_t(rounded), parts_, one.data() + k, d);
+                value[size_t(k)] = int64_t(rounded);
             }
             residual = std::sqrt(residual) * step;
+            split_digits(value.data(), d, parts_, digits.data());
             scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(1.0 / 6);
             row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
-            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length[size_t(i)] * stats_.max_norm;
-            int64_t base = 0;
-            for (int64_t p = 0; p < pieces; ++p) {
-                const int64_t len = std::min(kIntDims, d - p * kIntDims), dq = padded(len);
-                for (int part = 0; part < parts_; ++part) {
-                    const int64_t v = q * parts_ + part;
-                    const int8_t* source = one.data() + part * d + p * kIntDims;
-                    int8_t* target = block.digits.data() + base + v / block.group * block.group * dq;
-                    int32_t sum = 0;
-                    for (int64_t k = 0; k < len; ++k) {
-                        target[k / 64 * 64 * block.group + v % block.group * 64 + k % 64] = source[k];
-                        sum += source[k];
-                    }
-                    block.offset[size_t(p * slots + v)] = -128 * sum;
-                }
-                base += slots * dq;
-            }
+            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * norm(x, d) * stats_.max_norm;
+            place_digits(digits.data(), i);
         }
-        blocks_.push_back(std::move(block));
+    });
+}
+
+// Copies the digits of query i to where dot_u8 reads them: [groups][d/64][group][64], piece after piece of kIntDims.
+void Logits::place_digits(const int8_t* digits, int64_t i) {
+    Block& block = blocks_[size_t(i / kQueryBlock)];
+    const int64_t slots = block.groups * block.group;
+    int8_t* piece = block.digits.data();
+    for (int64_t p = 0; p * kIntDims < rows_.d; ++p) {
+        const int64_t len = std::min(kIntDims, rows_.d - p * kIntDims), dq = padded(len);
+        for (int part = 0; part < parts_; ++part) {
+            const int64_t v = i % kQueryBlock * parts_ + part;
+            const int8_t* source = digits + part * rows_.d + p * kIntDims;
+            int8_t* target = piece + v / block.group * block.group * dq + v % block.group * 64;
+            int32_t sum = 0;
+            for (int64_t k = 0; k < len; ++k) sum += source[k];
+            for (int64_t k = 0; k < len; k += 64, target += 64 * block.group)
+                std::memcpy(target, source + k, size_t(std::min<int64_t>(64, len - k)));
+            block.offset[size_t(p * slots + v)] = -128 * sum;
+        }
+        piece += slots * dq;
     }
 }
 

@@ -58,6 +58,7 @@ class Logits {
 
   private:
     void pack_integers(const Request& request, const int64_t* which, Precision precision);
+    void place_digits(const int8_t* digits, int64_t i);
     void pack_floats(const Request& request, const int64_t* which);
 
     const Kernels& kernels_;

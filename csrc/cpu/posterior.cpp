@@ -12,7 +12,7 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kSmall = 1 << 14;      // n*d below which packing costs more than plain float64 arithmetic
-constexpr int64_t kSample = 128;         // rows looked at to guess how many carry weight
+constexpr int64_t kSample = 64;          // rows looked at to guess how many carry weight
 constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
@@ -85,12 +85,9 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
         left = screen(kernels, rows, stats, plan, left.blurred, Precision::sharp, answer);
         append(some, left.crowded);
         append(some, left.blurred);
-        if (!integer) append(many, std::exchange(some, {}));  // float32 weights need no further digits
-        std::vector<int64_t> open = dense(kernels, rows, stats, plan, many, Precision::normal, answer);
-        if (integer) {
-            append(some, open);
-            open = dense(kernels, rows, stats, plan, some, Precision::peaked, answer);
-        }
+        append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
+        std::vector<int64_t> open = std::move(some);  // float32 weights need no further digits, unequal logits float64
+        if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
         open = dense(kernels, rows, stats, plan, open, Precision::fine, answer);
         exact(kernels, rows, plan, open, cutoff(stats, rows.n, request.tol), answer);
     }

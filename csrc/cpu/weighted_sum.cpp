@@ -2,25 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "digits.h"
 
 namespace geodiff {
-namespace {
-
-constexpr int64_t kDithers = 4096;
-
-const std::vector<float>& dithers() {
-    static const std::vector<float> table = [] {
-        std::vector<float> t(kDithers + kMaxTileRows);
-        for (size_t i = 0; i < t.size(); ++i) t[i] = float(dither(i));
-        return t;
-    }();
-    return table;
-}
-
-}  // namespace
-
 WeightedSum::WeightedSum(const Kernels& kernels, const Rows& rows, int64_t count, int64_t tile, int parts)
     : kernels_(kernels),
       rows_(rows),
@@ -80,7 +66,7 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
     const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
     // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
-    const float* u = dithers().data() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
+    const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
     int32_t value[kMaxTileRows];
     int32_t total = 0;
     float variance = 0;
@@ -98,16 +84,21 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     int8_t* out = digits_.data() + g * group_bytes();
     int32_t* offset = offset_.data() + q * parts_;
     const int64_t step = group_ * parts_ * 4;
+    int8_t digit[kMaxTileRows];
+    for (int r = R_; r < (R_ + 3) / 4 * 4; ++r) digit[r] = 0;
     for (int part = parts_ - 1; part >= 0; --part) {
         int32_t sum = 0;
-        int8_t* o = out + (member * parts_ + part) * 4;
+        const bool first = part == 0;
+#pragma omp simd reduction(+ : sum)
         for (int r = 0; r < R_; ++r) {
-            const int32_t low = part == 0 ? value[r] : ((value[r] + 128) & 255) - 128;
-            o[r / 4 * step + r % 4] = int8_t(low);
+            const int32_t low = first ? value[r] : ((value[r] + 128) & 255) - 128;
+            digit[r] = int8_t(low);
             sum += low;
             value[r] = (value[r] - low) >> 8;
         }
         offset[part] = -128 * sum;
+        int8_t* o = out + (member * parts_ + part) * 4;
+        for (int r = 0; r < R_; r += 4, o += step) std::memcpy(o, digit + r, 4);
     }
 }
 
