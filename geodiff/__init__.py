@@ -6,7 +6,7 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import backends, data, reference, schedules
+from geodiff import backends, data, ops, reference, schedules
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
 from geodiff.posterior import Posterior
@@ -21,6 +21,7 @@ __all__ = [
     "Trajectory",
     "backends",
     "data",
+    "ops",
     "reference",
     "sample",
     "schedules",

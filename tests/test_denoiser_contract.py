@@ -97,7 +97,7 @@ def test_a_level_for_each_query(isa: str, dtype: torch.dtype) -> None:
 
 
 def test_each_path_is_taken_and_exact(isa: str) -> None:
-    """Screening, dense and exact answers are all reached by plain use; otherwise the tests above test less than they say."""
+    """Screening, dense and exact answers are all reached by plain use: otherwise the tests above say too much."""
     data = _data(3000, 200, torch.uint8)
     denoiser = geodiff.OptimalDenoiser(data, backend="cpu")
     taken = set()

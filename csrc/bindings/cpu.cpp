@@ -44,6 +44,32 @@ PYBIND11_MODULE(_cpu, m) {
         .def_property_readonly("mean_square", &Data::mean_square)
         .def("mean", [](const Data& data,
                         uintptr_t out) { std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out)); })
+        .def(
+            "inner_products",
+            [](const Data& data, const std::string& isa, uintptr_t x, int64_t batch, int threads, uintptr_t out) {
+                const py::gil_scoped_release release;
+                data.inner_products(geodiff::kernels_for(isa), at<const double>(x), batch, threads, at<double>(out));
+            },
+            py::arg("isa"), py::arg("x"), py::arg("batch"), py::arg("threads"), py::arg("out"))
+        .def(
+            "weighted_mean",
+            [](const Data& data, const std::string& isa, uintptr_t logits, int64_t batch, double tol, int threads,
+               uintptr_t mean) {
+                const py::gil_scoped_release release;
+                data.weighted_mean(geodiff::kernels_for(isa), at<const double>(logits), batch, tol, threads,
+                                   at<double>(mean));
+            },
+            py::arg("isa"), py::arg("logits"), py::arg("batch"), py::arg("tol"), py::arg("threads"), py::arg("mean"))
+        .def(
+            "squared_distances",
+            [](const Data& data, const std::string& isa, uintptr_t x, uintptr_t candidates, int64_t batch,
+               int64_t width, int threads, uintptr_t out) {
+                const py::gil_scoped_release release;
+                data.squared_distances(geodiff::kernels_for(isa), at<const double>(x), at<const int64_t>(candidates),
+                                       batch, width, threads, at<double>(out));
+            },
+            py::arg("isa"), py::arg("x"), py::arg("candidates"), py::arg("batch"), py::arg("width"), py::arg("threads"),
+            py::arg("out"))
         .def("posterior", &posterior, py::arg("isa"), py::arg("x"), py::arg("sigma"), py::arg("bias"), py::arg("batch"),
              py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("topk"), py::arg("threads"), py::arg("mean"),
              py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("index"), py::arg("weight"),

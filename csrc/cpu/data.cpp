@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "isa.h"
+#include "operations.h"
 
 namespace geodiff {
 
@@ -40,6 +41,30 @@ void Data::posterior(const Kernels& kernels, const double* x, const double* sigm
     for (int64_t i = 0; i < batch * d; ++i) answer.mean[i] = (answer.mean[i] + shift) / unit;
     for (int64_t i = 0; i < batch * topk; ++i)
         if (answer.index[i] >= 0) answer.index[i] += begin;
+}
+
+void Data::inner_products(const Kernels& kernels, const double* x, int64_t batch, int threads, double* out) const {
+    geodiff::inner_products(kernels, rows_, stats_, x, batch, threads, out);
+    for (int64_t q = 0; q < batch; ++q) {  // <x, (v + shift) / unit>
+        double sum = 0;
+        for (int64_t k = 0; k < rows_.d; ++k) sum += x[q * rows_.d + k];
+        for (int64_t i = 0; i < rows_.n; ++i)
+            out[q * rows_.n + i] = (out[q * rows_.n + i] + stats_.shift * sum) / stats_.unit;
+    }
+}
+
+void Data::weighted_mean(const Kernels& kernels, const double* logits, int64_t batch, double tol, int threads,
+                         double* mean) const {
+    geodiff::weighted_mean(kernels, rows_, stats_, logits, batch, tol, threads, mean);
+    for (int64_t i = 0; i < batch * rows_.d; ++i) mean[i] = (mean[i] + stats_.shift) / stats_.unit;
+}
+
+void Data::squared_distances(const Kernels& kernels, const double* x, const int64_t* candidates, int64_t batch,
+                             int64_t width, int threads, double* out) const {
+    Buffer<double> centred(batch * rows_.d);
+    for (int64_t i = 0; i < batch * rows_.d; ++i) centred[i] = x[i] * stats_.unit - stats_.shift;
+    geodiff::squared_distances(kernels, rows_, centred.data(), candidates, batch, width, threads, out);
+    for (int64_t i = 0; i < batch * width; ++i) out[i] /= stats_.unit * stats_.unit;
 }
 
 }  // namespace geodiff

@@ -178,7 +178,7 @@ void Logits::load(Work& w, int64_t first, int R) const {
     w.ld = dp;
 }
 
-void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock;
     double* l = w.logits.data();
     for (int64_t q = 0; q < size; ++q) std::fill(l + q * tile, l + q * tile + R, 0.0);
@@ -208,6 +208,12 @@ void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const
         const int64_t dp = padded(rows_.d);
         kernels_.dot_f32(w.rows, w.ld, R, queries32_.data() + start * dp, dp, int(size), dp, l, tile);
     }
+}
+
+void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    products(w, first, R, b, tile);
+    const int64_t size = block_size(b), start = b * kQueryBlock;
+    double* l = w.logits.data();
     const double* h = stats_.half_norm + first;
     for (int64_t q = 0; q < size; ++q) {
         double* out = l + q * tile;

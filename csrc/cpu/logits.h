@@ -45,6 +45,8 @@ class Logits {
     //   l[q, r] = (<x_q, v_r> - |v_r|^2 / 2) / sigma_q^2 + bias_r          (stride `tile`, the |x|^2 term is common)
     void load(Work& work, int64_t first, int R) const;
     void block(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+    // The products alone, <x_q, v_r>, in the same place.
+    void products(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
 
     bool integer() const { return integer_; }
     // The logit of row r is off by at most row_error * away_r + base_error, up to a constant common to all rows of the

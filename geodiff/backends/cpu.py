@@ -116,3 +116,28 @@ class CpuEngine(Engine):
         if bias is None:
             log_prob -= math.log(len(rows))
         return Posterior(mean, log_prob, entropy, ess, indices, weights)
+
+    def inner_products(self, x: Tensor) -> Tensor:
+        queries = _float64(x)
+        out = torch.empty(len(x), len(self._rows), dtype=torch.float64)
+        self._data.inner_products(isa(), queries.data_ptr(), len(x), torch.get_num_threads(), out.data_ptr())
+        return out
+
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        weights = _float64(logits)
+        mean = torch.empty(len(logits), self._rows.shape[1], dtype=torch.float64)
+        threads = torch.get_num_threads()
+        self._data.weighted_mean(isa(), weights.data_ptr(), len(logits), tol, threads, mean.data_ptr())
+        return mean
+
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        queries, rows = _float64(x), candidates.cpu().contiguous()
+        out = torch.empty(rows.shape, dtype=torch.float64)
+        threads = torch.get_num_threads()
+        batch, width = rows.shape
+        self._data.squared_distances(isa(), queries.data_ptr(), rows.data_ptr(), batch, width, threads, out.data_ptr())
+        return out
+
+
+def _float64(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", torch.float64).contiguous()

@@ -21,3 +21,15 @@ class Engine(ABC):
 
         log_prior [N] float64: normalised over `rows`; None means 1/len(rows). `indices` count from row 0 of the data.
         """
+
+    @abstractmethod
+    def inner_products(self, x: Tensor) -> Tensor:
+        """<x_q, x_i>, [B, N] float64, for x [B, d]."""
+
+    @abstractmethod
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        """sum_i softmax_i(l_q) x_i, [B, d] float64, for logits [B, N]; off by at most what contract 1 allows at `tol`."""
+
+    @abstractmethod
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        """|x_q - x_c|^2, [B, C] float64, for x [B, d] and rows c = candidates [B, C] int64; infinity where c < 0."""

@@ -32,5 +32,21 @@ class ReferenceEngine(Engine):
             found.mean, found.log_prob, found.entropy, found.ess, found.indices + rows.start, found.weights
         )
 
+    def inner_products(self, x: Tensor) -> Tensor:
+        parts = [x.double() @ reference.model_space(rows, torch.float64).T for rows in self._rows.split(_CHUNK)]
+        return torch.cat(parts, dim=1)
+
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        weights = logits.double().softmax(1).split(_CHUNK, dim=1)
+        parts = zip(weights, self._rows.split(_CHUNK), strict=True)
+        return sum((w @ reference.model_space(rows, torch.float64) for w, rows in parts), torch.zeros(()))
+
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        out = torch.full(candidates.shape, torch.inf, dtype=torch.float64, device=x.device)
+        for found, query, rows in zip(out, x.double(), candidates, strict=True):
+            points = reference.model_space(self._rows[rows.clamp_min(0)], torch.float64)
+            found[rows >= 0] = (query - points).square().sum(1)[rows >= 0]
+        return out
+
 
 _CHUNK = 1024
