@@ -22,8 +22,8 @@ _opened: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def inner_products(x: Tensor, data: Tensor) -> Tensor:
     """g_qi = <x_q, x_i>, [B, N] in the dtype of x.
 
-    x [B, *shape] floating; data [N, *shape], uint8 u meaning u/127.5 - 1. Summed in integers (uint8, x to 32 bits) or in
-    float64: the error is that of rounding the result, plus 1e-8 |x| |x_i|.
+    x [B, *shape] floating; data [N, *shape], uint8 u meaning u/127.5 - 1. Summed in integers (uint8, x to 32 bits) or
+    in float64: the error is that of rounding the result, plus 1e-8 |x| |x_i|.
     Raises TypeError or ValueError that names the argument.
     """
     stored, engine = _open(data)

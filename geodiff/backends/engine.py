@@ -28,7 +28,7 @@ class Engine(ABC):
 
     @abstractmethod
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
-        """sum_i softmax_i(l_q) x_i, [B, d] float64, for logits [B, N]; off by at most what contract 1 allows at `tol`."""
+        """sum_i softmax_i(l_q) x_i, [B, d] float64, for logits [B, N], to contract 1 at `tol`."""
 
     @abstractmethod
     def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:

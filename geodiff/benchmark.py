@@ -1,0 +1,148 @@
+"""Times of our backends beside those of the peers, interleaved in one process, each with its error in the same cell."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from geodiff import backends, reference
+from geodiff.backends import cpu
+from geodiff.denoiser import OptimalDenoiser
+from geodiff.peers import BASELINES, Peer
+
+#: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
+CHECKED = 8
+#: A peer that has cost so many seconds in a cell is not run again, however many rounds are asked for.
+PATIENCE = 20.0
+
+
+@dataclass
+class Timing:
+    """One way in one cell. error: |r - r64| / max(|r64|, 0.01 max |x_i|), the largest over the checked queries."""
+
+    name: str
+    milliseconds: list[float] = field(default_factory=list)
+    error: float = float("nan")
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median time in milliseconds; NaN if it did not run."""
+        return statistics.median(self.milliseconds) if self.milliseconds else float("nan")
+
+
+@dataclass
+class Cell:
+    """One (sigma, B): our backends first, then the peers."""
+
+    sigma: float
+    batch: int
+    ours: list[Timing]
+    peers: list[Timing]
+
+    @property
+    def baseline(self) -> Timing | None:
+        """The fastest float32 form of plain PyTorch in this cell."""
+        ran = [timing for timing in self.peers if timing.name in BASELINES and timing.milliseconds]
+        return min(ran, key=lambda timing: timing.median, default=None)
+
+    def ratio(self, timing: Timing) -> float:
+        """How many times faster than the baseline; NaN without one."""
+        return self.baseline.median / timing.median if self.baseline else float("nan")
+
+
+def our_variants(names: Sequence[str] | None = None, isas: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """(backend, ISA) to time: every compiled backend here, the CPU one on its best ISA or on those named."""
+    wanted = [name for name in (names or backends.NAMES) if backends.is_available(name)]
+    if names is None:
+        wanted = [name for name in wanted if name != "reference"]
+    return [(name, isa) for name in wanted for isa in ((isas or [cpu.isa()]) if name == "cpu" else [""])]
+
+
+def run_cell(
+    data: Tensor,
+    denoisers: dict[str, Callable[[Tensor, float], Tensor]],
+    peers: Sequence[Peer],
+    sigma: float,
+    batch: int,
+    *,
+    rounds: int = 7,
+    tol: float = 1e-5,
+    seed: int = 0,
+) -> Cell:
+    """Times every way on the same queries x = x_i + sigma z, [B, *shape], round after round.
+
+    A result of ours that breaks contract 1 at `tol` keeps its error and loses its times: there is no speed to report.
+    """
+    g = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(data), (batch,), generator=g)
+    clean = reference.model_space(data[chosen], torch.float32)
+    x = clean + sigma * torch.randn(clean.shape, generator=g)
+    flat = x.flatten(1)
+    exact = reference.denoise(x[:CHECKED].double(), data, sigma).flatten(1)
+    largest = _largest_norm(data)
+    scale = exact.norm(dim=1).clamp_min(0.01 * largest)
+
+    def error(answer: Tensor) -> float:
+        found = answer.flatten(1)[:CHECKED].double()
+        return ((found - exact).norm(dim=1) / scale).amax().item()
+
+    ways: list[tuple[Timing, Callable[[], Tensor]]] = []
+    cell = Cell(sigma, batch, [], [])
+    for name, denoiser in denoisers.items():
+        cell.ours.append(Timing(name))
+        ways.append((cell.ours[-1], lambda f=denoiser: f(x, sigma)))  # type: ignore[misc]
+    for peer in peers:
+        cell.peers.append(Timing(peer.name, note=peer.reason))
+        if peer.denoise is not None:
+            ways.append((cell.peers[-1], lambda f=peer.denoise: f(flat, sigma)))  # type: ignore[misc]
+    spent = dict.fromkeys(range(len(ways)), 0.0)
+    for turn in range(rounds + 1):  # the first warms up and is checked
+        for i, (timing, call) in enumerate(ways):
+            if timing.note or spent[i] > PATIENCE:
+                continue
+            start = time.perf_counter()
+            try:
+                answer = call()
+            except Exception as failure:  # a peer that cannot do this cell says so in the table
+                if i < len(denoisers):
+                    raise
+                timing.note = f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1][:80]}"
+                continue
+            elapsed = time.perf_counter() - start
+            if turn == 0:
+                timing.error = error(answer)
+                if elapsed < PATIENCE or timing.name == "torch-compile":  # whose first call compiles
+                    continue
+            spent[i] += elapsed
+            timing.milliseconds.append(elapsed * 1e3)
+    for timing in cell.ours:
+        if not timing.error <= tol:
+            timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
+    return cell
+
+
+def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float) -> dict[str, Callable[..., Tensor]]:
+    """One callable per (backend, ISA) over the same data."""
+    made: dict[str, Callable[..., Tensor]] = {}
+    opened: dict[str, OptimalDenoiser] = {}
+    for name, isa in variants:
+        denoiser = opened.setdefault(name, OptimalDenoiser(data, backend=name, tol=tol))
+        made[f"geodiff-{name}" + (f"-{isa}" if isa else "")] = _on_isa(denoiser, isa) if isa else denoiser
+    return made
+
+
+def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Callable[[Tensor, float], Tensor]:
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        with cpu.use_isa(isa):
+            return denoiser(x, sigma)
+
+    return denoise
+
+
+def _largest_norm(data: Tensor) -> float:
+    parts = data.flatten(1).split(1024)
+    return max(reference.model_space(part, torch.float64).norm(dim=1).max().item() for part in parts)
