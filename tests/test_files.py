@@ -104,3 +104,11 @@ def test_data_errors_survive_a_worker_process() -> None:
     error = pickle.loads(pickle.dumps(DataError("train.npy", "ends after 3 of 5 points")))
     assert str(error) == "train.npy: ends after 3 of 5 points"
     assert (error.name, error.reason) == ("train.npy", "ends after 3 of 5 points")
+
+
+def test_permissions_are_those_of_any_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "ours") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)  # as safetensors does
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
