@@ -1,0 +1,152 @@
+"""How the CPU kernels scale: with N, with threads, in memory, and over a whole trajectory beside plain PyTorch.
+
+    python bench/scaling.py --data cifar10_train.npy --out bench/results/scaling.json
+
+Medians of interleaved rounds. The trajectory is 18 points of Heun, 35 evaluations, 64 samples.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import geodiff
+from geodiff import machine, reference
+from geodiff.data import load
+from geodiff.files import atomic_path
+
+
+def interleaved(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
+    """Median milliseconds of each call; the first round warms up."""
+    times: dict[Any, list[float]] = {key: [] for key in calls}
+    for turn in range(rounds + 1):
+        for key, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[key].append((time.perf_counter() - start) * 1e3)
+    return {key: statistics.median(found) for key, found in times.items()}
+
+
+def queries(data: Tensor, batch: int, sigma: float) -> Tensor:
+    g = torch.Generator().manual_seed(0)
+    clean = reference.model_space(data[torch.randint(len(data), (batch,), generator=g)], torch.float32)
+    return clean + sigma * torch.randn(clean.shape, generator=g)
+
+
+def scaling_with_n(data: Tensor, rounds: int) -> list[dict[str, float]]:
+    """Time per row at N/4, N/2 and N, relative to N/4: 1 means linear."""
+    out = []
+    sizes = [len(data) // 4, len(data) // 2, len(data)]
+    denoisers = {n: geodiff.OptimalDenoiser(data[:n]) for n in sizes}
+    for sigma in (40.0, 1.0):
+        for batch in (1, 16, 64):
+            x = queries(data, batch, sigma)
+            found = interleaved({n: lambda d=d: d(x, sigma) for n, d in denoisers.items()}, rounds)
+            row: dict[str, float] = {"sigma": sigma, "batch": batch}
+            for n in sizes:
+                row[f"ms_{n}"] = round(found[n], 3)
+                row[f"per_row_{n}"] = round(found[n] / n / (found[sizes[0]] / sizes[0]), 3)
+            out.append(row)
+    return out
+
+
+def scaling_with_threads(data: Tensor, rounds: int) -> list[dict[str, float]]:
+    """Time on one thread over time on all."""
+    denoiser, threads = geodiff.OptimalDenoiser(data), torch.get_num_threads()
+    out = []
+
+    def on(count: int, x: Tensor, sigma: float) -> None:
+        torch.set_num_threads(count)
+        denoiser(x, sigma)
+
+    for sigma in (40.0, 1.0):
+        for batch in (1, 16, 64, 256):
+            x = queries(data, batch, sigma)
+            found = interleaved({n: lambda n=n: on(n, x, sigma) for n in (1, threads)}, rounds)
+            ratio = round(found[1] / found[threads], 3)
+            out.append({"sigma": sigma, "batch": batch, "threads": threads, "speedup": ratio})
+    torch.set_num_threads(threads)
+    return out
+
+
+def memory(data: Tensor) -> list[dict[str, float]]:
+    """MiB by which the process grows, at its peak, during one call."""
+    denoiser, out = geodiff.OptimalDenoiser(data), []
+
+    def status(key: str) -> int:
+        found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
+        assert found is not None
+        return int(found.group(1))
+
+    for sigma in (40.0, 5.0, 1.0):
+        for batch in (16, 64, 256):
+            x = queries(data, batch, sigma)
+            Path("/proc/self/clear_refs").write_text("5")
+            before = status("VmRSS")
+            denoiser(x, sigma)
+            out.append({"sigma": sigma, "batch": batch, "growth_mib": round((status("VmHWM") - before) / 1024, 1)})
+    return out
+
+
+def trajectory(data: Tensor, batch: int = 64) -> dict[str, float]:
+    """Seconds for one trajectory with our denoiser, and with the plain two-product form in the same sampler."""
+    points = reference.model_space(data, torch.float32).flatten(1)
+    half_norms = points.square().sum(1) / 2
+    sigmas = geodiff.schedules.edm()
+    noise = sigmas[0].item() * torch.randn(batch, *data.shape[1:], generator=torch.Generator().manual_seed(0))
+
+    def plain(x: Tensor, sigma: Tensor) -> Tensor:
+        return reference.two_product(x.flatten(1), points, sigma.item(), half_norms).reshape(x.shape)
+
+    denoiser = geodiff.OptimalDenoiser(data)
+    denoiser(noise, 80.0)
+    start = time.perf_counter()
+    ours = geodiff.sample(denoiser, noise, sigmas)
+    middle = time.perf_counter()
+    theirs = geodiff.sample(plain, noise, sigmas)
+    end = time.perf_counter()
+    apart = (ours.states[-1] - theirs.states[-1]).flatten(1).norm(dim=1)
+    return {
+        "batch": batch,
+        "evaluations": 35,
+        "geodiff_s": round(middle - start, 3),
+        "torch_float32_s": round(end - middle, 3),
+        "ratio": round((end - middle) / (middle - start), 2),
+        "same_data_point": int((apart < 1e-2).sum()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    dataset = load(arguments.data)
+    data = dataset.data.clone(memory_format=torch.preserve_format)  # in memory: no page faults of the file are timed
+    document = {
+        "what": "bench/scaling.py",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe(),
+        "data": {"name": dataset.name, "shape": list(data.shape), "dtype": str(data.dtype).removeprefix("torch.")},
+        "memory": memory(data),
+        "threads": scaling_with_threads(data, arguments.rounds),
+        "n": scaling_with_n(data, arguments.rounds),
+        "trajectory": trajectory(data),
+    }
+    with atomic_path(arguments.out) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
