@@ -12,6 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def scaling_with_n(data: Tensor, rounds: int) -> list[dict[str, float]]:
     for sigma in (40.0, 1.0):
         for batch in (1, 16, 64):
             x = queries(data, batch, sigma)
-            found = interleaved({n: lambda d=d: d(x, sigma) for n, d in denoisers.items()}, rounds)
+            found = interleaved({n: partial(d, x, sigma) for n, d in denoisers.items()}, rounds)
             row: dict[str, float] = {"sigma": sigma, "batch": batch}
             for n in sizes:
                 row[f"ms_{n}"] = round(found[n], 3)
@@ -71,7 +72,7 @@ def scaling_with_threads(data: Tensor, rounds: int) -> list[dict[str, float]]:
     for sigma in (40.0, 1.0):
         for batch in (1, 16, 64, 256):
             x = queries(data, batch, sigma)
-            found = interleaved({n: lambda n=n: on(n, x, sigma) for n in (1, threads)}, rounds)
+            found = interleaved({n: partial(on, n, x, sigma) for n in (1, threads)}, rounds)
             ratio = round(found[1] / found[threads], 3)
             out.append({"sigma": sigma, "batch": batch, "threads": threads, "speedup": ratio})
     torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
-"""pytest-benchmark suite of the CPU kernels: `pytest bench` (made-up bytes), or with GEODIFF_CIFAR10 = cifar10_train.npy.
+"""pytest-benchmark suite of the CPU kernels: `pytest bench`, over made-up bytes.
 
-For ratios to other software use `geodiff bench`, which times both sides interleaved; this suite tracks our own times from
-commit to commit (`--benchmark-save`, `--benchmark-compare`).
+GEODIFF_CIFAR10 names a cifar10_train.npy to use instead. For ratios to other software use `geodiff bench`, which times
+both sides interleaved; this suite tracks our own times from commit to commit (`--benchmark-save`).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The benchmark's own rules: peers that are right are right, ratios are to the fastest, broken results show no speed."""
+"""The rules of the benchmark: right peers are right, ratios are to the fastest, broken results show no speed."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One denoiser called from several Python threads at once: the kernels hold no state and release the interpreter lock."""
+"""One denoiser called from several Python threads at once: kernels hold no state and release the interpreter lock."""
 
 import threading
 import time
