@@ -6,7 +6,7 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import backends, data, ops, reference, schedules
+from geodiff import adapters, backends, data, ops, reference, schedules
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
 from geodiff.posterior import Posterior
@@ -19,6 +19,7 @@ __all__ = [
     "OptimalDenoiser",
     "Posterior",
     "Trajectory",
+    "adapters",
     "backends",
     "data",
     "ops",
