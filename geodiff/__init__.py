@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from geodiff import adapters, backends, data, ops, reference, schedules
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
+from geodiff.mean_shift import mean_shift
 from geodiff.posterior import Posterior
 from geodiff.solvers import sample
 from geodiff.trajectory import Trajectory
@@ -22,6 +23,7 @@ __all__ = [
     "adapters",
     "backends",
     "data",
+    "mean_shift",
     "ops",
     "reference",
     "sample",

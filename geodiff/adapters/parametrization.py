@@ -22,7 +22,7 @@ def sigma_from_abar(abar: object) -> Tensor:
     """sigma = sqrt((1 - abar) / abar), float64 in the shape of abar; 0 < abar < 1 (DDPM's `alphas_cumprod`)."""
     if isinstance(abar, Tensor) and abar.is_floating_point():
         products = abar.double()
-    elif isinstance(abar, numbers.Real) and not isinstance(abar, bool):
+    elif not isinstance(abar, bool) and isinstance(abar, numbers.Real):
         products = torch.tensor(float(abar), dtype=torch.float64)
     else:
         found = f"a tensor of {abar.dtype}" if isinstance(abar, Tensor) else type(abar).__name__
