@@ -183,14 +183,17 @@ def test_preconditioned_network_runs_in_its_own_dtype_and_gets_its_conditions() 
             super().__init__()
             self.scale = nn.Parameter(torch.ones(1))
 
-        def forward(self, x: Tensor, c_noise: Tensor, shift: float) -> Tensor:
+        def forward(self, x: Tensor, c_noise: Tensor, shift: float, class_labels: Tensor | None = None) -> Tensor:
             assert x.dtype == c_noise.dtype == torch.float32
-            return self.scale * x + shift
+            return self.scale * x + shift if class_labels is None else class_labels.reshape(-1, 1, 1, 1) + 0 * x
 
     denoiser = adapters.PreconditionedDenoiser(Network())
     moved = denoiser(normal(1), 1.0, shift=1.0) - denoiser(normal(1), 1.0, shift=0.0)
     assert moved.dtype == torch.float64
     assert torch.allclose(moved, torch.full_like(moved, 0.5 / math.sqrt(1.25)), atol=1e-6)
+    labelled = denoiser(torch.zeros(2, *SHAPE), 1.0, torch.tensor([0, 1]), shift=0.0)
+    assert torch.equal(labelled[0], torch.zeros(SHAPE))
+    assert torch.allclose(labelled[1], torch.full(SHAPE, 0.5 / math.sqrt(1.25)))
 
 
 def test_probability_flow_is_the_slope_in_log_sigma() -> None:

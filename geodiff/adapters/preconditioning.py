@@ -44,9 +44,13 @@ class PreconditionedDenoiser(nn.Module):
         self.network = network
         self.sigma_data = _positive(sigma_data)
 
-    def forward(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
         """[B, *shape] in the dtype of x. sigma: number, 0-d, [B] or [B, 1, ...]; conditions go to the network."""
         check_tensor(x, "x", DTYPES)
+        if class_labels is not None:
+            conditions["class_labels"] = class_labels
         c = coefficients(check_sigma(sigma, len(x), device=x.device), self.sigma_data)
         dtype = dtype_of(self.network, x.dtype)
         output = self.network((x * per_point(c.scale, x)).to(dtype), c.noise.to(dtype), **conditions)
