@@ -3,7 +3,6 @@
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,11 +41,12 @@ class _Stand(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load(package: str, install: str) -> ModuleType:
     """The package, or a skip that says how to install it. Its import may warn: that is not ours to mend."""
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install {install}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return importlib.import_module(package)
+        try:
+            return importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            pytest.skip(f"{error.name} is not installed: pip install {install}")
 
 
 @pytest.fixture(scope="session")
