@@ -6,9 +6,10 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import backends, data, ops, reference, schedules
+from geodiff import adapters, backends, data, ops, reference, schedules
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
+from geodiff.mean_shift import mean_shift
 from geodiff.posterior import Posterior
 from geodiff.solvers import sample
 from geodiff.trajectory import Trajectory
@@ -19,8 +20,10 @@ __all__ = [
     "OptimalDenoiser",
     "Posterior",
     "Trajectory",
+    "adapters",
     "backends",
     "data",
+    "mean_shift",
     "ops",
     "reference",
     "sample",
