@@ -6,7 +6,19 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import adapters, backends, data, ops, reference, schedules
+from geodiff import (
+    adapters,
+    analytic,
+    backends,
+    data,
+    geometry,
+    interpolation,
+    ops,
+    reference,
+    schedules,
+    solvers,
+    symmetry,
+)
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
 from geodiff.mean_shift import mean_shift
@@ -21,13 +33,18 @@ __all__ = [
     "Posterior",
     "Trajectory",
     "adapters",
+    "analytic",
     "backends",
     "data",
+    "geometry",
+    "interpolation",
     "mean_shift",
     "ops",
     "reference",
     "sample",
     "schedules",
+    "solvers",
+    "symmetry",
 ]
 
 try:

@@ -1,14 +1,18 @@
 """The solver loop and its steps, on denoisers that are simple enough to know what must come out."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from geodiff import schedules
-from geodiff.solvers import SOLVERS, Evaluate, euler, heun, sample
+from geodiff.solvers import SOLVERS, Evaluate, Visited, euler, heun, sample
 
 SIGMAS = [8.0, 3.0, 0.5, 0.0]
 
@@ -151,8 +155,17 @@ def test_what_a_callback_raises_comes_through() -> None:
 
 
 def test_a_step_function_of_your_own() -> None:
-    def midpoint(denoiser: Evaluate, x: Tensor, sigma: float, sigma_next: float, denoised: Tensor) -> Tensor:
+    def midpoint(
+        denoiser: Evaluate,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        denoised: Tensor,
+        history: Sequence[Visited] = (),
+        out: Tensor | None = None,
+    ) -> Tensor:
         between = (sigma + sigma_next) / 2
+        assert [level.sigma for level in history] == [level for level in SIGMAS if level > sigma]
         return euler(denoiser, x, sigma, sigma_next, denoiser(euler(denoiser, x, sigma, between, denoised), between))
 
     trajectory = sample(gaussian, noise(), SIGMAS, midpoint)
@@ -217,8 +230,8 @@ def not_finite(x: Tensor, sigma: Tensor) -> Tensor:
         ("sigmas", ValueError, {"sigmas": [8.0, math.nan]}),
         ("solver", ValueError, {"solver": "rk45"}),
         ("solver", TypeError, {"solver": 2}),
-        ("solver", ValueError, {"solver": lambda denoiser, x, sigma, sigma_next, denoised: x[:1]}),
-        ("solver", ValueError, {"solver": lambda denoiser, x, sigma, sigma_next, denoised: None}),
+        ("solver", ValueError, {"solver": lambda denoiser, x, *_: x[:1]}),
+        ("solver", ValueError, {"solver": lambda *_: None}),
     ],
 )
 def test_bad_arguments_are_named(name: str, error: type[Exception], change: dict[str, object]) -> None:
@@ -228,10 +241,36 @@ def test_bad_arguments_are_named(name: str, error: type[Exception], change: dict
 
 
 def test_an_unknown_solver_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'rk45'; allowed euler, heun, or a step function"):
+    with pytest.raises(ValueError, match=r"'rk45'; allowed euler, heun, .*, or a step function"):
         sample(gaussian, noise(), SIGMAS, "rk45")
 
 
 def test_a_denoiser_that_fails_is_told_where() -> None:
     with pytest.raises(ValueError, match=r"at sigma = 0\.5: .* found nan"):
         sample(not_finite, noise(), SIGMAS)
+
+
+class CountsTensors(TorchDispatchMode):
+    """Counts the operations that answer with a new tensor of `numel` numbers or more."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel = numel
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        known = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if is_tensor(tensor)}
+        for tensor in tree_leaves(answer):
+            if is_tensor(tensor) and tensor.numel() >= self.numel and tensor.untyped_storage().data_ptr() not in known:
+                self.made.append(str(func))
+        return answer
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_nothing_of_the_size_of_a_state_is_made_but_the_trajectory(solver: str) -> None:
+    answer = torch.zeros(50, 20, dtype=torch.float64)  # made before, as a network with its own buffers would
+    start = noise(50, 20)
+    with CountsTensors(start.numel()) as counter:
+        sample(lambda x, sigma: answer, start, SIGMAS, solver)
+    assert counter.made == ["aten.new_empty.default"] * 2
