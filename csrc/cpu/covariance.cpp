@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 
 #include "parallel.h"
@@ -24,33 +25,29 @@ double covariance_cut(const Stats& stats, int64_t n, double tol, double sigma) {
     return cutoff(stats, n, tol) + std::log1p(4 * stats.radius * stats.radius / (sigma * sigma));
 }
 
-// One query over a list of rows (null: all n), in float64 and difference form. r is worked out again from the list.
+// One query over a list of rows (null: all n), in float64 and difference form.
 void from_list(const Kernels& kernels, const Rows& rows, const Request& request, const Direction& direction, int64_t q,
                const int64_t* list, int64_t n, double cut, Covariance& out) {
     const int64_t d = rows.d, dp = padded(d);
     const auto row_at = [&](int64_t i) { return list ? list[i] : i; };
-    Buffer<double> p(n), far(n), mean(d, true), v(dp, true);
+    const double sigma = request.sigma[q], *mean = direction.mean + q * d;
+    Buffer<double> p(n), far(n), v(dp, true);
     Buffer<float> wide(dp);
-    double top = -1e308;
+    double top = -1e308, sum = 0, sum_far = 0;
     for (int64_t i = 0; i < n; ++i) {
         p[i] = logit(kernels, rows, request, q, row_at(i));
         top = std::max(top, p[i]);
     }
-    const double sigma = request.sigma[q];
-    double sum = 0, sum_far = 0;
     for (int64_t i = 0; i < n; ++i) {
         const double t = p[i] - top;
         far[i] = t < -cut ? 0 : 2 * sigma * sigma * (request.bias_at(q, row_at(i)) - p[i]);
         p[i] = t < -cut ? 0 : std::exp(t);
-        if (p[i] == 0) continue;
         sum += p[i];
         sum_far += p[i] * far[i];
-        kernels.axpy(p[i], rows.row(row_at(i)), rows.dtype, d, mean.data());
     }
-    for (int64_t k = 0; k < d; ++k) mean[k] /= sum;
     sum_far /= sum;
     std::copy(direction.v + q * d, direction.v + (q + 1) * d, v.data());
-    const double level = dot(mean.data(), v.data(), d);
+    const double level = dot(mean, v.data(), d);
     double* with_rows = out.with_rows + q * d;
     std::fill(with_rows, with_rows + d, 0.0);
     double total = 0, cross = 0;
@@ -258,11 +255,9 @@ void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, co
             few = found.open;
         }
         many.insert(many.end(), few.begin(), few.end());
-        if (plan.tol >= kFloat64)
-            for (const Precision precision : {Precision::normal, Precision::fine})
-                many = dense_covariance(kernels, rows, stats, plan, direction, many, precision, out);
-        exactly(many);
+        if (plan.tol >= kFloat64) many = dense_covariance(kernels, rows, stats, plan, direction, many, precision, out);
     }
+}
 }
 
 }  // namespace geodiff
