@@ -30,7 +30,7 @@ def merge(answer: Posterior, logits: Tensor, n: int) -> Posterior:
     indices = torch.cat([indices[0], torch.where(indices[1] < 0, -1, indices[1] + n)], 1)  # [B, 2 k]
     weights = torch.cat(list(answer.weights.unflatten(0, (2, -1)) * alpha[..., None]), 1)
     # Points come before copies, so a stable sort lets the lower index win among equals.
-    order = torch.cat(list(logits.unflatten(0, (2, -1))), 1).argsort(1, descending=True, stable=True)
+    order = torch.cat(list(logits.unflatten(0, (2, -1))), 1).argsort(dim=1, descending=True, stable=True)
     order = order[:, : answer.indices.shape[1]]
     return Posterior(
         mean=(alpha[..., None] * mean).sum(0),
@@ -48,7 +48,7 @@ def merge_covariances(
 ) -> tuple[Tensor, Tensor]:
     """Cov(c, x_i) and Cov(c, |x - x_i|^2) over points and copies, by the law of total covariance.
 
-    x, v [B, d], slope [B] as in `Engine.covariance`; with_rows [2 B, d], with_distance [2 B] those of points and copies.
+    x, v [B, d], slope [B] as in `Engine.covariance`; with_rows [2 B, d] and with_distance [2 B] its answers.
     """
     alpha = shares(answer.log_prob)
     mean = answer.mean.unflatten(0, (2, -1))

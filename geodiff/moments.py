@@ -1,7 +1,7 @@
-"""Second moments of the posterior and draws from it in pure PyTorch: what the kernels for derivatives must agree with.
+"""Second moments of the posterior and draws from it in pure PyTorch: the oracle of the kernels for derivatives.
 
-Like `geodiff.reference`, written as the formula is, in difference form, one query at a time: O(N) numbers besides a tile
-of data. log_weights may be [N] or, unlike there, [B, N].
+Like `geodiff.reference`, written as the formula is and in difference form; one query at a time, so O(N) numbers besides
+a tile of data. log_weights may be [N] or, unlike there, [B, N].
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The denoiser as torch operators: `geodiff::posterior` and its derivatives, for autograd, torch.func and torch.compile.
+"""The denoiser as torch operators, `geodiff::posterior` and its derivatives: for autograd, torch.func, torch.compile.
 
     posterior     r and log p_sigma, with entropy, ess, trace and top-k     r = sum_i w_i x_i
     posterior_vjp cotangents of r and log p to gradients in x and sigma     v J = Cov_w v / sigma^2
@@ -116,7 +116,7 @@ class _Function(torch.autograd.Function):
     @classmethod
     def call(cls, *args: Any) -> tuple[Tensor, ...]:
         """The operator, in a way that torch.compile (which takes operators) and torch.func (which does not) accept."""
-        return cls.operator(*args) if torch.compiler.is_compiling() else cls.apply(*args)
+        return cls.operator(*args) if torch.compiler.is_compiling() else cls.apply(*args)  # type: ignore[no-untyped-call]
 
     @classmethod
     def _folded(cls, info: Any, dims: Sequence[int | None], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -128,7 +128,8 @@ class _Function(torch.autograd.Function):
             stacked = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
             return stacked.flatten(0, 1)
 
-        out = cls.apply(*(fold(value, dim) for value, dim in zip(args, dims, strict=True)))
+        folded = [fold(value, dim) for value, dim in zip(args, dims, strict=True)]
+        out = cls.apply(*folded)  # type: ignore[no-untyped-call]
         return tuple(value.unflatten(0, (size, -1)) for value in out), (0,) * len(out)
 
 
@@ -186,13 +187,13 @@ class _Derivative(_Function):
 
     @classmethod
     def _recorded(cls, ctx: Any) -> tuple[list[Tensor], list[Tensor], list[int]]:
-        """Inputs (those of x, sigma, one, two that there are) and outputs of the operator, as a graph of plain torch."""
+        """Inputs (of x, sigma, one, two those there are) and outputs of the operator as a graph, and their places."""
         x, sigma, classes, mask, one, two = ctx.saved_tensors
         places = [place for place, value in zip((0, 1, 8, 9), (x, sigma, one, two), strict=True) if value is not None]
         present = [value.detach().requires_grad_() for value in (x, sigma, one, two) if value is not None]
         values = dict(zip(places, present, strict=True))
         point = [values[0], values[1]]
-        answer = prepared.find(ctx.data).differentiable(*point, classes, mask)
+        answer = prepared.find(ctx.data).differentiable(values[0], values[1], classes, mask)
         return present, list(cls._differentiate(answer, point, values.get(8), values.get(9))), places
 
     @staticmethod

@@ -47,7 +47,7 @@ class Posterior:
     indices: Tensor
     weights: Tensor
     trace: Tensor | None = None
-    source: Source | None = field(default=None, repr=False)
+    source: Source | None = field(default=None, repr=False, kw_only=True)
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov_w v = sum_i w_i <x_i - r, v> (x_i - r), [B, *shape] in the dtype of x: sigma^2 times J v.

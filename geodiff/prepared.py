@@ -138,7 +138,7 @@ class Prepared:
     def differentiable(
         self, x: Tensor, sigma: Tensor, classes: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """mean [B, d] and log_prob [B] by `geodiff.reference` in float64, recorded for autograd: slow, large and plain."""
+        """mean [B, d] and log_prob [B] by `geodiff.reference` in float64, recorded for autograd: slow and large."""
         x = x.double()
         means, log_probs = torch.zeros_like(x), torch.zeros_like(sigma)
         for group in self._groups(classes, mask, len(x)):
@@ -284,7 +284,8 @@ def _scatter(parts: list[tuple[Tensor | None, Posterior]], batch: int) -> Poster
             out[chosen.to(out.device)] = getattr(part, name)
         return out
 
-    return Posterior(**{name: joined(name) for name in FIELDS})
+    fields: dict[str, Any] = {name: joined(name) for name in FIELDS}
+    return Posterior(**fields)
 
 
 def _logits(x: Tensor, sigma: Tensor, rows: Tensor, indices: Tensor, prior: Tensor | None) -> Tensor:

@@ -13,6 +13,8 @@
 namespace geodiff {
 namespace {
 
+constexpr double kLeast = 0.01;  // smallest length of J v over |v| that the error is measured against
+
 double dot(const double* a, const double* b, int64_t d) {
     double total = 0;
 #pragma omp simd reduction(+ : total)
@@ -131,7 +133,8 @@ bool finish(const Stats& stats, const Request& request, const Direction& directi
     };
     double total = 0;
     for (double e : noise) total += e * e;
-    return kDeviations * std::sqrt(total) <= request.tol * bound;
+    const double least = kLeast * sigma * sigma * norm(direction.v + query * d, d);
+    return kDeviations * std::sqrt(total) <= request.tol * std::max(bound, least);
 }
 
 std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, const Stats& stats,
@@ -157,7 +160,8 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
     }
     std::vector<Share> shares;
     for (int t = 0; t < request.threads; ++t)
-        shares.push_back({std::vector<Moments>(size_t(count)), WeightedSum(kernels, rows, count, tile, 3)});
+        shares.push_back({std::vector<Moments>(size_t(count)),
+                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
     parallel(request.threads, [&](int t) {
         Share& mine = shares[size_t(t)];
         Logits::Work work = logits.work(tile), work_v = along.work(tile);
@@ -237,27 +241,35 @@ void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, co
     const int64_t batch = queries_per_pass(rows, plan.threads);
     for (int64_t base = 0; base < request.batch; base += batch) {
         const int64_t count = std::min(batch, request.batch - base);
-        std::vector<int64_t> few, many;
+        std::vector<int64_t> few, some, many;
         double cut = 0;
         for (int64_t q = base; q < base + count; ++q) {
-            const bool sparse = guess_spread(kernels, rows, stats, plan, q) == Spread::few;
-            (sparse ? few : many).push_back(q);
-            if (sparse) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
+            const Spread spread = guess_spread(kernels, rows, stats, plan, q);
+            (spread == Spread::few ? few : spread == Spread::some ? some : many).push_back(q);
+            if (spread == Spread::few) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
         }
-        for (const Precision precision : {Precision::coarse, Precision::normal}) {
-            const Found found = find(kernels, rows, stats, plan, few, cut, precision);
-            std::atomic<size_t> next{0};
-            parallel(plan.threads, [&](int) {
-                for (size_t i = next++; i < found.queries.size(); i = next++)
-                    from_list(kernels, rows, plan, direction, found.queries[i], found.lists[i].data(),
-                              int64_t(found.lists[i].size()), cut, out);
-            });
-            few = found.open;
+        const auto each = [&](int64_t q, const std::vector<int64_t>& list) {
+            from_list(kernels, rows, plan, direction, q, list.data(), int64_t(list.size()), cut, out);
+        };
+        few = over_lists(kernels, rows, stats, plan, few, cut, each);
+        some.insert(some.end(), few.begin(), few.end());
+        if (plan.tol < kFloat64) {
+            exactly(some);
+            exactly(many);
+            continue;
         }
-        many.insert(many.end(), few.begin(), few.end());
-        if (plan.tol >= kFloat64) many = dense_covariance(kernels, rows, stats, plan, direction, many, precision, out);
+        const auto pass = [&](const std::vector<int64_t>& which, Precision precision) {
+            return dense_covariance(kernels, rows, stats, plan, direction, which, precision, out);
+        };
+        const bool integer = kernels.int8 && rows.dtype == DType::u8;
+        if (!integer) many.insert(many.end(), some.begin(), some.end());  // float32 weights need no further digits
+        many = pass(many, Precision::normal);
+        if (integer) {
+            some.insert(some.end(), many.begin(), many.end());
+            many = pass(some, Precision::peaked);
+        }
+        exactly(pass(many, Precision::fine));
     }
-}
 }
 
 }  // namespace geodiff

@@ -18,7 +18,7 @@ struct Covariance {
     double* with_distance;  // [batch]     Cov_w(c, |x - v|^2)
 };
 
-// with_rows to tol sqrt(Var_w(c) trace), the Cauchy-Schwarz bound on its length.
+// with_rows to tol max(sqrt(Var_w(c) trace), 0.01 sigma^2 |v|): the first is the Cauchy-Schwarz bound on its length.
 void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                 const Direction& direction, Covariance& out);
 

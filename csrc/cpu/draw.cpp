@@ -125,19 +125,10 @@ void draw(const Kernels& kernels, const Rows& rows, const Stats& stats, const Re
             else
                 (guess_spread(kernels, rows, stats, plan, q) == Spread::few ? few : many).push_back(q);
         }
-        for (const Precision precision : {Precision::coarse, Precision::normal}) {
-            Found found = find(kernels, rows, stats, plan, few, draw_cut(rows.n), precision);
-            std::atomic<size_t> next{0};
-            parallel(plan.threads, [&](int) {
-                for (size_t i = next++; i < found.queries.size(); i = next++) {
-                    std::vector<int64_t>& list = found.lists[i];
-                    std::sort(list.begin(), list.end());  // the same whatever the threads found first
-                    from_list(kernels, rows, plan, found.queries[i], list.data(), int64_t(list.size()), count, uniform,
-                              index);
-                }
+        few = over_lists(
+            kernels, rows, stats, plan, few, draw_cut(rows.n), [&](int64_t q, const std::vector<int64_t>& list) {
+                from_list(kernels, rows, plan, q, list.data(), int64_t(list.size()), count, uniform, index);
             });
-            few = found.open;
-        }
         many.insert(many.end(), few.begin(), few.end());
         from_tiles(kernels, rows, stats, plan, many, count, uniform, index);
     }

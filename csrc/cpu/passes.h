@@ -2,12 +2,16 @@
 // Both return the queries they could not answer to the contract.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <utility>
 #include <vector>
 
 #include "bounds.h"
 #include "candidates.h"
 #include "kernels.h"
 #include "logits.h"
+#include "parallel.h"
 #include "types.h"
 
 namespace geodiff {
@@ -42,6 +46,28 @@ struct Found {
 
 Found find(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
            const std::vector<int64_t>& which, double cut, Precision precision);
+
+// Calls each(query, rows) for every query whose list can be had, on several threads, rows in rising order; returns the
+// queries for which it cannot.
+template <class Each>
+std::vector<int64_t> over_lists(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                                std::vector<int64_t> which, double cut, Each&& each) {
+    std::vector<int64_t> crowded;
+    for (const Precision precision : {Precision::coarse, Precision::sharp}) {
+        Found found = find(kernels, rows, stats, request, which, cut, precision);
+        std::atomic<size_t> next{0};
+        parallel(request.threads, [&](int) {
+            for (size_t i = next++; i < found.queries.size(); i = next++) {
+                std::sort(found.lists[i].begin(), found.lists[i].end());
+                each(found.queries[i], found.lists[i]);
+            }
+        });
+        crowded.insert(crowded.end(), found.open.crowded.begin(), found.open.crowded.end());
+        which = std::move(found.open.blurred);
+    }
+    crowded.insert(crowded.end(), which.begin(), which.end());
+    return crowded;
+}
 
 Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                   const std::vector<int64_t>& which, Precision precision, Answer& answer);

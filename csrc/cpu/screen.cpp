@@ -45,7 +45,7 @@ Found find(const Kernels& kernels, const Rows& rows, const Stats& stats, const R
 }
 
 Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                            const std::vector<int64_t>& which, Precision precision, Answer& answer) {
+                  const std::vector<int64_t>& which, Precision precision, Answer& answer) {
     const double cut = cutoff(stats, rows.n, request.tol);
     const Found found = find(kernels, rows, stats, request, which, cut, precision);
     refine(kernels, rows, request, found.queries, found.lists, cut, Path::screened, answer);
