@@ -8,10 +8,10 @@ An operator takes tensors and numbers only: `data` is the number of a `Prepared`
 the dtype of x, so that a gradient does not start from a rounded r; callers round once, at the end.
 
 First derivatives are one more pass of the kernel. Second ones, of the derivative operators, go through the reference:
-exact, in memory and time of a plain PyTorch program over all the data. There are no third ones.
+exact, in memory and time of a plain PyTorch program over all the data, and not compiled. There are no third ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,14 +109,7 @@ def _fake_derivative(x: Tensor, sigma: Tensor, *_: object) -> tuple[Tensor, Tens
 
 
 class _Function(torch.autograd.Function):
-    """What the three have in common: the operator below autograd, and vmap by folding its dimension into the batch."""
-
-    operator: Any
-
-    @classmethod
-    def call(cls, *args: Any) -> tuple[Tensor, ...]:
-        """The operator, in a way that torch.compile (which takes operators) and torch.func (which does not) accept."""
-        return cls.operator(*args) if torch.compiler.is_compiling() else cls.apply(*args)  # type: ignore[no-untyped-call]
+    """What the three have in common: vmap by folding its dimension into the batch."""
 
     @classmethod
     def _folded(cls, info: Any, dims: Sequence[int | None], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -134,12 +127,10 @@ class _Function(torch.autograd.Function):
 
 
 class _Posterior(_Function):
-    operator = torch.ops.geodiff.posterior.default
-
     @staticmethod
     def forward(x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return _Posterior.operator(x, sigma, classes, mask, data, tol, topk)
+            return torch.ops.geodiff.posterior.default(x, sigma, classes, mask, data, tol, topk)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -218,12 +209,10 @@ class _Derivative(_Function):
 
 
 class _Vjp(_Derivative):
-    operator = torch.ops.geodiff.posterior_vjp.default
-
     @staticmethod
     def forward(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return _Vjp.operator(*args)
+            return torch.ops.geodiff.posterior_vjp.default(*args)
 
     @staticmethod
     def _differentiate(answer: Sequence[Tensor], point: Sequence[Tensor], one: Maybe, two: Maybe) -> Sequence[Tensor]:
@@ -244,12 +233,10 @@ class _Vjp(_Derivative):
 
 
 class _Jvp(_Derivative):
-    operator = torch.ops.geodiff.posterior_jvp.default
-
     @staticmethod
     def forward(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return _Jvp.operator(*args)
+            return torch.ops.geodiff.posterior_jvp.default(*args)
 
     @staticmethod
     def _differentiate(answer: Sequence[Tensor], point: Sequence[Tensor], one: Maybe, two: Maybe) -> Sequence[Tensor]:
@@ -286,9 +273,29 @@ def _forward(
     return _grad(linear, dummies, tangents, create_graph=create_graph)
 
 
-posterior: Callable[..., tuple[Tensor, ...]] = _Posterior.call
-vjp: Callable[..., tuple[Tensor, ...]] = _Vjp.call
-jvp: Callable[..., tuple[Tensor, ...]] = _Jvp.call
+# torch.compile takes operators and no autograd.Function with a forward mode; torch.func takes it the other way round.
+
+
+def posterior(*args: Any) -> tuple[Tensor, ...]:
+    """`geodiff::posterior`: mean, log_prob, entropy, ess, trace, indices and weights (`prepared.FIELDS`)."""
+    if torch.compiler.is_compiling():
+        return torch.ops.geodiff.posterior.default(*args)
+    return _Posterior.apply(*args)  # type: ignore[no-untyped-call]
+
+
+def vjp(*args: Any) -> tuple[Tensor, Tensor]:
+    """`geodiff::posterior_vjp`: gradients in x and sigma."""
+    if torch.compiler.is_compiling():
+        return torch.ops.geodiff.posterior_vjp.default(*args)
+    return _Vjp.apply(*args)  # type: ignore[no-untyped-call]
+
+
+def jvp(*args: Any) -> tuple[Tensor, Tensor]:
+    """`geodiff::posterior_jvp`: tangents of the mean and of log_prob."""
+    if torch.compiler.is_compiling():
+        return torch.ops.geodiff.posterior_jvp.default(*args)
+    return _Jvp.apply(*args)  # type: ignore[no-untyped-call]
+
 
 for _name, _compute, _fake, _function in (
     ("posterior", _posterior, _fake_posterior, _Posterior),
