@@ -95,7 +95,7 @@ class Prepared:
             queries, levels = _pick(group.chosen, x, sigma)
             parts.append((group.chosen, self._ask(queries, levels, group, tol, check_topk(topk, len(group.rows)))))
         out = _scatter(parts, len(x))
-        return replace(out, indices=self._original(out.indices))
+        return replace(out, indices=self._original(out.indices)) if topk else out
 
     def covariance(
         self,
@@ -217,12 +217,14 @@ class Prepared:
             yield _Group(range(n), None, self._prior(range(n), seen))
             return
         wanted = check_requested_classes(classes, len(self._starts) - 1)
-        for label in wanted.unique().tolist():
-            chosen = (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
+        found = wanted.unique().tolist()
+        for label in found:
+            # All of one class, as often when sampling: nothing to pick apart and put together again.
+            chosen = None if len(found) == 1 else (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
             rows = range(self._starts[label], self._starts[label + 1])
             if not rows:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
-            yield _Group(rows, chosen, self._prior(rows, None if seen is None else seen[chosen]))
+            yield _Group(rows, chosen, self._prior(rows, None if seen is None else _pick(chosen, seen)[0]))
 
     def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
         prior, part = self._log_prior, slice(rows.start, rows.stop)

@@ -77,7 +77,7 @@ def test_covariances_keep_their_bound(isa: str, dtype: torch.dtype, sigma: float
         torch.testing.assert_close(found_trace, trace, rtol=1e-4, atol=1e-9 * sigma**2)
         for slope, with_rows, with_distance in covariances:
             found = engine.covariance(x, levels, mean, v, slope, tol=tol, log_prior=None, rows=rows)
-            # sd c is about sd <x_i, v> + |slope| sd |x - x_i|^2, the second of the order of 2 sqrt(E|x - x_i|^2 tr Cov).
+            # sd c is about sd <x_i, v> + slope sd |x - x_i|^2; the latter is of the order of `spread`.
             spread = 2 * ((trace + (x - mean).square().sum(1)) * trace).clamp(min=0).sqrt()
             deviation = along + slope * spread
             scale = torch.maximum(deviation * trace.clamp(min=0).sqrt(), 0.01 * sigma**2 * v.norm(dim=1))

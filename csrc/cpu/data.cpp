@@ -38,8 +38,8 @@ struct Data::Centred {
           sigma(query.batch),
           rows{data.rows_.row(query.begin), data.rows_.dtype, query.end - query.begin, data.rows_.d},
           stats(data.stats_),
-          request{query.batch,       x.data(),  sigma.data(), query.bias ? query.bias + query.begin : nullptr,
-                  query.bias_stride, query.tol, topk,         query.threads} {
+          request{query.batch, x.data(), sigma.data(),  query.bias ? query.bias + query.begin : nullptr,
+                  query.tol,   topk,     query.threads, query.bias_stride} {
         for (int64_t i = 0; i < query.batch * rows.d; ++i) x[i] = query.x[i] * stats.unit - stats.shift;
         for (int64_t q = 0; q < query.batch; ++q) sigma[q] = query.sigma[q] * stats.unit;
         stats.half_norm += query.begin;

@@ -39,10 +39,10 @@ struct Request {
     const double* x;      // [batch, d]  centred units
     const double* sigma;  // [batch]     centred units
     const double* bias;   // [n] or [batch, n] or null: log weight of every row
-    int64_t bias_stride;  // 0: the same for every query; else from one query's to the next
     double tol;           // contract 1
     int64_t topk;
     int threads;
+    int64_t bias_stride = 0;  // 0: the same bias for every query; else from one query's to the next
 
     const double* bias_of(int64_t query) const { return bias ? bias + query * bias_stride : nullptr; }
     double bias_at(int64_t query, int64_t row) const { return bias ? bias[query * bias_stride + row] : 0; }

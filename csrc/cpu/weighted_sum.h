@@ -28,7 +28,8 @@ class WeightedSum {
     void merge_into(int64_t q, double factor, double* out) const;
 
   private:
-    void activate(int64_t g);  // clears what a group holds from an earlier tile
+    void write_digits(int64_t q, int32_t* value);  // uses `value` up
+    void activate(int64_t g);                      // clears what a group holds from an earlier tile
     int64_t group_bytes() const { return group_ * parts_ * ((R_ + 3) / 4 * 4); }  // digits of one group, this tile
 
     const Kernels& kernels_;

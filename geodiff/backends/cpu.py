@@ -169,7 +169,6 @@ class CpuEngine(Engine):
         return out
 
 
-
 class _Query:
     """Queries as the core takes them: addresses, so that what they point to must live as long as the call."""
 
