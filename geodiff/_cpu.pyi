@@ -16,21 +16,33 @@ class Data:
     ) -> None: ...
     def posterior(
         self,
+        query: Query,
         isa: str,
-        x: int,
-        sigma: int,
-        bias: int,
-        batch: int,
-        begin: int,
-        end: int,
-        tol: float,
         topk: int,
-        threads: int,
         mean: int,
         log_sum: int,
         entropy: int,
         ess: int,
+        trace: int,
         index: int,
         weight: int,
         path: int,
+    ) -> None: ...
+    def covariance(
+        self, query: Query, isa: str, mean: int, v: int, slope: int, with_rows: int, with_distance: int
+    ) -> None: ...
+    def draw(self, query: Query, isa: str, count: int, uniform: int, index: int) -> None: ...
+
+class Query:
+    def __init__(
+        self,
+        x: int,
+        sigma: int,
+        bias: int,
+        bias_stride: int,
+        batch: int,
+        begin: int,
+        end: int,
+        tol: float,
+        threads: int,
     ) -> None: ...

@@ -28,6 +28,13 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
     Raises TypeError for anything that is not real (bool, complex, str, ...), ValueError for a shape that does not fit
     `batch` or a level that is not in [SIGMA_MIN, SIGMA_MAX].
     """
+    levels = shape_sigma(sigma, batch, device=device)
+    check_levels(levels)
+    return levels
+
+
+def shape_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
+    """`check_sigma` without a look at the values, which torch.compile could not trace."""
     levels = _real_tensor(sigma).to(device=device, dtype=torch.float64)
     per_query = levels.ndim > 0 and levels.shape[0] == batch and levels.shape[1:].numel() == 1
     if not (levels.numel() == 1 or per_query):
@@ -35,6 +42,11 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
             f"sigma: expected one level, or one for each of B = {batch} queries, found shape {list(levels.shape)}; "
             f"allowed a number, or shape [], [B] or [B, 1, ...]"
         )
+    return levels.reshape(-1).expand(batch)
+
+
+def check_levels(levels: Tensor) -> None:
+    """Raise ValueError if a noise level is NaN or not in [SIGMA_MIN, SIGMA_MAX]."""
     found = levels.detach()
     bad = found[~((found >= SIGMA_MIN) & (found <= SIGMA_MAX))]
     if bad.numel():
@@ -42,7 +54,6 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
             f"sigma: expected a positive, finite noise level, found {bad[0].item():g}; "
             f"allowed {SIGMA_MIN:g} <= sigma <= {SIGMA_MAX:g}"
         )
-    return levels.reshape(-1).expand(batch)
 
 
 def _real_tensor(sigma: object) -> Tensor:
@@ -71,14 +82,22 @@ def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype
 
     Raises TypeError for something else than a dense tensor of `dtypes`, ValueError for a wrong shape, NaN or Inf.
     """
-    x = check_tensor(x, "x", dtypes)
+    x = check_query_shape(x, shape, dtypes=dtypes)
+    check_finite(x, "x")
+    return x
+
+
+def check_query_shape(
+    x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = QUERY_DTYPES, name: str = "x"
+) -> Tensor:
+    """`check_query` without a look at the values, which torch.compile could not trace."""
+    x = check_tensor(x, name, dtypes)
     if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != tuple(shape):
         sizes = ", ".join(str(size) for size in shape)
         raise ValueError(
-            f"x: expected shape [B, {sizes}], found {list(x.shape)}; "
+            f"{name}: expected shape [B, {sizes}], found {list(x.shape)}; "
             f"allowed any B >= 0, then the shape of one data point"
         )
-    check_finite(x, "x")
     return x
 
 

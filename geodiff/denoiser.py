@@ -2,25 +2,29 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodiff import backends
-from geodiff.arguments import check_data, check_log_weights, check_query, check_sigma, check_topk
-from geodiff.backends import Engine
+from geodiff import backends, operators
+from geodiff.arguments import check_data, check_log_weights, check_query_shape, check_topk, shape_sigma
 from geodiff.data import load
-from geodiff.labels import check_labels, check_requested_classes
+from geodiff.labels import check_labels, shape_requested_classes
 from geodiff.posterior import Posterior
+from geodiff.prepared import FIELDS, Prepared, check_mask
 from geodiff.storage import StoredRows
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 QUERY_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
+#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
+#: differences, second-order steps) sees errors of 1e-5.
+TOL_FLOAT64 = 1e-12
 
 
 class OptimalDenoiser(nn.Module):
@@ -34,9 +38,18 @@ class OptimalDenoiser(nn.Module):
     backend      "auto", or a name from `geodiff.backends.available()`
     device       where data is kept; default: where it is
     tol          relative error allowed in every output: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
+    augment      "hflip": as if every point's mirror image (along the last dimension) were in the data too, each pair
+                 sharing its weight. Nothing is stored for it; a call costs what two cost. Copy of point i: index N + i
 
     Attributes: mean [*shape] (the limit sigma -> infinity), backend, data, shape, and those that EDM's sampler reads:
     sigma_min, sigma_max, img_channels, img_resolution, label_dim.
+
+    Differentiable in x and sigma: `forward`, `score` and `log_prob`, in reverse and forward mode, with torch.func, and
+    twice (the second time through `geodiff.reference`, at its price); J = Cov_w / sigma^2 is symmetric. A gradient is
+    one more pass over the data and stores nothing. A float64 x that requires grad is answered in float64 throughout.
+
+    The data are no parameters: `state_dict` is empty, `.half()` leaves them, and `.to(device)` moves them. Copies and
+    pickles carry the data. Autocast changes nothing.
 
     Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
     """
@@ -53,6 +66,7 @@ class OptimalDenoiser(nn.Module):
         backend: str = "auto",
         device: torch.device | str | None = None,
         tol: float = 1e-5,
+        augment: Literal["hflip"] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(data, str | os.PathLike | np.ndarray):
@@ -62,29 +76,38 @@ class OptimalDenoiser(nn.Module):
             raise ValueError(
                 f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
             )
-        self.tol = float(tol)
+        if augment not in (None, "hflip"):
+            raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
+        if augment == "hflip" and data.ndim < 3:
+            raise ValueError(
+                f"augment: expected data with rows and columns for 'hflip', found points of shape "
+                f"{list(data.shape[1:])}; allowed [..., H, W]"
+            )
+        self.tol, self.augment = float(tol), augment
         n = len(data)
         self.label_dim = 0
-        order = None
-        self._starts: list[int] = [0, n]  # rows of class k: _starts[k] .. _starts[k+1]
+        order = starts = None
         if labels is not None:
             classes = check_labels(labels, n)
             self.label_dim = int(classes.max()) + 1
-            counts = torch.bincount(classes, minlength=self.label_dim)
-            self._starts = [0, *counts.cumsum(0).tolist()]
+            starts = [0, *torch.bincount(classes, minlength=self.label_dim).cumsum(0).tolist()]
             if (classes.diff() < 0).any():
                 order = classes.argsort(stable=True)
-        self._stored = StoredRows(data, order, device)
+        stored = StoredRows(data, order, device)
         prior = None
         if log_weights is not None:
-            prior = check_log_weights(log_weights, n, device=self._stored.rows.device)
-            prior = prior if order is None else prior[order.to(prior.device)]
-        self._log_prior = prior
+            prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
         self._backend_asked = backend
-        self.backend = backends.choose(backend, self._stored.rows.device)
-        self._engine: Engine | None = backends.open_engine(self.backend, self._stored.rows)
+        self.backend = backends.choose(backend, stored.rows.device)
+        flip = stored.mirrored() if augment == "hflip" else None
+        self._prepared = Prepared(stored, starts, prior, flip, self.backend)
+        self._prepared.engine  # noqa: B018  (opened here: data that will not do are refused at once)
 
     # ---- what it knows about itself ----
+
+    @property
+    def _stored(self) -> StoredRows:
+        return self._prepared.stored
 
     @property
     def data(self) -> Tensor:
@@ -99,7 +122,7 @@ class OptimalDenoiser(nn.Module):
     @property
     def mean(self) -> Tensor:
         """sum_i x_i / N in model space, [*shape] float32: the limit of r* for sigma to infinity (log_weights aside)."""
-        return self._stored.unflatten(self._open().mean[None])[0].float()
+        return self._stored.unflatten(self._prepared.mean[None])[0].float()
 
     @property
     def img_channels(self) -> int:
@@ -123,74 +146,79 @@ class OptimalDenoiser(nn.Module):
 
     # ---- what it computes ----
 
-    def forward(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """r*(x; sigma), [B, *shape] in the dtype of x.
 
         x            [B, *shape] floating, in model space, B >= 0
         sigma        a number, 0-d, [B] or [B, 1, ...], > 0
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
+        mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
         """
-        return self.posterior(x, sigma, class_labels).mean
+        return self._ask(x, sigma, class_labels, mask).shaped("mean").to(x.dtype)
 
-    def score(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def score(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
-        denoised = self.posterior(x.double() if isinstance(x, Tensor) else x, sigma, class_labels).mean
-        levels = check_sigma(sigma, len(x), device=x.device).reshape(-1, *[1] * (x.ndim - 1))
-        return ((denoised - x) / levels.square()).to(x.dtype)
+        asked = self._ask(x, sigma, class_labels, mask)
+        levels = asked.sigma.reshape(-1, *[1] * (x.ndim - 1))
+        return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
-    def log_prob(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """log p_sigma(x) = logsumexp_i(log pi_i - |x - x_i|^2 / 2 sigma^2) - (d/2) log 2 pi sigma^2, [B]."""
-        return self.posterior(x, sigma, class_labels).log_prob
+    def log_prob(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """log p_sigma(x) = logsumexp_i(log pi_i - |x - x_i|^2 / 2 sigma^2) - (d/2) log 2 pi sigma^2, [B].
 
-    @torch.no_grad()
+        Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
+        """
+        return self._ask(x, sigma, class_labels, mask).answer["log_prob"].to(_precise(x))
+
+    def divergence(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """div_x r*(x; sigma) = tr Cov_w / sigma^2, [B]: exact, from the pass that gives r, without random probes.
+
+        Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
+        In the dtype of x, but at least float32; arguments as in `forward`.
+        """
+        asked = self._ask(x, sigma, class_labels, mask)
+        return (asked.answer["trace"] / asked.sigma.detach().square()).to(_precise(x))
+
     def posterior(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, topk: int = 0
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        topk: int = 0,
+        *,
+        mask: Tensor | None = None,
     ) -> Posterior:
         """The posterior over data points given x = x_i + sigma z, in summary: see `Posterior` and `forward`.
 
-        topk: how many of the heaviest points to name, 0..N; `indices` count in the order of the `data` passed in.
-        mean, entropy, ess and weights come in the dtype of x; log_prob too, but at least in float32.
+        topk: how many of the heaviest points to name, 0..N; `indices` count in the order of the `data` passed in, and
+        are -1 where a query sees fewer than that.
+        mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
-        x = check_query(x, self.shape, dtypes=QUERY_DTYPES)
-        levels = check_sigma(sigma, len(x), device=x.device)
-        wanted = check_requested_classes(class_labels, len(x), self.label_dim)
-        engine = self._open()
-        flat = self._stored.flatten(x)
-        parts = [self._part(engine, flat, levels, rows, chosen, topk) for rows, chosen in self._groups(wanted, len(x))]
-        answer = parts[0][1] if len(parts) == 1 else _scatter(parts, len(x))
-        small = x.dtype if x.dtype == torch.float64 else torch.float32
+        asked = self._ask(x, sigma, class_labels, mask, check_topk(topk, len(self._stored.rows)))
+        numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
         return Posterior(
-            mean=self._stored.unflatten(answer.mean).to(x.device, x.dtype),
-            log_prob=answer.log_prob.to(x.device, small),
-            entropy=answer.entropy.to(x.device, small),
-            ess=answer.ess.to(x.device, small),
-            indices=self._stored.original(answer.indices).to(x.device),
-            weights=answer.weights.to(x.device, small),
+            mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
 
-    def _groups(self, wanted: Tensor | None, batch: int) -> Iterator[tuple[range, Tensor | None]]:
-        """(rows, queries) that go together: everything (None), or the queries of each class that is asked for."""
-        if wanted is None or batch == 0:
-            yield range(self._starts[-1]), None
-            return
-        for label in wanted.unique().tolist():
-            yield range(self._starts[label], self._starts[label + 1]), (wanted == label).nonzero()[:, 0]
-
-    def _part(
-        self, engine: Engine, x: Tensor, sigma: Tensor, rows: range, chosen: Tensor | None, topk: int
-    ) -> tuple[Tensor | None, Posterior]:
-        if chosen is not None:
-            x, sigma = x[chosen], sigma[chosen]
-        topk = check_topk(topk, len(rows))
-        prior = self._log_prior
-        if prior is not None and len(rows) < len(prior):  # the class alone: its weights sum to 1
-            prior = prior - prior[rows.start : rows.stop].logsumexp(0)
-        return chosen, engine.posterior(x, sigma, topk=topk, tol=self.tol, log_prior=prior, rows=rows)
-
-    def _open(self) -> Engine:
-        if self._engine is None:
-            self._engine = backends.open_engine(self.backend, self._stored.rows)
-        return self._engine
+    def _ask(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None, topk: int = 0) -> "_Asked":
+        """Shapes and dtypes are checked here, values in the operator, which torch.compile does not look into."""
+        x = check_query_shape(x, self.shape, dtypes=QUERY_DTYPES)
+        levels = shape_sigma(sigma, len(x), device=x.device)
+        classes = shape_requested_classes(class_labels, len(x), self.label_dim)
+        if mask is not None:
+            mask = check_mask(mask, len(x), len(self._stored.rows))
+        followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
+        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
+        flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
+        answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk)
+        return _Asked(self._prepared, flat, levels, classes, mask, tol, dict(zip(FIELDS, answer, strict=True)))
 
     # ---- moving and copying ----
 
@@ -199,32 +227,47 @@ class OptimalDenoiser(nn.Module):
         device = fn(torch.empty(0, device=self._stored.rows.device)).device
         if device != self._stored.rows.device:
             self.backend = backends.choose(self._backend_asked, device)
-            self._stored = self._stored.to(device)
-            self._log_prior = None if self._log_prior is None else self._log_prior.to(device)
-            self._engine = None
+            self._prepared = self._prepared.to(device, self.backend)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The engine holds addresses: a copy or a loaded pickle opens its own.
-        return {**self.__dict__, "_engine": None}
 
     def extra_repr(self) -> str:
         """One line for print(denoiser)."""
         rows = self._stored.rows
         classes = f", classes={self.label_dim}" if self.label_dim else ""
+        augment = f", augment={self.augment!r}" if self.augment else ""
         stored = f"N={len(rows)}, shape={self.shape}, dtype={rows.dtype}"
-        return f"{stored}{classes}, backend={self.backend!r}, tol={self.tol:g}"
+        return f"{stored}{classes}{augment}, backend={self.backend!r}, tol={self.tol:g}"
 
 
-def _scatter(parts: list[tuple[Tensor | None, Posterior]], batch: int) -> Posterior:
-    """The answers of groups of queries, in the order of the batch."""
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Queries, flat, and the answers to them; what a `Posterior` goes back to for sums that depend on more."""
 
-    def joined(name: str) -> Tensor:
-        first = getattr(parts[0][1], name)
-        out = first.new_empty(batch, *first.shape[1:])
-        for chosen, part in parts:
-            out[chosen] = getattr(part, name)
-        return out
+    prepared: Prepared
+    x: Tensor  # [B, d]
+    sigma: Tensor  # [B] float64
+    classes: Tensor | None
+    mask: Tensor | None
+    tol: float
+    answer: dict[str, Tensor]
 
-    return Posterior(*(joined(name) for name in ("mean", "log_prob", "entropy", "ess", "indices", "weights")))
+    def shaped(self, name: str) -> Tensor:
+        return self.prepared.stored.unflatten(self.answer[name])
+
+    def covariance(self, v: Tensor) -> Tensor:
+        v = check_query_shape(v, self.prepared.stored.shape, dtypes=QUERY_DTYPES, name="v")
+        if len(v) != len(self.x):
+            raise ValueError(f"v: expected one direction for each of B = {len(self.x)} queries, found {len(v)}")
+        mean, trace = self.answer["mean"].detach(), self.answer["trace"]
+        flat = self.prepared.stored.flatten(v.double())
+        conditions = (self.classes, self.mask, self.prepared.number, self.tol)
+        rows, _ = operators.vjp(self.x, self.sigma, *conditions, mean, trace, flat, None)
+        return self.prepared.stored.unflatten(rows * self.sigma[:, None].square()).to(v.dtype)
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        return self.prepared.draw(self.x.detach(), self.sigma.detach(), self.classes, self.mask, uniform)
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -17,18 +17,24 @@ def check_labels(labels: object, n: int) -> Tensor:
     return found
 
 
-def check_requested_classes(class_labels: object, batch: int, classes: int) -> Tensor | None:
-    """class_labels as int64 [B] on the CPU, from int [B] or one-hot [B, K]; None stays None (all data).
+def shape_requested_classes(class_labels: object, batch: int, classes: int) -> Tensor | None:
+    """class_labels as int64 [B] or one-hot [B, K], as it was given; None stays None (all data). Values are not read.
 
-    Raises ValueError if the data have no labels, for a wrong shape, a class out of range, or rows that are not one-hot;
-    TypeError for something else than integers (a one-hot may be floating or bool).
+    Raises ValueError if the data have no labels or for a wrong shape, TypeError for something else than integers (a
+    one-hot may be floating or bool).
     """
     if class_labels is None:
         return None
     if classes == 0:
         raise ValueError("class_labels: expected None, found classes; allowed only with OptimalDenoiser(labels=...)")
     if isinstance(class_labels, Tensor | np.ndarray) and class_labels.ndim == 2:
-        return _from_one_hot(torch.as_tensor(class_labels).cpu(), batch, classes)
+        one_hot = torch.as_tensor(class_labels)
+        if one_hot.shape != (batch, classes):
+            raise ValueError(
+                f"class_labels: expected a one-hot [B, K] = [{batch}, {classes}], found shape {list(one_hot.shape)}; "
+                f"allowed one column per class"
+            )
+        return one_hot
     found = _integers(class_labels, "class_labels", f"int [B] or one-hot [B, {classes}]")
     if found.ndim == 0:
         found = found.expand(batch)
@@ -37,22 +43,25 @@ def check_requested_classes(class_labels: object, batch: int, classes: int) -> T
             f"class_labels: expected shape [B] = [{batch}] or [B, K] = [{batch}, {classes}], "
             f"found {list(found.shape)}; allowed one class per query"
         )
-    bad = found[(found < 0) | (found >= classes)]
-    if bad.numel():
-        raise ValueError(f"class_labels: expected a class, found {int(bad[0])}; allowed 0 .. {classes - 1}")
     return found
 
 
-def _from_one_hot(one_hot: Tensor, batch: int, classes: int) -> Tensor:
-    if one_hot.shape != (batch, classes):
-        raise ValueError(
-            f"class_labels: expected a one-hot [B, K] = [{batch}, {classes}], found shape {list(one_hot.shape)}; "
-            f"allowed one column per class"
-        )
-    hot = one_hot != 0
-    if not ((hot.sum(1) == 1) & (one_hot.sum(1) == 1)).all():
-        raise ValueError("class_labels: expected one-hot rows, found others; allowed a single 1 and zeros in each row")
-    return hot.int().argmax(1)
+def check_requested_classes(found: Tensor, classes: int) -> Tensor:
+    """int64 [B] on the CPU, from what `shape_requested_classes` returned.
+
+    Raises ValueError for a class out of range, or rows that are not one-hot.
+    """
+    if found.ndim == 2:
+        hot = found != 0
+        if not ((hot.sum(1) == 1) & (found.sum(1) == 1)).all():
+            raise ValueError(
+                "class_labels: expected one-hot rows, found others; allowed a single 1 and zeros in each row"
+            )
+        return hot.int().argmax(1).cpu()
+    bad = found[(found < 0) | (found >= classes)]
+    if bad.numel():
+        raise ValueError(f"class_labels: expected a class, found {int(bad[0])}; allowed 0 .. {classes - 1}")
+    return found.cpu()
 
 
 def _integers(values: object, name: str, allowed: str) -> Tensor:

@@ -47,6 +47,16 @@ class StoredRows:
         """Row numbers -> positions in the data as it was passed in."""
         return indices if self._order is None else self._order.to(indices.device)[indices]
 
+    def in_storage_order(self, columns: Tensor) -> Tensor:
+        """[..., N], one per data point as passed in -> one per row, on the device of the rows."""
+        columns = columns.to(self.rows.device)
+        return columns if self._order is None else columns[..., self._order.to(columns.device)]
+
+    def mirrored(self) -> Tensor:
+        """[d]: the order that mirrors a flat point along the last dimension of its shape."""
+        places = torch.arange(self.rows.shape[1], device=self.rows.device)
+        return self.flatten(self.unflatten(places[None]).flip(-1))[0]
+
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
         moved = object.__new__(type(self))

@@ -11,6 +11,7 @@
 namespace py = pybind11;
 using geodiff::Answer;
 using geodiff::Data;
+using geodiff::Query;
 
 namespace {
 
@@ -19,14 +20,39 @@ T* at(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-void posterior(const Data& data, const std::string& isa, uintptr_t x, uintptr_t sigma, uintptr_t bias, int64_t batch,
-               int64_t begin, int64_t end, double tol, int64_t topk, int threads, uintptr_t mean, uintptr_t log_sum,
-               uintptr_t entropy, uintptr_t ess, uintptr_t index, uintptr_t weight, uintptr_t path) {
+Query query(uintptr_t x, uintptr_t sigma, uintptr_t bias, int64_t bias_stride, int64_t batch, int64_t begin,
+            int64_t end, double tol, int threads) {
+    return {at<const double>(x),
+            at<const double>(sigma),
+            at<const double>(bias),
+            bias_stride,
+            batch,
+            begin,
+            end,
+            tol,
+            threads};
+}
+
+void posterior(const Data& data, const Query& query, const std::string& isa, int64_t topk, uintptr_t mean,
+               uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t trace, uintptr_t index, uintptr_t weight,
+               uintptr_t path) {
     const py::gil_scoped_release release;
-    Answer answer{at<double>(mean),   at<double>(log_sum), at<double>(entropy), at<double>(ess),
-                  at<int64_t>(index), at<double>(weight),  at<int8_t>(path)};
-    data.posterior(geodiff::kernels_for(isa), at<const double>(x), at<const double>(sigma), at<const double>(bias),
-                   batch, begin, end, tol, topk, threads, answer);
+    Answer answer{at<double>(mean),  at<double>(log_sum), at<double>(entropy), at<double>(ess),
+                  at<double>(trace), at<int64_t>(index),  at<double>(weight),  at<int8_t>(path)};
+    data.posterior(geodiff::kernels_for(isa), query, topk, answer);
+}
+
+void covariance(const Data& data, const Query& query, const std::string& isa, uintptr_t mean, uintptr_t v,
+                uintptr_t slope, uintptr_t with_rows, uintptr_t with_distance) {
+    const py::gil_scoped_release release;
+    data.covariance(geodiff::kernels_for(isa), query, at<const double>(mean), at<const double>(v),
+                    at<const double>(slope), at<double>(with_rows), at<double>(with_distance));
+}
+
+void draw(const Data& data, const Query& query, const std::string& isa, int64_t count, uintptr_t uniform,
+          uintptr_t index) {
+    const py::gil_scoped_release release;
+    data.draw(geodiff::kernels_for(isa), query, count, at<const double>(uniform), at<int64_t>(index));
 }
 
 }  // namespace
@@ -70,8 +96,13 @@ PYBIND11_MODULE(_cpu, m) {
             },
             py::arg("isa"), py::arg("x"), py::arg("candidates"), py::arg("batch"), py::arg("width"), py::arg("threads"),
             py::arg("out"))
-        .def("posterior", &posterior, py::arg("isa"), py::arg("x"), py::arg("sigma"), py::arg("bias"), py::arg("batch"),
-             py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("topk"), py::arg("threads"), py::arg("mean"),
-             py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("index"), py::arg("weight"),
-             py::arg("path"));
+        .def("posterior", &posterior, py::arg("query"), py::arg("isa"), py::arg("topk"), py::arg("mean"),
+             py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("trace"), py::arg("index"),
+             py::arg("weight"), py::arg("path"))
+        .def("covariance", &covariance, py::arg("query"), py::arg("isa"), py::arg("mean"), py::arg("v"),
+             py::arg("slope"), py::arg("with_rows"), py::arg("with_distance"))
+        .def("draw", &draw, py::arg("query"), py::arg("isa"), py::arg("count"), py::arg("uniform"), py::arg("index"));
+    py::class_<Query>(m, "Query", "Queries against rows begin..end; the caller keeps the arrays alive.")
+        .def(py::init(&query), py::arg("x"), py::arg("sigma"), py::arg("bias"), py::arg("bias_stride"),
+             py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("threads"));
 }

@@ -12,6 +12,9 @@ namespace geodiff {
 constexpr double kUnitRoundoff = 0x1p-24;  // float32
 constexpr double kDeviations = 5;  // random errors are bounded at this many standard deviations: 6e-7 in one dimension
 
+constexpr double kUnderflow = 745;  // exp(-745) is 0: as a cut it drops nothing, and answers are smooth in the query
+constexpr double kFloat64 = 1e-8;   // a smaller tol asks for float64 arithmetic throughout
+
 // Smallest value that contract 1 divides by: 0.01 max |x_i|.
 inline double least_scale(const Stats& s) { return std::max(0.01 * s.max_model_norm, 1e-300); }
 

@@ -60,12 +60,21 @@ double Candidates::least(const Candidates* parts, int64_t count, int64_t stride)
     return all.threshold();
 }
 
-namespace {
-
 double logit(const Kernels& kernels, const Rows& rows, const Request& request, int64_t q, int64_t row) {
     const double sigma = request.sigma[q];
-    const double bias = request.bias ? request.bias[row] : 0;
-    return -0.5 * kernels.distance(request.x + q * rows.d, rows.row(row), rows.dtype, rows.d) / (sigma * sigma) + bias;
+    return -0.5 * kernels.distance(request.x + q * rows.d, rows.row(row), rows.dtype, rows.d) / (sigma * sigma) +
+           request.bias_at(q, row);
+}
+
+namespace {
+
+// E_w |v - r|^2 = E_w |x - v|^2 - |x - r|^2, given E_w |x - v|^2 / (2 sigma^2). In float64 the difference is off by
+// 1e-16 |x - v|^2, which the divergence divides by sigma^2: far below one part in a million of a dimension.
+double trace_of(const Request& request, int64_t d, int64_t q, const double* mean, double scaled_distance) {
+    const double* x = request.x + q * d;
+    double moved = 0;
+    for (int64_t k = 0; k < d; ++k) moved += (x[k] - mean[k]) * (x[k] - mean[k]);
+    return std::max(0.0, 2 * request.sigma[q] * request.sigma[q] * scaled_distance - moved);
 }
 
 // Answer of one query from its exact logits. Rows further than `cut` below the largest take nothing.
@@ -74,7 +83,7 @@ void answer_from(const Kernels& kernels, const Rows& rows, const Request& reques
     const size_t n = list.size();
     double m = l[0];
     for (size_t i = 1; i < n; ++i) m = std::max(m, l[i]);
-    double sum = 0, sum_l = 0, sum_2 = 0;
+    double sum = 0, sum_l = 0, sum_2 = 0, sum_d = 0;
     double* mean = answer.mean + q * rows.d;
     std::fill(mean, mean + rows.d, 0.0);
     Top top(request.topk);
@@ -86,9 +95,11 @@ void answer_from(const Kernels& kernels, const Rows& rows, const Request& reques
         sum += p;
         sum_l += p * t;
         sum_2 += p * p;
+        sum_d += p * (request.bias_at(q, list[i]) - l[i]);
         kernels.axpy(p, rows.row(list[i]), rows.dtype, rows.d, mean);
     }
     for (int64_t k = 0; k < rows.d; ++k) mean[k] /= sum;
+    answer.trace[q] = trace_of(request, rows.d, q, mean, sum_d / sum);
     answer.log_sum[q] = m + std::log(sum);
     answer.entropy[q] = std::log(sum) - sum_l / sum;
     answer.ess[q] = sum * sum / sum_2;
@@ -130,7 +141,7 @@ void exact(const Kernels& kernels, const Rows& rows, const Request& request, con
     const int threads =
         int(std::min<int64_t>(request.threads, std::max<int64_t>(1, int64_t(which.size()) * rows.n * rows.d >> 17)));
     struct Part {
-        Online state{-1e308, 0, 0, 0, 0, 0, 0};
+        Online state{-1e308, 0, 0, 0, 0, 0, 0};  // sum_h: of p |x - v|^2 / (2 sigma^2)
         Top top;
         Part() : top(0) {}
     };
@@ -159,6 +170,7 @@ void exact(const Kernels& kernels, const Rows& rows, const Request& request, con
                         s.sum_l = s.sum > 0 ? (s.sum_l + step * s.sum) * scale : 0;
                         s.sum *= scale;
                         s.sum_2 *= scale * scale;
+                        s.sum_h *= scale;
                         for (int64_t k = 0; k < d; ++k) sum[k] *= scale;
                         s.max = l;
                     }
@@ -166,6 +178,7 @@ void exact(const Kernels& kernels, const Rows& rows, const Request& request, con
                     s.sum += p;
                     s.sum_l += p * (l - s.max);
                     s.sum_2 += p * p;
+                    s.sum_h += p * (request.bias_at(query, row) - l);
                     kernels.axpy(p, rows.row(row), rows.dtype, d, sum);
                 }
             }
@@ -174,7 +187,7 @@ void exact(const Kernels& kernels, const Rows& rows, const Request& request, con
             const int64_t query = which[base + size_t(q)];
             double m = -1e308;
             for (int t = 0; t < threads; ++t) m = std::max(m, parts[size_t(t)][size_t(q)].state.max);
-            double sum = 0, sum_l = 0, sum_2 = 0;
+            double sum = 0, sum_l = 0, sum_2 = 0, sum_d = 0;
             double* mean = answer.mean + query * d;
             std::fill(mean, mean + d, 0.0);
             Top top(request.topk);
@@ -187,9 +200,11 @@ void exact(const Kernels& kernels, const Rows& rows, const Request& request, con
                 sum += s.sum * scale;
                 sum_l += (s.sum_l + (s.max - m) * s.sum) * scale;
                 sum_2 += s.sum_2 * scale * scale;
+                sum_d += s.sum_h * scale;
                 for (int64_t k = 0; k < d; ++k) mean[k] += scale * sums[size_t(t)][q * d + k];
             }
             for (int64_t k = 0; k < d; ++k) mean[k] /= sum;
+            answer.trace[query] = trace_of(request, d, query, mean, sum_d / sum);
             answer.log_sum[query] = m + std::log(sum);
             answer.entropy[query] = std::log(sum) - sum_l / sum;
             answer.ess[query] = sum * sum / sum_2;

@@ -41,6 +41,9 @@ class Candidates {
     std::vector<Candidate> kept_;
 };
 
+// The exact logit -|x - v|^2 / (2 sigma^2) + bias of one row, in difference form.
+double logit(const Kernels& kernels, const Rows& rows, const Request& request, int64_t q, int64_t row);
+
 // Exact answers for queries `which`, each over its own list of rows: logits -|x - v|^2 / (2 sigma^2) + bias in float64.
 void refine(const Kernels& kernels, const Rows& rows, const Request& request, const std::vector<int64_t>& which,
             const std::vector<std::vector<int64_t>>& lists, double cut, Path path, Answer& answer);

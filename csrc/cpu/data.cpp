@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "covariance.h"
+#include "draw.h"
 #include "isa.h"
 #include "operations.h"
 
@@ -25,22 +27,53 @@ Data::Data(const void* rows, DType dtype, int64_t n, int64_t d, int threads)
     for (int64_t k = 0; k < d; ++k) mean_[k] = (mean_[k] + stats_.shift) / stats_.unit;
 }
 
-void Data::posterior(const Kernels& kernels, const double* x, const double* sigma, const double* bias, int64_t batch,
-                     int64_t begin, int64_t end, double tol, int64_t topk, int threads, Answer& answer) const {
-    const double unit = stats_.unit, shift = stats_.shift;
-    const int64_t d = rows_.d;
-    Buffer<double> centred(batch * d), scaled(batch);
-    for (int64_t i = 0; i < batch * d; ++i) centred[i] = x[i] * unit - shift;
-    for (int64_t q = 0; q < batch; ++q) scaled[q] = sigma[q] * unit;
-    const Rows part{rows_.row(begin), rows_.dtype, end - begin, d};
-    Stats stats = stats_;
-    stats.half_norm += begin;
-    stats.away += begin;
-    const Request request{batch, centred.data(), scaled.data(), bias ? bias + begin : nullptr, tol, topk, threads};
-    geodiff::posterior(kernels, part, stats, request, answer);
-    for (int64_t i = 0; i < batch * d; ++i) answer.mean[i] = (answer.mean[i] + shift) / unit;
-    for (int64_t i = 0; i < batch * topk; ++i)
-        if (answer.index[i] >= 0) answer.index[i] += begin;
+struct Data::Centred {
+    Buffer<double> x, sigma;
+    Rows rows;
+    Stats stats;
+    Request request;
+
+    Centred(const Data& data, const Query& query, int64_t topk)
+        : x(query.batch * data.rows_.d),
+          sigma(query.batch),
+          rows{data.rows_.row(query.begin), data.rows_.dtype, query.end - query.begin, data.rows_.d},
+          stats(data.stats_),
+          request{query.batch, x.data(), sigma.data(),  query.bias ? query.bias + query.begin : nullptr,
+                  query.tol,   topk,     query.threads, query.bias_stride} {
+        for (int64_t i = 0; i < query.batch * rows.d; ++i) x[i] = query.x[i] * stats.unit - stats.shift;
+        for (int64_t q = 0; q < query.batch; ++q) sigma[q] = query.sigma[q] * stats.unit;
+        stats.half_norm += query.begin;
+        stats.away += query.begin;
+    }
+};
+
+void Data::posterior(const Kernels& kernels, const Query& query, int64_t topk, Answer& answer) const {
+    const Centred c(*this, query, topk);
+    geodiff::posterior(kernels, c.rows, c.stats, c.request, answer);
+    for (int64_t i = 0; i < query.batch * rows_.d; ++i) answer.mean[i] = (answer.mean[i] + stats_.shift) / stats_.unit;
+    for (int64_t q = 0; q < query.batch; ++q) answer.trace[q] /= stats_.unit * stats_.unit;
+    for (int64_t i = 0; i < query.batch * topk; ++i)
+        if (answer.index[i] >= 0) answer.index[i] += query.begin;
+}
+
+void Data::covariance(const Kernels& kernels, const Query& query, const double* mean, const double* v,
+                      const double* slope, double* with_rows, double* with_distance) const {
+    const Centred c(*this, query, 0);
+    const double unit = stats_.unit;
+    Buffer<double> r(query.batch * rows_.d), s(query.batch);
+    for (int64_t i = 0; i < query.batch * rows_.d; ++i) r[i] = mean[i] * unit - stats_.shift;
+    for (int64_t q = 0; q < query.batch; ++q) s[q] = slope[q] / unit;  // c then is `unit` times what it is in the model
+    Covariance out{with_rows, with_distance};
+    geodiff::covariance(kernels, c.rows, c.stats, c.request, {r.data(), v, s.data()}, out);
+    for (int64_t i = 0; i < query.batch * rows_.d; ++i) with_rows[i] /= unit * unit;
+    for (int64_t q = 0; q < query.batch; ++q) with_distance[q] /= unit * unit * unit;
+}
+
+void Data::draw(const Kernels& kernels, const Query& query, int64_t count, const double* uniform,
+                int64_t* index) const {
+    const Centred c(*this, query, 0);
+    geodiff::draw(kernels, c.rows, c.stats, c.request, count, uniform, index);
+    for (int64_t i = 0; i < query.batch * count; ++i) index[i] += query.begin;
 }
 
 void Data::inner_products(const Kernels& kernels, const double* x, int64_t batch, int threads, double* out) const {

@@ -9,14 +9,30 @@
 
 namespace geodiff {
 
+// Queries against rows [begin, end): x [batch, d] and sigma [batch] in model units, bias as in Request.
+struct Query {
+    const double *x, *sigma, *bias;
+    int64_t bias_stride, batch, begin, end;
+    double tol;
+    int threads;
+};
+
 class Data {
   public:
     // Throws std::domain_error naming the first row with NaN or Inf.
     Data(const void* rows, DType dtype, int64_t n, int64_t d, int threads);
 
-    // Queries against rows [begin, end); `x`, `sigma` and the mean in model units.
-    void posterior(const Kernels& kernels, const double* x, const double* sigma, const double* bias, int64_t batch,
-                   int64_t begin, int64_t end, double tol, int64_t topk, int threads, Answer& answer) const;
+    // The mean and the trace in model units.
+    void posterior(const Kernels& kernels, const Query& query, int64_t topk, Answer& answer) const;
+
+    // Cov_w(c, x_i) [batch, d] and Cov_w(c, |x - x_i|^2) [batch] with c_i = <x_i - r, v> + slope |x - x_i|^2, all in
+    // model units; `mean` is r.
+    void covariance(const Kernels& kernels, const Query& query, const double* mean, const double* v,
+                    const double* slope, double* with_rows, double* with_distance) const;
+
+    // index [batch, count]: rows drawn from the posterior, by the inverse of its distribution function at `uniform`
+    // [batch, count], each in [0, 1).
+    void draw(const Kernels& kernels, const Query& query, int64_t count, const double* uniform, int64_t* index) const;
 
     // See operations.h; everything in model units.
     void inner_products(const Kernels& kernels, const double* x, int64_t batch, int threads, double* out) const;
@@ -32,6 +48,7 @@ class Data {
     const Stats& stats() const { return stats_; }
 
   private:
+    struct Centred;  // queries, rows and statistics in centred units
     Rows rows_;
     Stats stats_{};
     Buffer<double> half_norm_, mean_;

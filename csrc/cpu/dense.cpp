@@ -54,6 +54,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
     answer.log_sum[query] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
     answer.entropy[query] = std::log(all.sum) - all.sum_l / all.sum;
     answer.ess[query] = e.ess;
+    answer.trace[query] = e.trace;
     answer.path[query] = int8_t(precision == Precision::fine ? Path::dense_fine : Path::dense);
     if (request.topk > 0) {
         Top near(request.topk + kSpareTop), settled(request.topk);
@@ -63,7 +64,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
         for (int64_t row : list)
             settled.offer(-0.5 * kernels.distance(request.x + query * rows.d, rows.row(row), rows.dtype, rows.d) /
                                   (sigma * sigma) +
-                              (request.bias ? request.bias[row] : 0),
+                              request.bias_at(query, row),
                           row);
         settled.write(answer.log_sum[query], answer.index + query * request.topk, answer.weight + query * request.topk);
     }

@@ -21,10 +21,10 @@ Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, con
     : kernels_(kernels),
       rows_(rows),
       stats_(stats),
-      bias_(request.bias),
       count_(count),
       integer_(kernels.int8 && rows.dtype == DType::u8),
       wide_(!integer_ && (precision == Precision::fine || precision == Precision::sharp)),
+      bias_(size_t(count)),
       inv_sigma2_(size_t(count)),
       row_error_(size_t(count)),
       base_error_(size_t(count)),
@@ -34,6 +34,7 @@ Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, con
     for (int64_t i = 0; i < count; ++i) {
         const double sigma = request.sigma[which[i]];
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
+        bias_[size_t(i)] = request.bias_of(which[i]);
     }
     if (integer_)
         pack_integers(request, which, precision);
@@ -218,8 +219,8 @@ void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const
     for (int64_t q = 0; q < size; ++q) {
         double* out = l + q * tile;
         const double inverse = inv_sigma2_[size_t(start + q)];
-        if (bias_)
-            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + bias_[first + r];
+        if (const double* bias = bias_[size_t(start + q)])
+            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + bias[first + r];
         else
             for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse;
     }

@@ -66,10 +66,10 @@ class Logits {
     const Kernels& kernels_;
     const Rows& rows_;
     const Stats& stats_;
-    const double* bias_;
     int64_t count_;
     bool integer_, wide_;  // wide_: float64 products
     int parts_ = 1;
+    std::vector<const double*> bias_;  // [count], of row 0
     std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
     // Integer path. Per block: groups x group vectors of d bytes, laid out for dot_u8, one such piece per kIntDims.
     struct Block {

@@ -11,19 +11,17 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSmall = 1 << 14;      // n*d below which packing costs more than plain float64 arithmetic
 constexpr int64_t kSample = 64;          // rows looked at to guess how many carry weight
 constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
 constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
 
-// How many rows carry weight, guessed from an even sample. A wrong guess costs time, never accuracy.
-enum class Spread : uint8_t {
-    few,   // screening and refinement of single rows is cheaper than the dense pass
-    some,  // dense, but weights so unequal that two digits will not hold them
-    many,
-};
+}  // namespace
+
+int64_t queries_per_pass(const Rows& rows, int threads) {
+    return std::clamp(kSumBytes / (threads * padded(rows.d) * 4), int64_t(8), kBatch);
+}
 
 Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                     int64_t query) {
@@ -34,7 +32,7 @@ Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats
         const int64_t row = rows.n * i / samples;
         logits[i] =
             -0.5 * kernels.distance(request.x + query * rows.d, rows.row(row), rows.dtype, rows.d) / (sigma * sigma) +
-            (request.bias ? request.bias[row] : 0);
+            request.bias_at(query, row);
         top = std::max(top, logits[i]);
     }
     int64_t within = 0;
@@ -49,20 +47,17 @@ Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats
     return sum * sum / sum_2 > kEqualEnough * double(samples) ? Spread::many : Spread::some;
 }
 
-}  // namespace
-
 void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request, Answer& answer) {
     Request plan = request;
     plan.threads = int(std::clamp<int64_t>(request.batch * rows.n * rows.d >> 18, 1, request.threads));
     std::vector<int64_t> all(size_t(request.batch));
     std::iota(all.begin(), all.end(), 0);
-    if (rows.n * rows.d <= kSmall) {
-        exact(kernels, rows, plan, all, cutoff(stats, rows.n, request.tol), answer);
+    if (small(rows)) {
+        exact(kernels, rows, plan, all, kUnderflow, answer);
         return;
     }
     const bool integer = kernels.int8 && rows.dtype == DType::u8;
-    const int64_t per_query = plan.threads * padded(rows.d) * 4;
-    const int64_t batch = std::clamp(kSumBytes / per_query, int64_t(8), kBatch);
+    const int64_t batch = queries_per_pass(rows, plan.threads);
     for (int64_t base = 0; base < request.batch; base += batch) {
         const int64_t count = std::min(batch, request.batch - base);
         std::vector<Spread> spread(static_cast<size_t>(count));
@@ -85,11 +80,15 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
         left = screen(kernels, rows, stats, plan, left.blurred, Precision::sharp, answer);
         append(some, left.crowded);
         append(some, left.blurred);
+        if (request.tol < kFloat64) {  // float32 sums cannot meet it
+            for (const auto* rest : {&some, &many}) exact(kernels, rows, plan, *rest, kUnderflow, answer);
+            continue;
+        }
         append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
         std::vector<int64_t> open = std::move(some);  // float32 weights need no further digits, unequal logits float64
         if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
         open = dense(kernels, rows, stats, plan, open, Precision::fine, answer);
-        exact(kernels, rows, plan, open, cutoff(stats, rows.n, request.tol), answer);
+        exact(kernels, rows, plan, open, kUnderflow, answer);
     }
 }
 

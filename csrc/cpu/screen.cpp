@@ -3,11 +3,11 @@
 
 namespace geodiff {
 
-Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                  const std::vector<int64_t>& which, Precision precision, Answer& answer) {
+Found find(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+           const std::vector<int64_t>& which, double cut, Precision precision) {
     const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels);
-    if (count == 0) return {};
-    const double cut = cutoff(stats, rows.n, request.tol);
+    Found out;
+    if (count == 0) return out;
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
     std::vector<Candidates> found;
     for (int t = 0; t < request.threads; ++t)
@@ -27,25 +27,29 @@ Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, 
             }
         }
     });
-    Unanswered open;
-    std::vector<int64_t> answered;
-    std::vector<std::vector<int64_t>> lists;
     for (int64_t i = 0; i < count; ++i) {
         bool overflowed = false;
         for (int t = 0; t < request.threads; ++t) overflowed |= found[size_t(t * count + i)].overflowed();
         if (overflowed) {
             const bool blurred = logits.gap_error(i) > 0.1 * cut;
-            (blurred ? open.blurred : open.crowded).push_back(which[size_t(i)]);
+            (blurred ? out.open.blurred : out.open.crowded).push_back(which[size_t(i)]);
             continue;
         }
         const double least = Candidates::least(found.data() + i, request.threads, count);
         std::vector<int64_t> list;
         for (int t = 0; t < request.threads; ++t) found[size_t(t * count + i)].collect(least, list);
-        answered.push_back(which[size_t(i)]);
-        lists.push_back(std::move(list));
+        out.queries.push_back(which[size_t(i)]);
+        out.lists.push_back(std::move(list));
     }
-    refine(kernels, rows, request, answered, lists, cut, Path::screened, answer);
-    return open;
+    return out;
+}
+
+Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                  const std::vector<int64_t>& which, Precision precision, Answer& answer) {
+    const double cut = cutoff(stats, rows.n, request.tol);
+    const Found found = find(kernels, rows, stats, request, which, cut, precision);
+    refine(kernels, rows, request, found.queries, found.lists, cut, Path::screened, answer);
+    return found.open;
 }
 
 }  // namespace geodiff

@@ -38,10 +38,14 @@ struct Request {
     int64_t batch;
     const double* x;      // [batch, d]  centred units
     const double* sigma;  // [batch]     centred units
-    const double* bias;   // [n] or null: log weight of every row
+    const double* bias;   // [n] or [batch, n] or null: log weight of every row
     double tol;           // contract 1
     int64_t topk;
     int threads;
+    int64_t bias_stride = 0;  // 0: the same bias for every query; else from one query's to the next
+
+    const double* bias_of(int64_t query) const { return bias ? bias + query * bias_stride : nullptr; }
+    double bias_at(int64_t query, int64_t row) const { return bias ? bias[query * bias_stride + row] : 0; }
 };
 
 // All pointers [batch] unless noted. `peak` and `log_sum` refer to the logits -|x - x_i|^2 / (2 sigma^2) + bias_i.
@@ -50,6 +54,7 @@ struct Answer {
     double* log_sum;  // log sum_i exp(logit_i)
     double* entropy;  // nats
     double* ess;      // 1 / sum w^2
+    double* trace;    // sum w |v - r|^2, centred units
     int64_t* index;   // [batch, topk]
     double* weight;   // [batch, topk]
     int8_t* path;     // which path answered: see Path

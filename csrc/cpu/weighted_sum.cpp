@@ -38,19 +38,44 @@ void WeightedSum::begin(int R, uint64_t seed) {
     std::fill(active_.begin(), active_.end(), uint8_t(0));
 }
 
-void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
-    const int64_t g = q / group_, member = q % group_;
-    if (!active_[size_t(g)]) {  // the others of the group take nothing unless they are set as well
-        active_[size_t(g)] = 1;
-        any_ = true;
-        std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
-        if (integer_) {
-            std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), int8_t(0));
-            std::fill_n(offset_.begin() + g * group_ * parts_, group_ * parts_, 0);
-        } else {
-            std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
-        }
+void WeightedSum::activate(int64_t g) {
+    active_[size_t(g)] = 1;
+    any_ = true;
+    std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
+    if (integer_) {
+        std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), int8_t(0));
+        std::fill_n(offset_.begin() + g * group_ * parts_, group_ * parts_, 0);
+    } else {
+        std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
     }
+}
+
+void WeightedSum::write_digits(int64_t q, int32_t* value) {
+    const int64_t g = q / group_, member = q % group_;
+    int8_t* out = digits_.data() + g * group_bytes();
+    int32_t* offset = offset_.data() + q * parts_;
+    const int64_t step = group_ * parts_ * 4;
+    int8_t digit[kMaxTileRows];
+    for (int r = R_; r < (R_ + 3) / 4 * 4; ++r) digit[r] = 0;
+    for (int part = parts_ - 1; part >= 0; --part) {
+        int32_t sum = 0;
+        const bool first = part == 0;
+#pragma omp simd reduction(+ : sum)
+        for (int r = 0; r < R_; ++r) {
+            const int32_t low = first ? value[r] : ((value[r] + 128) & 255) - 128;
+            digit[r] = int8_t(low);
+            sum += low;
+            value[r] = (value[r] - low) >> 8;
+        }
+        offset[part] = -128 * sum;
+        int8_t* o = out + (member * parts_ + part) * 4;
+        for (int r = 0; r < R_; r += 4, o += step) std::memcpy(o, digit + r, 4);
+    }
+}
+
+void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
+    const int64_t g = q / group_;
+    if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
     rescale_[size_t(q)] = float(rescale);
     if (!integer_) {
         float* w = weights_.data() + q * tile_;
@@ -81,25 +106,42 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     }
     state.sum_q += quantum * double(total);
     state.noise += quantum * quantum * double(variance);
-    int8_t* out = digits_.data() + g * group_bytes();
-    int32_t* offset = offset_.data() + q * parts_;
-    const int64_t step = group_ * parts_ * 4;
-    int8_t digit[kMaxTileRows];
-    for (int r = R_; r < (R_ + 3) / 4 * 4; ++r) digit[r] = 0;
-    for (int part = parts_ - 1; part >= 0; --part) {
-        int32_t sum = 0;
-        const bool first = part == 0;
-#pragma omp simd reduction(+ : sum)
-        for (int r = 0; r < R_; ++r) {
-            const int32_t low = first ? value[r] : ((value[r] + 128) & 255) - 128;
-            digit[r] = int8_t(low);
-            sum += low;
-            value[r] = (value[r] - low) >> 8;
-        }
-        offset[part] = -128 * sum;
-        int8_t* o = out + (member * parts_ + part) * 4;
-        for (int r = 0; r < R_; r += 4, o += step) std::memcpy(o, digit + r, 4);
+    write_digits(q, value);
+}
+
+void WeightedSum::set_signed(int64_t q, const double* p, double rescale, Online& state) {
+    const int64_t g = q / group_;
+    if (!active_[size_t(g)]) activate(g);
+    rescale_[size_t(q)] = float(rescale);
+    double total = 0;
+    if (!integer_) {
+        float* w = weights_.data() + q * tile_;
+        for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
+        for (int r = 0; r < R_; ++r) total += double(w[r]);
+        state.sum_q += total;
+        return;
     }
+    double top = 0;
+#pragma omp simd reduction(max : top)
+    for (int r = 0; r < R_; ++r) top = std::max(top, std::fabs(p[r]));
+    const double units = parts_ == 2 ? 32512 : 8323072;  // 127 * 256^(parts-1)
+    quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
+    const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
+    const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
+    int32_t value[kMaxTileRows];
+    float variance = 0;
+#pragma omp simd reduction(+ : total, variance)
+    for (int r = 0; r < R_; ++r) {
+        const double exact = std::min(std::max(p[r] * inverse, -units), units);
+        const double whole = std::floor(exact);
+        const float rest = float(exact - whole);
+        variance += rest * (1 - rest);
+        value[r] = int32_t(whole) + (rest > u[r]);
+        total += double(value[r]);
+    }
+    state.sum_q += quantum * total;
+    state.noise += quantum * quantum * double(variance);
+    write_digits(q, value);
 }
 
 void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {

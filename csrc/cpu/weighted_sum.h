@@ -19,6 +19,8 @@ class WeightedSum {
     // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
     // `state`.
     void set(int64_t q, const double* p, double rescale, Online& state);
+    // The same for weights of either sign (covariance.cpp).
+    void set_signed(int64_t q, const double* p, double rescale, Online& state);
     // `tile`, `ld`: the widened rows (float path). `next`: the next tile or null, prefetched meanwhile.
     void add(int64_t first, const float* tile, int64_t ld, const void* next);
 
@@ -26,6 +28,8 @@ class WeightedSum {
     void merge_into(int64_t q, double factor, double* out) const;
 
   private:
+    void write_digits(int64_t q, int32_t* value);  // uses `value` up
+    void activate(int64_t g);                      // clears what a group holds from an earlier tile
     int64_t group_bytes() const { return group_ * parts_ * ((R_ + 3) / 4 * 4); }  // digits of one group, this tile
 
     const Kernels& kernels_;

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class CpuEngine(Engine):
         """rows: contiguous [N, d] on the CPU, of a dtype in DTYPES. Raises ValueError if it holds NaN or Inf."""
         if _cpu is None:
             raise BackendUnavailable(MISSING)
-        self._rows = rows  # the core keeps only the address
+        super().__init__(rows)  # the core keeps only the address
         n, d = rows.shape
         try:
             self._data = _cpu.Data(rows.data_ptr(), DTYPES[rows.dtype], n, d, torch.get_num_threads())
@@ -83,49 +84,78 @@ class CpuEngine(Engine):
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
         batch, d = x.shape
-        queries = x.detach().to("cpu", torch.float64).contiguous()
-        levels = sigma.detach().to("cpu", torch.float64).contiguous()
-        bias = None if log_prior is None else log_prior.to("cpu", torch.float64).contiguous()
-        numbers = torch.empty(3, batch, dtype=torch.float64)
+        numbers = torch.empty(4, batch, dtype=torch.float64)
         mean = torch.empty(batch, d, dtype=torch.float64)
         indices = torch.empty(batch, topk, dtype=torch.int64)
         weights = torch.empty(batch, topk, dtype=torch.float64)
         paths = torch.empty(batch, dtype=torch.int8)
-        self._data.posterior(
-            isa=isa(),
-            x=queries.data_ptr(),
-            sigma=levels.data_ptr(),
-            bias=0 if bias is None else bias.data_ptr(),
-            batch=batch,
-            begin=rows.start,
-            end=rows.stop,
-            tol=tol,
-            topk=topk,
-            threads=torch.get_num_threads(),
-            mean=mean.data_ptr(),
-            log_sum=numbers[0].data_ptr(),
-            entropy=numbers[1].data_ptr(),
-            ess=numbers[2].data_ptr(),
-            index=indices.data_ptr(),
-            weight=weights.data_ptr(),
-            path=paths.data_ptr(),
-        )
+        with _Query(x, sigma, log_prior, rows, tol) as query:
+            self._data.posterior(
+                query=query,
+                isa=isa(),
+                topk=topk,
+                mean=mean.data_ptr(),
+                log_sum=numbers[0].data_ptr(),
+                entropy=numbers[1].data_ptr(),
+                ess=numbers[2].data_ptr(),
+                trace=numbers[3].data_ptr(),
+                index=indices.data_ptr(),
+                weight=weights.data_ptr(),
+                path=paths.data_ptr(),
+            )
         self.last_paths = paths
-        log_sum, entropy, ess = numbers
+        log_sum, entropy, ess, trace = numbers
+        levels = sigma.detach().to("cpu", torch.float64)
         log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi))
-        if bias is None:
+        if log_prior is None:
             log_prob -= math.log(len(rows))
-        return Posterior(mean, log_prob, entropy, ess, indices, weights)
+        return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
+
+    def covariance(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        mean: Tensor,
+        v: Tensor,
+        slope: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> tuple[Tensor, Tensor]:
+        centres, directions, slopes = _float64(mean), _float64(v), _float64(slope)
+        with_rows = torch.empty(x.shape, dtype=torch.float64)
+        with_distance = torch.empty(len(x), dtype=torch.float64)
+        with _Query(x, sigma, log_prior, rows, tol) as query:
+            self._data.covariance(
+                query=query,
+                isa=isa(),
+                mean=centres.data_ptr(),
+                v=directions.data_ptr(),
+                slope=slopes.data_ptr(),
+                with_rows=with_rows.data_ptr(),
+                with_distance=with_distance.data_ptr(),
+            )
+        return with_rows, with_distance
+
+    def draw(self, x: Tensor, sigma: Tensor, uniform: Tensor, *, log_prior: Tensor | None, rows: range) -> Tensor:
+        numbers = _float64(uniform)
+        found = torch.empty(uniform.shape, dtype=torch.int64)
+        with _Query(x, sigma, log_prior, rows, 1.0) as query:
+            self._data.draw(
+                query=query, isa=isa(), count=uniform.shape[1], uniform=numbers.data_ptr(), index=found.data_ptr()
+            )
+        return found
 
     def inner_products(self, x: Tensor) -> Tensor:
         queries = _float64(x)
-        out = torch.empty(len(x), len(self._rows), dtype=torch.float64)
+        out = torch.empty(len(x), len(self.rows), dtype=torch.float64)
         self._data.inner_products(isa(), queries.data_ptr(), len(x), torch.get_num_threads(), out.data_ptr())
         return out
 
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
         weights = _float64(logits)
-        mean = torch.empty(len(logits), self._rows.shape[1], dtype=torch.float64)
+        mean = torch.empty(len(logits), self.rows.shape[1], dtype=torch.float64)
         threads = torch.get_num_threads()
         self._data.weighted_mean(isa(), weights.data_ptr(), len(logits), tol, threads, mean.data_ptr())
         return mean
@@ -139,5 +169,30 @@ class CpuEngine(Engine):
         return out
 
 
-def _float64(x: Tensor) -> Tensor:
-    return x.detach().to("cpu", torch.float64).contiguous()
+class _Query:
+    """Queries as the core takes them: addresses, so that what they point to must live as long as the call."""
+
+    def __init__(self, x: Tensor, sigma: Tensor, log_prior: Tensor | None, rows: range, tol: float) -> None:
+        self._held = _float64(x), _float64(sigma), None if log_prior is None else _float64(log_prior)
+        self._rows, self._tol = rows, tol
+
+    def __enter__(self) -> Any:
+        x, sigma, bias = self._held
+        return _cpu.Query(
+            x=x.data_ptr(),
+            sigma=sigma.data_ptr(),
+            bias=0 if bias is None else bias.data_ptr(),
+            bias_stride=0 if bias is None or bias.ndim == 1 else bias.shape[1],
+            batch=len(x),
+            begin=self._rows.start,
+            end=self._rows.stop,
+            tol=self._tol,
+            threads=torch.get_num_threads(),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to do: being held until here is the point."""
+
+
+def _float64(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float64).contiguous()

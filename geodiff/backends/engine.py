@@ -4,14 +4,22 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from geodiff import moments
 from geodiff.posterior import Posterior
 
 
 class Engine(ABC):
-    """A data set made ready for one backend. Rows are [N, d] as stored; queries [B, d] in model space."""
+    """A data set made ready for one backend. Rows are [N, d] as stored; queries [B, d] in model space.
+
+    log_prior is float64 [N] or [B, N], for all rows of the data set and normalised over the range that is asked for;
+    None means one over the length of the range.
+    """
 
     #: [d] float64: the mean of the data in model space, the limit of r for sigma to infinity
     mean: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
 
     @abstractmethod
     def posterior(
@@ -19,8 +27,46 @@ class Engine(ABC):
     ) -> Posterior:
         """Queries x [B, d] at levels sigma [B] float64 against the given range of rows, to contract 1 at `tol`.
 
-        log_prior [N] float64: normalised over `rows`; None means 1/len(rows). `indices` count from row 0 of the data.
+        `indices` count from row 0 of the data.
         """
+
+    def trace(self, x: Tensor, sigma: Tensor, answer: Posterior, *, log_prior: Tensor | None, rows: range) -> Tensor:
+        """E_w |x_i - r|^2, [B] float64, for the answer of `posterior` to the same arguments."""
+        if answer.trace is not None:
+            return answer.trace
+        part, prior = self._range(log_prior, rows)
+        return moments.trace(x.double(), part, sigma, log_weights=prior)
+
+    def covariance(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        mean: Tensor,
+        v: Tensor,
+        slope: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> tuple[Tensor, Tensor]:
+        """Cov_w(c, x_i) [B, d] and Cov_w(c, |x - x_i|^2) [B], float64, c_i = <x_i - r, v> + slope |x - x_i|^2.
+
+        mean [B, d] is r, v [B, d], slope [B] float64. A backend without a kernel for it answers in plain torch.
+        """
+        part, prior = self._range(log_prior, rows)
+        return moments.covariance(x.double(), part, sigma, v.double(), slope, log_weights=prior)
+
+    def draw(self, x: Tensor, sigma: Tensor, uniform: Tensor, *, log_prior: Tensor | None, rows: range) -> Tensor:
+        """Rows [B, n] int64, counted from row 0 of the data: the weights' distribution function inverted at `uniform`.
+
+        uniform [B, n] float64 in [0, 1). A backend without a kernel for it answers in plain torch.
+        """
+        part, prior = self._range(log_prior, rows)
+        return moments.draw(x.double(), part, sigma, uniform, log_weights=prior) + rows.start
+
+    def _range(self, log_prior: Tensor | None, rows: range) -> tuple[Tensor, Tensor | None]:
+        part = slice(rows.start, rows.stop)
+        return self.rows[part], None if log_prior is None else log_prior[..., part]
 
     @abstractmethod
     def inner_products(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The pure-torch reference as a backend: float64, any device that has it, slow and plain."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ class ReferenceEngine(Engine):
 
     def __init__(self, rows: Tensor) -> None:
         """rows [N, d]. Raises ValueError if it holds NaN or Inf."""
-        self._rows = rows
+        super().__init__(rows)
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
         for start in range(0, len(rows), _CHUNK):
             part = reference.model_space(rows[start : start + _CHUNK], torch.float64)
@@ -25,28 +27,34 @@ class ReferenceEngine(Engine):
     def posterior(
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
-        part = slice(rows.start, rows.stop)
-        prior = None if log_prior is None else log_prior[part]
-        found = reference.posterior(x.double(), self._rows[part], sigma, topk=topk, log_weights=prior)
-        return Posterior(
-            found.mean, found.log_prob, found.entropy, found.ess, found.indices + rows.start, found.weights
-        )
+        part, prior = self._range(log_prior, rows)
+        queries = x.double()
+        if prior is None or prior.ndim == 1:
+            found = reference.posterior(queries, part, sigma, topk=topk, log_weights=prior)
+        else:  # a prior of its own for every query
+            alone = [
+                reference.posterior(queries[b : b + 1], part, sigma[b], topk=topk, log_weights=prior[b])
+                for b in range(len(x))
+            ]
+            found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in _FIELDS))
+        return dataclasses.replace(found, indices=found.indices + rows.start)
 
     def inner_products(self, x: Tensor) -> Tensor:
-        parts = [x.double() @ reference.model_space(rows, torch.float64).T for rows in self._rows.split(_CHUNK)]
+        parts = [x.double() @ reference.model_space(rows, torch.float64).T for rows in self.rows.split(_CHUNK)]
         return torch.cat(parts, dim=1)
 
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
         weights = logits.double().softmax(1).split(_CHUNK, dim=1)
-        parts = zip(weights, self._rows.split(_CHUNK), strict=True)
+        parts = zip(weights, self.rows.split(_CHUNK), strict=True)
         return sum((w @ reference.model_space(rows, torch.float64) for w, rows in parts), torch.zeros(()))
 
     def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         out = torch.full(candidates.shape, torch.inf, dtype=torch.float64, device=x.device)
         for found, query, rows in zip(out, x.double(), candidates, strict=True):
-            points = reference.model_space(self._rows[rows.clamp_min(0)], torch.float64)
+            points = reference.model_space(self.rows[rows.clamp_min(0)], torch.float64)
             found[rows >= 0] = (query - points).square().sum(1)[rows >= 0]
         return out
 
 
 _CHUNK = 1024
+_FIELDS = ("mean", "log_prob", "entropy", "ess", "indices", "weights")

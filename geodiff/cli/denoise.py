@@ -104,6 +104,6 @@ def _write(path: Path, x: Tensor, sigma: float, posterior: Posterior) -> None:
         if path.suffix.lower() == ".npy":
             np.save(temporary, posterior.mean.cpu().numpy())
             return
-        tensors = {"input": x, **{name: value for name, value in vars(posterior).items()}}
+        tensors = {"input": x, **{name: value for name, value in vars(posterior).items() if isinstance(value, Tensor)}}
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
         save_file(tensors, os.fspath(temporary), {"format": "geodiff.posterior", "sigma": repr(sigma)})

@@ -1,0 +1,275 @@
+#include "covariance.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "parallel.h"
+#include "passes.h"
+#include "weighted_sum.h"
+
+namespace geodiff {
+namespace {
+
+constexpr double kLeast = 0.01;  // smallest length of J v over |v| that the error is measured against
+
+double dot(const double* a, const double* b, int64_t d) {
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < d; ++k) total += a[k] * b[k];
+    return total;
+}
+
+// Rows this far below the best may be dropped: their part in J v is then at most tol/50 |v|.
+double covariance_cut(const Stats& stats, int64_t n, double tol, double sigma) {
+    return cutoff(stats, n, tol) + std::log1p(4 * stats.radius * stats.radius / (sigma * sigma));
+}
+
+// One query over a list of rows (null: all n), in float64 and difference form.
+void from_list(const Kernels& kernels, const Rows& rows, const Request& request, const Direction& direction, int64_t q,
+               const int64_t* list, int64_t n, double cut, Covariance& out) {
+    const int64_t d = rows.d, dp = padded(d);
+    const auto row_at = [&](int64_t i) { return list ? list[i] : i; };
+    const double sigma = request.sigma[q], *mean = direction.mean + q * d;
+    Buffer<double> p(n), far(n), v(dp, true);
+    Buffer<float> wide(dp);
+    double top = -1e308, sum = 0, sum_far = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        p[i] = logit(kernels, rows, request, q, row_at(i));
+        top = std::max(top, p[i]);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const double t = p[i] - top;
+        far[i] = t < -cut ? 0 : 2 * sigma * sigma * (request.bias_at(q, row_at(i)) - p[i]);
+        p[i] = t < -cut ? 0 : std::exp(t);
+        sum += p[i];
+        sum_far += p[i] * far[i];
+    }
+    sum_far /= sum;
+    std::copy(direction.v + q * d, direction.v + (q + 1) * d, v.data());
+    const double level = dot(mean, v.data(), d);
+    double* with_rows = out.with_rows + q * d;
+    std::fill(with_rows, with_rows + d, 0.0);
+    double total = 0, cross = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (p[i] == 0) continue;
+        double along = 0;
+        kernels.widen(rows.row(row_at(i)), rows.dtype, d, dp, wide.data());
+        kernels.dot_f64(wide.data(), dp, 1, v.data(), dp, 1, dp, &along, 1);
+        const double c = along - level + direction.slope[q] * (far[i] - sum_far);
+        total += p[i] * c;
+        cross += p[i] * c * (far[i] - sum_far);
+        kernels.axpy(p[i] * c, rows.row(row_at(i)), rows.dtype, d, with_rows);
+    }
+    for (int64_t k = 0; k < d; ++k) with_rows[k] = (with_rows[k] - total * mean[k]) / sum;
+    out.with_distance[q] = cross / sum;
+}
+
+// The sums of one query beside its online softmax; `far` = |x - v|^2 - |x - r|^2.
+struct Moments {
+    Online weights{-1e308, 0, 0, 0, 0, 0, 0};
+    double c = 0, c_2 = 0, far = 0, c_far = 0;
+    double rounded = 0, noise = 0;  // of p c, as the second product sees it
+
+    void scale(double s) {
+        c *= s;
+        c_2 *= s;
+        far *= s;
+        c_far *= s;
+        rounded *= s;
+        noise *= s * s;
+    }
+};
+
+struct Share {  // one thread's part
+    std::vector<Moments> moments;
+    WeightedSum sum;
+};
+
+// Joins the threads' parts of query i; false if the error bound exceeds what covariance.h promises.
+bool finish(const Stats& stats, const Request& request, const Direction& direction, const Rows& rows,
+            const Logits& logits, const Logits& along, const std::vector<Share>& shares, int64_t i, int64_t query,
+            Covariance& out) {
+    const int64_t d = rows.d;
+    Moments all;
+    double top = -1e308;
+    for (const Share& s : shares) top = std::max(top, s.moments[size_t(i)].weights.max);
+    double* with_rows = out.with_rows + query * d;
+    std::fill(with_rows, with_rows + d, 0.0);
+    for (const Share& s : shares) {
+        Moments m = s.moments[size_t(i)];
+        if (!(m.weights.sum > 0)) continue;
+        const double scale = std::exp(m.weights.max - top);
+        m.scale(scale);
+        all.weights.sum += m.weights.sum * scale;
+        all.weights.sum_2 += m.weights.sum_2 * scale * scale;
+        all.weights.sum_h += m.weights.sum_h * scale;
+        all.c += m.c;
+        all.c_2 += m.c_2;
+        all.far += m.far;
+        all.c_far += m.c_far;
+        all.rounded += m.rounded;
+        all.noise += m.noise;
+        s.sum.merge_into(i, scale, with_rows);
+    }
+    const double sum = all.weights.sum, sigma = request.sigma[query];
+    const double* mean = direction.mean + query * d;
+    for (int64_t k = 0; k < d; ++k) with_rows[k] = (with_rows[k] - all.rounded * mean[k]) / sum;
+    out.with_distance[query] = all.c_far / sum - all.c / sum * (all.far / sum);
+
+    const double length = norm(mean, d), away = length + stats.mean_norm;
+    const double trace = std::max(0.0, 2 * all.weights.sum_h / sum - length * length);
+    const double variance = std::max(0.0, all.c_2 / sum - all.c / sum * (all.c / sum));
+    const double bound = std::sqrt(variance * trace);
+    const double spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
+    const double noise[] = {
+        logits.query_step(i) * std::sqrt(trace) / (sigma * sigma) * bound,  // the query's rounding
+        logits.logit_noise(i) * bound * std::sqrt(all.weights.sum_2) / sum,
+        along.query_step(i) * trace,  // the direction's
+        along.logit_noise(i) * std::sqrt(trace * all.weights.sum_2) / sum,
+        std::sqrt(all.noise) / sum * spread,  // the weights'
+    };
+    double total = 0;
+    for (double e : noise) total += e * e;
+    const double least = kLeast * sigma * sigma * norm(direction.v + query * d, d);
+    return kDeviations * std::sqrt(total) <= request.tol * std::max(bound, least);
+}
+
+std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, const Stats& stats,
+                                      const Request& request, const Direction& direction,
+                                      const std::vector<int64_t>& which, Precision precision, Covariance& out) {
+    const int64_t count = int64_t(which.size()), d = rows.d, tile = tile_rows(rows, kernels);
+    if (count == 0) return {};
+    // <v_i, v> comes from the same product as the logits: logits at sigma = 1, less their norms.
+    const size_t entries = size_t(count);
+    std::vector<double> ones(size_t(request.batch), 1.0), level(entries), origin(entries), cut(entries);
+    Request towards = request;
+    towards.x = direction.v;
+    towards.sigma = ones.data();
+    towards.bias = nullptr;
+    const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
+    const Logits along(kernels, rows, stats, towards, which.data(), count, precision);
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t q = which[size_t(i)];
+        level[size_t(i)] = dot(direction.mean + q * d, direction.v + q * d, d);
+        const double* mean = direction.mean + q * d;
+        origin[size_t(i)] = dot(mean, mean, d) - 2 * dot(request.x + q * d, mean, d);
+        cut[size_t(i)] = covariance_cut(stats, rows.n, request.tol, request.sigma[q]) + logits.gap_error(i);
+    }
+    std::vector<Share> shares;
+    for (int t = 0; t < request.threads; ++t)
+        shares.push_back({std::vector<Moments>(size_t(count)),
+                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
+    parallel(request.threads, [&](int t) {
+        Share& mine = shares[size_t(t)];
+        Logits::Work work = logits.work(tile), work_v = along.work(tile);
+        Buffer<double> p(tile);
+        const Range range = share(rows.n, tile, t, request.threads);
+        for (int64_t first = range.begin; first < range.end; first += tile) {
+            const int R = int(std::min(tile, range.end - first));
+            logits.load(work, first, R);
+            work_v.rows = work.rows;
+            work_v.ld = work.ld;
+            mine.sum.begin(R, uint64_t(first / tile));
+            const double* h = stats.half_norm + first;
+            for (int64_t b = 0; b < logits.blocks(); ++b) {
+                logits.block(work, first, R, b, tile);
+                along.block(work_v, first, R, b, tile);
+                for (int64_t q = 0; q < logits.block_size(b); ++q) {
+                    const int64_t i = b * kQueryBlock + q, query = which[size_t(i)];
+                    const double* l = work.logits.data() + q * tile;
+                    const double* a = work_v.logits.data() + q * tile;
+                    Moments& m = mine.moments[size_t(i)];
+                    double rescale = 1;
+                    if (!kernels.softmax(l, h, R, cut[size_t(i)], &m.weights, p.data(), &rescale)) continue;
+                    m.scale(rescale);
+                    const double sigma2 = request.sigma[query] * request.sigma[query];
+                    const double slope = direction.slope[query], base = level[size_t(i)], from = origin[size_t(i)];
+                    const double* bias = request.bias ? request.bias_of(query) + first : nullptr;
+                    double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0;
+#pragma omp simd reduction(+ : c_1, c_2, far_1, c_far)
+                    for (int r = 0; r < R; ++r) {
+                        const double w = p[r], lifted = bias ? bias[r] : 0;
+                        const double far = w > 0 ? 2 * sigma2 * (lifted - l[r]) - from : 0;
+                        const double c = a[r] + h[r] - base + slope * far;
+                        c_1 += w * c;
+                        c_2 += w * c * c;
+                        far_1 += w * far;
+                        c_far += w * c * far;
+                        p[r] = w * c;
+                    }
+                    m.c += c_1;
+                    m.c_2 += c_2;
+                    m.far += far_1;
+                    m.c_far += c_far;
+                    Online signed_part{};
+                    mine.sum.set_signed(i, p.data(), rescale, signed_part);
+                    m.rounded += signed_part.sum_q;
+                    m.noise += signed_part.noise;
+                }
+            }
+            const int64_t next = first + tile;
+            mine.sum.add(first, work.rows, work.ld, next + R <= range.end ? rows.row(next) : nullptr);
+        }
+    });
+    std::vector<int64_t> open;
+    for (int64_t i = 0; i < count; ++i)
+        if (!finish(stats, request, direction, rows, logits, along, shares, i, which[size_t(i)], out))
+            open.push_back(which[size_t(i)]);
+    return open;
+}
+
+}  // namespace
+
+void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+                const Direction& direction, Covariance& out) {
+    Request plan = request;
+    plan.threads = int(std::clamp<int64_t>(request.batch * rows.n * rows.d >> 18, 1, request.threads));
+    plan.topk = 0;
+    const auto exactly = [&](const std::vector<int64_t>& which) {
+        std::atomic<size_t> next{0};
+        parallel(plan.threads, [&](int) {
+            for (size_t i = next++; i < which.size(); i = next++)
+                from_list(kernels, rows, plan, direction, which[i], nullptr, rows.n, kUnderflow, out);
+        });
+    };
+    std::vector<int64_t> all(size_t(request.batch));
+    std::iota(all.begin(), all.end(), 0);
+    if (small(rows)) return exactly(all);
+    const int64_t batch = queries_per_pass(rows, plan.threads);
+    for (int64_t base = 0; base < request.batch; base += batch) {
+        const int64_t count = std::min(batch, request.batch - base);
+        std::vector<int64_t> few, some, many;
+        double cut = 0;
+        for (int64_t q = base; q < base + count; ++q) {
+            const Spread spread = guess_spread(kernels, rows, stats, plan, q);
+            (spread == Spread::few ? few : spread == Spread::some ? some : many).push_back(q);
+            if (spread == Spread::few) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
+        }
+        const auto each = [&](int64_t q, const std::vector<int64_t>& list) {
+            from_list(kernels, rows, plan, direction, q, list.data(), int64_t(list.size()), cut, out);
+        };
+        few = over_lists(kernels, rows, stats, plan, few, cut, each);
+        some.insert(some.end(), few.begin(), few.end());
+        if (plan.tol < kFloat64) {
+            exactly(some);
+            exactly(many);
+            continue;
+        }
+        const auto pass = [&](const std::vector<int64_t>& which, Precision precision) {
+            return dense_covariance(kernels, rows, stats, plan, direction, which, precision, out);
+        };
+        const bool integer = kernels.int8 && rows.dtype == DType::u8;
+        if (!integer) many.insert(many.end(), some.begin(), some.end());  // float32 weights need no further digits
+        many = pass(many, Precision::normal);
+        if (integer) {
+            some.insert(some.end(), many.begin(), many.end());
+            many = pass(some, Precision::peaked);
+        }
+        exactly(pass(many, Precision::fine));
+    }
+}
+
+}  // namespace geodiff

@@ -1,0 +1,106 @@
+"""The posterior as an object: covariances, trace, and draws of data indices."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import geodiff
+from geodiff import moments, reference
+
+BACKENDS = [name for name in ("reference", "cpu") if geodiff.backends.is_available(name)]
+
+
+def points(n: int, *shape: int) -> Tensor:
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=g)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("augment", [None, "hflip"])
+@pytest.mark.parametrize("sigma", [0.3, 3.0, 50.0])
+def test_covariance_and_trace(backend: str, augment: str | None, sigma: float) -> None:
+    data = points(300, 2, 6, 7)
+    denoiser = geodiff.OptimalDenoiser(data, backend=backend, augment=augment)
+    g = torch.Generator().manual_seed(1)
+    x = reference.model_space(data[:3], torch.float32) + sigma * torch.randn(3, 2, 6, 7, generator=g)
+    v = torch.randn(3, 2, 6, 7, generator=g)
+    everything = data if augment is None else torch.cat([data, data.flip(-1)])
+    posterior = denoiser.posterior(x, sigma)
+    exact, _ = moments.covariance(x.double(), everything, sigma, v.double(), torch.zeros(3, dtype=torch.float64))
+    trace = moments.trace(x.double(), everything, sigma)
+    found = posterior.covariance(v)
+    assert found.dtype == v.dtype
+    assert (
+        (found - exact)
+        .flatten(1)
+        .norm(dim=1)
+        .le(
+            1e-5 * trace.clamp(min=0).sqrt() * (exact * v).flatten(1).sum(1).clamp(min=0).sqrt()
+            + 1e-6 * exact.flatten(1).norm(dim=1)
+            + 1e-7 * sigma**2 * v.flatten(1).norm(dim=1)
+        )
+        .all()
+    )
+    assert posterior.trace is not None
+    torch.testing.assert_close(posterior.trace.double(), trace, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(denoiser.divergence(x, sigma).double(), trace / sigma**2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("n", "sigma", "augment"), [(20, 1.5, None), (900, 1.2, None), (900, 30.0, None), (900, 4.0, "hflip")]
+)
+def test_draws_follow_the_weights(backend: str, n: int, sigma: float, augment: str | None) -> None:
+    """Pearson's statistic over cells of equal probability: below its 1 - 1e-6 quantile."""
+    data, draws = points(n, 1, 4, 8), 20000
+    denoiser = geodiff.OptimalDenoiser(data, backend=backend, augment=augment)
+    g = torch.Generator().manual_seed(2)
+    x = reference.model_space(data[:2], torch.float32) + sigma * torch.randn(2, 1, 4, 8, generator=g)
+    everything = data if augment is None else torch.cat([data, data.flip(-1)])
+    found = denoiser.posterior(x, sigma).sample(draws, generator=torch.Generator().manual_seed(3))
+    again = denoiser.posterior(x, sigma).sample(draws, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(found, again)
+    assert found.shape == (2, draws)
+    exact = reference.posterior(x.double(), everything, sigma, topk=len(everything))
+    for b in range(2):
+        weights = torch.zeros(len(everything), dtype=torch.float64).scatter(0, exact.indices[b], exact.weights[b])
+        cells = (weights.cumsum(0) * 10).floor().clamp(max=9).long()  # neighbouring points share a cell
+        expected = torch.zeros(10, dtype=torch.float64).index_add(0, cells, weights) * draws
+        counts = torch.zeros(10, dtype=torch.float64).index_add(0, cells[found[b]], torch.ones(draws).double())
+        kept = expected > 5
+        statistic = ((counts - expected)[kept].square() / expected[kept]).sum()
+        assert statistic < 45, (counts, expected)
+        assert counts[~kept].sum() < 30
+        assert (weights[found[b]] > 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_draws_invert_the_distribution_function(backend: str) -> None:
+    """Number by number, on both sides of every step: the reference and the kernels name the same point."""
+    data = points(900, 32)
+    denoiser = geodiff.OptimalDenoiser(data, backend=backend)
+    x = reference.model_space(data[:2], torch.float32) + 2 * torch.randn(2, 32)
+    exact = reference.posterior(x.double(), data, 2.0, topk=900)
+    weights = torch.zeros(2, 900, dtype=torch.float64).scatter(1, exact.indices, exact.weights)
+    steps = weights.cumsum(1)
+    asked = torch.cat([steps - weights / 4, steps - 3 * weights / 4], 1).clamp(0, 1 - 1e-12)
+    source = denoiser.posterior(x, 2.0).source
+    assert source is not None
+    wide = (weights > 1e-6).repeat(1, 2)
+    assert torch.equal(source.draw(asked)[wide], torch.arange(900).repeat(2, 2)[wide])
+
+
+def test_draws_respect_class_and_order_of_the_data() -> None:
+    data, labels = points(120, 5), torch.arange(120) % 4
+    denoiser = geodiff.OptimalDenoiser(data, labels=labels)
+    wanted = torch.tensor([3, 1])
+    drawn = denoiser.posterior(torch.randn(2, 5), 5.0, wanted).sample(50)
+    assert torch.equal(labels[drawn], wanted[:, None].expand(2, 50))
+    assert len(drawn[0].unique()) > 10
+    assert denoiser.posterior(torch.randn(2, 5), 5.0).sample(0).shape == (2, 0)
+
+
+def test_a_posterior_without_data_says_so() -> None:
+    posterior = reference.posterior(torch.randn(2, 3), torch.randn(4, 3), 1.0)
+    with pytest.raises(RuntimeError, match="expected one that knows its data"):
+        posterior.sample(1)
