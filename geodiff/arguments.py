@@ -150,6 +150,19 @@ def check_integer(value: object, name: str, low: int, high: int | None = None) -
     return number
 
 
+def check_number(value: object, name: str, above: float, up_to: float = math.inf) -> float:
+    """value as a finite float, above < value <= up_to; TypeError if it is no real number, ValueError outside."""
+    allowed = f"{above:g} < {name} <= {up_to:g}" if up_to < math.inf else f"{name} > {above:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name}: expected a real number, found {type(value).__name__} {value!r:.60}; allowed {allowed}"
+        )
+    number = float(value)
+    if not (above < number <= up_to and math.isfinite(number)):
+        raise ValueError(f"{name}: expected a number in range, found {number:g}; allowed {allowed}")
+    return number
+
+
 def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
     """values as float64 [n] on the CPU, n >= at_least: from a tensor, array or list; `shape` is how to say [n].
 

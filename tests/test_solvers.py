@@ -1,6 +1,7 @@
 """The solver loop and its steps, on denoisers that are simple enough to know what must come out."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geodiff import schedules
-from geodiff.solvers import SOLVERS, Evaluate, euler, heun, sample
+from geodiff.solvers import SOLVERS, Evaluate, Visited, euler, heun, sample
 
 SIGMAS = [8.0, 3.0, 0.5, 0.0]
 
@@ -151,8 +152,17 @@ def test_what_a_callback_raises_comes_through() -> None:
 
 
 def test_a_step_function_of_your_own() -> None:
-    def midpoint(denoiser: Evaluate, x: Tensor, sigma: float, sigma_next: float, denoised: Tensor) -> Tensor:
+    def midpoint(
+        denoiser: Evaluate,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        denoised: Tensor,
+        history: Sequence[Visited] = (),
+        out: Tensor | None = None,
+    ) -> Tensor:
         between = (sigma + sigma_next) / 2
+        assert [level.sigma for level in history] == [level for level in SIGMAS if level > sigma]
         return euler(denoiser, x, sigma, sigma_next, denoiser(euler(denoiser, x, sigma, between, denoised), between))
 
     trajectory = sample(gaussian, noise(), SIGMAS, midpoint)
@@ -217,8 +227,8 @@ def not_finite(x: Tensor, sigma: Tensor) -> Tensor:
         ("sigmas", ValueError, {"sigmas": [8.0, math.nan]}),
         ("solver", ValueError, {"solver": "rk45"}),
         ("solver", TypeError, {"solver": 2}),
-        ("solver", ValueError, {"solver": lambda denoiser, x, sigma, sigma_next, denoised: x[:1]}),
-        ("solver", ValueError, {"solver": lambda denoiser, x, sigma, sigma_next, denoised: None}),
+        ("solver", ValueError, {"solver": lambda denoiser, x, *_: x[:1]}),
+        ("solver", ValueError, {"solver": lambda *_: None}),
     ],
 )
 def test_bad_arguments_are_named(name: str, error: type[Exception], change: dict[str, object]) -> None:
@@ -228,7 +238,7 @@ def test_bad_arguments_are_named(name: str, error: type[Exception], change: dict
 
 
 def test_an_unknown_solver_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'rk45'; allowed euler, heun, or a step function"):
+    with pytest.raises(ValueError, match=r"'rk45'; allowed euler, heun, .*, or a step function"):
         sample(gaussian, noise(), SIGMAS, "rk45")
 
 

@@ -9,7 +9,7 @@ import typer
 from geodiff.arguments import check_integer
 from geodiff.data import BUILTIN_NAMES, Dataset, load
 from geodiff.denoiser import OptimalDenoiser
-from geodiff.solvers import SOLVERS
+from geodiff.solvers.named import ALLOWED
 
 Data = Annotated[
     str,
@@ -27,7 +27,7 @@ Tolerance = Annotated[float, typer.Option("--tol", help="Relative error allowed 
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Threads of the CPU kernels.", show_default="as PyTorch chooses")
 ]
-Solver = Annotated[str, typer.Option("--solver", help=f"One of {', '.join(SOLVERS)}.")]
+Solver = Annotated[str, typer.Option("--solver", help=f"One of {ALLOWED}.")]
 Output = Annotated[Path, typer.Option("--out", metavar="PATH", help="File to write; an old one is replaced when done.")]
 
 

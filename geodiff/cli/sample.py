@@ -20,6 +20,7 @@ def sample(
     num: Annotated[int, typer.Option("--num", help="How many samples.")] = 16,
     steps: Annotated[int, typer.Option("--steps", help="Noise levels above 0, and so steps.")] = 18,
     solver: Solver = "heun",
+    afs: Annotated[bool, typer.Option("--afs", help="Analytical first step: x / σ for the first evaluation.")] = False,
     schedule: Annotated[str, typer.Option("--schedule", help=f"One of {', '.join(SCHEDULES)}.")] = "karras",
     sigma_min: Annotated[
         float | None, typer.Option("--sigma-min", help="Lowest level above 0.", show_default="the schedule's")
@@ -52,7 +53,7 @@ def sample(
     began = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task(f"{solver}, {num} samples", total=steps)
-        trajectory = solve(denoiser, noise, sigmas, solver, callback=lambda *_: bar.advance(task))
+        trajectory = solve(denoiser, noise, sigmas, solver, callback=lambda *_: bar.advance(task), afs=afs)
     seconds = time.perf_counter() - began
 
     settings = {"data": dataset.name, "schedule": schedule, "seed": str(seed), "backend": denoiser.backend}
@@ -67,6 +68,7 @@ def sample(
         "shape": list(denoiser.shape),
         "num": num,
         "solver": solver,
+        "afs": afs,
         "evaluations": int(trajectory.metadata["evaluations"]),
         "sigmas": trajectory.sigmas.tolist(),
         "threads": torch.get_num_threads(),

@@ -1,18 +1,29 @@
 """Heun's method, as EDM samples."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from geodiff.solvers.euler import euler
-from geodiff.solvers.step import Evaluate
+from geodiff.solvers.step import Evaluate, Visited
 
 
-def heun(denoiser: Evaluate, x: Tensor, sigma: float, sigma_next: float, denoised: Tensor) -> Tensor:
+def heun(
+    denoiser: Evaluate,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    denoised: Tensor,
+    history: Sequence[Visited] = (),
+    out: Tensor | None = None,
+) -> Tensor:
     """x' = x~ + (sigma/sigma' - 1) (r(x~; sigma') - r(x; sigma)) / 2, x~ the Euler step: second order, two evaluations.
 
     The same as x + (sigma' - sigma) (eps + eps~) / 2 with eps = (x - r) / sigma and eps~ that of x~ and sigma' (Karras
     et al., 2206.00364, algorithm 1), but a convex combination and a small correction. A step to 0 is an Euler step.
     """
-    guess = euler(denoiser, x, sigma, sigma_next, denoised)
+    guess = euler(denoiser, x, sigma, sigma_next, denoised, out=out)
     if sigma_next == 0:
         return guess
-    return guess + (sigma / sigma_next - 1) / 2 * (denoiser(guess, sigma_next) - denoised)
+    weight = (sigma / sigma_next - 1) / 2
+    return guess.add_(denoiser(guess, sigma_next), alpha=weight).sub_(denoised, alpha=weight)

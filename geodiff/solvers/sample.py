@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite, check_reals, check_tensor
-from geodiff.solvers.euler import euler
-from geodiff.solvers.heun import heun
+from geodiff.solvers.named import find_solver
 from geodiff.solvers.step import Step
+from geodiff.solvers.walk import Callback, walk, what
 from geodiff.trajectory import Trajectory
 
-SOLVERS: dict[str, Step] = {"euler": euler, "heun": heun}
-
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Callback = Callable[[int, float, Tensor, Tensor], object]
 
 
 @torch.no_grad()
@@ -27,6 +24,8 @@ def sample(
     solver: str | Step = "heun",
     callback: Callback | None = None,
     progress: bool = False,
+    *,
+    afs: bool = False,
 ) -> Trajectory:
     """Solve dx/dsigma = (x - r(x; sigma)) / sigma, the probability-flow ODE, down the levels `sigmas`.
 
@@ -35,13 +34,16 @@ def sample(
     noise     [B, *shape] float32 or float64, which is then the dtype of all states: the state at sigmas[0], so already
               scaled, as sigmas[0] * torch.randn(B, *shape) is
     sigmas    [S + 1], S >= 1, strictly falling, the last may be 0: `geodiff.schedules` makes them
-    solver    "euler", "heun", or a function that takes one step (`geodiff.solvers.Step`)
+    solver    a name in `geodiff.solvers.SOLVERS`, or a function that takes one step (`geodiff.solvers.Step`)
     callback  called as callback(s, sigma_s, x_s, r_s) in each step s = 0..S-1, when r_s is known; x_s and r_s are views
               of what is kept
     progress  show a progress bar on standard error
+    afs       the analytical first step: r = 0, so the direction x / sigma, instead of an evaluation at sigmas[0], where
+              data are lost in the noise (Dockhorn et al., 2210.05475). Saves one evaluation; denoised[0] is then 0
 
+    Every state is built where it is kept: beyond the trajectory, only what the denoiser allocates.
     Returns a Trajectory of all states and denoiser outputs, on noise's device, its sigmas float64. Nothing here is
-    recorded for autograd, as in other samplers; to differentiate, call `euler` or `heun` in a loop of your own, and for
+    recorded for autograd, as in other samplers; to differentiate, call a step function in a loop of your own, and for
     guidance use torch.enable_grad inside the denoiser.
     Raises TypeError or ValueError that names the argument, with the step where a denoiser's answer is at fault.
     """
@@ -49,28 +51,22 @@ def sample(
     if noise.ndim == 0:
         raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
     check_finite(noise, "noise")
-    levels = _levels(sigmas)
-    step_of, name = _solver(solver)
+    levels = check_levels(sigmas)
+    count = len(levels) - 1
+    if afs and count < 2:
+        raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
+    step_of, name = find_solver(solver)
     evaluate = _Evaluate(denoiser)
 
-    count = len(levels) - 1
     states = noise.new_empty(count + 1, *noise.shape)
     outputs = noise.new_empty(count, *noise.shape)
     states[0] = noise
-    for step in _track(count, f"{name}, {count} steps") if progress else range(count):
-        sigma, x, denoised = levels[step], states[step], outputs[step]
-        denoised.copy_(evaluate(x, sigma))
-        if callback is not None:
-            callback(step, sigma, x, denoised)
-        following = step_of(evaluate, x, sigma, levels[step + 1], denoised)
-        if not isinstance(following, Tensor) or following.shape != x.shape:
-            raise ValueError(
-                f"solver: expected a next state of shape {list(x.shape)} from {name}, found {_what(following)}; "
-                f"allowed the shape of x"
-            )
-        states[step + 1] = following
-    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
-    return Trajectory(trajectory_sigmas, states, outputs, {"solver": name, "evaluations": str(evaluate.count)})
+    steps = _track(count, f"{name}, {count} steps") if progress else None
+    walk(step_of, evaluate, levels, states, outputs, callback=callback, steps=steps, analytical_first_step=afs)
+    metadata = {"solver": name, "evaluations": str(evaluate.count)}
+    if afs:
+        metadata["first_step"] = "analytical"
+    return Trajectory(torch.tensor(levels, dtype=torch.float64, device=noise.device), states, outputs, metadata)
 
 
 class _Evaluate:
@@ -90,7 +86,7 @@ class _Evaluate:
         self.count += 1
         if not isinstance(denoised, Tensor) or not denoised.is_floating_point():
             raise TypeError(
-                f"denoiser: expected a floating tensor at sigma = {sigma:g}, found {_what(denoised)}; "
+                f"denoiser: expected a floating tensor at sigma = {sigma:g}, found {what(denoised)}; "
                 f"allowed the denoised x, of x's shape"
             )
         if denoised.shape != x.shape:
@@ -102,7 +98,8 @@ class _Evaluate:
         return denoised.to(x.dtype)
 
 
-def _levels(sigmas: Tensor | Sequence[float]) -> list[float]:
+def check_levels(sigmas: Tensor | Sequence[float]) -> list[float]:
+    """sigmas as floats [S + 1], S >= 1, strictly falling, the last may be 0; TypeError or ValueError for others."""
     levels: list[float] = check_reals(sigmas, "sigmas", "[S + 1]", at_least=2).tolist()
     for high, low in itertools.pairwise(levels):
         if not (math.isfinite(high) and high > low >= 0):
@@ -111,21 +108,6 @@ def _levels(sigmas: Tensor | Sequence[float]) -> list[float]:
                 f"allowed the last, and no other, to be 0"
             )
     return levels
-
-
-def _solver(solver: str | Step) -> tuple[Step, str]:
-    allowed = ", ".join(SOLVERS) + ", or a step function"
-    if isinstance(solver, str):
-        if solver not in SOLVERS:
-            raise ValueError(f"solver: expected a known name, found {solver!r}; allowed {allowed}")
-        return SOLVERS[solver], solver
-    if not callable(solver):
-        raise TypeError(f"solver: expected a name or a function, found {type(solver).__name__}; allowed {allowed}")
-    return solver, getattr(solver, "__name__", type(solver).__name__)
-
-
-def _what(value: object) -> str:
-    return f"a tensor of {value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _track(count: int, description: str) -> Iterable[int]:

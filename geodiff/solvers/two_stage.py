@@ -1,0 +1,60 @@
+"""Second-order steps with one evaluation in between: DPM-Solver-2, and the family it belongs to."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from geodiff.arguments import check_number
+from geodiff.solvers.euler import euler
+from geodiff.solvers.step import Evaluate, Step, Visited
+
+
+def one_parameter(q: float) -> Step:
+    """x' = x + h (eps_s / 2q + (1 - 1/2q) eps), h = sigma' - sigma, s = sigma'^q sigma^(1-q): second order.
+
+    eps = (x - r(x; sigma)) / sigma; eps_s = (u - r(u; s)) / s at the Euler step u = x + (s - sigma) eps. Two
+    evaluations. q = 1/2 is DPM-Solver-2 and q = 1 Heun; of the family in Karras et al. (2206.00364, algorithm 3) and
+    DPM-Solver (2206.00927). A step to 0 is an Euler step.
+    Raises TypeError or ValueError unless 0 < q <= 1: beyond, s would lie outside [sigma', sigma].
+    """
+    q = check_number(q, "q", 0.0, 1.0)
+
+    def step(
+        denoiser: Evaluate,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        denoised: Tensor,
+        history: Sequence[Visited] = (),
+        out: Tensor | None = None,
+    ) -> Tensor:
+        if sigma_next == 0:
+            return euler(denoiser, x, sigma, sigma_next, denoised, out=out)
+        between = sigma_next**q * sigma ** (1 - q)
+        h = sigma_next - sigma
+        start = h * (1 - 0.5 / q) / sigma
+        guess = euler(denoiser, x, sigma, between, denoised, out=out)
+        slope = guess.sub_(denoiser(guess, between)).mul_(h * 0.5 / q / between)
+        return slope.add_(x, alpha=1 + start).sub_(denoised, alpha=start)
+
+    step.__name__ = f"one-parameter:{q:g}"
+    return step
+
+
+def dpm_solver_2(
+    denoiser: Evaluate,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    denoised: Tensor,
+    history: Sequence[Visited] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """x' = x + (sigma' - sigma) eps(u; s), s = sqrt(sigma sigma'), u = x + (s - sigma) eps: second order.
+
+    The midpoint rule in log sigma; two evaluations (Lu et al., DPM-Solver, 2206.00927). A step to 0 is an Euler step.
+    """
+    return _MIDPOINT(denoiser, x, sigma, sigma_next, denoised, history, out)
+
+
+_MIDPOINT = one_parameter(0.5)
