@@ -6,7 +6,7 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import backends, data, ops, reference, schedules
+from geodiff import analytic, backends, data, geometry, interpolation, ops, reference, schedules, solvers, symmetry
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
 from geodiff.posterior import Posterior
@@ -19,12 +19,17 @@ __all__ = [
     "OptimalDenoiser",
     "Posterior",
     "Trajectory",
+    "analytic",
     "backends",
     "data",
+    "geometry",
+    "interpolation",
     "ops",
     "reference",
     "sample",
     "schedules",
+    "solvers",
+    "symmetry",
 ]
 
 try:
