@@ -22,6 +22,9 @@ from geodiff.solvers.sample import check_levels
 
 _ALL_ALIKE = 1e9  # a noise level at which all points weigh the same: Cov_w is the covariance of the data
 
+# Data whose standard deviation is below this, relatively, are one point: what is left of it is rounding.
+_NO_SPREAD = 1e-9
+
 
 class FixedPoint(NamedTuple):
     """x [B, *shape] float64; iterations made; converged: whether no row still moved by more than was asked."""
@@ -97,6 +100,8 @@ def critical_sigma(data: Tensor, *, x: Tensor | None = None, tol: float = 1e-4) 
 
     alike = PosteriorCovariance(data, point, _ALL_ALIKE)
     high = 1.05 * math.sqrt(largest_eigenvalue(alike, direction, iterations=200)[0].item())
+    if high <= _NO_SPREAD * (1 + mean.norm().item()):
+        return None
     while excess(high) >= 0:
         high *= 1.05
     lowest = high / 100

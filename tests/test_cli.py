@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from geodiff import backends, check, reference, trajectory
 from geodiff.cli import app
 from geodiff.data import load
+from geodiff.solvers import SOLVERS
 from geodiff.trajectory import Trajectory
 
 COMMANDS = ("info", "sample", "denoise", "check", "demo")
@@ -141,6 +142,17 @@ def test_check_exits_1_when_a_contract_breaks(monkeypatch: pytest.MonkeyPatch) -
     assert json.loads(document.stdout)["rows"][0]["error"] is None, "JSON has no infinity"
 
 
+@pytest.mark.parametrize("solver", [*SOLVERS, "one-parameter:0.75"])
+def test_sample_with_every_solver(solver: str, tmp_path: Path) -> None:
+    out = tmp_path / "t.safetensors"
+    document = run_json("sample", "--num", 1, "--steps", 3, "--solver", solver, "--out", out)
+    assert document["solver"] == solver
+    assert Trajectory.load(out).metadata["solver"] == solver
+    saved = run_json("sample", "--num", 1, "--steps", 3, "--solver", solver, "--afs", "--out", out)
+    assert saved["evaluations"] == document["evaluations"] - 1
+    assert saved["afs"] is True
+
+
 BAD_INPUT = [
     ("info --data nowhere", "nowhere"),
     ("sample --data damaged.npy", "damaged.npy"),
@@ -150,6 +162,9 @@ BAD_INPUT = [
     ("sample --images s.jpg", "--images"),
     ("sample --data flat.npy --images s.png", "no pictures"),
     ("sample --solver rk9", "solver"),
+    ("sample --solver one-parameter:2", "q"),
+    ("sample --solver one-parameter:x", "solver"),
+    ("sample --steps 1 --afs", "afs"),
     ("sample --schedule linear", "--schedule"),
     ("sample --schedule edm --rho 3", "--rho"),
     ("sample --sigma-min 5 --sigma-max 4", "sigma_min"),

@@ -1,5 +1,6 @@
 """What the functions of a path share: the check of its shape, and walking it point by point in float64."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,7 +22,7 @@ def check_path(path: object, at_least: int = 2) -> Tensor:
 
 def flat(point: Tensor) -> Tensor:
     """[B, *shape] -> [B, d] in float64."""
-    return point.reshape(len(point), -1).double()
+    return point.reshape(len(point), math.prod(point.shape[1:])).double()
 
 
 def each(path: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_integer
-from geodiff.geometry.paths import check_path
+from geodiff.geometry.paths import check_path, flat
 
 _BLOCK = 2**22  # the most numbers of the path that are held in float64 at a time
 
@@ -40,7 +40,7 @@ def project(path: Tensor, components: int = 2) -> Projection:
 
 
 def _project(path: Tensor, components: int) -> Projection:
-    moved = (path - path[0]).flatten(2).double().transpose(0, 1)  # [B, P, d]
+    moved = torch.stack([flat(point - path[0]) for point in path], 1)  # [B, P, d]
     length = moved[:, -1].norm(dim=1)[:, None, None]  # [B, 1, 1]
     chord = torch.where(length > 0, moved[:, -1:] / length, 0.0)  # [B, 1, d]
     along = moved @ chord.transpose(1, 2)  # [B, P, 1]
