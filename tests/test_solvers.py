@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from geodiff import schedules
 from geodiff.solvers import SOLVERS, Evaluate, Visited, euler, heun, sample
@@ -245,3 +248,29 @@ def test_an_unknown_solver_is_told_the_known_ones() -> None:
 def test_a_denoiser_that_fails_is_told_where() -> None:
     with pytest.raises(ValueError, match=r"at sigma = 0\.5: .* found nan"):
         sample(not_finite, noise(), SIGMAS)
+
+
+class CountsTensors(TorchDispatchMode):
+    """Counts the operations that answer with a new tensor of `numel` numbers or more."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel = numel
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        known = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if is_tensor(tensor)}
+        for tensor in tree_leaves(answer):
+            if is_tensor(tensor) and tensor.numel() >= self.numel and tensor.untyped_storage().data_ptr() not in known:
+                self.made.append(str(func))
+        return answer
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_nothing_of_the_size_of_a_state_is_made_but_the_trajectory(solver: str) -> None:
+    answer = torch.zeros(50, 20, dtype=torch.float64)  # made before, as a network with its own buffers would
+    start = noise(50, 20)
+    with CountsTensors(start.numel()) as counter:
+        sample(lambda x, sigma: answer, start, SIGMAS, solver)
+    assert counter.made == ["aten.new_empty.default"] * 2
