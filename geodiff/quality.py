@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.analytic import GaussianDenoiser
 from geodiff.arguments import check_integer
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.reference import model_space
@@ -26,17 +27,9 @@ class PrincipalComponents:
     def __init__(self, data: Tensor, k: int = 64) -> None:
         k = check_integer(k, "k", 1)
         chosen = torch.linspace(0, len(data) - 1, min(len(data), _POINTS_FOR_COMPONENTS)).round().long()
-        points = model_space(data[chosen.to(data.device)], torch.float64).flatten(1)
-        self.mean = points.mean(0)
-        centred = points - self.mean
-        n, d = centred.shape
-        gram = centred.T @ centred if d <= n else centred @ centred.T
-        values, vectors = torch.linalg.eigh(gram)
-        useful = int((values > values[-1] * 1e-12).sum())
-        vectors = vectors.flip(1)[:, : min(k, max(1, useful))]
-        if d > n:
-            vectors = torch.nn.functional.normalize(centred.T @ vectors, dim=0)
-        self.components = vectors  # [d, k]
+        fitted = GaussianDenoiser.fit(data[chosen.to(data.device)], dtype=torch.float64)
+        self.mean = fitted.mean.flatten()
+        self.components = fitted.basis.flip(1)[:, :k]  # [d, k], variances fall
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x.flatten(1).double() - self.mean) @ self.components

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from geodiff import pictures
+from geodiff import geometry, pictures
 from geodiff.report.finding import Picture
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ def axes(x: str, y: str, *, noise: bool = False) -> tuple[Figure, "Axes"]:
 
 
 def band(to: "Axes", x: Tensor, values: Tensor, label: str, color: str) -> None:
-    """The mean over samples of values [S, B] as a line, and the range from the 10th to the 90th percentile as a band."""
-    values = values.double()
-    low, high = (torch.quantile(values, share, dim=1) for share in (0.1, 0.9))
-    to.fill_between(x.numpy(), low.numpy(), high.numpy(), color=color, alpha=0.16, linewidth=0)
-    line(to, x, values.mean(1), label, color)
+    """The mean over samples of values [S, B] as a line, and the range from the 5th to the 95th percentile as a band."""
+    found = geometry.band(values)
+    to.fill_between(x.numpy(), found.low.numpy(), found.high.numpy(), color=color, alpha=0.16, linewidth=0)
+    line(to, x, found.mean, label, color)
 
 
 def line(to: "Axes", x: Tensor | Sequence[float], y: Tensor | Sequence[float], label: str, color: str) -> None:
