@@ -15,7 +15,7 @@ _QUERIES = 64
 
 def annealed_mean_shift(context: Context) -> Finding:
     """The Euler step against a mean shift cut short, and the likelihood along mean shifts of fixed bandwidth."""
-    trajectory = context.optimal_trajectory
+    trajectory = context.euler_trajectory
     levels = trajectory.sigmas.tolist()
     gap = 0.0
     for step in range(len(levels) - 1):
@@ -42,7 +42,7 @@ def annealed_mean_shift(context: Context) -> Finding:
         title="The optimal ODE is an annealed mean shift",
         claim="r*(x; σ) − x is the Gaussian mean-shift vector of bandwidth σ, so an Euler step is a mean shift cut short "
         "to 1 − σ'/σ, and mean shift at fixed σ never lowers p_σ.",
-        measure="Each Euler step of the optimal trajectory against the shortened mean shift, relative to ‖x‖; and "
+        measure="Each Euler step of an optimal trajectory against the shortened mean shift, relative to ‖x‖; and "
         f"{_ITERATIONS} iterations x ← r*(x; σ) from noised data. Held if the steps agree to 1e-5 and no iteration "
         "lowers the likelihood by more than the accuracy of log p.",
         held=gap <= 1e-5 and drops == 0,
@@ -56,7 +56,7 @@ def annealed_mean_shift(context: Context) -> Finding:
 def likelihood_climbs(context: Context) -> Finding:
     """The condition and the ascent, at every level of a trajectory of the denoiser that is examined."""
     network = context.learned is not None
-    trajectory = context.deviation.learned if network else context.optimal_trajectory
+    trajectory = context.deviation.learned if network else context.euler_trajectory
     ask = context.ask_learned if network else context.ask_optimal
     levels = karras(len(trajectory.sigmas))[:-1].tolist()
     close, climbs, counterexamples, gains = [], [], 0, []
