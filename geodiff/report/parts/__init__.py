@@ -11,6 +11,7 @@ from geodiff.report.parts.latents import latent_interpolation
 from geodiff.report.parts.noise import thin_shell_of_noise
 from geodiff.report.parts.samplers import schedule_search
 from geodiff.report.parts.score import score_agreement
+from geodiff.report.parts.symmetry import symmetry_breaking
 from geodiff.report.parts.trajectory import almost_straight, magnitudes, monotone_distances
 
 #: In the order of the page.
@@ -27,5 +28,6 @@ PARTS: tuple[Callable[[Context], Finding], ...] = (
     memorisation,
     schedule_search,
     latent_interpolation,
+    symmetry_breaking,
     gaussian_companion,
 )
