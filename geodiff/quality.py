@@ -20,8 +20,9 @@ _POINTS_FOR_COMPONENTS = 5000
 class PrincipalComponents:
     """f(x) = (x - mu) V, [B, k]: coordinates along the k directions in which the data vary most, in the data's units.
 
-    Fitted to at most 5,000 points of data [N, *shape], evenly spread over it. k is cut to what N and d allow. The default
-    features here: they need no network and no download, and Fréchet distances over them are squared distances in pixels.
+    Fitted to at most 5,000 points of data [N, *shape], evenly spread over it. k is cut to what N and d allow. The
+    default features here: they need no network and no download, and Fréchet distances over them are squared distances
+    in pixels.
     """
 
     def __init__(self, data: Tensor, k: int = 64) -> None:

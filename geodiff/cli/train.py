@@ -17,7 +17,8 @@ _DEFAULT = Training()
 def train(
     data: Data = "mnist5k",
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder for weights, checkpoint and log; goes on from there.")
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="Folder for weights, checkpoint and log; goes on from there."),
     ] = Path("out/train"),
     steps: Annotated[int, typer.Option("--steps", help="Steps of the optimiser.")] = _DEFAULT.steps,
     batch: Annotated[int, typer.Option("--batch", help="Pictures per step.")] = _DEFAULT.batch,

@@ -1,4 +1,4 @@
-"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one, weights for mnist5k ship."""
+"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship."""
 
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.network import UNetConfig

@@ -21,8 +21,9 @@ class LearnedDenoiser(nn.Module):
     shape   (C, H, W) of the images
     config  size of the network; its channels must be C
 
-    Attributes: shape, network, training_metadata (what a weights file says of its origin), and those that EDM's sampler reads: sigma_min, sigma_max, img_channels, img_resolution,
-    label_dim. Raises TypeError or ValueError that names the argument.
+    Attributes: shape, network, training_metadata (what a weights file says of its origin), and those that EDM's sampler
+    reads: sigma_min, sigma_max, img_channels, img_resolution, label_dim. Raises TypeError or ValueError that names the
+    argument.
     """
 
     sigma_min = 0.0

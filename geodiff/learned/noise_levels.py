@@ -14,8 +14,8 @@ WIDE_MIN, WIDE_MAX = 0.002, 100.0
 def draw(count: int, wide: float, generator: Generator) -> Tensor:
     """ln sigma ~ N(-1.2, 1.2^2) with probability 1 - wide, else uniform in ln 0.002 .. ln 100; sigma as [count].
 
-    The normal is EDM's (Karras et al., 2206.00364, table 1). It draws a level above 10 once in 560 times, too seldom for
-    a network of this size to learn the mean of the data and the first directions away from it, which is all that a
+    The normal is EDM's (Karras et al., 2206.00364, table 1). It draws a level above 10 once in 570 times, too seldom
+    for a network of this size to learn the mean of the data and the first directions away from it, which is all that a
     trajectory follows from sigma = 80 to 10; the uniform part, which is ours, draws one in five there.
     """
     normal = LOG_MEAN + LOG_DEVIATION * torch.randn(count, generator=generator)

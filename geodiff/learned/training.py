@@ -1,7 +1,7 @@
 """Training a learned denoiser: a loop that can be stopped at any time and goes on as if it had not been.
 
-Everything random in a step comes from (seed, step) alone, so a run that was stopped and resumed ends with the weights of
-one that was not.
+Everything random in a step comes from (seed, step) alone, so a run that was stopped and resumed ends with the weights
+of one that was not.
 """
 
 import copy
@@ -31,7 +31,7 @@ BANDS = (0.3, 10.0)
 
 @dataclass(frozen=True)
 class Training:
-    """How to train; the defaults, in bfloat16, made the shipped weights. Raises TypeError or ValueError that names the field.
+    """How to train; the defaults, in bfloat16, made the shipped weights. Raises TypeError or ValueError.
 
     steps          of Adam with a rate that falls to 0 along half a cosine, after a warm-up of 2% of the steps
     batch          pictures per step
@@ -60,7 +60,9 @@ class Training:
         for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
-                raise ValueError(f"{name}: expected a number in range, found {value!r}; allowed 0 <= {name} <= {high:g}")
+                raise ValueError(
+                    f"{name}: expected a number in range, found {value!r}; allowed 0 <= {name} <= {high:g}"
+                )
 
 
 def train(
@@ -167,7 +169,9 @@ class _Run:
         line: dict[str, object] = {
             "step": self.step,
             "loss": float(self._sums.sum() / self._counts.sum()),
-            "loss_by_sigma": {key: mean if math.isfinite(mean) else None for key, mean in zip(names, means, strict=True)},
+            "loss_by_sigma": {
+                key: mean if math.isfinite(mean) else None for key, mean in zip(names, means, strict=True)
+            },
             "seconds": round(self.seconds, 1),
         }
         self._clear()

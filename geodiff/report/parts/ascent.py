@@ -40,8 +40,8 @@ def annealed_mean_shift(context: Context) -> Finding:
         key="mean-shift",
         kind="Proposition",
         title="The optimal ODE is an annealed mean shift",
-        claim="r*(x; σ) − x is the Gaussian mean-shift vector of bandwidth σ, so an Euler step is a mean shift cut short "
-        "to 1 − σ'/σ, and mean shift at fixed σ never lowers p_σ.",
+        claim="r*(x; σ) − x is the Gaussian mean-shift vector of bandwidth σ, so an Euler step is a mean shift cut "
+        "short to 1 − σ'/σ, and mean shift at fixed σ never lowers p_σ.",
         measure="Each Euler step of an optimal trajectory against the shortened mean shift, relative to ‖x‖; and "
         f"{_ITERATIONS} iterations x ← r*(x; σ) from noised data. Held if the steps agree to 1e-5 and no iteration "
         "lowers the likelihood by more than the accuracy of log p.",
@@ -81,8 +81,8 @@ def likelihood_climbs(context: Context) -> Finding:
         kind="Proposition",
         title="A denoiser that is close enough climbs the likelihood",
         claim="If ‖r_θ − r*‖ ≤ ‖r* − x‖, then p_σ falls neither at r_θ(x; σ) nor at the Euler step.",
-        measure=f"Along {min(_QUERIES, context.num)} trajectories of {who}, log p_σ over the data at x, at r_θ and at the "
-        "Euler step. Held if there is no counterexample among the points that meet the condition.",
+        measure=f"Along {min(_QUERIES, context.num)} trajectories of {who}, log p_σ over the data at x, at r_θ and at "
+        "the Euler step. Held if there is no counterexample among the points that meet the condition.",
         held=counterexamples == 0 and checked > 0,
         verdict=f"{counterexamples} counterexamples among {checked:,} points that meet the condition "
         f"({sum(close) / len(close):.0%} of all).",

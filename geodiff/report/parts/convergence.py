@@ -47,12 +47,12 @@ def denoised_first(context: Context) -> Finding:
         key="observation-5",
         kind="Observation",
         title="The denoising trajectory converges faster in visual quality",
-        claim="At every noise level the denoised point looks better than the noisy point, long before sampling ends, for "
-        "the optimal denoiser as well.",
+        claim="At every noise level the denoised point looks better than the noisy point, long before sampling ends, "
+        "for the optimal denoiser as well.",
         measure=f"Fréchet distance between {context.num} points of a trajectory and the data, over the first {k} "
-        "principal components of the data (squared units of the data; biased upwards alike for all levels). Held if for "
-        f"each denoiser r stays within {_CLOSE:g} times its final distance from a higher σ on than x does, and is the "
-        "nearer one at every level until x arrives. Optimal denoiser by 20 Heun steps, network by 20 Euler steps.",
+        "principal components of the data (squared units of the data; biased upwards alike for all levels). Held if "
+        f"for each denoiser r stays within {_CLOSE:g} times its final distance from a higher σ on than x does, and is "
+        "the nearer one at every level until x arrives. Optimal denoiser by 20 Heun steps, network by 20 Euler steps.",
         held=held,
         verdict="".join(sentences).strip(),
         figures=figures,
@@ -96,12 +96,12 @@ def ode_jump(context: Context) -> Finding:
         title="ODE-Jump: the last steps can be skipped",
         claim="Solving to σ_j and answering r(x_j; σ_j) gives nearly the quality of the whole trajectory at fewer "
         "evaluations.",
-        measure=f"Trajectories of {name}, 20 Euler steps, {context.num} noises. Held if at some σ_j that saves a fifth of "
-        "the evaluations, r_j is within 10% of the final Fréchet distance.",
+        measure=f"Trajectories of {name}, 20 Euler steps, {context.num} noises. Held if at some σ_j that saves a fifth "
+        "of the evaluations, r_j is within 10% of the final Fréchet distance.",
         held=saved >= 0.2,
-        verdict=f"At σ_j = {best['sigma']:.3g}, after {best['evaluations']} of {records[-1]['evaluations']} evaluations "
-        f"({saved:.0%} saved), the Fréchet distance is {best['frechet_r']:.3g} against {final:.3g} at the end; "
-        f"stopping at x_j there gives {best['frechet_x']:.3g}.",
+        verdict=f"At σ_j = {best['sigma']:.3g}, after {best['evaluations']} of {records[-1]['evaluations']} "
+        f"evaluations ({saved:.0%} saved), the Fréchet distance is {best['frechet_r']:.3g} against {final:.3g} at the "
+        f"end; stopping at x_j there gives {best['frechet_x']:.3g}.",
         figures={"denoiser": name, "jumps": records},
         table=rows,
     )

@@ -19,8 +19,12 @@ def gaussian_companion(context: Context) -> Finding:
     trajectory = context.optimal_trajectory
     closed = gaussian.trajectory(context.noise, context.sigmas)
     levels, scale = context.sigmas[:-1], context.data_norm
-    apart = torch.stack([_distance(gaussian(x, s), r) for x, s, r in zip(
-        trajectory.states[:-1], levels.tolist(), trajectory.denoised, strict=True)])
+    apart = torch.stack(
+        [
+            _distance(gaussian(x, s), r)
+            for x, s, r in zip(trajectory.states[:-1], levels.tolist(), trajectory.denoised, strict=True)
+        ]
+    )
     states = torch.stack([_distance(x, y) for x, y in zip(trajectory.states[:-1], closed.states[:-1], strict=True)])
     high = float(apart.mean(1)[levels >= _HIGH].max()) / scale
     low = float(apart.mean(1).max()) / scale
@@ -44,8 +48,13 @@ def gaussian_companion(context: Context) -> Finding:
             "largest_above_10": high,
             "largest": low,
         },
-        pictures=[drawn(figure, "Optimal against Gaussian: denoisers at the same point, and trajectories from the "
-                        "same noise (the Gaussian's in closed form, the optimal one's by 20 Euler steps).")],
+        pictures=[
+            drawn(
+                figure,
+                "Optimal against Gaussian: denoisers at the same point, and trajectories from the "
+                "same noise (the Gaussian's in closed form, the optimal one's by 20 Euler steps).",
+            )
+        ],
     )
 
 

@@ -44,7 +44,9 @@ def latent_interpolation(context: Context) -> Finding:
     else:
         rows = [(how, found.samples[:, 0]) for how, found in decoded.items()]
         columns = [f"{weight:.2g}" for weight in weights.tolist()]
-        shown_pictures.insert(0, image_rows(rows, columns, "One pair of noises, decoded with Heun's method.", above="λ"))
+        shown_pictures.insert(
+            0, image_rows(rows, columns, "One pair of noises, decoded with Heun's method.", above="λ")
+        )
     middle = {how: float(ratio[_POINTS // 2]) for how, ratio in ratios.items()}
     return Finding(
         key="interpolation",
@@ -52,8 +54,9 @@ def latent_interpolation(context: Context) -> Finding:
         title="Linear interpolation leaves the shell; slerp and rescaling stay on it",
         claim="Between two noises the linear mixture has √((1−λ)² + λ²) of their length; spherical and rescaled "
         "interpolation keep it.",
-        measure=f"{_PAIRS} pairs of noises in d = {context.dimension:,}. Held if the mean ratio of lengths is within four "
-        f"standard errors ({allowed:.4f}) of √((1−λ)² + λ²) for the linear one and of 1 for the others, at every λ.",
+        measure=f"{_PAIRS} pairs of noises in d = {context.dimension:,}. Held if the mean ratio of lengths is within "
+        f"four standard errors ({allowed:.4f}) of √((1−λ)² + λ²) for the linear one and of 1 for the "
+        "others, at every λ.",
         held=off_linear <= allowed and off_shell <= allowed,
         verdict=f"At λ = ½ the ratio is {middle['linear']:.4f} linear, {middle['slerp']:.4f} slerp and "
         f"{middle['rescaled']:.4f} rescaled. Largest difference from theory: {max(off_linear, off_shell):.4f}.",

@@ -43,7 +43,8 @@ def thin_shell_of_noise(context: Context) -> Finding:
         title="Noise lies on a thin shell, and moves points outwards",
         claim="‖σz‖ concentrates at σ√d with a spread of σ/√2; E[‖x+σz‖² − ‖x‖²] = σ²d; P(‖x+σz‖ > ‖x‖) → 1 with d.",
         measure=f"{_DRAWS:,} data points and noises. Held if at every σ the spread is within 10% of σ/√2 and the mean "
-        "length within four standard errors of σ√d, and at σ ≥ 1 the growth is within 5% and 99% of points move outwards.",
+        "length within four standard errors of σ√d, and at σ ≥ 1 the growth is within 5% and 99% of points move "
+        "outwards.",
         held=held,
         verdict=f"The mean length is within {norm_error:.2%} of σ√d, the spread within {spread_error:.1%} of σ/√2. "
         f"From σ = 1 on, {outward:.1%} of points move outwards.",

@@ -28,7 +28,9 @@ def schedule_search(context: Context) -> Finding:
         return float((end - truth).flatten(1).double().norm(dim=1).mean())
 
     rows = [["steps", "Karras, Euler", "GITS, Euler", "ratio", "Karras, iPNDM-2", "GITS, iPNDM-2"]]
-    found, held = {}, True
+    found: dict[str, dict[str, float]] = {}
+    searched_levels: dict[int, list[float]] = {}
+    held = True
     for steps in _BUDGETS:
         grid, searched = karras(steps + 1)[:-1], gits(ask, search, steps)
         of_karras, of_gits = error(grid), error(searched)
@@ -41,28 +43,30 @@ def schedule_search(context: Context) -> Finding:
             "gits": of_gits,
             "karras_ipndm2": multistep[0],
             "gits_ipndm2": multistep[1],
-            "gits_sigmas": searched.tolist(),
         }
+        searched_levels[steps] = searched.tolist()
     figure, shown = axes("step", "σ")
     for steps, color in zip(_BUDGETS, (BLUE, ORANGE), strict=True):
-        line(shown, list(range(steps + 1)), found[str(steps)]["gits_sigmas"], f"GITS, {steps} steps", color)
+        line(shown, list(range(steps + 1)), searched_levels[steps], f"GITS, {steps} steps", color)
     line(shown, list(range(_BUDGETS[-1] + 1)), karras(_BUDGETS[-1] + 1)[:-1], f"Karras, {_BUDGETS[-1]} steps", GREEN)
     shown.set_yscale("log")
     who = "the network" if network else "the optimal denoiser"
     verdict = "; ".join(
-        f"{steps} steps: {found[str(steps)]['gits']:.3g} against {found[str(steps)]['karras']:.3g}" for steps in _BUDGETS
+        f"{steps} steps: {found[str(steps)]['gits']:.3g} against {found[str(steps)]['karras']:.3g}"
+        for steps in _BUDGETS
     )
     return Finding(
         key="gits",
         kind="Method",
         title="A schedule found from the geometry beats the Karras grid",
-        claim="With few Euler steps, levels chosen by dynamic programming on a few trajectories (GITS) end nearer to the "
-        "exact solution than as many Karras levels.",
-        measure=f"Denoiser: {who}. Levels searched on {_SEARCH} noises, judged on {_NOISES} others by the mean distance "
-        f"to the end of {_TRUTH_STEPS} Heun steps, all from 80 to 0.002. Held if GITS is nearer at 6 and at 10 steps.",
+        claim="With few Euler steps, levels chosen by dynamic programming on a few trajectories (GITS) end nearer to "
+        "the exact solution than as many Karras levels.",
+        measure=f"Denoiser: {who}. Levels searched on {_SEARCH} noises, judged on {_NOISES} others by the mean "
+        f"distance to the end of {_TRUTH_STEPS} Heun steps, all from 80 to 0.002. Held if GITS is "
+        "nearer at 6 and at 10 steps.",
         held=held,
         verdict=f"Error of GITS against that of the Karras grid, {verdict}.",
-        figures={"denoiser": who, "budgets": found},
+        figures={"denoiser": who, "budgets": found, "gits_sigmas": searched_levels},
         table=rows,
         pictures=[drawn(figure, "The levels that were found, beside the Karras grid.")],
     )

@@ -47,8 +47,8 @@ def score_agreement(context: Context) -> Finding:
         claim=_CLAIM,
         measure=f"{context.num} noises, 20 Euler steps for each denoiser. Distances in units of the root mean square "
         f"distance of data points from their mean, {scale:.2f}. Held if for σ ≥ 10 the mean of (a) and of (b) stays "
-        "below 0.15, below 10 the mean of (a) reaches three times its high-noise value, and at the end (b) is below 0.1 "
-        "and below a third of (a).",
+        "below 0.15, below 10 the mean of (a) reaches three times its high-noise value, and at the end (b) is below "
+        "0.1 and below a third of (a).",
         held=held,
         verdict=f"For σ ≥ 10 the denoisers differ by at most {agreement:.3f}; below, by up to {peak:.2f} along the "
         f"learned trajectory. At the last level: {end_learned:.3f} at the end of the learned trajectory, "

@@ -10,7 +10,7 @@ from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line, numbers
 from geodiff.report.finding import Finding
 from geodiff.symmetry import LateStart, bifurcation, critical_sigma, late_start
 
-_POINTS = 200  # of the data for the critical level, which is found by repeated passes over them
+_POINTS = 1000  # of the data for the critical level, which is found by repeated passes over them
 _COUNT = 256
 _FACTORS = (12.0, 8.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
 
@@ -19,11 +19,11 @@ def symmetry_breaking(context: Context) -> Finding:
     """The critical level at the mean of the data, the branches below it, and quality against the start level."""
     data = context.dataset.data
     few = data[torch.linspace(0, len(data) - 1, min(len(data), _POINTS)).round().long()]
-    found = critical_sigma(few, x=model_space(few, torch.float64).mean(0), tol=1e-2)
+    found = critical_sigma(few, x=model_space(few, torch.float64).mean(0), tol=1e-3)
     title = "Sampling breaks symmetry at a critical noise level"
     claim = (
-        "Above σ_c² = λ_max of the posterior covariance the denoiser has one stable fixed point, below it several. Until "
-        "there the data are a Gaussian, so that sampling may start as late without loss."
+        "Above σ_c² = λ_max of the posterior covariance the denoiser has one stable fixed point, below it several. "
+        "Until there the data are a Gaussian, so that sampling may start as late without loss."
     )
     if found is None:
         return Finding(
@@ -72,11 +72,11 @@ def symmetry_breaking(context: Context) -> Finding:
         claim=claim,
         measure=f"σ_c is that of the ODE (mean shift) at the mean of {len(few)} data points, not that of the SDE. Late "
         f"start: {_COUNT} draws of the Gaussian of the data at σ, Heun's method from there with the optimal denoiser, "
-        "Fréchet distance over principal components. Held if every start at 2 σ_c or above is within 1.5 times the best "
-        "distance, and the latest start, at a quarter of σ_c, is worse than twice the best.",
+        "Fréchet distance over principal components. Held if every start at 2 σ_c or above is within 1.5 times the "
+        "best distance, and the latest start, at a quarter of σ_c, is worse than twice the best.",
         held=early <= 1.5 * best and late > 2 * best,
-        verdict=f"σ_c = {critical:.2f}. Starts at 2 σ_c or above are within {early / best:.2f} times the best distance; "
-        f"the start at {starts[-1]:.2g} has {late / best:.1f} times. At 1.3 σ_c the two branches are "
+        verdict=f"σ_c = {critical:.2f}. Starts at 2 σ_c or above are within {early / best:.2f} times the best "
+        f"distance; the start at {starts[-1]:.2g} has {late / best:.1f} times. At 1.3 σ_c the two branches are "
         f"{float(apart[0]):.2g} apart, at σ_c / 2 {float(apart[-1]):.3g}.",
         figures={
             "critical_sigma_ode": critical,

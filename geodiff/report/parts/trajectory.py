@@ -66,7 +66,9 @@ def monotone_distances(context: Context) -> Finding:
     to_x, to_r = distance_to_end(trajectory.states), distance_to_end(trajectory.denoised)
     rising_x, rising_r = _rises(to_x), _rises(to_r)
     each_x, each_r = _share_monotone(to_x), _share_monotone(to_r)
-    x_picture = _curve(trajectory.sigmas, to_x, "‖x − x_end‖", BLUE, "Sampling trajectory: distance to its end.", log=True)
+    x_picture = _curve(
+        trajectory.sigmas, to_x, "‖x − x_end‖", BLUE, "Sampling trajectory: distance to its end.", log=True
+    )
     r_picture = _curve(
         trajectory.sigmas[:-1], to_r, "‖r − r_end‖", ORANGE, "Denoising trajectory: distance to its end."
     )
