@@ -51,6 +51,8 @@ class LearnedDenoiser(nn.Module):
         if class_labels is not None:
             raise ValueError("class_labels: expected None, found labels; allowed None, the network is unconditional")
         x, levels = self._inputs(x, sigma)
+        if len(x) == 0:  # convolutions refuse it
+            return x.clone()
         skip, out, scale, c = coefficients(levels)
         weights = next(self.parameters()).dtype
         answer = self.network((scale * x).to(weights), c.flatten().to(weights))

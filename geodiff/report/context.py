@@ -64,6 +64,11 @@ class Context:
         chosen = torch.randint(len(self.dataset), (count,), generator=generator)
         return model_space(self.dataset.data[chosen], torch.float32)
 
+    def spread(self, limit: int) -> Tensor:
+        """All data as stored, or `limit` points evenly spread over them: files are often sorted by class."""
+        data = self.dataset.data
+        return data[torch.linspace(0, len(data) - 1, min(len(data), limit)).round().long()]
+
     def ask_optimal(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """r*(x; sigma), with a tick."""
         answer = self.optimal(x, sigma)

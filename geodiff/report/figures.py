@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 
 from geodiff import geometry, pictures
@@ -34,6 +35,8 @@ def axes(x: str, y: str, *, noise: bool = False) -> tuple[Figure, "Axes"]:
     made.set_ylabel(y, fontsize=9.5, color=_INK)
     if noise:
         made.set_xscale("log")
+        made.xaxis.set_major_formatter(FuncFormatter(lambda sigma, _: f"{sigma:g}"))
+        made.xaxis.set_minor_locator(NullLocator())
         made.invert_xaxis()
     return figure, made
 

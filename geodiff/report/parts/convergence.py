@@ -104,6 +104,7 @@ def ode_jump(context: Context) -> Finding:
         f"end; stopping at x_j there gives {best['frechet_x']:.3g}.",
         figures={"denoiser": name, "jumps": records},
         table=rows,
+        pictures=_jumps(context, trajectory, steps),
     )
 
 
@@ -111,6 +112,7 @@ def memorisation(context: Context) -> Finding:
     """The nearest data point of every sample, for each denoiser there is."""
     figures: dict[str, object] = {}
     shown_pictures, sentences, copied = [], [], {}
+    figure, made = axes("σ", "distance to the nearest data point", noise=True)
     for (name, trajectory), color in zip(_trajectories(context), (BLUE, GREEN), strict=False):
         samples = trajectory.denoised[-1]
         found = nearest(context.optimal, samples)
@@ -124,10 +126,11 @@ def memorisation(context: Context) -> Finding:
             "second_median": float(found.second.median()),
         }
         shown_pictures += _neighbours(context, name, samples, found.index)
-        figure, made = axes("σ", "distance to the nearest data point", noise=True)
         distances = torch.stack([nearest(context.optimal, r).distance for r in trajectory.denoised])
-        band(made, trajectory.sigmas[:-1], distances, f"r, {name}", color)
-        shown_pictures.append(drawn(figure, f"{name.capitalize()}: distance of r(x_σ; σ) to the nearest data point."))
+        band(made, trajectory.sigmas[:-1], distances, name, color)
+    shown_pictures.append(
+        drawn(figure, "Distance of r(x_σ; σ) to the nearest data point; mean and 5th to 95th percentile.")
+    )
     return Finding(
         key="memorisation",
         kind="Limit",
@@ -142,6 +145,21 @@ def memorisation(context: Context) -> Finding:
     )
 
 
+def _jumps(context: Context, trajectory: Trajectory, steps: list[int]) -> list[Picture]:
+    """x_j above r_j, the answer of a jump, for two noises; none for data that are no pictures."""
+    try:
+        pictures.check_shape(context.shape)
+    except ValueError:
+        return []
+    rows = []
+    for sample in range(min(2, context.num)):
+        noisy = [trajectory.states[step, sample] / (1 + float(trajectory.sigmas[step]) ** 2) ** 0.5 for step in steps]
+        rows += [("x_j", torch.stack(noisy)), ("r_j", trajectory.denoised[steps, sample])]
+    columns = [pictures.level(float(trajectory.sigmas[step])) for step in steps]
+    caption = "Stopping at x_j (divided by √(1 + σ²)) above jumping to r_j, for two noises."
+    return [image_rows(rows, columns, caption, above="σ_j", group=2)]
+
+
 def _trajectories(context: Context) -> list[tuple[str, Trajectory]]:
     """By name; the network's last, from the same noise."""
     found = [("optimal denoiser", context.optimal_trajectory)]
@@ -150,9 +168,7 @@ def _trajectories(context: Context) -> list[tuple[str, Trajectory]]:
 
 def _sample_of_data(context: Context) -> Tensor:
     """All data, or 5,000 evenly spread points, in model space."""
-    data = context.dataset.data
-    chosen = torch.linspace(0, len(data) - 1, min(len(data), 5000)).round().long()
-    return model_space(data[chosen], torch.float32)
+    return model_space(context.spread(5000), torch.float32)
 
 
 def _distances(context: Context, trajectory: Trajectory) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,8 @@ _HIGH = 10.0
 
 def gaussian_companion(context: Context) -> Finding:
     """The Wiener denoiser against the optimal one, and its closed-form trajectory against the solved one."""
-    data = context.dataset.data
-    chosen = torch.linspace(0, len(data) - 1, min(len(data), _POINTS)).round().long()
-    gaussian = GaussianDenoiser.fit(data[chosen])
+    chosen = context.spread(_POINTS)
+    gaussian = GaussianDenoiser.fit(chosen)
     trajectory = context.optimal_trajectory
     closed = gaussian.trajectory(context.noise, context.sigmas)
     levels, scale = context.sigmas[:-1], context.data_norm

@@ -6,19 +6,20 @@ from geodiff.analytic import GaussianDenoiser
 from geodiff.quality import frechet_distance
 from geodiff.reference import model_space
 from geodiff.report.context import Context
-from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line, numbers
+from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
-from geodiff.symmetry import LateStart, bifurcation, critical_sigma, late_start
+from geodiff.symmetry import LateStart, critical_sigma, fixed_point, late_start
 
 _POINTS = 1000  # of the data for the critical level, which is found by repeated passes over them
 _COUNT = 256
+_STARTS = 48
+_BRANCH_FACTORS = (1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _FACTORS = (12.0, 8.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
 
 
 def symmetry_breaking(context: Context) -> Finding:
     """The critical level at the mean of the data, the branches below it, and quality against the start level."""
-    data = context.dataset.data
-    few = data[torch.linspace(0, len(data) - 1, min(len(data), _POINTS)).round().long()]
+    few = context.spread(_POINTS)
     found = critical_sigma(few, x=model_space(few, torch.float64).mean(0), tol=1e-3)
     title = "Sampling breaks symmetry at a critical noise level"
     claim = (
@@ -36,12 +37,16 @@ def symmetry_breaking(context: Context) -> Finding:
             verdict="Not measured: the mean of these data is stable at every level, nothing splits.",
         )
     critical = found.sigma
-    levels = [critical * factor for factor in (1.3, 1.2, 1.1, 1.0, 0.95, 0.9, 0.8, 0.7, 0.5)]
-    branches = bifurcation(context.ask_optimal, found.x, found.direction, levels, offset=0.1, iterations=60)
-    apart = (branches[:, 0] - branches[:, 1]).flatten(1).norm(dim=1)  # [L]
+    levels = [critical * factor for factor in _BRANCH_FACTORS]
+    starting = context.points(_STARTS, stream=9)
+    counts, spreads = [], []
+    for level in levels:
+        reached = fixed_point(context.ask_optimal, starting, level, tol=1e-5, iterations=100).x.flatten(1)
+        counts.append(_distinct(reached, 0.05 * context.data_norm))
+        spreads.append(float((reached - reached.mean(0)).square().sum(1).mean().sqrt()))
 
-    gaussian = GaussianDenoiser.fit(data[torch.linspace(0, len(data) - 1, min(len(data), 5000)).round().long()])
-    points = context.features(model_space(data[:: max(1, len(data) // 5000)], torch.float32))
+    gaussian = GaussianDenoiser.fit(context.spread(5000))
+    points = context.features(model_space(context.spread(5000), torch.float32))
 
     def quality(samples: torch.Tensor) -> float:
         return frechet_distance(context.features(samples), points)
@@ -54,12 +59,13 @@ def symmetry_breaking(context: Context) -> Finding:
     best = min(values.values())
     early = max(value for sigma, value in values.items() if sigma >= 2 * critical)
     late = values[starts[-1]]
+    one, more = (counts[_BRANCH_FACTORS.index(factor)] for factor in (1.1, 0.9))
 
-    figure, shown = axes("σ / σ_c", "distance of the two branches")
-    line(shown, [level / critical for level in levels], apart, "fixed points", BLUE)
-    shown.axvline(1.0, color=ORANGE, linewidth=1.4, label="σ_c")
+    figure, shown = axes("σ / σ_c", f"distinct fixed points from {_STARTS} starts")
+    line(shown, _BRANCH_FACTORS, [float(count) for count in counts], "fixed points", BLUE)
+    shown.axvline(1.0, color=ORANGE, linewidth=1.4, label="σ_c of the ODE")
     shown.invert_xaxis()
-    split = drawn(figure, "Fixed points of the optimal denoiser that are reached from either side of the mean.")
+    split = drawn(figure, "Fixed points that mean shift with bandwidth σ reaches from data points.")
     figure, shown = axes("start level σ", "Fréchet distance of the samples", noise=True)
     line(shown, starts, [start.quality for start in curve], "Gaussian late start", BLUE)
     shown.axvline(critical, color=ORANGE, linewidth=1.4, label="σ_c of the ODE")
@@ -70,22 +76,36 @@ def symmetry_breaking(context: Context) -> Finding:
         kind="Observation",
         title=title,
         claim=claim,
-        measure=f"σ_c is that of the ODE (mean shift) at the mean of {len(few)} data points, not that of the SDE. Late "
-        f"start: {_COUNT} draws of the Gaussian of the data at σ, Heun's method from there with the optimal denoiser, "
-        "Fréchet distance over principal components. Held if every start at 2 σ_c or above is within 1.5 times the "
-        "best distance, and the latest start, at a quarter of σ_c, is worse than twice the best.",
-        held=early <= 1.5 * best and late > 2 * best,
-        verdict=f"σ_c = {critical:.2f}. Starts at 2 σ_c or above are within {early / best:.2f} times the best "
-        f"distance; the start at {starts[-1]:.2g} has {late / best:.1f} times. At 1.3 σ_c the two branches are "
-        f"{float(apart[0]):.2g} apart, at σ_c / 2 {float(apart[-1]):.3g}.",
+        measure=f"σ_c is that of the ODE (mean shift) at the mean of {len(few):,} data points, not that of the SDE. "
+        f"Fixed points: 100 mean-shift iterations from {_STARTS} data points. Late start: {_COUNT} draws of the "
+        "Gaussian of the data at σ, Heun's method from there with the optimal denoiser, Fréchet distance over principal "
+        "components. Held if there is one fixed point at 1.1 σ_c and more at 0.9 σ_c, every start at 2 σ_c or above is "
+        "within 1.5 times the best distance, and the latest start, at a quarter of σ_c, is worse than 1.5 times.",
+        held=one == 1 and more > 1 and early <= 1.5 * best and late > 1.5 * best,
+        verdict=f"σ_c = {critical:.2f}. Fixed points: {one} at 1.1 σ_c, {more} at 0.9 σ_c, {counts[-1]} at "
+        f"{_BRANCH_FACTORS[-1]:g} σ_c. Starts at 2 σ_c or above are within {early / best:.2f} times the best distance; "
+        f"the start at a quarter of σ_c has {late / best:.1f} times.",
         figures={
             "critical_sigma_ode": critical,
             "points": len(few),
-            "branch_sigma": levels,
-            "branch_distance": numbers(apart),
+            "sigma": levels,
+            "fixed_points": counts,
+            "fixed_point_spread": spreads,
             "start_sigma": starts,
             "start_frechet": [start.quality for start in curve],
             "start_evaluations": [start.evaluations for start in curve],
         },
         pictures=[split, quality_picture],
     )
+
+
+def _distinct(points: torch.Tensor, radius: float) -> int:
+    """How many of the points [n, d] are left when each takes those within `radius` with it."""
+    near = torch.cdist(points, points) < radius
+    taken = torch.zeros(len(points), dtype=torch.bool)
+    count = 0
+    for index, row in enumerate(near):
+        if not taken[index]:
+            count += 1
+            taken |= row
+    return count
