@@ -12,9 +12,7 @@ from geodiff import report
 from geodiff.data import load
 from geodiff.report.parts import magnitudes, memorisation, ode_jump
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 MEASURE = """<script>addEventListener("load", () => { document.body.dataset.measured = JSON.stringify({
   page: document.documentElement.scrollWidth, window: innerWidth, pictures: [...document.images].length,
   blank: [...document.images].filter(image => !image.naturalWidth).length,

@@ -29,7 +29,7 @@ def schedule_search(context: Context) -> Finding:
 
     rows = [["steps", "Karras, Euler", "GITS, Euler", "ratio", "Karras, iPNDM-2", "GITS, iPNDM-2"]]
     found: dict[str, dict[str, float]] = {}
-    searched_levels: dict[int, list[float]] = {}
+    searched_levels: dict[str, list[float]] = {}
     held = True
     for steps in _BUDGETS:
         grid, searched = karras(steps + 1)[:-1], gits(ask, search, steps)
@@ -44,10 +44,10 @@ def schedule_search(context: Context) -> Finding:
             "karras_ipndm2": multistep[0],
             "gits_ipndm2": multistep[1],
         }
-        searched_levels[steps] = searched.tolist()
+        searched_levels[str(steps)] = searched.tolist()
     figure, shown = axes("step", "σ")
     for steps, color in zip(_BUDGETS, (BLUE, ORANGE), strict=True):
-        line(shown, list(range(steps + 1)), searched_levels[steps], f"GITS, {steps} steps", color)
+        line(shown, list(range(steps + 1)), searched_levels[str(steps)], f"GITS, {steps} steps", color)
     line(shown, list(range(_BUDGETS[-1] + 1)), karras(_BUDGETS[-1] + 1)[:-1], f"Karras, {_BUDGETS[-1]} steps", GREEN)
     shown.set_yscale("log")
     who = "the network" if network else "the optimal denoiser"
