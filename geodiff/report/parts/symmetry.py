@@ -80,7 +80,7 @@ def symmetry_breaking(context: Context) -> Finding:
         f"Fixed points: 100 mean-shift iterations from {_STARTS} data points. Late start: {_COUNT} draws of the "
         "Gaussian of the data at σ, Heun's method from there with the optimal denoiser, Fréchet distance over "
         "principal components. Held if there is one fixed point at 1.1 σ_c and more at 0.9 σ_c, every start at 2 σ_c "
-        "or above is within 1.5 times the best distance, and the latest start, at a quarter of σ_c, is worse than that.",
+        "or above is within 1.5 times the best distance, and the latest start, at a quarter of σ_c, is worse.",
         held=one == 1 and more > 1 and early <= 1.5 * best and late > 1.5 * best,
         verdict=f"σ_c = {critical:.2f}. Fixed points: {one} at 1.1 σ_c, {more} at 0.9 σ_c, {counts[-1]} at "
         f"{_BRANCH_FACTORS[-1]:g} σ_c. Starts at 2 σ_c or above are within {early / best:.2f} times the best distance; "
