@@ -14,7 +14,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (info.info, sample.sample, denoise.denoise, check.check, bench.bench, demo.demo, train.train, report.report):
+for command in (
+    info.info,
+    sample.sample,
+    denoise.denoise,
+    check.check,
+    bench.bench,
+    demo.demo,
+    train.train,
+    report.report,
+):
     app.command()(reports_errors(command))
 
 
