@@ -27,6 +27,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@# Without what they ask for (torchvision, wandb, clip, ...): the tests need their samplers, which need none of it.
+	$(BIN)/python -m pip install --quiet --no-deps k-diffusion azula
 	touch $@
 
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo

@@ -6,9 +6,22 @@ trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff import analytic, backends, data, geometry, interpolation, ops, reference, schedules, solvers, symmetry
+from geodiff import (
+    adapters,
+    analytic,
+    backends,
+    data,
+    geometry,
+    interpolation,
+    ops,
+    reference,
+    schedules,
+    solvers,
+    symmetry,
+)
 from geodiff.denoiser import OptimalDenoiser
 from geodiff.errors import BackendUnavailable, DataError
+from geodiff.mean_shift import mean_shift
 from geodiff.posterior import Posterior
 from geodiff.solvers import sample
 from geodiff.trajectory import Trajectory
@@ -19,11 +32,13 @@ __all__ = [
     "OptimalDenoiser",
     "Posterior",
     "Trajectory",
+    "adapters",
     "analytic",
     "backends",
     "data",
     "geometry",
     "interpolation",
+    "mean_shift",
     "ops",
     "reference",
     "sample",

@@ -3,7 +3,7 @@
 import torch
 
 from geodiff.likelihood_ascent import likelihood_ascent
-from geodiff.mean_shift import mean_shift, partial_step
+from geodiff.mean_shift import mean_shift
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, RED, axes, drawn, line, numbers
 from geodiff.report.finding import Finding
@@ -19,7 +19,8 @@ def annealed_mean_shift(context: Context) -> Finding:
     levels = trajectory.sigmas.tolist()
     gap = 0.0
     for step in range(len(levels) - 1):
-        ours = partial_step(context.ask_optimal, trajectory.states[step], levels[step], levels[step + 1])
+        x, cut = trajectory.states[step], 1 - levels[step + 1] / levels[step]
+        ours = torch.lerp(x, mean_shift(context.ask_optimal, x, levels[step], max_iterations=1).points, cut)
         scale = trajectory.states[step + 1].flatten(1).norm(dim=1)
         gap = max(gap, float(((ours - trajectory.states[step + 1]).flatten(1).norm(dim=1) / scale).max()))
 
@@ -28,7 +29,9 @@ def annealed_mean_shift(context: Context) -> Finding:
     bandwidths = [8.0, 4.0, 2.0]
     for sigma, color in zip(bandwidths, (BLUE, GREEN, ORANGE), strict=True):
         start = context.points(_QUERIES, stream=3) + sigma * context.normal(_QUERIES, stream=4)
-        iterates = mean_shift(context.ask_optimal, start, sigma, _ITERATIONS)
+        iterates = [start]
+        for _ in range(_ITERATIONS):
+            iterates.append(mean_shift(context.ask_optimal, iterates[-1], sigma, max_iterations=1).points)
         likelihood = torch.stack([context.optimal.log_prob(x.double(), sigma) for x in iterates])  # [I + 1, B]
         slack = 2 * (1e-3 + 1e-6 * likelihood.abs())
         drops += int((likelihood.diff(dim=0) < -slack[1:]).sum())

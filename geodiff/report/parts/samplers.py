@@ -83,8 +83,8 @@ def schedule_search(context: Context) -> Finding:
         title="A schedule found from the geometry beats the Karras grid",
         claim="With few Euler steps, levels chosen by dynamic programming on a few trajectories (GITS) end nearer to "
         "the exact solution than as many Karras levels.",
-        measure=f"Denoiser: {who}. Levels and γ searched on {_SEARCH} noises (teacher: {_TEACHER_LEVELS} Karras levels, "
-        f"Heun; γ of {', '.join(f'{gamma:g}' for gamma in _GAMMAS)}), judged on {_NOISES} others by the mean distance "
+        measure=f"With {who}. Levels and γ searched on {_SEARCH} noises (teacher: {_TEACHER_LEVELS} levels, "
+        f"Heun; γ {', '.join(f'{gamma:g}' for gamma in _GAMMAS)}), judged on {_NOISES} others by the mean distance "
         f"to the end of {_TRUTH_STEPS} Heun steps, all from 80 to 0.002. Held if GITS is nearer at 6 and at 10 steps.",
         held=held,
         verdict=f"Error of GITS against that of the Karras grid, {verdict}.",

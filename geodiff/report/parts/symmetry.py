@@ -3,12 +3,13 @@
 import torch
 
 from geodiff.analytic import GaussianDenoiser
+from geodiff.mean_shift import mean_shift
 from geodiff.quality import frechet_distance
 from geodiff.reference import model_space
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
-from geodiff.symmetry import LateStart, critical_sigma, fixed_point, late_start
+from geodiff.symmetry import LateStart, critical_sigma, late_start
 
 _POINTS = 1000  # of the data for the critical level, which is found by repeated passes over them
 _COUNT = 256
@@ -39,11 +40,9 @@ def symmetry_breaking(context: Context) -> Finding:
     critical = found.sigma
     levels = [critical * factor for factor in _BRANCH_FACTORS]
     starting = context.points(_STARTS, stream=9)
-    counts, spreads = [], []
-    for level in levels:
-        reached = fixed_point(context.ask_optimal, starting, level, tol=1e-5, iterations=100).x.flatten(1)
-        counts.append(_distinct(reached, 0.05 * context.data_norm))
-        spreads.append(float((reached - reached.mean(0)).square().sum(1).mean().sqrt()))
+    found_modes = [mean_shift(context.ask_optimal, starting, level, max_iterations=200) for level in levels]
+    counts = [len(shifted.modes) for shifted in found_modes]
+    converged = [int(shifted.converged.sum()) for shifted in found_modes]
 
     gaussian = GaussianDenoiser.fit(context.spread(5000))
     points = context.features(model_space(context.spread(5000), torch.float32))
@@ -77,7 +76,7 @@ def symmetry_breaking(context: Context) -> Finding:
         title=title,
         claim=claim,
         measure=f"σ_c is that of the ODE (mean shift) at the mean of {len(few):,} data points, not that of the SDE. "
-        f"Fixed points: 100 mean-shift iterations from {_STARTS} data points. Late start: {_COUNT} draws of the "
+        f"Fixed points: mean shift from {_STARTS} data points until it stands. Late start: {_COUNT} draws of the "
         "Gaussian of the data at σ, Heun's method from there with the optimal denoiser, Fréchet distance over "
         "principal components. Held if there is one fixed point at 1.1 σ_c and more at 0.9 σ_c, every start at 2 σ_c "
         "or above is within 1.5 times the best distance, and the latest start, at a quarter of σ_c, is worse.",
@@ -90,22 +89,10 @@ def symmetry_breaking(context: Context) -> Finding:
             "points": len(few),
             "sigma": levels,
             "fixed_points": counts,
-            "fixed_point_spread": spreads,
+            "starts_converged": converged,
             "start_sigma": starts,
             "start_frechet": [start.quality for start in curve],
             "start_evaluations": [start.evaluations for start in curve],
         },
         pictures=[split, quality_picture],
     )
-
-
-def _distinct(points: torch.Tensor, radius: float) -> int:
-    """How many of the points [n, d] are left when each takes those within `radius` with it."""
-    near = torch.cdist(points, points) < radius
-    taken = torch.zeros(len(points), dtype=torch.bool)
-    count = 0
-    for index, row in enumerate(near):
-        if not taken[index]:
-            count += 1
-            taken |= row
-    return count

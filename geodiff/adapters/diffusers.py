@@ -1,0 +1,152 @@
+"""diffusers, both ways: a denoiser as the model that a scheduler asks, and a network with its scheduler as a denoiser.
+
+Nothing is imported from diffusers: of a scheduler only `config`, `alphas_cumprod`, `timesteps` and `sigmas` are read.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geodiff.adapters.levels import DTYPES, dtype_of, per_point
+from geodiff.adapters.parametrization import eps_to_x0, sigma_from_abar, v_to_x0, x0_to_eps, x0_to_v
+from geodiff.arguments import check_sigma, check_tensor
+
+Convert = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _as_it_is(x: Tensor, value: Tensor, sigma: Tensor) -> Tensor:
+    return value
+
+
+#: prediction_type -> (from x0, to x0), each of (x, value, sigma)
+PREDICTIONS: dict[str, tuple[Convert, Convert]] = {
+    "sample": (_as_it_is, _as_it_is),
+    "epsilon": (x0_to_eps, eps_to_x0),
+    "v_prediction": (x0_to_v, v_to_x0),
+}
+
+
+class SchedulerModel(nn.Module):
+    """The network that predicts what `scheduler` expects, from z = x / sqrt(1 + sigma^2), computed from r(x; sigma).
+
+    Takes the place of the network in the usual loop, for schedulers of variance-preserving models (DDIM, EulerDiscrete,
+    HeunDiscrete, DPMSolverMultistep, UniPC, ...) with prediction_type "sample", "epsilon" or "v_prediction":
+
+        for t in scheduler.timesteps:
+            x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+
+    denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
+    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it
+    """
+
+    def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
+        super().__init__()
+        if hasattr(scheduler, "precondition_outputs"):
+            raise ValueError(
+                f"scheduler: expected one of a variance-preserving model, found {type(scheduler).__name__}, which "
+                f"preconditions by itself; allowed with geodiff.adapters.RawNetwork(denoiser, sigma_data)"
+            )
+        self.denoiser = denoiser
+        self.scheduler = scheduler
+        self._from_x0 = _prediction(scheduler)[0]
+
+    def forward(self, z: Tensor, timestep: float | Tensor, **conditions: Any) -> Tensor:
+        """The prediction [B, *shape] in the dtype of z. timestep: the one of scheduler.timesteps that comes next."""
+        check_tensor(z, "z", DTYPES)
+        sigma = self.sigma(timestep).to(z.device)
+        x = z * per_point((1 + sigma.square()).sqrt(), z)
+        return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
+
+    def sigma(self, timestep: float | Tensor) -> Tensor:
+        """The noise level of a timestep, 0-d float64; ValueError unless the scheduler is about to take that step."""
+        scheduler = self.scheduler
+        if scheduler.num_inference_steps is None:
+            raise ValueError("scheduler: expected set_timesteps to have been called, found no timesteps")
+        if not hasattr(scheduler, "sigmas"):
+            return sigma_from_abar(scheduler.alphas_cumprod[int(timestep)])
+        index = scheduler.step_index
+        if index is None:  # before the first step
+            index = scheduler.begin_index
+        if index is None:
+            index = scheduler.index_for_timestep(timestep)
+        # Not looked up by timestep alone: schedulers round it to an integer that several levels may share.
+        if index >= len(scheduler.timesteps) or scheduler.timesteps[index] != timestep:
+            raise ValueError(
+                f"timestep: expected that of step {index} of the scheduler, found {float(timestep):g}; "
+                f"allowed the timesteps in order, set_timesteps before a new run"
+            )
+        return scheduler.sigmas[index].double()
+
+
+class DiffusersDenoiser(nn.Module):
+    """r(x; sigma) from a network of diffusers that was trained with `scheduler`: x0 of its prediction at z, t(sigma).
+
+    unet       unet(z [B, C, H, W], t [B], return_dict=False, **conditions)[0] -> [B, C, H, W]; called in its own dtype
+    scheduler  of a variance-preserving model: `alphas_cumprod` [T] and `config.prediction_type` are read
+    quantize   False: t is fractional, linear in log sigma between the training levels. True: t is the nearest level's
+
+    Attributes: sigma_min, sigma_max, the training levels' ends; with round_sigma, what EDM's sampler reads.
+    Raises ValueError for a sigma outside [sigma_min, sigma_max]: the network was not trained there.
+    """
+
+    def __init__(self, unet: nn.Module, scheduler: Any, quantize: bool = False) -> None:
+        super().__init__()
+        self.unet = unet
+        self.quantize = quantize
+        self._to_x0 = _prediction(scheduler)[1]
+        levels = sigma_from_abar(scheduler.alphas_cumprod)  # [T], rises
+        self._log_levels = levels.log().cpu()
+        self.sigma_min, self.sigma_max = levels[0].item(), levels[-1].item()
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
+        """[B, *shape] in the dtype of x. sigma: number, 0-d, [B] or [B, 1, ...]; conditions go to the network."""
+        check_tensor(x, "x", DTYPES)
+        if class_labels is not None:
+            conditions["class_labels"] = class_labels
+        levels = check_sigma(sigma, len(x), device=x.device)
+        dtype = dtype_of(self.unet, x.dtype)
+        z = x * per_point((1 + levels.square()).rsqrt(), x)
+        output = self.unet(z.to(dtype), self.timestep(levels).to(x.device), return_dict=False, **conditions)[0]
+        return self._to_x0(x, output.to(x.dtype), levels)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """t(sigma), float32 in the shape of sigma: what the network takes."""
+        logs = sigma.detach().to("cpu", torch.float64).log()
+        low, high = self._log_levels[0].item(), self._log_levels[-1].item()
+        slack = 1e-6  # an end of the range that went through float32
+        bad = logs[~((logs >= low - slack) & (logs <= high + slack))]
+        if bad.numel():
+            raise ValueError(
+                f"sigma: expected a level that the network was trained on, found {bad[0].exp().item():g}; "
+                f"allowed {self.sigma_min:g} <= sigma <= {self.sigma_max:g}"
+            )
+        if self.quantize:
+            return self._nearest(logs).float()
+        above = torch.searchsorted(self._log_levels, logs).clamp(1, len(self._log_levels) - 1)
+        start, end = self._log_levels[above - 1], self._log_levels[above]
+        return (above - 1 + ((logs - start) / (end - start)).clamp(0, 1)).float()
+
+    def round_sigma(self, sigma: float | Tensor) -> Tensor:
+        """The level used for sigma: the nearest training level (in log sigma) if quantize, else sigma itself."""
+        sigma = torch.as_tensor(sigma)
+        if not self.quantize:
+            return sigma
+        rounded = self._log_levels[self._nearest(sigma.detach().to("cpu", torch.float64).log())].exp()
+        return rounded.to(sigma.device, sigma.dtype)
+
+    def _nearest(self, logs: Tensor) -> Tensor:
+        above = torch.searchsorted(self._log_levels, logs).clamp(1, len(self._log_levels) - 1)
+        nearer_below = logs - self._log_levels[above - 1] < self._log_levels[above] - logs
+        return torch.where(nearer_below, above - 1, above)
+
+
+def _prediction(scheduler: Any) -> tuple[Convert, Convert]:
+    found = "flow" if getattr(scheduler.config, "use_flow_sigmas", False) else scheduler.config.prediction_type
+    if found not in PREDICTIONS:
+        allowed = ", ".join(PREDICTIONS)
+        raise ValueError(f"scheduler: expected a known prediction_type, found {found!r}; allowed {allowed}")
+    return PREDICTIONS[found]

@@ -1,0 +1,183 @@
+"""diffusers: its schedulers stepping with the optimal denoiser, and its networks as denoisers of this package."""
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import geodiff
+from geodiff import OptimalDenoiser, adapters, schedules
+
+# diffusers passes torch tensors to np.array, which numpy 2 has another opinion on.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+STEPS = 200
+SCHEDULERS = [
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
+]
+EXPANDING = ("EulerDiscreteScheduler", "HeunDiscreteScheduler")  # their samples are x, not z = x / sqrt(1 + sigma^2)
+
+
+def scheduler_of(diffusers: ModuleType, name: str, steps: int, **options: Any) -> Any:
+    scheduler = getattr(diffusers, name)(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", **options)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def run(model: nn.Module, scheduler: Any, x: Tensor) -> Tensor:
+    """The loop of every diffusers pipeline."""
+    for t in scheduler.timesteps:
+        x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+    return x
+
+
+CASES = [
+    *[(name, "sample", {}, STEPS) for name in SCHEDULERS],
+    *[(name, kind, {}, 60) for name in SCHEDULERS for kind in ("epsilon", "v_prediction")],
+    # Levels between those of training, whose timesteps diffusers rounds; DDIM has none.
+    *[(name, "sample", {"use_karras_sigmas": True}, 60) for name in SCHEDULERS[1:]],
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "options", "steps"), CASES)
+def test_schedulers_end_where_our_heun_does(
+    name: str,
+    kind: str,
+    options: dict[str, Any],
+    steps: int,
+    diffusers: ModuleType,
+    digits: OptimalDenoiser,
+    noise: Tensor,
+    nearest,
+    heun_ends,
+) -> None:
+    scheduler = scheduler_of(diffusers, name, steps, prediction_type=kind, **options)
+    model = adapters.SchedulerModel(digits, scheduler)
+    sigma_max = model.sigma(scheduler.timesteps[0]).item()
+    x = sigma_max * noise
+    index, distance = nearest(run(model, scheduler, x if name in EXPANDING else x / (1 + sigma_max**2) ** 0.5))
+    assert distance.max() < 1e-5
+    share = (index == heun_ends(sigma_max)).double().mean().item()
+    print(f"{name} {kind} {options} {steps} steps: {share:.1%}")
+    assert share >= 0.95
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_schedulers_that_precondition_end_where_our_heun_does(
+    name: str, diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor, nearest, heun_ends
+) -> None:
+    scheduler = getattr(diffusers, name)(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
+    scheduler.set_timesteps(STEPS)
+    index, distance = nearest(run(adapters.RawNetwork(digits, sigma_data=0.5), scheduler, 80.0 * noise))
+    assert distance.max() < 1e-4
+    share = (index == heun_ends(80.0)).double().mean().item()
+    print(f"{name}: {share:.1%}")
+    assert share >= 0.95
+
+
+def test_a_scheduler_that_preconditions_is_sent_to_the_right_adapter(diffusers: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"found EDMEulerScheduler.*allowed with geodiff.adapters.RawNetwork"):
+        adapters.SchedulerModel(len, diffusers.EDMEulerScheduler())
+
+
+@pytest.mark.parametrize("name", SCHEDULERS[1:])
+def test_a_timestep_out_of_turn_is_refused(
+    name: str, diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor
+) -> None:
+    """A level off would be a wrong answer that looks right."""
+    scheduler = scheduler_of(diffusers, name, 20, prediction_type="sample")
+    model = adapters.SchedulerModel(digits, scheduler)
+    first, second = scheduler.timesteps[0], scheduler.timesteps[1]
+    scheduler.step(model(scheduler.scale_model_input(noise, first), first), first, noise)
+    assert model.sigma(second) < 157
+    with pytest.raises(ValueError, match=r"timestep: expected that of step 1 of the scheduler, found 999"):
+        model(noise, first)
+
+
+def tiny_unet(diffusers: ModuleType, **options: Any) -> nn.Module:
+    torch.set_num_threads(1)  # faster at this size; the root conftest puts it back
+    torch.manual_seed(3)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        add_attention=False,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        **options,
+    )
+    return unet.double().eval().requires_grad_(False)
+
+
+class Plain(nn.Module):
+    """A network of diffusers as the scheduler's loop calls it: just the tensor."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        return self.unet(z, t).sample
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_network_in_our_euler_goes_where_its_scheduler_takes_it(
+    name: str, kind: str, diffusers: ModuleType, noise: Tensor
+) -> None:
+    """DDIM is Euler in other coordinates: the same network, the same levels, so the same end."""
+    extra = {"clip_sample": False} if name == "DDIMScheduler" else {}
+    scheduler = scheduler_of(
+        diffusers, name, 10, prediction_type=kind, **extra
+    )  # 10: Euler's timesteps, too, are whole
+    unet = tiny_unet(diffusers)
+    denoiser = adapters.DiffusersDenoiser(unet, scheduler)
+    sigmas = [adapters.sigma_from_abar(scheduler.alphas_cumprod[int(t)]).item() for t in scheduler.timesteps]
+    x = sigmas[0] * noise[:4].double()
+    ours = geodiff.sample(denoiser, x, [*sigmas, 0.0], solver="euler").states[-1]
+    theirs = run(Plain(unet), scheduler, x if name in EXPANDING else x / (1 + sigmas[0] ** 2) ** 0.5)
+    # They step with float32 levels.
+    off = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    print(f"{name} {kind}: {off:.1e}")
+    assert off < 1e-5
+
+
+def test_a_network_runs_in_every_solver_and_keeps_its_dtype(diffusers: ModuleType, noise: Tensor) -> None:
+    scheduler = diffusers.DDPMScheduler()
+    denoiser = adapters.DiffusersDenoiser(tiny_unet(diffusers).float(), scheduler)
+    sigmas = schedules.karras(6, denoiser.sigma_min, denoiser.sigma_max)
+    for x in (noise[:2], noise[:2].double()):
+        trajectory = geodiff.sample(denoiser, denoiser.sigma_max * x, sigmas, solver="heun")
+        assert trajectory.states.isfinite().all()
+        assert trajectory.denoised.dtype == x.dtype
+    with pytest.raises(ValueError, match=r"sigma: expected a level that the network was trained on, found 0\.002"):
+        geodiff.sample(denoiser, noise[:2], schedules.karras(6, sigma_max=1.0))
+
+
+def test_classes_reach_the_network(diffusers: ModuleType, noise: Tensor) -> None:
+    unet = tiny_unet(diffusers, num_class_embeds=10)
+    denoiser = adapters.DiffusersDenoiser(unet, diffusers.DDPMScheduler())
+    x = noise[:2].double()
+    ones, twos = (denoiser(x, 1.0, torch.tensor([k, k])) for k in (1, 2))
+    assert not torch.allclose(ones, twos)
+    assert torch.equal(denoiser(x, 1.0, class_labels=torch.tensor([1, 2]))[0], ones[0])
+
+
+def test_a_network_by_the_definition(diffusers: ModuleType, noise: Tensor) -> None:
+    """From the definition, by hand: z, the prediction of eps, and x0 = (z - sqrt(1 - abar) eps) / sqrt(abar)."""
+    scheduler = diffusers.DDPMScheduler()
+    unet = tiny_unet(diffusers)
+    abar = scheduler.alphas_cumprod[300].double()
+    z = noise[:3].double()
+    expected = (z - (1 - abar).sqrt() * unet(z, torch.tensor(300)).sample) / abar.sqrt()
+    x, sigma = adapters.vp_to_ve(z, abar)
+    assert torch.allclose(adapters.DiffusersDenoiser(unet, scheduler)(x, sigma), expected, rtol=1e-10, atol=1e-10)
