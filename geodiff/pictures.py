@@ -43,7 +43,7 @@ def save_grid(path: str | os.PathLike[str], images: Tensor, *, zoom: int | None 
         raise ValueError("images: found none, allowed one or more")
     zoom = zoom or max(1, round(56 / images.shape[-1]))
     with atomic_path(path) as temporary:
-        imsave(temporary, _tiled(images, gap=1).repeat(zoom, 0).repeat(zoom, 1), format="png")
+        imsave(temporary, tiled(images, gap=1).repeat(zoom, 0).repeat(zoom, 1), format="png")
 
 
 def save_trajectories(
@@ -72,8 +72,8 @@ def save_trajectories(
 
     height, width = ends.shape[-2:]
     gap = max(1, width // 14)
-    sheet, tops = _stacked([_tiled(row, gap, columns=len(shown) + 1) for row in rows], gap, 2 * gap)
-    grid = _tiled(ends, max(1, gap // 2))
+    sheet, tops = stacked([tiled(row, gap, columns=len(shown) + 1) for row in rows], gap, 2 * gap)
+    grid = tiled(ends, max(1, gap // 2))
     ratios = [sheet.shape[1] / sheet.shape[0], grid.shape[1] / grid.shape[0]]
     size = 5.4  # inches, the height of both panels
     figure = figure_class(figsize=(size * sum(ratios) + 1.6, size + 0.8), dpi=130, layout="constrained")
@@ -81,7 +81,7 @@ def save_trajectories(
     figure.suptitle(title, fontsize=12, color=_INK, weight="bold")
     centres = [column * (width + gap) + (width - 1) / 2 for column in range(len(shown) + 1)]
     _show(left, sheet)
-    left.set_xticks(centres, [_level(sigmas[step]) for step in [*shown, steps]])
+    left.set_xticks(centres, [level(sigmas[step]) for step in [*shown, steps]])
     left.set_yticks([top + (height - 1) / 2 for top in tops], ["sampling", "denoising"] * (len(rows) // 2))
     left.xaxis.set_label_position("top")
     left.set_xlabel("σ", fontsize=10, color=_GREY)
@@ -105,7 +105,7 @@ def _spread(count: int, length: int) -> list[int]:
     return sorted({round(index) for index in np.linspace(0, length - 1, min(count, length)).tolist()})
 
 
-def _level(sigma: float) -> str:
+def level(sigma: float) -> str:
     """σ in at most four characters of digits: 80, 12.4, 1.1, 0.09, 0.002."""
     if sigma == 0:
         return "0"
@@ -123,7 +123,7 @@ def _pixels(images: Tensor) -> Pixels:
     return pixels
 
 
-def _tiled(images: Tensor, gap: int, columns: int | None = None) -> Pixels:
+def tiled(images: Tensor, gap: int, columns: int | None = None) -> Pixels:
     """All images on a white sheet, row by row; near-square unless the number of columns is given."""
     pixels = _pixels(images)
     count, height, width, channels = pixels.shape
@@ -136,10 +136,10 @@ def _tiled(images: Tensor, gap: int, columns: int | None = None) -> Pixels:
     return sheet
 
 
-def _stacked(strips: Sequence[Pixels], gap: int, gap_of_pairs: int) -> tuple[Pixels, list[int]]:
-    """Strips of one size below each other, in pairs that stand apart; and the first line of each."""
+def stacked(strips: Sequence[Pixels], gap: int, gap_of_groups: int, group: int = 2) -> tuple[Pixels, list[int]]:
+    """Strips of one size below each other, in groups that stand apart; and the first line of each."""
     height, width, channels = strips[0].shape
-    tops = [index * (height + gap) + index // 2 * (gap_of_pairs - gap) for index in range(len(strips))]
+    tops = [index * (height + gap) + index // group * (gap_of_groups - gap) for index in range(len(strips))]
     sheet = np.ones((tops[-1] + height, width, channels), dtype=np.float32)
     for top, strip in zip(tops, strips, strict=True):
         sheet[top : top + height] = strip

@@ -17,7 +17,7 @@ from geodiff.data import load
 from geodiff.solvers import SOLVERS
 from geodiff.trajectory import Trajectory
 
-COMMANDS = ("info", "sample", "denoise", "check", "demo")
+COMMANDS = ("info", "sample", "denoise", "check", "demo", "train", "report")
 DIGITS = load("digits").data
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodiff.cli import bench, check, demo, denoise, info, sample
+from geodiff.cli import bench, check, demo, denoise, info, report, sample, train
 from geodiff.cli.console import reports_errors
 
 app = typer.Typer(
@@ -14,7 +14,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (info.info, sample.sample, denoise.denoise, check.check, bench.bench, demo.demo):
+for command in (
+    info.info,
+    sample.sample,
+    denoise.denoise,
+    check.check,
+    bench.bench,
+    demo.demo,
+    train.train,
+    report.report,
+):
     app.command()(reports_errors(command))
 
 

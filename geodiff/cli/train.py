@@ -1,0 +1,80 @@
+"""`geodiff train`: a learned denoiser for a data set, made by a run that can be stopped and resumed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodiff.cli.console import note, print_json, print_table, progress_bar, table
+from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
+from geodiff.data import load
+from geodiff.learned import Training
+from geodiff.learned import train as fit
+
+_DEFAULT = Training()
+
+
+def train(
+    data: Data = "mnist5k",
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="Folder for weights, checkpoint and log; goes on from there."),
+    ] = Path("out/train"),
+    steps: Annotated[int, typer.Option("--steps", help="Steps of the optimiser.")] = _DEFAULT.steps,
+    batch: Annotated[int, typer.Option("--batch", help="Pictures per step.")] = _DEFAULT.batch,
+    width: Annotated[int, typer.Option("--width", help="Channels of the network, a multiple of 8.")] = _DEFAULT.width,
+    patch: Annotated[
+        int, typer.Option("--patch", help="Pixels to a side that are folded into channels first.")
+    ] = _DEFAULT.patch,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="The highest; it falls to 0.")
+    ] = _DEFAULT.learning_rate,
+    ema: Annotated[float, typer.Option("--ema", help="Decay of the average that is saved.")] = _DEFAULT.ema,
+    wide: Annotated[
+        float, typer.Option("--wide", help="Share of noise levels drawn evenly in ln σ over 0.002 .. 100.")
+    ] = _DEFAULT.wide,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Products in bfloat16.")] = False,
+    save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints and log lines.")] = 250,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Train a small denoising network with EDM's preconditioning; run again to go on after an interruption."""
+    set_threads(threads)
+    dataset = load(data)
+    training = Training(
+        steps=steps,
+        batch=batch,
+        width=width,
+        patch=patch,
+        learning_rate=learning_rate,
+        ema=ema,
+        wide=wide,
+        seed=seed,
+        bfloat16=bfloat16,
+    )
+    if (out / "checkpoint.pt").is_file():
+        note(f"going on from {out / 'checkpoint.pt'}")
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=steps)
+
+        def show(step: int, loss: float) -> None:
+            bar.update(task, completed=step, description=f"training, loss {loss:.3f}")
+
+        denoiser = fit(dataset.data, out, training, name=dataset.name, save_every=save_every, progress=show)
+    weights = out / "weights.safetensors"
+    document = {
+        "data": dataset.name,
+        "steps": steps,
+        "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
+        "bytes": weights.stat().st_size,
+        "weights": str(weights),
+        "log": str(out / "log.jsonl"),
+    }
+    if json:
+        print_json(document)
+        return
+    shown = table("", "")
+    for key, value in document.items():
+        shown.add_row(key, str(value))
+    print_table(f"denoiser of {dataset.name}", shown)

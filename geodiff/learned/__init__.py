@@ -1,0 +1,8 @@
+"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship."""
+
+from geodiff.learned.denoiser import LearnedDenoiser
+from geodiff.learned.network import UNetConfig
+from geodiff.learned.training import Training, train
+from geodiff.learned.weights_file import load, save, shipped
+
+__all__ = ["LearnedDenoiser", "Training", "UNetConfig", "load", "save", "shipped", "train"]

@@ -1,0 +1,240 @@
+"""Training a learned denoiser: a loop that can be stopped at any time and goes on as if it had not been.
+
+Everything random in a step comes from (seed, step) alone, so a run that was stopped and resumed ends with the weights
+of one that was not.
+"""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geodiff.arguments import check_data, check_integer
+from geodiff.errors import DataError
+from geodiff.files import atomic_path
+from geodiff.learned import noise_levels, weights_file
+from geodiff.learned.denoiser import LearnedDenoiser
+from geodiff.learned.network import UNetConfig
+from geodiff.reference import model_space
+
+#: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
+BANDS = (0.3, 10.0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; the defaults, in bfloat16, made the shipped weights. Raises TypeError or ValueError.
+
+    steps          of Adam with a rate that falls to 0 along half a cosine, after a warm-up of 2% of the steps
+    batch          pictures per step
+    width, patch   size of the network: see `UNetConfig`
+    learning_rate  the highest
+    ema            decay of the moving average of the weights, which is what is saved
+    wide           share of noise levels drawn evenly in ln sigma over 0.002 .. 100: see `noise_levels.draw`
+    seed           of weights, pictures and noise
+    bfloat16       products of the network in bfloat16: faster where the processor has it, slower where not
+    """
+
+    steps: int = 6000
+    batch: int = 64
+    width: int = 48
+    patch: int = 2
+    learning_rate: float = 2e-3
+    ema: float = 0.999
+    wide: float = 0.5
+    seed: int = 0
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer(self.steps, "steps", 1)
+        check_integer(self.batch, "batch", 1)
+        check_integer(self.seed, "seed", 0)
+        for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+                raise ValueError(
+                    f"{name}: expected a number in range, found {value!r}; allowed 0 <= {name} <= {high:g}"
+                )
+
+
+def train(
+    data: Tensor,
+    out: Path,
+    training: Training | None = None,
+    *,
+    name: str = "",
+    save_every: int = 250,
+    progress: Callable[[int, float], object] = lambda step, loss: None,
+) -> LearnedDenoiser:
+    """min E weight(sigma) |r(x_i + sigma z; sigma) - x_i|^2 over i, z and sigma (Karras et al., 2206.00364, eq. 2).
+
+    data        [N, C, H, W]; uint8 u means u/127.5 - 1
+    out         folder, made if need be, for weights.safetensors (the moving average), checkpoint.pt and log.jsonl
+    name        of the data, noted with the weights
+    save_every  steps between checkpoints and lines of the log
+    progress    called as progress(steps done, loss of the step) after each step
+
+    Goes on from out/checkpoint.pt if there is one. Returns the denoiser with the averaged weights.
+    Raises ValueError for data that are no pictures or a checkpoint of other settings, DataError for a damaged one.
+    """
+    data = check_data(data, dtypes=(torch.uint8, torch.float16, torch.bfloat16, torch.float32))
+    if data.ndim != 4:
+        raise ValueError(f"data: expected pictures [N, C, H, W], found shape {list(data.shape)}; allowed 4 dimensions")
+    training = training or Training()
+    save_every = check_integer(save_every, "save_every", 1)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(data, training, name)
+    checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
+    kept = ""
+    if checkpoint.is_file():
+        run.restore(checkpoint)
+        kept = _lines_until(log, run.step)
+    with atomic_path(log) as temporary:  # drops the lines of steps that were lost
+        temporary.write_text(kept, encoding="utf-8")
+    while run.step < training.steps:
+        loss = run.advance()
+        progress(run.step, loss)
+        if run.step % save_every == 0 or run.step == training.steps:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(run.record()) + "\n")
+            run.save(checkpoint)
+            weights_file.save(run.average, out / "weights.safetensors", run.origin())
+    return run.average.eval().requires_grad_(False)
+
+
+class _Run:
+    """Everything that changes while training, and how one step changes it."""
+
+    def __init__(self, data: Tensor, training: Training, name: str) -> None:
+        self.data, self.training, self.name = data, training, name
+        self.step, self.seconds = 0, 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            config = UNetConfig(data.shape[1], training.width, training.patch)
+            self.denoiser = LearnedDenoiser(tuple(data.shape[1:]), config)
+        self.average = copy.deepcopy(self.denoiser)
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=training.learning_rate, betas=(0.9, 0.99))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums = torch.zeros(len(BANDS) + 1, dtype=torch.float64)
+        self._counts = torch.zeros(len(BANDS) + 1, dtype=torch.float64)
+
+    def advance(self) -> float:
+        """One step; returns its loss: the weighted squared error per pixel, which is 1 for an answer of c_skip x."""
+        began = time.perf_counter()
+        training = self.training
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + self.step)
+        chosen = torch.randint(len(self.data), (training.batch,), generator=generator)
+        points = model_space(self.data[chosen], torch.float32)
+        sigma = noise_levels.draw(training.batch, training.wide, generator)
+        noisy = points + sigma.reshape(-1, 1, 1, 1) * torch.randn(points.shape, generator=generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.learning_rate * _rate(self.step, training.steps)
+        with _precision(training.bfloat16):
+            denoised = self.denoiser(noisy, sigma)
+        losses = noise_levels.weight(sigma) * (denoised - points).square().mean((1, 2, 3))  # [batch]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        band = torch.bucketize(sigma, torch.tensor(BANDS))
+        self._sums.index_add_(0, band, losses.detach().double())
+        self._counts.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
+        self.seconds += time.perf_counter() - began
+        return float(losses.detach().mean())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The moving average; shorter at first, so that it forgets the start."""
+        decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
+        for kept, new in zip(self.average.parameters(), self.denoiser.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+
+    def record(self) -> dict[str, object]:
+        """A line of the log: the mean losses since the last one, over all levels and in each band."""
+        means = (self._sums / self._counts).tolist()
+        low, high = BANDS
+        names = (f"sigma<{low:g}", f"{low:g}<=sigma<{high:g}", f"sigma>={high:g}")
+        line: dict[str, object] = {
+            "step": self.step,
+            "loss": float(self._sums.sum() / self._counts.sum()),
+            "loss_by_sigma": {
+                key: mean if math.isfinite(mean) else None for key, mean in zip(names, means, strict=True)
+            },
+            "seconds": round(self.seconds, 1),
+        }
+        self._clear()
+        return line
+
+    def origin(self) -> dict[str, object]:
+        """What the weights say of where they come from."""
+        return {"data": self.name, "N": len(self.data), "step": self.step, **asdict(self.training)}
+
+    def save(self, path: Path) -> None:
+        """A checkpoint, whole or not there."""
+        state = {
+            "training": asdict(self.training),
+            "shape": list(self.data.shape),
+            "step": self.step,
+            "seconds": self.seconds,
+            "denoiser": self.denoiser.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint of the same settings and data."""
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+            found, shape = state["training"], state["shape"]
+        except Exception as error:  # torch.load raises whatever its zip reader and unpickler do
+            raise DataError(path, f"a damaged or other checkpoint ({error})") from error
+        for key, value in asdict(self.training).items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{key}: expected {found.get(key)!r} as in {path}, found {value!r}; "
+                    f"allowed the same settings to go on, or another folder to start anew"
+                )
+        if shape != list(self.data.shape):
+            raise ValueError(f"data: expected shape {shape} as in {path}, found {list(self.data.shape)}")
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _rate(step: int, steps: int) -> float:
+    """Up along a line over the first 2%, then down to 0 along half a cosine."""
+    warm = max(1, steps // 50)
+    return min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _precision(bfloat16: bool) -> AbstractContextManager[object]:
+    return torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext()
+
+
+def _lines_until(log: Path, step: int) -> str:
+    """The lines of the log up to this step; a torn last line is of a later one."""
+    if not log.is_file():
+        return ""
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            break
+    return "".join(kept)
