@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -32,28 +33,31 @@ def _config(stages: int, warps: int, **tiles: int) -> triton.Config:
     return triton.Config(tiles, num_warps=warps, num_stages=stages)
 
 
+# Tiles that only Hopper's wgmma, which keeps one operand in shared memory, can hold without spilling registers.
+_BYTES_90 = _config(3, 8, BN=128, BB=64, BD=128)
+_FLOATS_90 = _config(3, 8, BN=128, BB=64, BD=FLUSH)
+_TWO_PARTS_90 = _config(3, 8, BB=64, BD=128)
+HOPPER = (_BYTES_90, _FLOATS_90, _TWO_PARTS_90)
+
 # BN rows x BB queries per program, BD columns at a time (float data: BD = FLUSH).
-LOGITS_BYTES = [
-    _config(4, 4, BN=128, BB=16, BD=128),
-    _config(3, 4, BN=64, BB=64, BD=64),
-    _config(3, 8, BN=128, BB=64, BD=128),
-]
-LOGITS_FLOATS = [
-    _config(3, 4, BN=64, BB=16, BD=FLUSH),
-    _config(3, 4, BN=64, BB=32, BD=FLUSH),
-    _config(3, 8, BN=128, BB=64, BD=FLUSH),
-]
-# BB queries x BD columns per program, STEP rows at a time.
-WEIGHTED_SUM = [
-    _config(3, 4, BB=16, BD=128),
-    _config(3, 4, BB=64, BD=64),
-    _config(3, 8, BB=64, BD=128),
-]
+LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=64, BB=64, BD=64), _BYTES_90]
+LOGITS_FLOATS = [_config(3, 4, BN=64, BB=16, BD=FLUSH), _config(3, 4, BN=64, BB=32, BD=FLUSH), _FLOATS_90]
+# BB queries x BD columns per program, STEP rows at a time; by what one number of the product is split into.
+TWO_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 4, BB=64, BD=64), _TWO_PARTS_90]
+THREE_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 4, BB=64, BD=64)]
+SIX_PARTS = [_config(3, 4, BB=16, BD=64), _config(3, 4, BB=64, BD=32)]
+WEIGHTED_SUM = {
+    torch.uint8: TWO_PARTS,
+    torch.float16: TWO_PARTS,
+    torch.bfloat16: THREE_PARTS,
+    torch.float32: SIX_PARTS,
+}
 
 
-def fitting(configs: list[triton.Config], batch: int) -> list[triton.Config]:
-    """Those of `configs` that suit so many queries: the narrow ones up to NARROW, else the wide ones."""
-    return [config for config in configs if (config.kwargs["BB"] <= NARROW) == (batch <= NARROW)]
+def fitting(configs: list[triton.Config], batch: int, capability: int) -> list[triton.Config]:
+    """Those of `configs` for so many queries (the narrow ones up to NARROW) on a chip sm_<capability>."""
+    narrow = [config for config in configs if (config.kwargs["BB"] <= NARROW) == (batch <= NARROW)]
+    return [config for config in narrow if capability >= 90 or not any(config is large for large in HOPPER)]
 
 
 def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
@@ -63,11 +67,14 @@ def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
     configuration is taken.
     """
 
+    def prune(found: list[triton.Config], _: dict[str, Any], **named: Any) -> list[triton.Config]:
+        major, minor = torch.cuda.get_device_capability()
+        return fitting(found, named["B"], 10 * major + minor)
+
     def decorate(kernel: Any) -> Any:
         if INTERPRETED:
             return _First(kernel, configs)
-        prune = {"early_config_prune": lambda found, _, **named: fitting(found, named["B"])}
-        return triton.autotune(configs=configs, key=key, prune_configs_by=prune)(kernel)
+        return triton.autotune(configs=configs, key=key, prune_configs_by={"early_config_prune": prune})(kernel)
 
     return decorate
 
@@ -80,7 +87,7 @@ class _First:
 
     def __getitem__(self, grid: Callable[[dict[str, Any]], tuple[int, ...]]) -> Callable[..., None]:
         def launch(*arguments: Any, **named: Any) -> None:
-            tiles = fitting(self.configs, named["B"])[0].kwargs
+            tiles = fitting(self.configs, named["B"], 80)[0].kwargs
             self.fn[grid(tiles)](*arguments, **named, **tiles)
 
         return launch

@@ -100,7 +100,7 @@ def _two_part_sum(p, v):
     return product(high, v, s) * (1 / 32768.0)
 
 
-_weighted_sum = tuned(WEIGHTED_SUM, ["d", "WIDE"])(weighted_sum_kernel)
+_weighted_sum = {stored: tuned(configs, ["d", "WIDE"])(weighted_sum_kernel) for stored, configs in WEIGHTED_SUM.items()}
 
 
 def splits(count: int) -> int:
@@ -125,5 +125,5 @@ def weighted_sum(logits: Tensor, half: Tensor, floor: Tensor, rows: Tensor) -> t
         return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), pieces
 
     named = {"B": batch, "C": count, "d": d, "WIDE": batch > NARROW, "SPLIT": SPLIT, "STEP": STEP}
-    _weighted_sum[grid](logits, state[0], floor, rows, sums, **named, enable_fp_fusion=True)
+    _weighted_sum[rows.dtype][grid](logits, state[0], floor, rows, sums, **named, enable_fp_fusion=True)
     return sums, state

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block: CUDA programming guide, compute capabilities
 TENSOR_CORE = {"s8": r"\.s8\.s8\b|\.s32\.s8\.s8", "f16": r"\.f32\.f16\.f16", "bf16": r"\.f32\.bf16\.bf16"}
+STORED = {"u8": torch.uint8, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 FLOATS = {"fp16": "f16", "bf16": "bf16", "fp32": "bf16"}  # stored dtype -> operands of the tensor cores
 
 
@@ -32,6 +34,7 @@ class Variant:
     operands: str = ""  # of the tensor-core instructions that must be there; "" for none
     warps: int = 4
     stages: int = 3
+    hopper: bool = False  # for sm_90 alone
     ones: tuple[str, ...] = ()  # integer arguments that are 1, which Triton compiles in as constants
     scalars: dict[str, str] = field(default_factory=dict)
 
@@ -46,39 +49,27 @@ def variants() -> Iterator[Variant]:
     from geodiff.kernels import configs
 
     per_query = {"half_ptr": "*fp64", "bias_ptr": "*fp64", "scale_ptr": "*fp64", "ref_ptr": "*fp64", "inv_ptr": "*fp64"}
-    for index, config in enumerate(configs.LOGITS_BYTES):
-        tiles, pointers = config.kwargs, {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
-        wide = tiles["BB"] > configs.NARROW
+    pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
+    for config in configs.LOGITS_BYTES:
         for parts in (2, 3, 4):
-            constants = {"WIDE": wide, "PARTS": parts, "LONG": False, "BIAS": parts == 3, **tiles}
-            ones = ("B", "C", "d", "part_stride") if (index, parts) == (0, 3) else ()
-            yield Variant(
-                "logits.logits_bytes", pointers, constants, "s8", config.num_warps, config.num_stages, ones=()
-            )
-            if ones:
-                yield Variant("logits.logits_bytes", pointers, constants, "", ones=ones)
-        if index < 2:
-            constants = {"WIDE": wide, "PARTS": 4, "LONG": True, "BIAS": True, **tiles}
-            yield Variant("logits.logits_bytes", pointers, constants, "s8", config.num_warps, config.num_stages)
+            constants = {**_constants(config), "PARTS": parts, "LONG": False, "BIAS": parts == 3}
+            yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
+        constants = {**_constants(config), "PARTS": 4, "LONG": True, "BIAS": False}
+        yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
+    constants = {**_constants(configs.LOGITS_BYTES[0]), "PARTS": 3, "LONG": False, "BIAS": False}
+    yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
     for stored, operands in FLOATS.items():
         query = "*fp16" if stored == "fp16" else "*bf16"
         for config in configs.LOGITS_FLOATS:
-            constants = {"WIDE": config.kwargs["BB"] > configs.NARROW, "BIAS": True, **config.kwargs}
             pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **per_query, "out_ptr": "*fp32"}
-            yield Variant("logits.logits_floats", pointers, constants, operands, config.num_warps, config.num_stages)
+            constants = {**_constants(config), "BIAS": True}
+            yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
     for stored, operands in {"u8": "f16", **FLOATS}.items():
-        for config in configs.WEIGHTED_SUM:
-            constants = {
-                "WIDE": config.kwargs["BB"] > configs.NARROW,
-                "SPLIT": configs.SPLIT,
-                "STEP": configs.STEP,
-                **config.kwargs,
-            }
+        for config in configs.WEIGHTED_SUM[STORED[stored]]:
+            constants = {**_constants(config), "SPLIT": configs.SPLIT, "STEP": configs.STEP}
             pointers = {"l_ptr": "*fp32", "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
             pointers["out_ptr"] = "*fp32"
-            yield Variant(
-                "weighted_sum.weighted_sum_kernel", pointers, constants, operands, config.num_warps, config.num_stages
-            )
+            yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
     state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "state_ptr": "*fp64"}
     yield Variant("weighted_sum.softmax_state", state, {"BB": 4, "SPLIT": configs.SPLIT})
     names = ["state", "acc", "kept", "acc_out", "kept_out", "x", "ratio", "mean", "next"]
@@ -96,6 +87,18 @@ def variants() -> Iterator[Variant]:
             unlisted = {} if listed else {"query_ptr": "*fp64", "row_ptr": "*fp64"}
             yield Variant("refine.distances_kernel", {**pairs, **unlisted}, constants)
             yield Variant("refine.gathered_sum_kernel", {**gather, "out_ptr": "*fp64"}, constants)
+
+
+def _constants(config: Any) -> dict[str, Any]:
+    from geodiff.kernels import configs
+
+    return {"WIDE": config.kwargs["BB"] > configs.NARROW, **config.kwargs}
+
+
+def _launch(config: Any) -> tuple[int, int, bool]:
+    from geodiff.kernels import configs
+
+    return config.num_warps, config.num_stages, any(config is large for large in configs.HOPPER)
 
 
 def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
@@ -135,7 +138,7 @@ def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
     return found.asm["ptx"], found.metadata.shared, usage
 
 
-ALL = [(variant, capability) for variant in variants() for capability in SHARED_LIMIT]
+ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 90 or not variant.hopper]
 
 
 @pytest.fixture(scope="module")
