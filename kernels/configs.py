@@ -40,12 +40,12 @@ _TWO_PARTS_90 = _config(3, 8, BB=64, BD=128)
 HOPPER = (_BYTES_90, _FLOATS_90, _TWO_PARTS_90)
 
 # BN rows x BB queries per program, BD columns at a time (float data: BD = FLUSH).
-LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=64, BB=64, BD=64), _BYTES_90]
+LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=128, BB=32, BD=64), _BYTES_90]
 LOGITS_FLOATS = [_config(3, 4, BN=64, BB=16, BD=FLUSH), _config(3, 4, BN=64, BB=32, BD=FLUSH), _FLOATS_90]
 # BB queries x BD columns per program, STEP rows at a time; by what one number of the product is split into.
 TWO_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 4, BB=64, BD=64), _TWO_PARTS_90]
 THREE_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 4, BB=64, BD=64)]
-SIX_PARTS = [_config(3, 4, BB=16, BD=64), _config(3, 4, BB=64, BD=32)]
+SIX_PARTS = [_config(3, 4, BB=16, BD=64), _config(3, 8, BB=32, BD=64)]
 WEIGHTED_SUM = {
     torch.uint8: TWO_PARTS,
     torch.float16: TWO_PARTS,

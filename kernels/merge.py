@@ -34,7 +34,7 @@ def merge_kernel(
     if not FIRST:
         m_old = tl.load(kept_ptr + b)
         m = tl.maximum(m, m_old)
-        gap_old = tl.where(m_old == float("-inf"), float("-inf"), m_old - m)
+        gap_old = m_old - tl.where(m == float("-inf"), 0.0, m)
         f_old = tl.exp(gap_old)
         sum_old = f_old * tl.load(kept_ptr + B + b)
         acc = f_old * tl.load(acc_ptr + b * d + k, mask=k < d, other=0.0)
@@ -42,15 +42,17 @@ def merge_kernel(
         t2 = f_old * tl.load(kept_ptr + 2 * B + b) + tl.where(f_old > 0, gap_old, 0.0) * sum_old
         t3 = f_old * f_old * tl.load(kept_ptr + 3 * B + b)
         t4 = f_old * tl.load(kept_ptr + 4 * B + b)
+    # -inf - -inf would be NaN.
+    base = tl.where(m == float("-inf"), 0.0, m)
     for first in range(0, S, SB):
         here = first + s < S
         at = state_ptr + (first + s).to(tl.int64) * B + b
         m_s = tl.load(at, mask=here, other=float("-inf"))
-        gap = tl.where(m_s == float("-inf"), float("-inf"), m_s - m)
+        gap = m_s - base
         f = tl.exp(gap)  # [SB]
         sum_s = tl.load(at + stride, mask=here, other=0.0)
         t1 += tl.sum(f * sum_s, 0)
-        # Where f is 0 the gap may be infinite.
+        # 0 times an infinite gap would be NaN.
         t2 += tl.sum(f * (tl.load(at + 2 * stride, mask=here, other=0.0) + tl.where(f > 0, gap, 0.0) * sum_s), 0)
         t3 += tl.sum(f * f * tl.load(at + 3 * stride, mask=here, other=0.0), 0)
         t4 += tl.sum(f * tl.load(at + 4 * stride, mask=here, other=0.0), 0)

@@ -26,12 +26,12 @@ def softmax_state(l_ptr, half_ptr, state_ptr, B, C, stride, BB: tl.constexpr, SP
     l = tl.load(l_ptr + b.to(tl.int64)[:, None] * C + r[None, :], mask=inside, other=float("-inf"))  # [BB, SPLIT]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[None, :]
     m = tl.max(l, 1)  # [BB]
-    below = tl.where(l == float("-inf"), float("-inf"), l - m[:, None])
+    below = l - tl.where(m == float("-inf"), 0.0, m)[:, None]  # -inf - -inf would be NaN
     p = tl.exp(below).to(tl.float64)
     out = state_ptr + split.to(tl.int64) * B + b
     tl.store(out, m.to(tl.float64), mask=b < B)
     tl.store(out + stride, tl.sum(p, 1), mask=b < B)
-    tl.store(out + 2 * stride, tl.sum(tl.where(p > 0, p * below.to(tl.float64), 0.0), 1), mask=b < B)
+    tl.store(out + 2 * stride, tl.sum(p * tl.where(p > 0, below.to(tl.float64), 0.0), 1), mask=b < B)
     tl.store(out + 3 * stride, tl.sum(p * p, 1), mask=b < B)
     tl.store(out + 4 * stride, tl.sum(p * half, 1), mask=b < B)
 
