@@ -47,7 +47,10 @@ def logits_bytes(
     WIDE: tl.constexpr, PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32. LONG: d may overflow int32. WIDE: tuning key."""
+    """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32.
+
+    LONG: d may overflow int32. WIDE: tuning key.
+    """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BD)

@@ -84,6 +84,11 @@ class Euler:
     ratio: Tensor  # [B] float64
     following: Tensor  # [B, d] float64: x', written
 
+    def part(self, which: Tensor) -> "Euler":
+        """The same for queries `which`, to be written elsewhere."""
+        x = self.x[which]
+        return Euler(x, self.ratio[which], torch.empty_like(x))
+
 
 class Running:
     """sum_i exp(l_i - m) v_i over the splits seen so far, and the softmax state that belongs to it.

@@ -88,4 +88,3 @@ class Answer:
         """Takes in the answers to queries `which`."""
         for name in self.__dataclass_fields__:
             getattr(self, name)[which] = getattr(part, name)
-

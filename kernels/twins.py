@@ -14,9 +14,9 @@ def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tens
 
 def softmax_state(logits: Tensor, half: Tensor) -> Tensor:
     """[5, B]: m = max l; sums of p = exp(l - m), p (l - m), p^2 and p h."""
-    l = logits.double()
-    m = l.amax(1, keepdim=True)
-    below = torch.where(torch.isneginf(l), -torch.inf, l - m)
+    scores = logits.double()
+    m = scores.amax(1, keepdim=True)
+    below = torch.where(torch.isneginf(scores), -torch.inf, scores - m)
     p = below.exp()
     first_moment = (p * below.nan_to_num(neginf=0)).sum(1)
     return torch.stack([m[:, 0], p.sum(1), first_moment, p.square().sum(1), (p * half).sum(1)])

@@ -23,10 +23,10 @@ def softmax_state(l_ptr, half_ptr, state_ptr, B, C, stride, BB: tl.constexpr, SP
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     r = split * SPLIT + tl.arange(0, SPLIT)
     inside = (b[:, None] < B) & (r[None, :] < C)
-    l = tl.load(l_ptr + b.to(tl.int64)[:, None] * C + r[None, :], mask=inside, other=float("-inf"))  # [BB, SPLIT]
+    logit = tl.load(l_ptr + b.to(tl.int64)[:, None] * C + r[None, :], mask=inside, other=float("-inf"))  # [BB, SPLIT]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[None, :]
-    m = tl.max(l, 1)  # [BB]
-    below = l - tl.where(m == float("-inf"), 0.0, m)[:, None]  # -inf - -inf would be NaN
+    m = tl.max(logit, 1)  # [BB]
+    below = logit - tl.where(m == float("-inf"), 0.0, m)[:, None]  # -inf - -inf would be NaN
     p = tl.exp(below).to(tl.float64)
     out = state_ptr + split.to(tl.int64) * B + b
     tl.store(out, m.to(tl.float64), mask=b < B)
@@ -57,9 +57,9 @@ def weighted_sum_kernel(
     acc = tl.zeros((BB, BD), tl.float32)
     for first in range(split * SPLIT, end, STEP):
         r = first + step
-        logit = l_ptr + b.to(tl.int64)[:, None] * C + r[None, :]
-        l = tl.load(logit, mask=(b[:, None] < B) & (r[None, :] < C), other=float("-inf"))
-        p = tl.exp(l - base)  # [BB, STEP], 0..1
+        at = l_ptr + b.to(tl.int64)[:, None] * C + r[None, :]
+        logit = tl.load(at, mask=(b[:, None] < B) & (r[None, :] < C), other=float("-inf"))
+        p = tl.exp(logit - base)  # [BB, STEP], 0..1
         row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [STEP, BD]
         here = (r[:, None] < C) & (k[None, :] < d)
         if rows_ptr.dtype.element_ty == tl.uint8:

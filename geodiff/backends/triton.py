@@ -62,9 +62,7 @@ class TritonEngine(Engine):
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
         if log_prior is None:
             log_prob -= math.log(len(rows))
-        return Posterior(
-            answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights
-        )
+        return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights)
 
     def euler(self, x: Tensor, sigma: Tensor, sigma_next: Tensor, *, tol: float) -> tuple[Tensor, Tensor]:
         """(x', r) with x' = (sigma'/sigma) x + (1 - sigma'/sigma) r(x; sigma) over all rows, [B, d] float64 each.
@@ -110,7 +108,7 @@ class TritonEngine(Engine):
         return running.mean
 
     def refine(self, x: Tensor, sigma: Tensor, queries: Tensor, candidates: Tensor) -> Tensor:
-        """-|x_q - x_i|^2 / 2 sigma_q^2 in float64 for pairs (queries[p], candidates[p]), [P]; x, sigma as in `euler`."""
+        """-|x_q - x_i|^2 / 2 sigma_q^2, [P] float64, for pairs (queries[p], candidates[p]); x, sigma as in `euler`."""
         with self._on():
             distances = pair_distances(self._centred(x), self._data.rows, queries, candidates)
         return -distances / (2 * self._levels(sigma).square())[queries]
@@ -198,9 +196,9 @@ def _answer(request: Request, few: Tensor, answer: Answer, euler: Euler | None) 
     digits = (DIGITS, DIGITS_FINE) if request.data.rows.dtype == torch.uint8 else (DIGITS,)
     for count in digits:
         if len(dense_ones):
-            part = euler and Euler(euler.x[dense_ones], euler.ratio[dense_ones], torch.empty_like(euler.x[dense_ones]))
+            part = None if euler is None else euler.part(dense_ones)
             found, done = dense(request.part(dense_ones), count, part)
-            _take(answer, dense_ones, found, done, euler, moved=part and part.following)
+            _take(answer, dense_ones, found, done, euler, moved=None if part is None else part.following)
             dense_ones = dense_ones[~done]
     if len(dense_ones):
         everyone = torch.ones(len(dense_ones), dtype=torch.bool, device=few.device)

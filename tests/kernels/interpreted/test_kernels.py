@@ -38,7 +38,10 @@ def worst_ratio(found: Tensor, expected: Tensor, allowed: Tensor) -> float:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_digits_stand_for_the_query_and_know_what_they_left_over(count: int) -> None:
-    x = torch.randn(5, 33, dtype=torch.float64) * torch.tensor([1e-9, 1.0, 80.0, 1e4, 1.0], dtype=torch.float64)[:, None]
+    x = (
+        torch.randn(5, 33, dtype=torch.float64)
+        * torch.tensor([1e-9, 1.0, 80.0, 1e4, 1.0], dtype=torch.float64)[:, None]
+    )
     x[4] = 0
     for dithered in (False, True):
         query = digits(x, count, dithered=dithered)
