@@ -25,6 +25,8 @@ INT32_COLUMNS = 65536
 SPLIT = 1024
 #: Rows per tensor-core product of a weighted sum, whose float32 accumulator starts at zero each time.
 STEP = 64
+#: Rows of one launch: the second dimension of a grid holds 65535 tiles of 64 rows or more.
+ROWS = 2**20
 #: Queries up to which the narrow tiles are tried.
 NARROW = 16
 

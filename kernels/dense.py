@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from geodiff.kernels.bounds import dense_error, least_scale, row_errors
-from geodiff.kernels.configs import SPLIT
+from geodiff.kernels.configs import ROWS, SPLIT
 from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Euler, Running
 from geodiff.kernels.queries import split
@@ -18,7 +18,6 @@ DENSE, DENSE_FINE = 1, 2
 DIGITS, DIGITS_FINE = 3, 4
 _LOGITS = 2**22  # logits at a time
 _SUMS = 2**25  # numbers in the partial sums at a time
-_ROWS = 2**20  # the third dimension of a launch holds so many tiles
 _SPARE = 16  # rows kept beyond topk, so that the exact order can be settled in float64
 
 
@@ -68,7 +67,7 @@ def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[An
 def chunk_rows(batch: int, d: int) -> int:
     """Rows whose logits and partial sums are held at a time: a whole number of splits."""
     by_sums = _SUMS // (max(1, batch) * d)
-    return max(1, min(_LOGITS // max(1, batch) // SPLIT, by_sums, _ROWS // SPLIT)) * SPLIT
+    return max(1, min(_LOGITS // max(1, batch) // SPLIT, by_sums, ROWS // SPLIT)) * SPLIT
 
 
 def _nearest(best: tuple[Tensor, Tensor], out: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from geodiff.kernels.bounds import row_errors, stored_error
+from geodiff.kernels.configs import ROWS
 from geodiff.kernels.logits import logits
 from geodiff.kernels.queries import split
 from geodiff.kernels.ranking import heaviest
@@ -104,4 +105,4 @@ def _threshold(least: Tensor, nearest: Tensor, topk: int) -> Tensor:
 
 
 def _chunk(batch: int) -> int:
-    return max(1024, _ELEMENTS // max(1, batch) // 1024 * 1024)
+    return min(ROWS, max(1024, _ELEMENTS // max(1, batch) // 1024 * 1024))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodiff.backends.engine import Engine
 from geodiff.kernels.bounds import cutoff
-from geodiff.kernels.configs import INTERPRETED
+from geodiff.kernels.configs import INTERPRETED, ROWS
 from geodiff.kernels.dense import DIGITS, DIGITS_FINE, chunk_rows, dense
 from geodiff.kernels.exact import exact
 from geodiff.kernels.logits import logits
@@ -29,7 +29,6 @@ _SAMPLE = 128  # rows looked at to guess how many carry weight
 _FEW = 2048  # candidates expected up to which screening is tried first
 _QUERIES = 256  # per pass over the data
 _NUMBERS = 2**24  # numbers in the queries of a pass
-_ROWS = 2**20  # rows whose inner products are made at a time
 _NOTHING = 104.0  # exp(-104) is 0 in float32
 
 
@@ -83,8 +82,8 @@ class TritonEngine(Engine):
         out = queries.new_empty(len(queries), len(data.rows))
         with self._on():
             parts = split(queries, data.rows.dtype, DIGITS_FINE, dithered=False)
-            for start in range(0, len(data.rows) if len(queries) else 0, _ROWS):
-                rows = data.rows[start : start + _ROWS]
+            for start in range(0, len(data.rows) if len(queries) else 0, ROWS):
+                rows = data.rows[start : start + ROWS]
                 found = queries.new_empty(len(queries), len(rows))
                 logits(parts, rows, queries.new_zeros(len(rows)), None, zeros, ones, found)
                 out[:, start : start + len(rows)] = found
