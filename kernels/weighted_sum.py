@@ -43,16 +43,17 @@ def weighted_sum_kernel(
 ):  # fmt: skip
     """out[s, b] = sum over rows i of split s of exp(l[b, i] - max[s, b]) v_i, [S, B, d] float32. WIDE: tuning key.
 
-    Nothing is read for a split in which every maximum is below its query's floor.
+    A split whose maximum is below a query's floor counts as 0 for it, and is not read if that holds for all of a tile.
     """
     k = tl.program_id(0) * BD + tl.arange(0, BD)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     split = tl.program_id(2)
     m = tl.load(max_ptr + split.to(tl.int64) * B + b, mask=b < B, other=float("-inf")).to(tl.float32)
     floor = tl.load(floor_ptr + b, mask=b < B, other=float("inf"))
-    live = tl.max((m >= floor).to(tl.int32), 0)
-    end = split * SPLIT + live * tl.minimum(SPLIT, C - split * SPLIT)
-    base = tl.where(m == float("-inf"), 0.0, m)[:, None]
+    live = m >= floor
+    end = split * SPLIT + tl.max(live.to(tl.int32), 0) * tl.minimum(SPLIT, C - split * SPLIT)
+    # Against infinity every weight is 0: what counts for a query must not depend on the queries beside it.
+    base = tl.where(live, tl.where(m == float("-inf"), 0.0, m), float("inf"))[:, None]
     step = tl.arange(0, STEP)
     acc = tl.zeros((BB, BD), tl.float32)
     for first in range(split * SPLIT, end, STEP):

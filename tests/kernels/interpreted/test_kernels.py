@@ -179,6 +179,17 @@ def test_splits_below_the_floor_are_not_read_and_others_are(stored: torch.dtype)
     assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-6
 
 
+def test_what_is_skipped_for_one_query_does_not_depend_on_the_others() -> None:
+    data = Prepared(some_rows(1025, 3, torch.uint8))
+    scores = torch.zeros(2, 1025)
+    scores[0, :1024] = -8  # below the floor for the first query alone, though together no small weight
+    both = merged(scores, data, 1025, torch.full((2,), -4.0))
+    alone = merged(scores[:1], data, 1025, torch.full((1,), -4.0))
+    assert both.mean[0].equal(alone.mean[0])
+    expected = twins.centred(data.rows)[1024] / (1 + 1024 * torch.tensor(-8.0).double().exp())
+    torch.testing.assert_close(both.mean[0] * data.unit - data.shift, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rows_of_weight_zero_count_for_nothing() -> None:
     data = Prepared(some_rows(1100, 2, torch.float32))
     scores = torch.randn(2, 1100)
