@@ -43,24 +43,42 @@ def stored_error(logits: Tensor) -> Tensor:
 
 def dense_error(data: Prepared, query: Parts, x: Tensor, inv: Tensor, state: Tensor, mean: Tensor) -> Tensor:
     """Bound on |r - exact r|, [B] in centred units, of the dense pass. state [5, B] as in `merge`; mean [B, d]."""
-    top, total, _, squares, halves = state
-    second = 2 * halves / total  # E_w |v|^2
-    trace = (second - mean.square().sum(1)).clamp_min(0) + 1e-6 * second  # E_w |v - r|^2
-    ess = (total.square() / squares).clamp_min(1)
+    trace, _, _ = _moments(state, mean)
     # A query off by delta answers with r(x - delta); the Jacobian Cov_w / sigma^2 has Frobenius norm <= trace inv.
     random = torch.where(query.step > 0, query.step * trace * inv, 0)
     certain = torch.where(query.step > 0, 0, query.residual * trace * inv)
-    # Independent errors of logits: float32 storage near the top, exp, and the weights' split.
-    noise = _ROUNDING * (top.abs() + 32) + 2.0**-21
+    noise = torch.zeros_like(inv)
     if data.rows.dtype != torch.uint8:
         within = math.sqrt(products(data.rows.dtype) * FLUSH / _DEPTH)
-        noise = noise + within * _CUT * _largest_piece(x) * data.norm * inv
+        noise = within * _CUT * _largest_piece(x) * data.norm * inv
+    return _sum_error(data, state, mean, noise, random) + certain
+
+
+def weighted_error(data: Prepared, state: Tensor, mean: Tensor) -> Tensor:
+    """The same where the logits were given, and only rounded to float32."""
+    zero = torch.zeros_like(state[0])
+    return _sum_error(data, state, mean, zero, zero)
+
+
+def _sum_error(data: Prepared, state: Tensor, mean: Tensor, noise: Tensor, random: Tensor) -> Tensor:
+    """What the second product adds to logits with independent errors `noise`, and to a random error of the mean."""
+    trace, ess, second = _moments(state, mean)
+    # Independent errors of logits: float32 storage near the top, exp, and the weights' split.
+    noise = noise + _ROUNDING * (state[0].abs() + 32) + 2.0**-21
     weights = noise * (trace / ess).sqrt()
     # float32 sums of weighted rows: rounded once per STEP rows, cut within those.
     sums = _ROUNDING * math.sqrt(SPLIT / STEP / 3) * second.sqrt()
-    certain = certain + _ROUNDING * products(data.rows.dtype) * STEP / _DEPTH * second.sqrt()
+    certain = _ROUNDING * products(data.rows.dtype) * STEP / _DEPTH * second.sqrt()
     error = _DEVIATIONS * (random.square() + weights.square() + sums.square()).sqrt() + certain
     return error if _in_range(data) else torch.full_like(error, math.inf)
+
+
+def _moments(state: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(E_w |v - r|^2, effective sample size, E_w |v|^2), [B] each."""
+    _, total, _, squares, halves = state
+    second = 2 * halves / total
+    trace = (second - mean.square().sum(1)).clamp_min(0) + 1e-6 * second
+    return trace, (total.square() / squares).clamp_min(1), second
 
 
 def _in_range(data: Prepared) -> bool:

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from geodiff.kernels.bounds import dense_error, least_scale, row_errors
+from geodiff.kernels.bounds import cutoff, dense_error, least_scale, row_errors, weighted_error
 from geodiff.kernels.configs import ROWS, SPLIT
 from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Euler, Running
+from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import split
 from geodiff.kernels.ranking import heaviest
 from geodiff.kernels.refine import pair_distances
@@ -46,8 +47,7 @@ def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[An
     mean, state = running.mean, running.state
     centred = mean * data.unit - data.shift
     error = dense_error(data, query, request.x, inv, state, centred)
-    allowed = request.tol * (mean.norm(dim=1) * data.unit).clamp_min(least_scale(data))
-    done = error <= allowed  # never where NaN
+    done = error <= _allowed(data, mean, request.tol)  # never where NaN
     top, total, first_moment, squares, _ = state
     log_sum = request.offset() + top + total.log()
     indices, weights = _settled(request, near[1], log_sum)
@@ -62,6 +62,26 @@ def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[An
         path=torch.full((batch,), path, dtype=torch.int8, device=device),
     )
     return answer, done
+
+
+def weigh(data: Prepared, scores: Tensor, tol: float) -> tuple[Tensor, Tensor]:
+    """(sum_i softmax(scores)_i x_i in model space [B, d], done [B] bool); scores [B, N] float64, their maxima 0."""
+    (batch, n), d = scores.shape, data.rows.shape[1]
+    floor = torch.full((batch,), -cutoff(data, n, tol), dtype=torch.float32, device=scores.device)
+    running = Running(batch, d, data.shift, data.unit, scores.device)
+    chunk = chunk_rows(batch, d)
+    for start in range(0, n, chunk):
+        part = slice(start, min(start + chunk, n))
+        given = scores[:, part].float().contiguous()
+        running.merge(*weighted_sum(given, data.half[part], floor, data.rows[part]), last=part.stop == n)
+    centred = running.mean * data.unit - data.shift
+    error = weighted_error(data, running.state, centred)
+    return running.mean, error <= _allowed(data, running.mean, tol)
+
+
+def _allowed(data: Prepared, mean: Tensor, tol: float) -> Tensor:
+    """What contract 1 allows, [B] in centred units, for means [B, d] in model space."""
+    return tol * (mean.norm(dim=1) * data.unit).clamp_min(least_scale(data))
 
 
 def chunk_rows(batch: int, d: int) -> int:

@@ -23,9 +23,13 @@ def centred(u):
 
 @triton.jit
 def distances_kernel(
-    x_ptr, rows_ptr, query_ptr, row_ptr, out_ptr, P, d, LISTED: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr
-):
-    """out[p] = |x_q - v_r|^2 for listed pairs (q, r), or out[q, p] for every row p with q = program 1."""
+    x_ptr, rows_ptr, query_ptr, row_ptr, out_ptr, P, d,
+    LISTED: tl.constexpr, PRODUCT: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """out[p] = |x_q - v_r|^2 for listed pairs (q, r), or out[q, p] for every row p with q = program 1.
+
+    PRODUCT: <x_q, v_r> instead.
+    """
     p = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     k = tl.arange(0, BD)
     if LISTED:
@@ -39,8 +43,11 @@ def distances_kernel(
         here = (p[:, None] < P) & (k[None, :] < d - first)
         x = tl.load(x_ptr + q[:, None] * d + first + k[None, :], mask=here, other=0.0)
         v = centred(tl.load(rows_ptr + r[:, None] * d + first + k[None, :], mask=here, other=0))
-        difference = tl.where(here, x - v, 0.0)
-        total += tl.sum(difference * difference, 1)
+        if PRODUCT:
+            total += tl.sum(x * v, 1)  # x is 0 outside
+        else:
+            difference = tl.where(here, x - v, 0.0)
+            total += tl.sum(difference * difference, 1)
     out = out_ptr + p if LISTED else out_ptr + tl.program_id(1).to(tl.int64) * P + p
     tl.store(out, total, mask=p < P)
 
@@ -71,17 +78,27 @@ def pair_distances(x: Tensor, rows: Tensor, queries: Tensor, candidates: Tensor)
     if len(queries):
         distances_kernel[(triton.cdiv(len(queries), _PAIRS),)](
             x, rows, queries, candidates, out, len(queries), x.shape[1],
-            LISTED=True, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True,
+            LISTED=True, PRODUCT=False, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
 
 
 def all_distances(x: Tensor, rows: Tensor) -> Tensor:
     """|x_b - v_i|^2 of every query and row, [B, C] float64."""
+    return _all_pairs(x, rows, product=False)
+
+
+def all_products(x: Tensor, rows: Tensor) -> Tensor:
+    """<x_b, v_i> of every query and row, [B, C] float64."""
+    return _all_pairs(x, rows, product=True)
+
+
+def _all_pairs(x: Tensor, rows: Tensor, *, product: bool) -> Tensor:
     out = torch.empty(len(x), len(rows), dtype=torch.float64, device=x.device)
     distances_kernel[(triton.cdiv(len(rows), _PAIRS), len(x))](
-        x, rows, x, x, out, len(rows), x.shape[1], LISTED=False, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True
-    )
+        x, rows, x, x, out, len(rows), x.shape[1],
+        LISTED=False, PRODUCT=product, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True,
+    )  # fmt: skip
     return out
 
 

@@ -10,16 +10,15 @@ from torch import Tensor
 from geodiff.backends.engine import Engine
 from geodiff.kernels.bounds import cutoff
 from geodiff.kernels.configs import INTERPRETED, ROWS
-from geodiff.kernels.dense import DIGITS, DIGITS_FINE, chunk_rows, dense
+from geodiff.kernels.dense import DIGITS, DIGITS_FINE, dense, weigh
 from geodiff.kernels.exact import exact
 from geodiff.kernels.logits import logits
-from geodiff.kernels.merge import Euler, Running
+from geodiff.kernels.merge import Euler
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import split
-from geodiff.kernels.refine import pair_distances
+from geodiff.kernels.refine import all_products, full_sum, pair_distances
 from geodiff.kernels.request import Answer, Request
 from geodiff.kernels.screen import screen
-from geodiff.kernels.weighted_sum import weighted_sum
 from geodiff.posterior import Posterior
 
 #: The path that answered a query: see kernels/README.md.
@@ -29,7 +28,6 @@ _SAMPLE = 128  # rows looked at to guess how many carry weight
 _FEW = 2048  # candidates expected up to which screening is tried first
 _QUERIES = 256  # per pass over the data
 _NUMBERS = 2**24  # numbers in the queries of a pass
-_NOTHING = 104.0  # exp(-104) is 0 in float32
 
 
 class TritonEngine(Engine):
@@ -73,44 +71,46 @@ class TritonEngine(Engine):
         return following, answer.mean
 
     def inner_products(self, x: Tensor) -> Tensor:
-        """<x_b, x_i> in model space, [B, N] float64, for x [B, d] in model space.
-
-        uint8: exact for x rounded to 31 bits below its largest value. Floats: float32 sums of FLUSH columns each.
-        """
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()
-        zeros, ones = queries.new_zeros(len(queries)), queries.new_ones(len(queries))
         out = queries.new_empty(len(queries), len(data.rows))
         with self._on():
-            parts = split(queries, data.rows.dtype, DIGITS_FINE, dithered=False)
-            for start in range(0, len(data.rows) if len(queries) else 0, ROWS):
-                rows = data.rows[start : start + ROWS]
-                found = queries.new_empty(len(queries), len(rows))
-                logits(parts, rows, queries.new_zeros(len(rows)), None, zeros, ones, found)
-                out[:, start : start + len(rows)] = found
+            for start in range(0, len(queries), _QUERIES):
+                part = slice(start, start + _QUERIES)
+                for first in range(0, len(data.rows), ROWS):
+                    out[part, first : first + ROWS] = self._products(queries[part], data.rows[first : first + ROWS])
         return (out + data.shift * queries.sum(1, keepdim=True)) / data.unit
 
-    def weighted_mean(self, scores: Tensor) -> Tensor:
-        """sum_i softmax(scores)_i x_i in model space, [B, d] float64, for scores [B, N] float32 on the data's device.
+    def _products(self, x: Tensor, rows: Tensor) -> Tensor:
+        """<x_b, v_i>, [B, C] float64: by tensor cores where that is exact, for uint8, else in plain float64."""
+        if rows.dtype != torch.uint8:
+            return all_products(x, rows)
+        found = x.new_empty(len(x), len(rows))
+        zeros, ones = x.new_zeros(len(x)), x.new_ones(len(x))
+        parts = split(x, rows.dtype, DIGITS_FINE, dithered=False)
+        logits(parts, rows, x.new_zeros(len(rows)), None, zeros, ones, found)
+        return found
 
-        Splits of rows whose weights are all 0 in float32 are not read.
-        """
-        data, (batch, n), d = self._data, scores.shape, self._data.rows.shape[1]
-        if not batch:
-            return torch.empty(0, d, dtype=torch.float64, device=self._device)
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        scores = logits.detach().to(self._device, torch.float64)
+        scores = scores - scores.amax(1, keepdim=True)
+        out = scores.new_empty(len(scores), self._data.rows.shape[1])
         with self._on():
-            floor = scores.amax(1) - _NOTHING
-            running = Running(batch, d, data.shift, data.unit, self._device)
-            for start in range(0, n, chunk_rows(batch, d)):
-                part = slice(start, min(start + chunk_rows(batch, d), n))
-                sums = weighted_sum(scores[:, part].contiguous(), data.half[part], floor, data.rows[part])
-                running.merge(*sums, last=part.stop == n)
-        return running.mean
+            for start in range(0, len(scores), _QUERIES):
+                part = slice(start, start + _QUERIES)
+                out[part], done = weigh(self._data, scores[part], tol)
+                if not done.all():
+                    open_ = start + (~done).nonzero()[:, 0]
+                    weights = scores[open_].softmax(1).contiguous()
+                    out[open_] = (full_sum(weights, self._data.rows) + self._data.shift) / self._data.unit
+        return out
 
-    def refine(self, x: Tensor, sigma: Tensor, queries: Tensor, candidates: Tensor) -> Tensor:
-        """-|x_q - x_i|^2 / 2 sigma_q^2, [P] float64, for pairs (queries[p], candidates[p]); x, sigma as in `euler`."""
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        rows = candidates.to(self._device)
+        queries = torch.arange(len(rows), device=self._device).repeat_interleave(rows.shape[1])
         with self._on():
-            distances = pair_distances(self._centred(x), self._data.rows, queries, candidates)
-        return -distances / (2 * self._levels(sigma).square())[queries]
+            flat = rows.clamp_min(0).flatten()
+            distances = pair_distances(self._centred(x), self._data.rows, queries, flat).reshape(rows.shape)
+        return (distances / self._data.unit**2).masked_fill(rows < 0, torch.inf)
 
     def _solve(
         self,

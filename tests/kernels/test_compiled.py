@@ -82,10 +82,12 @@ def variants() -> Iterator[Variant]:
     for stored in ("u8", *FLOATS):
         pairs = {"x_ptr": "*fp64", "rows_ptr": f"*{stored}", "query_ptr": "*i64", "row_ptr": "*i64", "out_ptr": "*fp64"}
         gather = {"w_ptr": "*fp64", "rows_ptr": f"*{stored}", "row_ptr": "*i64", "start_ptr": "*i64"}
-        for listed in (True, False):
-            constants = {"LISTED": listed, "BP": 16, "BD": 64}
+        for listed, product in ((True, False), (False, False), (False, True)):
+            constants = {"LISTED": listed, "PRODUCT": product, "BP": 16, "BD": 64}
             unlisted = {} if listed else {"query_ptr": "*fp64", "row_ptr": "*fp64"}
             yield Variant("refine.distances_kernel", {**pairs, **unlisted}, constants)
+        for listed in (True, False):
+            constants = {"LISTED": listed, "BP": 16, "BD": 64}
             yield Variant("refine.gathered_sum_kernel", {**gather, "out_ptr": "*fp64"}, constants)
 
 

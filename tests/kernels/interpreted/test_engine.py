@@ -13,7 +13,7 @@ from geodiff.kernels import dense as dense_module
 from geodiff.kernels import screen as screen_module
 from geodiff.kernels import twins
 from geodiff.kernels.bounds import cutoff
-from geodiff.kernels.dense import dense
+from geodiff.kernels.dense import dense, weigh
 from geodiff.kernels.request import Request
 from geodiff.posterior import Posterior
 
@@ -192,20 +192,47 @@ def test_same_input_same_bits_and_other_queries_do_not_matter(dense_first: None)
     assert denoiser(x[:0], 2.0).shape == (0, 17)
 
 
-def test_entry_points(stored: torch.dtype) -> None:
+def test_inner_products_and_distances(stored: torch.dtype) -> None:
     data = some_data(70, 17, stored)
     engine = TritonEngine(data)
     points = reference.model_space(data, torch.float64)
-    x, sigma = queries(data, 3, 1.0), torch.tensor([0.1, 1.0, 9.0], dtype=torch.float64)
+    x = 30 * torch.randn(3, 17, dtype=torch.float64)
     torch.testing.assert_close(engine.mean, points.mean(0), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-6, atol=1e-6)
-    scores = torch.randn(3, 70)
-    torch.testing.assert_close(engine.weighted_mean(scores), scores.double().softmax(1) @ points, rtol=1e-5, atol=1e-6)
-    q, r = torch.tensor([0, 2, 2]), torch.tensor([5, 0, 69])
-    expected = -(x[q] - points[r]).square().sum(1) / (2 * sigma[q].square())
-    torch.testing.assert_close(engine.refine(x, sigma, q, r), expected, rtol=1e-10, atol=1e-10)
+    allowed = 1e-8 * x.norm(dim=1)[:, None] * points.norm(dim=1)
+    assert ((engine.inner_products(x) - x @ points.T).abs() <= allowed).all()
+    candidates = torch.tensor([[5, -1], [0, 69], [69, 3]])
+    expected = (x[:, None] - points[candidates]).square().sum(2).masked_fill(candidates < 0, torch.inf)
+    torch.testing.assert_close(engine.squared_distances(x, candidates), expected, rtol=1e-12, atol=0)
     assert engine.inner_products(x[:0]).shape == (0, 70)
-    assert engine.weighted_mean(scores[:0]).shape == (0, 17)
+    assert engine.squared_distances(x, candidates[:, :0]).shape == (3, 0)
+
+
+def test_weighted_mean_of_given_logits(stored: torch.dtype) -> None:
+    data = some_data(1100, 5, stored)
+    data[:, 1:] = data[:1, 1:] if stored == torch.uint8 else 0
+    points = reference.model_space(data, torch.float64)
+    scores = torch.randn(5, 1100, dtype=torch.float64)
+    scores[1] *= 300
+    scores[2, ::3] = -torch.inf
+    scores[3] += 1e9
+    scores[4] = 0
+    expected = scores.softmax(1) @ points
+    found = TritonEngine(data).weighted_mean(scores, TOL)
+    scale = expected.norm(dim=1).clamp_min(0.01 * points.norm(dim=1).max())
+    assert ((found - expected).norm(dim=1) <= TOL * scale).all()
+    assert TritonEngine(data).weighted_mean(scores[:0], TOL).shape == (0, 5)
+
+
+def test_weighted_mean_near_zero_is_summed_in_float64(stored: torch.dtype) -> None:
+    points = torch.randn(64, 9, dtype=torch.float64)
+    points = torch.cat([points, -points]) / 4
+    data = ((points + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if stored == torch.uint8 else points.to(stored)
+    scores = torch.zeros(2, 128, dtype=torch.float64)
+    exact = reference.model_space(data, torch.float64)
+    engine = TritonEngine(data)
+    assert not weigh(engine._data, scores, TOL)[1].any()
+    error = (engine.weighted_mean(scores, TOL) - exact.mean(0)).norm(dim=1)
+    assert (error <= TOL * exact.mean(0).norm().clamp_min(0.01 * exact.norm(dim=1).max())).all()
 
 
 def test_euler_steps_on_every_path(monkeypatch: pytest.MonkeyPatch) -> None:

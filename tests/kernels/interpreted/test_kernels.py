@@ -12,7 +12,7 @@ from geodiff.kernels.logits import logits, logits_bytes, logits_floats
 from geodiff.kernels.merge import Euler, Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Parts, digits, floats, split
-from geodiff.kernels.refine import all_distances, full_sum, gathered_sum, pair_distances
+from geodiff.kernels.refine import all_distances, all_products, full_sum, gathered_sum, pair_distances
 
 NAN = torch.nan
 
@@ -215,6 +215,7 @@ def test_difference_form(n: int, d: int, batch: int, stored: torch.dtype) -> Non
     rows, x = some_rows(n, d, stored), torch.randn(batch, d, dtype=torch.float64)
     expected = twins.distances(x, rows)
     torch.testing.assert_close(all_distances(x, rows), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(all_products(x, rows), x @ twins.centred(rows).T, rtol=1e-12, atol=1e-9)
     q, r = (torch.randint(size, (40,)) for size in (batch, n))
     torch.testing.assert_close(pair_distances(x, rows, q, r), expected[q, r], rtol=1e-13, atol=0)
     weights = torch.rand(batch, n, dtype=torch.float64)
