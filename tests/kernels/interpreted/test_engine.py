@@ -18,6 +18,8 @@ from geodiff.kernels.request import Request
 from geodiff.posterior import Posterior
 
 TOL = 1e-5
+# Where the dtype only changes kernels that other tests run in every dtype.
+TWO_DTYPES = pytest.mark.parametrize("stored", [torch.uint8, torch.float32], ids=str)
 
 
 def some_data(n: int, d: int, stored: torch.dtype) -> Tensor:
@@ -75,6 +77,7 @@ def test_contract_where_the_dense_pass_goes_first(stored: torch.dtype, dense_fir
     assert set(engine.last_paths[-2:].tolist()) == {PATHS.index("dense")}
 
 
+@TWO_DTYPES
 def test_batches_wider_than_one_tile_and_data_longer_than_one_chunk(
     stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +102,7 @@ def test_screening_hands_on_what_has_too_many_candidates(monkeypatch: pytest.Mon
     assert engine.last_paths.tolist() == [0, 0, 1, 1]
 
 
+@TWO_DTYPES
 def test_screening_over_several_chunks(monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
     monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
     data = some_data(1500, 5, stored)
@@ -111,6 +115,7 @@ def test_screening_over_several_chunks(monkeypatch: pytest.MonkeyPatch, stored: 
     assert engine.last_paths.tolist() == [0, 0]
 
 
+@TWO_DTYPES
 def test_last_resort(stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense_module, "least_scale", lambda data: 0.0)
     monkeypatch.setattr(dense_module, "dense_error", lambda data, query, x, inv, state, mean: torch.full_like(inv, 1e9))
