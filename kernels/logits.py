@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geodiff.kernels.configs import FLUSH, INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, NARROW, WIDEN, tuned
+from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, NARROW, WIDEN, tuned
 from geodiff.kernels.queries import Parts
 
 
@@ -159,6 +159,3 @@ def logits(
         _bytes[grid](*pointers, **sizes, PARTS=parts, LONG=d > INT32_COLUMNS)
     else:
         _floats[grid](*pointers, **sizes)
-
-
-assert all(config.kwargs["BD"] == FLUSH for config in LOGITS_FLOATS)

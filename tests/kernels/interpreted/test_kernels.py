@@ -99,6 +99,17 @@ def test_digits_of_every_number_and_length(count: int, long: bool, monkeypatch: 
     torch.testing.assert_close(out, value(query) @ (rows.double() - 128).T, rtol=1e-13, atol=1e-9)
 
 
+def test_every_table_has_a_configuration_for_every_batch_and_chip() -> None:
+    for table in (configs.LOGITS_BYTES, configs.LOGITS_FLOATS, *configs.WEIGHTED_SUM.values()):
+        for batch in (1, configs.NARROW, configs.NARROW + 1, 256):
+            narrow = batch <= configs.NARROW
+            ampere, hopper = (configs.fitting(table, batch, capability) for capability in (80, 90))
+            assert ampere
+            assert set(map(id, ampere)) <= set(map(id, hopper))
+            assert all((config.kwargs["BB"] <= configs.NARROW) == narrow for config in hopper)
+    assert all(config.kwargs["BD"] == configs.FLUSH for config in configs.LOGITS_FLOATS)
+
+
 CONFIGS = [(table, config) for table in ("bytes", "floats") for config in vars(configs)[f"LOGITS_{table.upper()}"]]
 
 
