@@ -57,15 +57,9 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build), "--parallel", str(jobs)], check=True)
 
 
-packages = find_packages(include=["geodiff", "geodiff.*"])
-package_dir = {}
-if (ROOT / "kernels").is_dir():  # the Triton kernels live beside the package and are installed inside it
-    package_dir["geodiff.kernels"] = "kernels"
-    packages += ["geodiff.kernels", *(f"geodiff.kernels.{name}" for name in find_packages("kernels"))]
-
 setup(
-    packages=packages,
-    package_dir=package_dir,
+    # geodiff/kernels is a link to kernels/, so that source tree, editable and plain install all see the same package.
+    packages=find_packages(include=["geodiff", "geodiff.*"]),
     ext_modules=[CMakeExtension("geodiff._cpu")],
     cmdclass={"build_ext": CMakeBuild},
 )

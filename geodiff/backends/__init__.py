@@ -1,6 +1,8 @@
 """The backends, and the one table that says which of them serves a data set."""
 
+import importlib.metadata
 import importlib.util
+import os
 
 import torch
 from torch import Tensor
@@ -43,6 +45,10 @@ def choose(backend: str, device: torch.device) -> str:
 
 def open_engine(name: str, rows: Tensor) -> Engine:
     """The engine of backend `name` (from `choose`) over rows [N, d]. Raises ValueError if rows hold NaN or Inf."""
+    if name == "triton":
+        from geodiff.backends.triton import TritonEngine  # here, since it needs the package triton
+
+        return TritonEngine(rows)
     return CpuEngine(rows) if name == "cpu" else ReferenceEngine(rows)
 
 
@@ -61,14 +67,21 @@ def _reason_missing(name: str) -> str:
         return ""
     if name == "cpu":
         return cpu.MISSING
-    if not torch.cuda.is_available():
-        return "no CUDA device"
     if name == "triton" and importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    return "this version has no GPU kernels yet"
+    if not torch.cuda.is_available() and not (name == "triton" and _triton_interprets()):
+        return "no CUDA device"
+    return "" if name == "triton" else "this version has no CUDA kernels yet"
+
+
+def _triton_interprets() -> bool:
+    """Whether Triton's kernels run on the CPU, in its interpreter: for tests, and very slow."""
+    return os.environ.get("TRITON_INTERPRET", "") == "1"
 
 
 def _version(name: str) -> str:
     from geodiff import __version__
 
+    if name == "triton":
+        return f"triton {importlib.metadata.version('triton')}"
     return f"torch {torch.__version__}" if name == "reference" else f"{__version__} ({cpu.isa()})"

@@ -1,0 +1,161 @@
+"""The first product: <x, v_i> for a chunk of rows, on tensor cores, and the logits made from it in its epilogue."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, NARROW, WIDEN, tuned
+from geodiff.kernels.queries import Parts
+
+
+@triton.jit
+def product(a, b, acc):
+    """acc + a b in float32, for float operands."""
+    if WIDEN:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    return tl.dot(a, b, acc)
+
+
+@triton.jit
+def three_parts(x):
+    """float32 x as a sum of three bfloat16: 24 bits, so nothing is lost."""
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS: tl.constexpr):
+    """out[b, r] = (scale_b total - half_r - ref_b) inv_b + bias_r, worked out in float64; total [BN, BB]."""
+    inside = (r[:, None] < C) & (b[None, :] < B)
+    scale = tl.load(scale_ptr + b, mask=b < B, other=0.0)[None, :]
+    ref = tl.load(ref_ptr + b, mask=b < B, other=0.0)[None, :]
+    inv = tl.load(inv_ptr + b, mask=b < B, other=0.0)[None, :]
+    half = tl.load(half_ptr + r, mask=r < C, other=0.0)[:, None]
+    logit = (total * scale - half - ref) * inv  # [BN, BB]
+    if BIAS:
+        logit += tl.load(bias_ptr + r, mask=r < C, other=0.0)[:, None]
+    out = out_ptr + b.to(tl.int64)[None, :] * C + r[:, None]
+    tl.store(out, logit.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def logits_bytes(
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride,
+    WIDE: tl.constexpr, PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
+    BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32.
+
+    LONG: d may overflow int32. WIDE: tuning key.
+    """
+    b = tl.program_id(0) * BB + tl.arange(0, BB)
+    r = tl.program_id(1) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BD)
+    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
+    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    zero = tl.zeros((BN, BB), tl.int32)
+    s0, s1, s2, s3 = zero, zero, zero, zero
+    total = tl.zeros((BN, BB), tl.float64)
+    for first in range(0, d, BD):
+        left = d - first
+        u = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=128)
+        v = (u ^ 128).to(tl.int8, bitcast=True)  # u - 128
+        here = (b[None, :] < B) & (k[:, None] < left)
+        s0 = tl.dot(v, tl.load(query + first, mask=here, other=0), s0, out_dtype=tl.int32)
+        if PARTS > 1:
+            s1 = tl.dot(v, tl.load(query + first + part_stride, mask=here, other=0), s1, out_dtype=tl.int32)
+        if PARTS > 2:
+            s2 = tl.dot(v, tl.load(query + first + 2 * part_stride, mask=here, other=0), s2, out_dtype=tl.int32)
+        if PARTS > 3:
+            s3 = tl.dot(v, tl.load(query + first + 3 * part_stride, mask=here, other=0), s3, out_dtype=tl.int32)
+        if LONG:
+            total += _joined(s0, s1, s2, s3, PARTS)
+            s0, s1, s2, s3 = zero, zero, zero, zero
+    if not LONG:
+        total = _joined(s0, s1, s2, s3, PARTS)
+    _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS)
+
+
+@triton.jit
+def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
+    """The digits' sums as one number, exact in float64."""
+    total = s0.to(tl.float64)
+    if PARTS > 1:
+        total = total * 256 + s1.to(tl.float64)
+    if PARTS > 2:
+        total = total * 256 + s2.to(tl.float64)
+    if PARTS > 3:
+        total = total * 256 + s3.to(tl.float64)
+    return total
+
+
+@triton.jit
+def logits_floats(
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride,
+    WIDE: tl.constexpr, BIAS: tl.constexpr,
+    BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first."""
+    b = tl.program_id(0) * BB + tl.arange(0, BB)
+    r = tl.program_id(1) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BD)
+    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
+    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    total = tl.zeros((BN, BB), tl.float64)
+    for first in range(0, d, BD):
+        left = d - first
+        x = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=0.0)
+        here = (b[None, :] < B) & (k[:, None] < left)
+        q0 = tl.load(query + first, mask=here, other=0.0)
+        q1 = tl.load(query + first + part_stride, mask=here, other=0.0)
+        q2 = tl.load(query + first + 2 * part_stride, mask=here, other=0.0)
+        s = tl.zeros((BN, BB), tl.float32)
+        if rows_ptr.dtype.element_ty == tl.float32:
+            x0, x1, x2 = three_parts(x)
+            s = product(x2, q0, s)
+            s = product(x1, q1, s)
+            s = product(x0, q2, s)
+            s = product(x1, q0, s)
+            s = product(x0, q1, s)
+            s = product(x0, q0, s)
+        else:
+            s = product(x, q2, s)
+            s = product(x, q1, s)
+            s = product(x, q0, s)
+        total += s.to(tl.float64)
+    _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS)
+
+
+#: Tensor-core products behind one partial sum of `logits_floats`, for the error bound.
+def products(stored: torch.dtype) -> int:
+    return 6 if stored == torch.float32 else 3
+
+
+_bytes = tuned(LOGITS_BYTES, ["d", "WIDE", "PARTS"])(logits_bytes)
+_floats = tuned(LOGITS_FLOATS, ["d", "WIDE"])(logits_floats)
+
+
+def logits(
+    query: Parts, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tensor, inv: Tensor, out: Tensor
+) -> None:
+    """out[b, i] = (<x_b, v_i> - half_i - ref_b) inv_b + bias_i; v = u - 128 for uint8 rows, else the values.
+
+    query: x [B, d] in parts; rows [C, d]; half, bias [C] float64; ref, inv [B] float64; out [B, C] float32 or float64.
+    """
+    count, d = rows.shape
+    batch = query.parts.shape[1]
+
+    def grid(tiles: dict[str, int]) -> tuple[int, int]:
+        return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
+
+    pointers = (query.parts, rows, half, half if bias is None else bias, query.scale, ref, inv, out)
+    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d, "WIDE": batch > NARROW}
+    sizes |= {"BIAS": bias is not None, "enable_fp_fusion": True}
+    if rows.dtype == torch.uint8:
+        parts = len(query.parts)
+        _bytes[grid](*pointers, **sizes, PARTS=parts, LONG=d > INT32_COLUMNS)
+    else:
+        _floats[grid](*pointers, **sizes)

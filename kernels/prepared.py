@@ -1,0 +1,46 @@
+"""Rows as the kernels see them, and what one look at them tells."""
+
+import torch
+from torch import Tensor
+
+from geodiff.arguments import check_finite
+
+_ELEMENTS = 2**23  # values in float64 at a time
+
+
+class Prepared:
+    """Stored rows [N, d] in *centred units*: v = u - 128 for uint8 (exact integers), else v is the value.
+
+    Model space is (v + shift) / unit. `half` [N] float64 = |v_i|^2 / 2; `away` [N] float64 = |v_i - mean|; `mean` [d]
+    float64 is the mean of v; radius = max away; norm = max |v_i|; model_norm = max |v_i + shift|.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        """Raises ValueError if rows hold NaN or Inf."""
+        n, d = rows.shape
+        self.rows = rows
+        self.shift, self.unit = (0.5, 127.5) if rows.dtype == torch.uint8 else (0.0, 1.0)
+        at_a_time = max(1, _ELEMENTS // d)
+        self.half = torch.empty(n, dtype=torch.float64, device=rows.device)
+        self.away = torch.empty_like(self.half)
+        self.mean = torch.zeros(d, dtype=torch.float64, device=rows.device)
+        model = self.half.new_zeros(())
+        for start in range(0, n, at_a_time):
+            part = rows[start : start + at_a_time]
+            check_finite(part, "data", first_row=start)
+            values = centred(part)
+            self.half[start : start + at_a_time] = values.square().sum(1) / 2
+            self.mean += values.sum(0)
+            model = torch.maximum(model, (values + self.shift).norm(dim=1).max())
+        self.mean /= n
+        for start in range(0, n, at_a_time):
+            values = centred(rows[start : start + at_a_time])
+            self.away[start : start + at_a_time] = (values - self.mean).norm(dim=1) * (1 + 1e-12)
+        self.radius = float(self.away.max())
+        self.norm = float((2 * self.half.max()).sqrt())
+        self.model_norm = float(model)
+
+
+def centred(rows: Tensor) -> Tensor:
+    """Stored rows in centred units, float64."""
+    return rows.double() - 128 if rows.dtype == torch.uint8 else rows.double()

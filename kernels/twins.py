@@ -1,0 +1,37 @@
+"""The kernels again, in plain torch and float64, as the formulas read: what they are tested against."""
+
+import torch
+from torch import Tensor
+
+from geodiff.kernels.prepared import centred
+
+
+def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tensor, inv: Tensor) -> Tensor:
+    """(<x_b, v_i> - half_i - ref_b) inv_b + bias_i, [B, C], for x [B, d] float64."""
+    found = (x @ centred(rows).T - half - ref[:, None]) * inv[:, None]
+    return found if bias is None else found + bias
+
+
+def softmax_state(logits: Tensor, half: Tensor) -> Tensor:
+    """[5, B]: m = max l; sums of p = exp(l - m), p (l - m), p^2 and p h."""
+    scores = logits.double()
+    m = scores.amax(1, keepdim=True)
+    below = torch.where(torch.isneginf(scores), -torch.inf, scores - m)
+    p = below.exp()
+    first_moment = (p * below.nan_to_num(neginf=0)).sum(1)
+    return torch.stack([m[:, 0], p.sum(1), first_moment, p.square().sum(1), (p * half).sum(1)])
+
+
+def weighted_mean(logits: Tensor, rows: Tensor) -> Tensor:
+    """sum_i softmax(l)_i v_i, [B, d]."""
+    return logits.double().softmax(1) @ centred(rows)
+
+
+def distances(x: Tensor, rows: Tensor) -> Tensor:
+    """|x_b - v_i|^2, [B, C]."""
+    return (x[:, None] - centred(rows)).square().sum(2)
+
+
+def euler(x: Tensor, mean: Tensor, ratio: Tensor) -> Tensor:
+    """ratio_b x_b + (1 - ratio_b) mean_b, [B, d]."""
+    return ratio[:, None] * x + (1 - ratio[:, None]) * mean

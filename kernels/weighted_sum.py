@@ -1,0 +1,130 @@
+"""The second product: softmax weights times rows, on tensor cores, one partial sum per split of SPLIT rows.
+
+Each split has its own largest logit m_s and returns sums relative to it; `merge` joins the splits by log-sum-exp.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from geodiff.kernels.configs import NARROW, SPLIT, STEP, WEIGHTED_SUM, tuned
+from geodiff.kernels.logits import product, three_parts
+
+#: What is kept of a split's softmax: max m; sums of p = exp(l - m), p (l - m), p^2 and p h, where h_i = |v_i|^2 / 2.
+STATE = 5
+_QUERIES = 4  # per program of `softmax_state`
+
+
+@triton.jit
+def softmax_state(l_ptr, half_ptr, state_ptr, B, C, stride, BB: tl.constexpr, SPLIT: tl.constexpr):
+    """state [STATE, S, B] float64 of logits l [B, C]: one program per split and BB queries; stride = S B."""
+    split = tl.program_id(0)
+    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    r = split * SPLIT + tl.arange(0, SPLIT)
+    inside = (b[:, None] < B) & (r[None, :] < C)
+    logit = tl.load(l_ptr + b.to(tl.int64)[:, None] * C + r[None, :], mask=inside, other=float("-inf"))  # [BB, SPLIT]
+    half = tl.load(half_ptr + r, mask=r < C, other=0.0)[None, :]
+    m = tl.max(logit, 1)  # [BB]
+    below = logit - tl.where(m == float("-inf"), 0.0, m)[:, None]  # -inf - -inf would be NaN
+    p = tl.exp(below).to(tl.float64)
+    out = state_ptr + split.to(tl.int64) * B + b
+    tl.store(out, m.to(tl.float64), mask=b < B)
+    tl.store(out + stride, tl.sum(p, 1), mask=b < B)
+    tl.store(out + 2 * stride, tl.sum(p * tl.where(p > 0, below.to(tl.float64), 0.0), 1), mask=b < B)
+    tl.store(out + 3 * stride, tl.sum(p * p, 1), mask=b < B)
+    tl.store(out + 4 * stride, tl.sum(p * half, 1), mask=b < B)
+
+
+@triton.jit
+def weighted_sum_kernel(
+    l_ptr, max_ptr, floor_ptr, rows_ptr, out_ptr, B, C, d, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """out[s, b] = sum over rows i of split s of exp(l[b, i] - max[s, b]) v_i, [S, B, d] float32. WIDE: tuning key.
+
+    A split whose maximum is below a query's floor counts as 0 for it, and is not read if that holds for all of a tile.
+    """
+    k = tl.program_id(0) * BD + tl.arange(0, BD)
+    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    split = tl.program_id(2)
+    m = tl.load(max_ptr + split.to(tl.int64) * B + b, mask=b < B, other=float("-inf")).to(tl.float32)
+    floor = tl.load(floor_ptr + b, mask=b < B, other=float("inf"))
+    live = m >= floor
+    end = split * SPLIT + tl.max(live.to(tl.int32), 0) * tl.minimum(SPLIT, C - split * SPLIT)
+    # Against infinity every weight is 0: what counts for a query must not depend on the queries beside it.
+    base = tl.where(live, tl.where(m == float("-inf"), 0.0, m), float("inf"))[:, None]
+    step = tl.arange(0, STEP)
+    acc = tl.zeros((BB, BD), tl.float32)
+    for first in range(split * SPLIT, end, STEP):
+        r = first + step
+        at = l_ptr + b.to(tl.int64)[:, None] * C + r[None, :]
+        logit = tl.load(at, mask=(b[:, None] < B) & (r[None, :] < C), other=float("-inf"))
+        p = tl.exp(logit - base)  # [BB, STEP], 0..1
+        row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [STEP, BD]
+        here = (r[:, None] < C) & (k[None, :] < d)
+        if rows_ptr.dtype.element_ty == tl.uint8:
+            u = tl.load(row, mask=here, other=128)
+            # 0x6400 | u is the float16 1024 + u: cheaper than a conversion, and exact.
+            v = (u.to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - 1152.0
+            s = _two_part_sum(p, v.to(tl.float16))
+        elif rows_ptr.dtype.element_ty == tl.float16:
+            s = _two_part_sum(p, tl.load(row, mask=here, other=0.0))
+        elif rows_ptr.dtype.element_ty == tl.bfloat16:
+            x = tl.load(row, mask=here, other=0.0)
+            p0, p1, p2 = three_parts(p)
+            s = product(p2, x, tl.zeros((BB, BD), tl.float32))
+            s = product(p1, x, s)
+            s = product(p0, x, s)
+        else:
+            x0, x1, x2 = three_parts(tl.load(row, mask=here, other=0.0))
+            p0, p1, p2 = three_parts(p)
+            s = product(p2, x0, tl.zeros((BB, BD), tl.float32))
+            s = product(p1, x1, s)
+            s = product(p0, x2, s)
+            s = product(p1, x0, s)
+            s = product(p0, x1, s)
+            s = product(p0, x0, s)
+        # Not s as an accumulator carried on: tensor cores cut bits off where this addition rounds to the nearest.
+        acc += s
+    out = out_ptr + (split.to(tl.int64) * B + b)[:, None] * d + k[None, :]
+    tl.store(out, acc, mask=(b[:, None] < B) & (k[None, :] < d))
+
+
+@triton.jit
+def _two_part_sum(p, v):
+    """p v for p in 0..1 as two float16 (22 bits), scaled by 2^15 so that small weights stay normal numbers."""
+    scaled = p * 32768.0
+    high = scaled.to(tl.float16)
+    low = (scaled - high.to(tl.float32)).to(tl.float16)
+    s = product(low, v, tl.zeros((p.shape[0], v.shape[1]), tl.float32))
+    return product(high, v, s) * (1 / 32768.0)
+
+
+_weighted_sum = {stored: tuned(configs, ["d", "WIDE"])(weighted_sum_kernel) for stored, configs in WEIGHTED_SUM.items()}
+
+
+def splits(count: int) -> int:
+    """How many splits `count` rows make."""
+    return triton.cdiv(count, SPLIT)
+
+
+def weighted_sum(logits: Tensor, half: Tensor, floor: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(sums [S, B, d] float32, state [STATE, S, B] float64) of softmax weights of logits [B, C] over rows [C, d].
+
+    half [C] float64; floor [B] float32: splits whose logits are all below it count as nothing.
+    """
+    batch, count = logits.shape
+    d, pieces = rows.shape[1], splits(count)
+    state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=rows.device)
+    softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
+        logits, half, state, batch, count, pieces * batch, BB=_QUERIES, SPLIT=SPLIT, enable_fp_fusion=True
+    )
+    sums = torch.empty(pieces, batch, d, dtype=torch.float32, device=rows.device)
+
+    def grid(tiles: dict[str, int]) -> tuple[int, int, int]:
+        return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), pieces
+
+    named = {"B": batch, "C": count, "d": d, "WIDE": batch > NARROW, "SPLIT": SPLIT, "STEP": STEP}
+    _weighted_sum[rows.dtype][grid](logits, state[0], floor, rows, sums, **named, enable_fp_fusion=True)
+    return sums, state

@@ -1,0 +1,270 @@
+"""The whole Triton engine against the float64 reference: contract 1, path by path."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from geodiff import OptimalDenoiser, backends, reference
+from geodiff.backends import triton as engine_module
+from geodiff.backends.triton import PATHS, TritonEngine
+from geodiff.kernels import dense as dense_module
+from geodiff.kernels import screen as screen_module
+from geodiff.kernels import twins
+from geodiff.kernels.bounds import cutoff
+from geodiff.kernels.dense import dense, weigh
+from geodiff.kernels.request import Request
+from geodiff.posterior import Posterior
+
+TOL = 1e-5
+# Where the dtype only changes kernels that other tests run in every dtype.
+TWO_DTYPES = pytest.mark.parametrize("stored", [torch.uint8, torch.float32], ids=str)
+
+
+def some_data(n: int, d: int, stored: torch.dtype) -> Tensor:
+    """Points with exact and near-duplicates, as stored."""
+    points = torch.rand(n, d) * 1.2 - 0.5
+    for twin, of in ((n - 1, 0), (n - 2, 1)):
+        if n > 4:
+            points[twin] = points[of]
+    if n > 4:
+        points[n - 2, 0] += 1 / 127.5
+    return ((points + 1) * 127.5).round().to(torch.uint8) if stored == torch.uint8 else points.to(stored)
+
+
+def queries(data: Tensor, batch: int, sigma: float) -> Tensor:
+    points = reference.model_space(data, torch.float64)
+    x = points[torch.randint(len(data), (batch,))] + sigma * torch.randn(batch, data.shape[1], dtype=torch.float64)
+    x[0] = points[-1]  # exactly a point that is there twice
+    return x
+
+
+def assert_contract(found: Posterior, expected: Posterior, data: Tensor, tol: float = TOL) -> None:
+    scale = expected.mean.norm(dim=1).clamp_min(0.01 * reference.model_space(data, torch.float64).norm(dim=1).max())
+    error = (found.mean - expected.mean).norm(dim=1) / scale
+    assert float(error.nan_to_num(nan=torch.inf).max()) <= tol
+    allowed = 1e-3 + 1e-6 * expected.log_prob.abs()
+    assert ((found.log_prob - expected.log_prob).abs() <= allowed).all()
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.ess, expected.ess, rtol=1e-3, atol=0)
+    assert found.indices.equal(expected.indices)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture
+def dense_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if many rows were expected to carry weight, however few there are."""
+    monkeypatch.setattr(engine_module, "_FEW", -1)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (17, 33)])
+def test_contract_at_every_noise_level(n: int, d: int, stored: torch.dtype) -> None:
+    data = some_data(n, d, stored)
+    denoiser = OptimalDenoiser(data, backend="triton")
+    for sigma in (1e-3, 0.03, 1.0, 30.0, 1e3):
+        x, topk = queries(data, 4, sigma), min(n, 3)
+        assert_contract(denoiser.posterior(x, sigma, topk=topk), reference.posterior(x, data, sigma, topk=topk), data)
+
+
+def test_contract_where_the_dense_pass_goes_first(stored: torch.dtype, dense_first: None) -> None:
+    data = some_data(1025, 33, stored)
+    engine = TritonEngine(data)
+    sigma = torch.tensor([0.05, 0.3, 0.7, 1.5, 5.0, 80.0, 1e3], dtype=torch.float64)
+    x = queries(data, 7, 1.0) * sigma[:, None]
+    found = engine.posterior(x, sigma, topk=2, tol=TOL, log_prior=None, rows=range(1025))
+    assert_contract(found, reference.posterior(x, data, sigma, topk=2), data)
+    assert set(engine.last_paths[-2:].tolist()) == {PATHS.index("dense")}
+
+
+@TWO_DTYPES
+def test_batches_wider_than_one_tile_and_data_longer_than_one_chunk(
+    stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_module, "_LOGITS", 1024)  # so that a chunk is one split
+    monkeypatch.setattr(engine_module, "_QUERIES", 18)
+    data = some_data(1027, 3, stored)
+    engine = TritonEngine(data)
+    x, sigma = queries(data, 19, 2.0), torch.full((19,), 2.0, dtype=torch.float64)
+    found = engine.posterior(x, sigma, topk=0, tol=TOL, log_prior=None, rows=range(1027))
+    assert_contract(found, reference.posterior(x, data, 2.0), data)
+    assert PATHS.index("dense") in engine.last_paths.tolist()
+
+
+def test_screening_hands_on_what_has_too_many_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen_module, "MOST", 20)
+    data = some_data(130, 17, torch.uint8)
+    engine = TritonEngine(data)
+    sigma = torch.tensor([0.01, 0.01, 3.0, 3.0], dtype=torch.float64)
+    x = queries(data, 4, 1.0) * sigma[:, None]
+    found = engine.posterior(x, sigma, topk=1, tol=TOL, log_prior=None, rows=range(130))
+    assert_contract(found, reference.posterior(x, data, sigma, topk=1), data)
+    assert engine.last_paths.tolist() == [0, 0, 1, 1]
+
+
+@TWO_DTYPES
+def test_screening_over_several_chunks(monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
+    monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
+    data = some_data(1500, 5, stored)
+    engine = TritonEngine(data)
+    sigma = torch.tensor([1e-3, 0.02], dtype=torch.float64)
+    x = queries(data, 2, 0.01)
+    for topk in (0, 7):
+        found = engine.posterior(x, sigma, topk=topk, tol=TOL, log_prior=None, rows=range(1500))
+        assert_contract(found, reference.posterior(x, data, sigma, topk=topk), data)
+    assert engine.last_paths.tolist() == [0, 0]
+
+
+@TWO_DTYPES
+def test_last_resort(stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_module, "least_scale", lambda data: 0.0)
+    monkeypatch.setattr(dense_module, "dense_error", lambda data, query, x, inv, state, mean: torch.full_like(inv, 1e9))
+    data = some_data(130, 9, stored)
+    engine = TritonEngine(data)
+    prior = torch.randn(130, dtype=torch.float64).log_softmax(0)
+    prior[3] = -torch.inf
+    prior -= prior.logsumexp(0)
+    sigma = torch.tensor([1e-3, 0.3, 50.0], dtype=torch.float64)
+    x = queries(data, 3, 1.0) * sigma[:, None]
+    found = engine.posterior(x, sigma, topk=3, tol=TOL, log_prior=prior, rows=range(130))
+    assert_contract(found, reference.posterior(x, data, sigma, topk=3, log_weights=prior), data)
+    assert PATHS.index("exact") in engine.last_paths.tolist()
+
+
+def test_prior_and_a_range_of_rows(stored: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = some_data(90, 9, stored)
+    prior = torch.randn(90, dtype=torch.float64)
+    prior[40:50] = -torch.inf
+    part = slice(30, 81)
+    prior = prior - prior[part].logsumexp(0)
+    engine = TritonEngine(data)
+    for few in (2048, -1):
+        monkeypatch.setattr(engine_module, "_FEW", few)
+        sigma = torch.tensor([0.01, 1.0, 20.0], dtype=torch.float64)
+        x = queries(data, 3, 1.0) * sigma[:, None]
+        found = engine.posterior(x, sigma, topk=4, tol=TOL, log_prior=prior, rows=range(30, 81))
+        expected = reference.posterior(x, data[part], sigma, topk=4, log_weights=prior[part])
+        shifted = Posterior(**{**vars(expected), "indices": expected.indices + 30})
+        assert_contract(found, shifted, data)
+
+
+def test_all_points_can_be_ranked() -> None:
+    data = some_data(33, 4, torch.float32)
+    denoiser = OptimalDenoiser(data, backend="triton")
+    x = queries(data, 2, 0.3)
+    found = denoiser.posterior(x, 0.3, topk=33)
+    assert found.indices.equal(reference.posterior(x, data, 0.3, topk=33).indices)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+def test_too_coarse_a_pass_knows_that_it_is(digits: int) -> None:
+    data = some_data(257, 33, torch.uint8)
+    engine = TritonEngine(data)
+    sigma = torch.logspace(-1, 3, 12, dtype=torch.float64)
+    x = queries(data, 12, 1.0) * sigma[:, None]
+    centred, levels = engine._centred(x), engine._levels(sigma)
+    gap, near = twins.distances(centred, data).min(1)
+    cut = cutoff(engine._data, 257, TOL)
+    request = Request(engine._data, 0, 257, centred, levels, None, near, gap, cut, TOL, 0)
+    answer, done = dense(request, digits)
+    expected = reference.posterior(x, data, sigma)
+    scale = expected.mean.norm(dim=1).clamp_min(0.01 * reference.model_space(data, torch.float64).norm(dim=1).max())
+    error = (answer.mean - expected.mean).norm(dim=1) / scale
+    assert (error[done] <= TOL).all()
+    assert done.any() if digits == 3 else not done.all()
+    if digits == 1:
+        assert (error > TOL).any()  # the bound had something to refuse
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3, 1e17, 1e25])
+def test_float32_data_of_any_size(size: float, dense_first: None) -> None:
+    data = (torch.randn(40, 5) * size).float()
+    engine = TritonEngine(data)
+    x, sigma = data[:2].double() * 1.1, (torch.tensor([0.5, 5.0], dtype=torch.float64) * size).clamp(1e-12, 1e12)
+    found = engine.posterior(x, sigma, topk=0, tol=TOL, log_prior=None, rows=range(40))
+    expected = reference.posterior(x, data, sigma)
+    error = (found.mean - expected.mean).norm(dim=1)
+    assert (error <= TOL * expected.mean.norm(dim=1).clamp_min(0.01 * data.double().norm(dim=1).max())).all()
+
+
+def test_same_input_same_bits_and_other_queries_do_not_matter(dense_first: None) -> None:
+    data = some_data(130, 17, torch.uint8)
+    denoiser = OptimalDenoiser(data, backend="triton")
+    x = queries(data, 5, 2.0)
+    first, again, alone = denoiser(x, 2.0), denoiser(x, 2.0), denoiser(x[2:3], 2.0)
+    assert first.equal(again)
+    torch.testing.assert_close(alone[0], first[2], rtol=1e-6, atol=1e-6)
+    assert denoiser(x[:0], 2.0).shape == (0, 17)
+
+
+def test_inner_products_and_distances(stored: torch.dtype) -> None:
+    data = some_data(70, 17, stored)
+    engine = TritonEngine(data)
+    points = reference.model_space(data, torch.float64)
+    x = 30 * torch.randn(3, 17, dtype=torch.float64)
+    torch.testing.assert_close(engine.mean, points.mean(0), rtol=1e-12, atol=1e-12)
+    allowed = 1e-8 * x.norm(dim=1)[:, None] * points.norm(dim=1)
+    assert ((engine.inner_products(x) - x @ points.T).abs() <= allowed).all()
+    candidates = torch.tensor([[5, -1], [0, 69], [69, 3]])
+    expected = (x[:, None] - points[candidates]).square().sum(2).masked_fill(candidates < 0, torch.inf)
+    torch.testing.assert_close(engine.squared_distances(x, candidates), expected, rtol=1e-12, atol=0)
+    assert engine.inner_products(x[:0]).shape == (0, 70)
+    assert engine.squared_distances(x, candidates[:, :0]).shape == (3, 0)
+
+
+def test_weighted_mean_of_given_logits(stored: torch.dtype) -> None:
+    data = some_data(1100, 5, stored)
+    data[:, 1:] = data[:1, 1:] if stored == torch.uint8 else 0
+    points = reference.model_space(data, torch.float64)
+    scores = torch.randn(5, 1100, dtype=torch.float64)
+    scores[1] *= 300
+    scores[2, ::3] = -torch.inf
+    scores[3] += 1e9
+    scores[4] = 0
+    expected = scores.softmax(1) @ points
+    found = TritonEngine(data).weighted_mean(scores, TOL)
+    scale = expected.norm(dim=1).clamp_min(0.01 * points.norm(dim=1).max())
+    assert ((found - expected).norm(dim=1) <= TOL * scale).all()
+    assert TritonEngine(data).weighted_mean(scores[:0], TOL).shape == (0, 5)
+
+
+def test_weighted_mean_near_zero_is_summed_in_float64(stored: torch.dtype) -> None:
+    points = torch.randn(64, 9, dtype=torch.float64)
+    points = torch.cat([points, -points]) / 4
+    data = ((points + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if stored == torch.uint8 else points.to(stored)
+    scores = torch.zeros(2, 128, dtype=torch.float64)
+    exact = reference.model_space(data, torch.float64)
+    engine = TritonEngine(data)
+    assert not weigh(engine._data, scores, TOL)[1].any()
+    error = (engine.weighted_mean(scores, TOL) - exact.mean(0)).norm(dim=1)
+    assert (error <= TOL * exact.mean(0).norm().clamp_min(0.01 * exact.norm(dim=1).max())).all()
+
+
+def test_euler_steps_on_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen_module, "MOST", 20)
+    data = some_data(130, 17, torch.float16)
+    engine = TritonEngine(data)
+    sigma = torch.tensor([0.01, 0.4, 0.6, 3.0], dtype=torch.float64)
+    following = torch.tensor([0.0, 0.1, 0.5, 2.0], dtype=torch.float64)
+    x = queries(data, 4, 1.0) * sigma[:, None]
+    moved, denoised = engine.euler(x, sigma, following, tol=TOL)
+    assert len(set(engine.last_paths.tolist())) >= 2
+    expected = reference.denoise(x, data, sigma)
+    torch.testing.assert_close(denoised, expected, rtol=0, atol=1e-5)
+    ratio = following / sigma
+    torch.testing.assert_close(moved, twins.euler(x, denoised, ratio), rtol=1e-12, atol=1e-12)
+
+
+def test_errors_name_what_is_wrong() -> None:
+    data = torch.zeros(3, 2)
+    data[1, 1] = math.nan
+    with pytest.raises(ValueError, match=r"data.*nan in row 1"):
+        TritonEngine(data)
+    with pytest.raises(ValueError, match=r"triton.*meta"):
+        TritonEngine(torch.zeros(3, 2, device="meta"))
+
+
+def test_backend_is_listed_and_chosen() -> None:
+    assert backends.available()["triton"].startswith("triton 3")
+    assert OptimalDenoiser(torch.zeros(3, 2), backend="triton").backend == "triton"
+    assert OptimalDenoiser(torch.zeros(3, 2)).backend != "triton"

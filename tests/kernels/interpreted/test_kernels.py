@@ -1,0 +1,244 @@
+"""Each kernel against its plain-torch twin: all dtypes, sizes that divide no tile, outputs that start as NaN."""
+
+import pytest
+import torch
+import triton
+from torch import Tensor
+
+from geodiff.kernels import configs, twins, weighted_sum
+from geodiff.kernels import logits as logits_module
+from geodiff.kernels.bounds import row_errors
+from geodiff.kernels.logits import logits, logits_bytes, logits_floats
+from geodiff.kernels.merge import Euler, Running
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import Parts, digits, floats, split
+from geodiff.kernels.refine import all_distances, all_products, full_sum, gathered_sum, pair_distances
+
+NAN = torch.nan
+
+
+def some_rows(n: int, d: int, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.uint8:
+        rows = torch.randint(0, 256, (n, d), dtype=torch.uint8)
+        rows[0, 0], rows[-1, -1] = 0, 255
+        return rows
+    return torch.randn(n, d).to(dtype)
+
+
+def value(query: Parts) -> Tensor:
+    """What the parts stand for, [B, d] float64."""
+    count = len(query.parts)
+    weights = [256.0 ** (count - 1 - k) if query.parts.dtype == torch.int8 else 1.0 for k in range(count)]
+    return query.scale[:, None] * sum(w * part.double() for w, part in zip(weights, query.parts, strict=True))
+
+
+def worst_ratio(found: Tensor, expected: Tensor, allowed: Tensor) -> float:
+    return float(((found.double() - expected).abs() / allowed).nan_to_num(nan=torch.inf).max())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_digits_stand_for_the_query_and_know_what_they_left_over(count: int) -> None:
+    x = (
+        torch.randn(5, 33, dtype=torch.float64)
+        * torch.tensor([1e-9, 1.0, 80.0, 1e4, 1.0], dtype=torch.float64)[:, None]
+    )
+    x[4] = 0
+    for dithered in (False, True):
+        query = digits(x, count, dithered=dithered)
+        assert query.parts.dtype == torch.int8
+        left = (x - value(query)).norm(dim=1)
+        torch.testing.assert_close(query.residual, left, rtol=1e-3, atol=1e-12)
+        unit = x.abs().amax(1) / (127 * 256 ** (count - 1))
+        assert (left <= unit * 33**0.5 * (1 if dithered else 0.5) + 1e-300).all()
+
+
+def test_dithered_digits_err_to_neither_side() -> None:
+    x = torch.rand(1, 4000, dtype=torch.float64) + 0.5
+    query = digits(x, 2, dithered=True)
+    error = (value(query) - x) / query.scale
+    assert abs(float(error.mean())) < 5 * (1 / 6 / 4000) ** 0.5
+    assert float(error.std()) == pytest.approx(6**-0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 30), (torch.bfloat16, 23)])
+def test_three_floats_hold_the_bits_of_the_query(dtype: torch.dtype, bits: int) -> None:
+    x = torch.randn(4, 65, dtype=torch.float64) * torch.tensor([1e-12, 1.0, 3e3, 1e12], dtype=torch.float64)[:, None]
+    query = floats(x, dtype)
+    assert ((x - value(query)).abs() <= x.abs().amax(1, keepdim=True) * 2.0**-bits).all()
+    torch.testing.assert_close(query.residual, (x - value(query)).norm(dim=1), rtol=1e-3, atol=1e-30)
+
+
+@pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (127, 65, 3), (129, 129, 17), (130, 64, 33)])
+def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
+    data = Prepared(some_rows(n, d, stored))
+    x = torch.randn(batch, d, dtype=torch.float64) * 100
+    ref, inv = torch.randn(batch, dtype=torch.float64), torch.rand(batch, dtype=torch.float64) + 0.1
+    for bias in (None, torch.randn(n, dtype=torch.float64)):
+        query = split(x, stored, 3, dithered=False)
+        out = torch.full((batch, n), NAN, dtype=torch.float64)
+        logits(query, data.rows, data.half, bias, ref, inv, out)
+        known = value(query)
+        _, base = row_errors(data, query, known, inv)
+        expected = twins.logits(known, data.rows, data.half, bias, ref, inv)
+        assert worst_ratio(out, expected, base[:, None] + 1e-12) <= 1
+        # And with what the digits left over, up to what is common to all rows of a query.
+        row, base = row_errors(data, query, x, inv)
+        shift = ((x - known) @ data.mean) * inv
+        exact = twins.logits(x, data.rows, data.half, bias, ref, inv) - shift[:, None]
+        assert worst_ratio(out, exact, row[:, None] * data.away + base[:, None] + 1e-12) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("long", [False, True])
+def test_digits_of_every_number_and_length(count: int, long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logits_module, "INT32_COLUMNS", 1 if long else 65536)
+    rows, x = some_rows(9, 131, torch.uint8), torch.randn(2, 131, dtype=torch.float64)
+    query, zeros, ones = digits(x, count, dithered=True), torch.zeros(9).double(), torch.ones(2).double()
+    out = torch.full((2, 9), NAN, dtype=torch.float64)
+    logits(query, rows, zeros, None, torch.zeros(2).double(), ones, out)
+    torch.testing.assert_close(out, value(query) @ (rows.double() - 128).T, rtol=1e-13, atol=1e-9)
+
+
+def test_every_table_has_a_configuration_for_every_batch_and_chip() -> None:
+    for table in (configs.LOGITS_BYTES, configs.LOGITS_FLOATS, *configs.WEIGHTED_SUM.values()):
+        for batch in (1, configs.NARROW, configs.NARROW + 1, 256):
+            narrow = batch <= configs.NARROW
+            ampere, hopper = (configs.fitting(table, batch, capability) for capability in (80, 90))
+            assert ampere
+            assert set(map(id, ampere)) <= set(map(id, hopper))
+            assert all((config.kwargs["BB"] <= configs.NARROW) == narrow for config in hopper)
+    assert all(config.kwargs["BD"] == configs.FLUSH for config in configs.LOGITS_FLOATS)
+
+
+CONFIGS = [(table, config) for table in ("bytes", "floats") for config in vars(configs)[f"LOGITS_{table.upper()}"]]
+
+
+@pytest.mark.parametrize(("table", "config"), CONFIGS, ids=lambda value: str(value).replace(" ", ""))
+def test_logits_in_every_configuration(table: str, config: triton.Config) -> None:
+    tiles = config.kwargs
+    n, d, batch = tiles["BN"] + 1, tiles["BD"] + 1, tiles["BB"] + 1
+    stored = torch.uint8 if table == "bytes" else torch.float32
+    rows, x = some_rows(n, d, stored), torch.randn(batch, d, dtype=torch.float64)
+    query = split(x, stored, 3, dithered=False)
+    zero, one = torch.zeros(max(n, batch)).double(), torch.ones(batch).double()
+    out = torch.full((batch, n), NAN, dtype=torch.float64)
+    grid = triton.cdiv(batch, tiles["BB"]), triton.cdiv(n, tiles["BN"])
+    arguments = (query.parts, rows, zero, zero, query.scale, zero, one, out, batch, n, d, batch * d)
+    if table == "bytes":
+        logits_bytes[grid](*arguments, WIDE=True, PARTS=3, LONG=False, BIAS=False, **tiles)
+    else:
+        logits_floats[grid](*arguments, WIDE=True, BIAS=False, **tiles)
+    expected = value(query) @ twins.centred(rows).T
+    scale = x.norm(dim=1).max() * twins.centred(rows).norm(dim=1).max()
+    assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
+
+
+def merged(scores: Tensor, data: Prepared, chunk: int, floor: Tensor) -> Running:
+    batch, n = scores.shape
+    running = Running(batch, data.rows.shape[1], data.shift, data.unit, scores.device)
+    for start in range(0, n, chunk):
+        part = slice(start, min(start + chunk, n))
+        sums = weighted_sum.weighted_sum(scores[:, part].contiguous(), data.half[part], floor, data.rows[part])
+        running.merge(*sums, last=part.stop == n)
+    return running
+
+
+SIZES = [(1, 1, 1), (63, 65, 3), (65, 129, 18), (1023, 1, 2), (1025, 3, 5)]
+
+
+@pytest.mark.parametrize(("n", "d", "batch"), SIZES)
+def test_weighted_sum_and_merge(n: int, d: int, batch: int, stored: torch.dtype) -> None:
+    data = Prepared(some_rows(n, d, stored))
+    scores = torch.randn(batch, n) * 3
+    scores[0] *= 100  # one point takes nearly all
+    everything = torch.full((batch,), -torch.inf)
+    for chunk in (n, 1024 if n > 1024 else max(1, n // 2)):
+        running = merged(scores, data, chunk, everything)
+        expected = (twins.weighted_mean(scores, data.rows) + data.shift) / data.unit
+        error = (running.mean - expected).norm(dim=1)
+        assert float((error / (data.norm / data.unit)).max()) < 1e-6
+        state = twins.softmax_state(scores, data.half)
+        torch.testing.assert_close(running.state, state, rtol=2e-6, atol=1e-5)
+
+
+def test_weighted_sum_in_every_configuration(stored: torch.dtype) -> None:
+    for config in configs.WEIGHTED_SUM[stored]:
+        tiles = config.kwargs
+        n, d, batch = configs.STEP + 1, tiles["BD"] + 1, tiles["BB"] + 1
+        data, scores = Prepared(some_rows(n, d, stored)), torch.randn(batch, n)
+        out = torch.full((1, batch, d), NAN)
+        top = scores.amax(1).double()[None]
+        grid = triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), 1
+        weighted_sum.weighted_sum_kernel[grid](
+            scores, top, torch.full((batch,), -torch.inf), data.rows, out, batch, n, d,
+            WIDE=True, SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
+        )  # fmt: skip
+        expected = (scores.double() - top[0][:, None]).exp() @ twins.centred(data.rows)
+        assert float((out[0].double() - expected).norm(dim=1).max() / (data.norm * n)) < 1e-6
+
+
+def test_splits_below_the_floor_are_not_read_and_others_are(stored: torch.dtype) -> None:
+    rows = some_rows(2049, 3, stored)
+    data = Prepared(rows)
+    scores = torch.randn(2, 2049)
+    scores[:, :1024] -= 500  # the first split counts for neither query, the second for one, the third for both
+    scores[0, 1024:2048] -= 500
+    if stored != torch.uint8:
+        rows[:1024] = NAN  # would show
+    running = merged(scores, data, 2049, torch.full((2,), -100.0))
+    expected = (twins.weighted_mean(scores[:, 1024:], rows[1024:]) + data.shift) / data.unit
+    assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-6
+
+
+def test_what_is_skipped_for_one_query_does_not_depend_on_the_others() -> None:
+    data = Prepared(some_rows(1025, 3, torch.uint8))
+    scores = torch.zeros(2, 1025)
+    scores[0, :1024] = -8  # below the floor for the first query alone, though together no small weight
+    both = merged(scores, data, 1025, torch.full((2,), -4.0))
+    alone = merged(scores[:1], data, 1025, torch.full((1,), -4.0))
+    assert both.mean[0].equal(alone.mean[0])
+    expected = twins.centred(data.rows)[1024] / (1 + 1024 * torch.tensor(-8.0).double().exp())
+    torch.testing.assert_close(both.mean[0] * data.unit - data.shift, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_of_weight_zero_count_for_nothing() -> None:
+    data = Prepared(some_rows(1100, 2, torch.float32))
+    scores = torch.randn(2, 1100)
+    scores[:, :1030] = -torch.inf  # a whole split, and a part of the next
+    running = merged(scores, data, 1024, torch.full((2,), -torch.inf))
+    torch.testing.assert_close(running.mean, twins.weighted_mean(scores, data.rows), rtol=0, atol=1e-6)
+    torch.testing.assert_close(running.state, twins.softmax_state(scores, data.half), rtol=2e-6, atol=1e-6)
+
+
+def test_last_merge_takes_the_euler_step() -> None:
+    data, scores = Prepared(some_rows(70, 5, torch.uint8)), torch.randn(3, 70)
+    x, ratio = torch.randn(3, 5, dtype=torch.float64), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    euler = Euler(x, ratio, torch.full((3, 5), NAN, dtype=torch.float64))
+    running = Running(3, 5, data.shift, data.unit, x.device)
+    sums = weighted_sum.weighted_sum(scores, data.half, torch.full((3,), -torch.inf), data.rows)
+    running.merge(*sums, last=True, euler=euler)
+    torch.testing.assert_close(euler.following, twins.euler(x, running.mean, ratio), rtol=1e-14, atol=1e-14)
+    assert (euler.following[0] == running.mean[0]).all()
+
+
+@pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (17, 65, 3), (129, 2, 2)])
+def test_difference_form(n: int, d: int, batch: int, stored: torch.dtype) -> None:
+    rows, x = some_rows(n, d, stored), torch.randn(batch, d, dtype=torch.float64)
+    expected = twins.distances(x, rows)
+    torch.testing.assert_close(all_distances(x, rows), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(all_products(x, rows), x @ twins.centred(rows).T, rtol=1e-12, atol=1e-9)
+    q, r = (torch.randint(size, (40,)) for size in (batch, n))
+    torch.testing.assert_close(pair_distances(x, rows, q, r), expected[q, r], rtol=1e-13, atol=0)
+    weights = torch.rand(batch, n, dtype=torch.float64)
+    torch.testing.assert_close(full_sum(weights, rows), weights @ twins.centred(rows), rtol=1e-12, atol=1e-12)
+    start = torch.tensor([0, *sorted(torch.randint(41, (batch - 1,)).tolist()), 40])
+    found = gathered_sum(weights[0, r], rows, r, start)
+    for b in range(batch):
+        part = slice(int(start[b]), int(start[b + 1]))
+        wanted = weights[0, r][part] @ twins.centred(rows)[r[part]]
+        torch.testing.assert_close(found[b], wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_no_pairs_are_no_work() -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert pair_distances(torch.randn(1, 2).double(), torch.randn(3, 2), nothing, nothing).shape == (0,)

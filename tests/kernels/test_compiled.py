@@ -1,0 +1,173 @@
+"""Every configuration of every kernel, compiled ahead of time for sm_80 and sm_90, and its machine code looked at.
+
+No GPU is needed: ptxas comes with Triton. What is read: tensor-core instructions, spills, shared memory.
+"""
+
+import multiprocessing
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block: CUDA programming guide, compute capabilities
+TENSOR_CORE = {"s8": r"\.s8\.s8\b|\.s32\.s8\.s8", "f16": r"\.f32\.f16\.f16", "bf16": r"\.f32\.bf16\.bf16"}
+STORED = {"u8": torch.uint8, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+FLOATS = {"fp16": "f16", "bf16": "bf16", "fp32": "bf16"}  # stored dtype -> operands of the tensor cores
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel (module.name) with the types of its tensors and the values of its constexpr arguments."""
+
+    kernel: str
+    pointers: dict[str, str]
+    constants: dict[str, Any]
+    operands: str = ""  # of the tensor-core instructions that must be there; "" for none
+    warps: int = 4
+    stages: int = 3
+    hopper: bool = False  # for sm_90 alone
+    ones: tuple[str, ...] = ()  # integer arguments that are 1, which Triton compiles in as constants
+    scalars: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        stored = self.pointers.get("rows_ptr", "*").removeprefix("*")
+        constants = "-".join(f"{name}{int(value)}" for name, value in self.constants.items())
+        return f"{self.kernel.partition('.')[2]}-{stored}-{constants}-w{self.warps}" + ("-ones" if self.ones else "")
+
+
+def variants() -> Iterator[Variant]:
+    """All that the engine can launch, at the sizes and configurations that are written down."""
+    from geodiff.kernels import configs
+
+    per_query = {"half_ptr": "*fp64", "bias_ptr": "*fp64", "scale_ptr": "*fp64", "ref_ptr": "*fp64", "inv_ptr": "*fp64"}
+    pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
+    for config in configs.LOGITS_BYTES:
+        for parts in (2, 3, 4):
+            constants = {**_constants(config), "PARTS": parts, "LONG": False, "BIAS": parts == 3}
+            yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
+        constants = {**_constants(config), "PARTS": 4, "LONG": True, "BIAS": False}
+        yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
+    constants = {**_constants(configs.LOGITS_BYTES[0]), "PARTS": 3, "LONG": False, "BIAS": False}
+    yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
+    for stored, operands in FLOATS.items():
+        query = "*fp16" if stored == "fp16" else "*bf16"
+        for config in configs.LOGITS_FLOATS:
+            pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **per_query, "out_ptr": "*fp32"}
+            constants = {**_constants(config), "BIAS": True}
+            yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
+    for stored, operands in {"u8": "f16", **FLOATS}.items():
+        for config in configs.WEIGHTED_SUM[STORED[stored]]:
+            constants = {**_constants(config), "SPLIT": configs.SPLIT, "STEP": configs.STEP}
+            pointers = {"l_ptr": "*fp32", "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
+            pointers["out_ptr"] = "*fp32"
+            yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
+    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "state_ptr": "*fp64"}
+    yield Variant("weighted_sum.softmax_state", state, {"BB": 4, "SPLIT": configs.SPLIT})
+    names = ["state", "acc", "kept", "acc_out", "kept_out", "x", "ratio", "mean", "next"]
+    merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
+    for first, last, move in ((True, True, True), (True, False, False), (False, True, False), (False, True, True)):
+        constants = {"FIRST": first, "LAST": last, "MOVE": move, "SB": 8, "BD": 128}
+        ones = ("B", "S", "stride", "d") if not first and move else ()
+        scalars = {"shift": "fp32", "unit": "fp32"}
+        yield Variant("merge.merge_kernel", merged, constants, ones=ones, scalars=scalars)
+    for stored in ("u8", *FLOATS):
+        pairs = {"x_ptr": "*fp64", "rows_ptr": f"*{stored}", "query_ptr": "*i64", "row_ptr": "*i64", "out_ptr": "*fp64"}
+        gather = {"w_ptr": "*fp64", "rows_ptr": f"*{stored}", "row_ptr": "*i64", "start_ptr": "*i64"}
+        for listed, product in ((True, False), (False, False), (False, True)):
+            constants = {"LISTED": listed, "PRODUCT": product, "BP": 16, "BD": 64}
+            unlisted = {} if listed else {"query_ptr": "*fp64", "row_ptr": "*fp64"}
+            yield Variant("refine.distances_kernel", {**pairs, **unlisted}, constants)
+        for listed in (True, False):
+            constants = {"LISTED": listed, "BP": 16, "BD": 64}
+            yield Variant("refine.gathered_sum_kernel", {**gather, "out_ptr": "*fp64"}, constants)
+
+
+def _constants(config: Any) -> dict[str, Any]:
+    from geodiff.kernels import configs
+
+    return {"WIDE": config.kwargs["BB"] > configs.NARROW, **config.kwargs}
+
+
+def _launch(config: Any) -> tuple[int, int, bool]:
+    from geodiff.kernels import configs
+
+    return config.num_warps, config.num_stages, any(config is large for large in configs.HOPPER)
+
+
+def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
+    """(PTX, bytes of shared memory, ptxas's account of the resources), in a process of its own."""
+    os.environ.pop("TRITON_INTERPRET", None)
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, _, name = variant.kernel.partition(".")
+    kernel = getattr(importlib.import_module(f"geodiff.kernels.{module}"), name)
+    signature, constants, attributes = {}, {}, {}
+    for index, argument in enumerate(kernel.arg_names):
+        if argument in variant.constants:
+            signature[argument] = "constexpr"
+            constants[(index,)] = variant.constants[argument]
+        elif argument in variant.ones:
+            signature[argument] = "constexpr"
+            constants[(index,)] = 1
+        else:
+            signature[argument] = variant.pointers.get(argument) or variant.scalars.get(argument, "i32")
+            # As at a launch with d a multiple of 16: what makes loads wide and asynchronous.
+            if argument in variant.pointers or argument in ("d", "part_stride"):
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    found = triton.compile(
+        ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True},
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(found.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return found.asm["ptx"], found.metadata.shared, usage
+
+
+ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 90 or not variant.hopper]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[dict[tuple[str, int], Future[tuple[str, int, str]]]]:
+    """Every variant being compiled, as many at a time as there are processors; fresh processes, never interpreted."""
+    workers = min(os.cpu_count() or 1, 8)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield {(str(variant), cc): executor.submit(compiled, variant, cc) for variant, cc in ALL}
+        executor.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize(("variant", "capability"), ALL, ids=str)
+def test_kernel_compiles_to_tensor_cores_without_spills(
+    variant: Variant, capability: int, pool: dict[tuple[str, int], Future[tuple[str, int, str]]]
+) -> None:
+    ptx, shared, usage = pool[(str(variant), capability)].result()
+    assert f".target sm_{capability}" in ptx
+    if variant.operands:
+        instructions = re.findall(r"\b(?:mma\.sync|wgmma\.mma_async)\.\S+", ptx)
+        assert instructions, "no tensor-core instruction"
+        wrong = [text for text in instructions if not re.search(TENSOR_CORE[variant.operands], text)]
+        assert not wrong, f"products of other types: {sorted(set(wrong))}"
+    assert shared <= SHARED_LIMIT[capability]
+    stack, local = (int(re.search(rf"\b{name}:(\d+)", usage)[1]) for name in ("STACK", "LOCAL"))
+    assert (stack, local) == (0, 0), f"registers spilled: {usage}"
+
+
+def test_ids_tell_variants_apart() -> None:
+    ids = [(str(variant), capability) for variant, capability in ALL]
+    assert len(set(ids)) == len(ids)
