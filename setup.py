@@ -1,4 +1,4 @@
-"""Builds the compiled core with CMake; everything static about the package stands in pyproject.toml.
+"""Builds the compiled cores with CMake; everything static about the package stands in pyproject.toml.
 
 The extension needs no torch at build time, so pip's isolated build stays small and one build serves every torch.
 `GEODIFF_CUDA` = AUTO | ON | OFF (default AUTO: on where nvcc is found) and `CMAKE_ARGS` come from the environment.
@@ -21,15 +21,18 @@ ROOT = Path(__file__).resolve().parent
 class CMakeExtension(Extension):
     """An extension whose sources, flags and targets are known to CMakeLists.txt alone."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, sources=[])
+    def __init__(self, name: str, *, optional: bool = False) -> None:
+        super().__init__(name, sources=[], optional=optional)
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and places the extension where setuptools wants it: in the source tree for an editable
+    """Configures, builds and places the extensions where setuptools wants it: in the source tree for an editable
     install, in the build folder otherwise."""
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.optional:
+            return  # CMake has built it beside the first one, or left it out
+
         import pybind11
 
         output = (Path.cwd() / self.get_ext_fullpath(ext.name)).resolve().parent
@@ -66,6 +69,6 @@ if (ROOT / "kernels").is_dir():  # the Triton kernels live beside the package an
 setup(
     packages=packages,
     package_dir=package_dir,
-    ext_modules=[CMakeExtension("geodiff._cpu")],
+    ext_modules=[CMakeExtension("geodiff._cpu"), CMakeExtension("geodiff._cuda", optional=True)],
     cmdclass={"build_ext": CMakeBuild},
 )
