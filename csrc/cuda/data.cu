@@ -27,7 +27,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     Problem& p = call.problem;
     p.rows = row(data, a.begin);
     p.half_norm = data.half_norm + a.begin;
-    p.bias = a.bias ? a.bias + a.begin : nullptr;
+    p.bias_stride = a.bias_stride;
     p.n = a.end - a.begin;
     p.d = d;
     p.unit = data.unit();
@@ -49,6 +49,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         p.batch = base + plan.batch < a.batch ? plan.batch : a.batch - base;
         p.x = a.x + base * d;
         p.sigma = a.sigma + base;
+        p.bias = a.bias ? a.bias + base * a.bias_stride + a.begin : nullptr;
         call.list = a.list ? a.list + base * a.listed : nullptr;
         call.result = {result.mean + base * d, result.log_sum + base, result.entropy + base, result.ess + base,
                        result.path + base};

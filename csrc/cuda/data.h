@@ -21,8 +21,8 @@ struct Data {
 struct Arguments {
     const double* x;      // [batch, d] model units
     const double* sigma;  // [batch] model units
-    const double* bias;   // [n] or null
-    int64_t batch, begin, end;
+    const double* bias;   // [n], or [batch, n] with bias_stride = n, or null
+    int64_t bias_stride, batch, begin, end;
     double tol;
     const int64_t* list;  // [batch, listed] rows from `begin` on, -1 for none; or null: all of [begin, end)
     int64_t listed;

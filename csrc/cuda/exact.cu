@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
                     const double difference = x[k] - v;
                     return difference * difference;
                 });
-                l = scale * distance + (p.bias ? p.bias[row] : 0);
+                l = scale * distance + (p.bias ? p.bias[q * p.bias_stride + row] : 0);
             }
             if (lane == 0) {
                 shared.logit[r] = l;

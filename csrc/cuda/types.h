@@ -18,10 +18,10 @@ constexpr int64_t kTopDigits = 127ll << 24;  // the largest number that four bal
 struct Problem {
     const void* rows;         // [n, d] as stored
     const double* half_norm;  // [n]
-    const double* bias;       // [n] or null: log weight of every row
+    const double* bias;       // [n] or null: log weight of every row; of query q, bias_stride q further on
     const double* x;          // [batch, d] model units
     const double* sigma;      // [batch] model units
-    int64_t n, d, batch;
+    int64_t n, d, batch, bias_stride;
     double unit, shift;       // model = (v + shift) / unit
     double radius, max_norm;  // of the rows: max |v - mean|, max |v|
     double cut;               // logits so far below the largest count for nothing
