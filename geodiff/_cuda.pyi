@@ -42,6 +42,7 @@ class Data:
         x: int,
         sigma: int,
         bias: int,
+        bias_stride: int,
         batch: int,
         begin: int,
         end: int,
@@ -56,6 +57,9 @@ class Data:
         stream: int,
     ) -> None: ...
     def distances(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
+    def listed_distances(
+        self, x: int, list: int, batch: int, listed: int, out: int, stream: int
+    ) -> None: ...
     def inner_products(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
     def weighted_sum(
         self, weights: int, batch: int, begin: int, end: int, parts: int, out: int, stream: int

@@ -28,12 +28,13 @@ Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_n
 }
 
 void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, uintptr_t sigma, uintptr_t bias,
-         int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list, int64_t listed, uintptr_t mean,
-         uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t path, uintptr_t stream) {
+         int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list, int64_t listed,
+         uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t path, uintptr_t stream) {
     const py::gil_scoped_release release;
     const Arguments arguments{at<const double>(x),
                               at<const double>(sigma),
                               at<const double>(bias),
+                              bias_stride,
                               batch,
                               begin,
                               end,
@@ -47,7 +48,7 @@ void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, u
 template <void (*Of)(const Data&, const Products&, uintptr_t)>
 void pairs(const Data& data, uintptr_t x, int64_t batch, int64_t begin, int64_t end, uintptr_t out, uintptr_t stream) {
     const py::gil_scoped_release release;
-    Of(data, {at<const double>(x), at<double>(out), batch, begin, end}, stream);
+    Of(data, {at<const double>(x), at<double>(out), batch, begin, end, nullptr}, stream);
 }
 
 }  // namespace
@@ -82,11 +83,20 @@ PYBIND11_MODULE(_cuda, m) {
             },
             py::arg("rows"), py::arg("batch"))
         .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("sigma"), py::arg("bias"),
-             py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("list"), py::arg("listed"),
-             py::arg("mean"), py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("path"),
-             py::arg("stream"))
+             py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
+             py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),
+             py::arg("ess"), py::arg("path"), py::arg("stream"))
         .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
              py::arg("out"), py::arg("stream"))
+        .def(
+            "listed_distances",
+            [](const Data& data, uintptr_t x, uintptr_t list, int64_t batch, int64_t listed, uintptr_t out,
+               uintptr_t stream) {
+                const py::gil_scoped_release release;
+                distances(data, {at<const double>(x), at<double>(out), batch, 0, listed, at<const int64_t>(list)},
+                          stream);
+            },
+            py::arg("x"), py::arg("list"), py::arg("batch"), py::arg("listed"), py::arg("out"), py::arg("stream"))
         .def("inner_products", &pairs<inner_products>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
              py::arg("out"), py::arg("stream"))
         .def(
@@ -94,7 +104,8 @@ PYBIND11_MODULE(_cuda, m) {
             [](const Data& data, uintptr_t weights, int64_t batch, int64_t begin, int64_t end, int64_t parts,
                uintptr_t out, uintptr_t stream) {
                 const py::gil_scoped_release release;
-                weighted_sum(data, {at<const double>(weights), at<double>(out), batch, begin, end}, parts, stream);
+                weighted_sum(data, {at<const double>(weights), at<double>(out), batch, begin, end, nullptr}, parts,
+                             stream);
             },
             py::arg("weights"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("parts"), py::arg("out"),
             py::arg("stream"));

@@ -10,7 +10,7 @@ const void* row(const Data& data, int64_t i) {
 }
 
 Pairs pairs(const Data& data, const Products& p) {
-    return {row(data, p.begin), p.numbers,    p.out,          p.end - p.begin, data.d, p.batch,
+    return {row(data, p.begin), p.numbers,    p.out,          p.list, p.end - p.begin, data.d, p.batch,
             data.unit(),        data.shift(), int(data.dtype)};
 }
 

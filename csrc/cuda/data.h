@@ -39,6 +39,7 @@ struct Products {
     const double* numbers;
     double* out;
     int64_t batch, begin, end;
+    const int64_t* list;  // distances only: [batch, end - begin] rows to take instead, infinity for -1; or null
 };
 void distances(const Data& data, const Products& products, uintptr_t stream);       // |x - x_i|^2
 void inner_products(const Data& data, const Products& products, uintptr_t stream);  // <x, x_i>

@@ -23,6 +23,7 @@ struct Pairs {
     const void* rows;
     const double* x;  // [batch, d]
     double* out;
+    const int64_t* list;  // distances only: [batch, n] rows to take instead, infinity for -1; or null
     int64_t n, d, batch;
     double unit, shift;
     int dtype;

@@ -1,5 +1,7 @@
 // Distances, inner products and weighted sums by themselves, in float64: the parts that a coherent trajectory, a list
 // of nearest rows or a weighting of one's own is put together from.
+#include <cmath>
+
 #include "kernels.h"
 #include "values.h"
 
@@ -8,8 +10,14 @@ namespace {
 
 template <DType T, bool Difference>
 __global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
-    const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32, q = blockIdx.y;
-    if (row >= a.n) return;  // a whole warp
+    const int64_t place = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32, q = blockIdx.y;
+    if (place >= a.n) return;  // a whole warp
+    const int64_t row = a.list ? a.list[q * a.n + place] : place;
+    double& out = a.out[q * a.n + place];
+    if (row < 0) {
+        if (threadIdx.x % 32 == 0) out = INFINITY;
+        return;
+    }
     const double* x = a.x + q * a.d;
     const double inverse = 1 / a.unit;
     const double found = warp_over_row<T>(a.rows, row, a.d, [&](int64_t k, double v) {
@@ -20,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
             return x[k] * (v + a.shift);
         }
     });
-    if (threadIdx.x % 32 == 0) a.out[q * a.n + row] = Difference ? found * inverse * inverse : found * inverse;
+    if (threadIdx.x % 32 == 0) out = Difference ? found * inverse * inverse : found * inverse;
 }
 
 template <bool Difference>

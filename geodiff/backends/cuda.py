@@ -4,7 +4,7 @@ Nothing here waits for the device once the engine is open, so that whole traject
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -34,7 +34,8 @@ OLDEST = (8, 0)
 
 _CHUNK = 2**22  # numbers widened to float64 at a time, while a data set is measured
 _PAIRS = 2**22  # distances held at a time, while the nearest rows are looked for
-_PARTS = 64  # shares of the rows in a weighted sum
+_PARTS = 64  # shares of the rows in a weighted sum, at most
+_SUMS = 2**24  # numbers in their sums
 
 
 class Core(Protocol):
@@ -113,31 +114,39 @@ class CudaEngine(Engine):
             self._float64(x), self._float64(sigma), None, range(len(self._rows)), tol, candidates.contiguous()
         )
 
-    def distances(self, x: Tensor, rows: range) -> Tensor:
-        """|x - x_i|^2, [B, len(rows)] float64, from differences."""
-        return self._pairs(self._float64(x), rows, "distances")
+    def inner_products(self, x: Tensor) -> Tensor:
+        return self._pairs(self._float64(x), range(len(self._rows)), self._data.inner_products)
 
-    def inner_products(self, x: Tensor, rows: range) -> Tensor:
-        """<x, x_i>, [B, len(rows)] float64."""
-        return self._pairs(self._float64(x), rows, "inner_products")
-
-    def weighted_mean(self, weights: Tensor, rows: range) -> Tensor:
-        """sum_i w_i x_i, [B, d] float64, for weights [B, len(rows)]; rows of weight 0 are not read."""
-        numbers = self._float64(weights)
-        batch, d = len(numbers), self._rows.shape[1]
-        parts = max(1, min(_PARTS, len(rows) // 64))
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        weights = self._float64(logits).softmax(1)
+        (batch, n), d = weights.shape, self._rows.shape[1]
+        parts = max(1, min(_PARTS, n // 64, _SUMS // max(1, batch * d)))
         sums = torch.empty(parts, batch, d, dtype=torch.float64, device=self._rows.device)
         if batch:
             self._data.weighted_sum(
-                weights=numbers.data_ptr(),
+                weights=weights.data_ptr(),
                 batch=batch,
-                begin=rows.start,
-                end=rows.stop,
+                begin=0,
+                end=n,
                 parts=parts,
                 out=sums.data_ptr(),
                 stream=self._stream(),
             )
         return sums.sum(0)
+
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        queries, listed = self._float64(x), candidates.to(self._rows.device).contiguous()
+        out = torch.empty(listed.shape, dtype=torch.float64, device=self._rows.device)
+        if listed.numel():
+            self._data.listed_distances(
+                x=queries.data_ptr(),
+                list=listed.data_ptr(),
+                batch=len(listed),
+                listed=listed.shape[1],
+                out=out.data_ptr(),
+                stream=self._stream(),
+            )
+        return out
 
     # ---- calls ----
 
@@ -158,6 +167,7 @@ class CudaEngine(Engine):
                 x=x.data_ptr(),
                 sigma=sigma.data_ptr(),
                 bias=0 if bias is None else bias.data_ptr(),
+                bias_stride=0 if bias is None or bias.ndim == 1 else bias.shape[1],
                 batch=batch,
                 begin=rows.start,
                 end=rows.stop,
@@ -190,9 +200,9 @@ class CudaEngine(Engine):
         step = max(topk, _PAIRS // max(1, batch))
         for start in range(rows.start, rows.stop, step):
             part = range(start, min(start + step, rows.stop))
-            found = self.distances(x, part) * scale
+            found = self._pairs(x, part, self._data.distances) * scale
             if bias is not None:
-                found += bias[part.start : part.stop]
+                found += bias[..., part.start : part.stop]
             places = torch.arange(part.start, part.stop, device=x.device).expand(batch, -1)
             # What is kept stands first, and a stable sort leaves equals in their order.
             logits, order = torch.cat([logits, found], 1).sort(dim=1, descending=True, stable=True)
@@ -203,17 +213,12 @@ class CudaEngine(Engine):
             log_sum = log_sum + math.log(len(rows))
         return indices, (logits - log_sum[:, None]).exp()
 
-    def _pairs(self, x: Tensor, rows: range, name: str) -> Tensor:
+    def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
+        """What `kernel` makes of every query and row, [B, len(rows)] float64."""
         out = torch.empty(len(x), len(rows), dtype=torch.float64, device=self._rows.device)
         if len(x):
-            call = self._data.distances if name == "distances" else self._data.inner_products
-            call(
-                x=x.data_ptr(),
-                batch=len(x),
-                begin=rows.start,
-                end=rows.stop,
-                out=out.data_ptr(),
-                stream=self._stream(),
+            kernel(
+                x=x.data_ptr(), batch=len(x), begin=rows.start, end=rows.stop, out=out.data_ptr(), stream=self._stream()
             )
         return out
 

@@ -137,7 +137,9 @@ def near_tie(n: int, d: int) -> tuple[Tensor, Tensor]:
     rows = stored(n, d, torch.uint8)
     rows[7] = rows[3]
     rows[7, 0] ^= 1
-    return rows, reference.model_space(rows[[3, 7]], torch.float64).mean(0, keepdim=True)
+    middle = reference.model_space(rows[[3, 7]], torch.float64).mean(0, keepdim=True)
+    middle[0, 5] += 0.0123  # no whole number of a query's steps
+    return rows, middle
 
 
 def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
@@ -172,6 +174,19 @@ def test_a_prior_counts_and_may_leave_rows_out(emulated: Any) -> None:
         check(answer(engine, x, sigma, log_prior=prior), x, rows, sigma, prior)
 
 
+def test_every_query_may_have_its_own_prior(emulated: Any) -> None:
+    rows = stored(40, 20, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    prior = torch.randn(2, 37, dtype=torch.float64).log_softmax(1)
+    padded = torch.cat([torch.full((2, 3), -torch.inf), prior], 1)
+    x = queries(rows, 2, 2.0)
+    found = answer(engine, x, 2.0, log_prior=padded, rows=range(3, 40), topk=2)
+    for q in range(2):
+        expected = reference.posterior(x[q : q + 1], rows[3:], 2.0, topk=2, log_weights=prior[q])
+        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+        assert torch.equal(found.indices[q], expected.indices[0] + 3)
+
+
 def test_every_query_has_its_own_level_and_none_sees_the_others(emulated: Any) -> None:
     rows = stored(64, 48, torch.uint8)
     engine = CudaEngine(rows, emulated.core)
@@ -196,21 +211,25 @@ def test_no_queries(emulated: Any) -> None:
     found = answer(engine, torch.empty(0, 3), torch.empty(0), topk=2)
     assert found.mean.shape == (0, 3)
     assert found.indices.shape == (0, 2)
-    assert engine.weighted_mean(torch.empty(0, 5), range(5)).shape == (0, 3)
+    assert engine.weighted_mean(torch.empty(0, 5), 1e-5).shape == (0, 3)
+    assert engine.inner_products(torch.empty(0, 3)).shape == (0, 5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_parts_by_themselves(emulated: Any, dtype: torch.dtype) -> None:
     rows = stored(130, 50, dtype)
     engine = CudaEngine(rows, emulated.core)
-    points = reference.model_space(rows, torch.float64)[3:130]
+    points = reference.model_space(rows, torch.float64)
     x = torch.randn(3, 50, dtype=torch.float64)
-    part = range(3, 130)
-    torch.testing.assert_close(engine.inner_products(x, part), x @ points.T, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(engine.distances(x, part), torch.cdist(x, points).square(), rtol=1e-10, atol=1e-10)
-    weights = torch.rand(3, 127, dtype=torch.float64)
-    weights[:, ::3] = 0
-    torch.testing.assert_close(engine.weighted_mean(weights, part), weights @ points, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
+    logits = 3 * torch.randn(3, 130, dtype=torch.float64)
+    logits[:, ::3] = -torch.inf
+    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
+    candidates = torch.randint(-1, 130, (3, 11))
+    candidates[0, 0] = -1
+    expected = (x[:, None] - points[candidates.clamp_min(0)]).square().sum(2)
+    expected[candidates < 0] = torch.inf
+    torch.testing.assert_close(engine.squared_distances(x, candidates), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -234,7 +253,8 @@ def test_values_at_the_ends_of_a_dtype(emulated: Any, dtype: torch.dtype) -> Non
     small = info.smallest_normal if dtype == torch.bfloat16 else info.smallest_normal / 4  # subnormal where kept
     rows = torch.tensor([[small, -1.0], [-small, 2.0], [0.0, -0.0], [60000.0, 3.0]], dtype=dtype)
     engine = CudaEngine(rows, emulated.core)
-    torch.testing.assert_close(engine.weighted_mean(torch.eye(4), range(4)), rows.double(), rtol=0, atol=0)
+    one = torch.eye(4).log()  # all weight on one row
+    torch.testing.assert_close(engine.weighted_mean(one, 1e-5), rows.double(), rtol=0, atol=0)
 
 
 def test_bad_rows_are_named(emulated: Any) -> None:
