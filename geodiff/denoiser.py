@@ -81,7 +81,7 @@ class OptimalDenoiser(nn.Module):
             prior = prior if order is None else prior[order.to(prior.device)]
         self._log_prior = prior
         self._backend_asked = backend
-        self.backend = backends.choose(backend, self._stored.rows.device)
+        self.backend = self._choose(self._stored.rows.device)
         self._engine: Engine | None = backends.open_engine(self.backend, self._stored.rows)
 
     # ---- what it knows about itself ----
@@ -187,6 +187,10 @@ class OptimalDenoiser(nn.Module):
             prior = prior - prior[rows.start : rows.stop].logsumexp(0)
         return chosen, engine.posterior(x, sigma, topk=topk, tol=self.tol, log_prior=prior, rows=rows)
 
+    def _choose(self, device: torch.device) -> str:
+        (n, d), dtype = self._stored.rows.shape, self._stored.rows.dtype
+        return backends.choose(self._backend_asked, device, dtype=dtype, n=n, d=d)
+
     def _open(self) -> Engine:
         if self._engine is None:
             self._engine = backends.open_engine(self.backend, self._stored.rows)
@@ -198,7 +202,7 @@ class OptimalDenoiser(nn.Module):
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
         device = fn(torch.empty(0, device=self._stored.rows.device)).device
         if device != self._stored.rows.device:
-            self.backend = backends.choose(self._backend_asked, device)
+            self.backend = self._choose(device)
             self._stored = self._stored.to(device)
             self._log_prior = None if self._log_prior is None else self._log_prior.to(device)
             self._engine = None
