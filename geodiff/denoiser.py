@@ -168,6 +168,27 @@ class OptimalDenoiser(nn.Module):
             weights=answer.weights.to(x.device, small),
         )
 
+    @property
+    def capturable(self) -> bool:
+        """Whether `unchecked` can be recorded into a CUDA graph: its backend never waits for the device."""
+        return self._open().capturable
+
+    @torch.no_grad()
+    def unchecked(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """r*(x; sigma) as `forward`, without the checks of its arguments, which wait for the device.
+
+        x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place.
+        """
+        answer = self._open().posterior(
+            self._stored.flatten(x),
+            sigma,
+            topk=0,
+            tol=self.tol,
+            log_prior=self._log_prior,
+            rows=range(self._starts[-1]),
+        )
+        return self._stored.unflatten(answer.mean).to(x.dtype)
+
     def _groups(self, wanted: Tensor | None, batch: int) -> Iterator[tuple[range, Tensor | None]]:
         """(rows, queries) that go together: everything (None), or the queries of each class that is asked for."""
         if wanted is None or batch == 0:

@@ -66,6 +66,8 @@ def runtime() -> str:
 class CudaEngine(Engine):
     """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
 
+    capturable = True
+
     def __init__(self, rows: Tensor, core: Core | None = None) -> None:
         """rows: contiguous [N, d] on a CUDA device, of a dtype in DTYPES. Raises ValueError if it holds NaN or Inf."""
         core = core or _core

@@ -3,14 +3,16 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite, check_reals, check_tensor
 from geodiff.solvers.euler import euler
+from geodiff.solvers.graph import replay
 from geodiff.solvers.heun import heun
-from geodiff.solvers.step import Step
+from geodiff.solvers.step import Evaluate, Step
 from geodiff.trajectory import Trajectory
 
 SOLVERS: dict[str, Step] = {"euler": euler, "heun": heun}
@@ -54,10 +56,33 @@ def sample(
     evaluate = _Evaluate(denoiser)
 
     count = len(levels) - 1
+    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
+    if callback is None and not progress and isinstance(solver, str):
+        done = replay(denoiser, noise, tuple(levels), solver, partial(_walk, step_of, name, levels))
+        if done is not None:
+            metadata = {"solver": name, "evaluations": str(done.evaluations)}
+            return Trajectory(trajectory_sigmas, done.states, done.denoised, metadata)
     states = noise.new_empty(count + 1, *noise.shape)
     outputs = noise.new_empty(count, *noise.shape)
     states[0] = noise
-    for step in _track(count, f"{name}, {count} steps") if progress else range(count):
+    steps = _track(count, f"{name}, {count} steps") if progress else range(count)
+    _walk(step_of, name, levels, evaluate, states, outputs, callback=callback, steps=steps)
+    return Trajectory(trajectory_sigmas, states, outputs, {"solver": name, "evaluations": str(evaluate.count)})
+
+
+def _walk(
+    step_of: Step,
+    name: str,
+    levels: Sequence[float],
+    evaluate: Evaluate,
+    states: Tensor,
+    outputs: Tensor,
+    *,
+    callback: Callback | None = None,
+    steps: Iterable[int] | None = None,
+) -> None:
+    """All steps from states[0]: writes states[1:] and outputs. Does nothing that cannot be recorded into a graph."""
+    for step in range(len(levels) - 1) if steps is None else steps:
         sigma, x, denoised = levels[step], states[step], outputs[step]
         denoised.copy_(evaluate(x, sigma))
         if callback is not None:
@@ -69,8 +94,6 @@ def sample(
                 f"allowed the shape of x"
             )
         states[step + 1] = following
-    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
-    return Trajectory(trajectory_sigmas, states, outputs, {"solver": name, "evaluations": str(evaluate.count)})
 
 
 class _Evaluate:
