@@ -27,6 +27,7 @@ SIZES: tuple[tuple[int, int, tuple[int, ...], tuple[torch.dtype, ...]], ...] = (
     (1_281_167, 12_288, (1, 64), (torch.uint8,)),
 )
 SIGMAS = (0.5, 20.0)
+DEVICE = "cuda"
 SECONDS = 0.2  # spent on one timing, at most, beyond the warm-up
 
 
@@ -81,10 +82,10 @@ def main() -> None:
 
 def ceilings() -> dict[str, float]:
     """Copy bandwidth in GB/s, bytes read and written counted, and matrix rates in T multiply-adds/s."""
-    numbers = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    numbers = torch.empty(2**30, dtype=torch.uint8, device=DEVICE)
     copy = torch.empty_like(numbers)
-    left = torch.randn(8192, 8192, device="cuda").bfloat16()
-    bytes_ = torch.randint(-128, 128, (8192, 8192), dtype=torch.int8, device="cuda")
+    left = torch.randn(8192, 8192, device=DEVICE).bfloat16()
+    bytes_ = torch.randint(-128, 128, (8192, 8192), dtype=torch.int8, device=DEVICE)
     return {
         "copy_GBps": 2 * numbers.numel() / seconds(lambda: copy.copy_(numbers)) / 1e9,
         "bf16_Tmacps": 8192**3 / seconds(lambda: left @ left) / 1e12,
@@ -98,7 +99,7 @@ def cell(
     """One backend, dtype, size, batch and noise level; times are of the whole evaluation, without argument checks."""
     n, d = data.shape
     x = queries(data, batch, sigma)
-    levels = torch.full((batch,), sigma, dtype=torch.float64, device="cuda")
+    levels = torch.full((batch,), sigma, dtype=torch.float64, device=DEVICE)
     found: dict[str, Any] = {
         "backend": denoiser.backend,
         "dtype": str(data.dtype).removeprefix("torch."),
@@ -132,23 +133,32 @@ def peers(data: Tensor, x: Tensor, sigma: float, own: float) -> dict[str, dict[s
         if data.numel() * dtype.itemsize > 0.5 * torch.cuda.mem_get_info()[0]:
             continue
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        copy = torch.empty(data.shape, dtype=dtype, device="cuda")
-        for to, rows in zip(copy.split(2**14), data.split(2**14), strict=True):
-            to.copy_(reference.model_space(rows, torch.float32))
-        half_norms = torch.cat([rows.float().square().sum(1) / 2 for rows in copy.split(2**14)]).to(dtype)
-        query = x.to(dtype)
-        time = seconds(lambda: reference.two_product(query, copy, sigma, half_norms))  # noqa: B023
-        answer = reference.two_product(query, copy, sigma, half_norms)
-        out[name] = {"ms": time * 1e3, "ratio": time / own, "error": error(answer, x, data, sigma)}
+        time, answer = two_products(data, x.to(dtype), sigma)
         torch.backends.cuda.matmul.allow_tf32 = False
-        del copy
+        out[name] = {"ms": time * 1e3, "ratio": time / own, "error": error(answer, x, data, sigma)}
     return out
+
+
+def two_products(data: Tensor, x: Tensor, sigma: float) -> tuple[float, Tensor]:
+    """softmax((x X^T - |x_i|^2 / 2) / sigma^2) X on a copy of the data in x's dtype, as a graph too: time and answer."""
+    points = torch.empty(data.shape, dtype=x.dtype, device=x.device)
+    half_norms = torch.empty(len(data), dtype=x.dtype, device=x.device)
+    for to, norms, rows in zip(points.split(2**14), half_norms.split(2**14), data.split(2**14), strict=True):
+        values = reference.model_space(rows, torch.float32)
+        to.copy_(values)
+        norms.copy_(values.square().sum(1) / 2)
+
+    def run() -> Tensor:
+        return ((x @ points.T - half_norms) / sigma**2).softmax(1) @ points
+
+    answer = run()
+    return seconds(recorded(run)), answer
 
 
 def trajectory(data: Tensor, name: str) -> dict[str, Any]:
     """18 levels of Heun, 35 evaluations, B = 128: the whole call, as a user makes it, once it has been made twice."""
     denoiser = OptimalDenoiser(data, backend=name)
-    noise = 80 * torch.randn(128, data.shape[1], device="cuda")
+    noise = 80 * torch.randn(128, data.shape[1], device=DEVICE)
     sigmas = schedules.karras(18)
     return {"backend": name, "B": 128, "evaluations": 35, "ms": 1e3 * seconds(lambda: sample(denoiser, noise, sigmas))}
 
@@ -168,11 +178,11 @@ def small(name: str) -> None:
 
 def made_up(n: int, d: int, dtype: torch.dtype) -> Tensor:
     """Bytes with smooth structure, so that weights are neither all alike nor all one, in `dtype`."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    out = torch.empty(n, d, dtype=dtype, device="cuda")
-    directions = torch.randn(16, d, device="cuda", generator=generator)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    out = torch.empty(n, d, dtype=dtype, device=DEVICE)
+    directions = torch.randn(16, d, device=DEVICE, generator=generator)
     for rows in out.split(2**14):
-        values = torch.randn(len(rows), 16, device="cuda", generator=generator) @ directions / 8
+        values = torch.randn(len(rows), 16, device=DEVICE, generator=generator) @ directions / 8
         pixels = ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         rows.copy_(pixels if dtype == torch.uint8 else reference.model_space(pixels, torch.float32))
     return out
@@ -180,10 +190,10 @@ def made_up(n: int, d: int, dtype: torch.dtype) -> Tensor:
 
 def queries(data: Tensor, batch: int, sigma: float) -> Tensor:
     """Data points with noise of level sigma, float32 [B, d]."""
-    generator = torch.Generator("cuda").manual_seed(1)
+    generator = torch.Generator(DEVICE).manual_seed(1)
     points = reference.model_space(data[:: max(1, len(data) // batch)][:batch], torch.float32)
     points = points.repeat(math.ceil(batch / len(points)), 1)[:batch]
-    return points + sigma * torch.randn(points.shape, device="cuda", generator=generator)
+    return points + sigma * torch.randn(points.shape, device=DEVICE, generator=generator)
 
 
 def error(answer: Tensor, x: Tensor, data: Tensor, sigma: float) -> float:
