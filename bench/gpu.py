@@ -140,7 +140,7 @@ def peers(data: Tensor, x: Tensor, sigma: float, own: float) -> dict[str, dict[s
 
 
 def two_products(data: Tensor, x: Tensor, sigma: float) -> tuple[float, Tensor]:
-    """softmax((x X^T - |x_i|^2 / 2) / sigma^2) X on a copy of the data in x's dtype, as a graph too: time and answer."""
+    """softmax((x X^T - |x_i|^2 / 2) / sigma^2) X on a copy of the data in the dtype of x, as a graph: time, answer."""
     points = torch.empty(data.shape, dtype=x.dtype, device=x.device)
     half_norms = torch.empty(len(data), dtype=x.dtype, device=x.device)
     for to, norms, rows in zip(points.split(2**14), half_norms.split(2**14), data.split(2**14), strict=True):

@@ -11,7 +11,7 @@ mkdir -p "$(dirname "$result")"
 
 echo "== build"
 rm -rf "$site"
-GEODIFF_CUDA=ON timeout 180 python3 -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$site" .
+GEODIFF_CUDA=ON timeout 150 python3 -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$site" .
 export PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 # the installed package, not the folder beside us
 
 echo "== tests"
@@ -21,7 +21,7 @@ timeout 150 python3 -m pytest -q -p no:cacheprovider tests/gpu || status=$?
 echo "== sanitizers"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=geodiff \
+        timeout 45 compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=geodiff \
             python3 bench/gpu.py --small >"out/$tool.log" 2>&1 || { status=$?; echo "$tool: failed, see out/$tool.log"; }
         tail -n 1 "out/$tool.log"
     done
