@@ -21,15 +21,18 @@ ROOT = Path(__file__).resolve().parent
 class CMakeExtension(Extension):
     """An extension whose sources, flags and targets are known to CMakeLists.txt alone."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, sources=[])
+    def __init__(self, name: str, *, optional: bool = False) -> None:
+        super().__init__(name, sources=[], optional=optional)
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and places the extension where setuptools wants it: in the source tree for an editable
+    """Configures, builds and places the extensions where setuptools wants it: in the source tree for an editable
     install, in the build folder otherwise."""
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.optional:
+            return  # CMake has built it beside the first one, or left it out
+
         import pybind11
 
         output = (Path.cwd() / self.get_ext_fullpath(ext.name)).resolve().parent
@@ -60,6 +63,6 @@ class CMakeBuild(build_ext):
 setup(
     # geodiff/kernels is a link to kernels/, so that source tree, editable and plain install all see the same package.
     packages=find_packages(include=["geodiff", "geodiff.*"]),
-    ext_modules=[CMakeExtension("geodiff._cpu")],
+    ext_modules=[CMakeExtension("geodiff._cpu"), CMakeExtension("geodiff._cuda", optional=True)],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -98,7 +98,7 @@ class OptimalDenoiser(nn.Module):
         if log_weights is not None:
             prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
         self._backend_asked = backend
-        self.backend = backends.choose(backend, stored.rows.device)
+        self.backend = self._choose(stored.rows, stored.rows.device)
         flip = stored.mirrored() if augment == "hflip" else None
         self._prepared = Prepared(stored, starts, prior, flip, self.backend)
         self._prepared.engine  # noqa: B018  (opened here: data that will not do are refused at once)
@@ -220,16 +220,33 @@ class OptimalDenoiser(nn.Module):
         answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk)
         return _Asked(self._prepared, flat, levels, classes, mask, tol, dict(zip(FIELDS, answer, strict=True)))
 
+    @property
+    def capturable(self) -> bool:
+        """Whether `unchecked` can be recorded into a CUDA graph: its backend never waits for the device."""
+        return self.augment is None and self._prepared.engine.capturable
+
+    @torch.no_grad()
+    def unchecked(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """r*(x; sigma) over all data, as `forward`, without the checks of its arguments, which wait for the device.
+
+        x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place. Only if `capturable`.
+        """
+        return self._stored.unflatten(self._prepared.unchecked(self._stored.flatten(x), sigma, self.tol)).to(x.dtype)
+
     # ---- moving and copying ----
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
         device = fn(torch.empty(0, device=self._stored.rows.device)).device
         if device != self._stored.rows.device:
-            self.backend = backends.choose(self._backend_asked, device)
+            self.backend = self._choose(self._stored.rows, device)
             self._prepared = self._prepared.to(device, self.backend)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def _choose(self, rows: Tensor, device: torch.device) -> str:
+        n, d = rows.shape
+        return backends.choose(self._backend_asked, device, dtype=rows.dtype, n=n, d=d)
 
     def extra_repr(self) -> str:
         """One line for print(denoiser)."""

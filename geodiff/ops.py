@@ -77,6 +77,6 @@ def _open(data: Tensor) -> tuple[StoredRows, Engine]:
     version, found = _opened.get(data, (None, None))
     if found is None or version != data._version:
         stored = StoredRows(data, None, None)
-        found = (stored, backends.open_engine(backends.choose("auto", data.device), stored.rows))
+        found = (stored, backends.open_engine(backends.choose("auto", data.device, dtype=data.dtype), stored.rows))
         _opened[data] = (data._version, found)
     return found

@@ -1,5 +1,6 @@
-"""The backends, and the one table that says which of them serves a data set."""
+"""The backends by name: which are here, which one serves a data set (geodiff.backends.table), and opening it."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -7,13 +8,15 @@ import os
 import torch
 from torch import Tensor
 
-from geodiff.backends import cpu
+from geodiff.backends import cpu, cuda
 from geodiff.backends.cpu import CpuEngine
+from geodiff.backends.cuda import CudaEngine
 from geodiff.backends.engine import Engine
+from geodiff.backends.table import TABLE, Rule
 from geodiff.backends.torch_reference import ReferenceEngine
 from geodiff.errors import BackendUnavailable
 
-__all__ = ["NAMES", "Engine", "available", "choose", "is_available", "open_engine"]
+__all__ = ["NAMES", "Engine", "available", "choose", "explain", "is_available", "open_engine"]
 
 NAMES = ("reference", "cpu", "triton", "cuda")
 
@@ -28,27 +31,58 @@ def is_available(name: str) -> bool:
     return not _reason_missing(_known(name))
 
 
-def choose(backend: str, device: torch.device) -> str:
-    """The backend for data on `device`: the one asked for, or for "auto" the fastest that serves it.
+def choose(
+    backend: str,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    n: int | None = None,
+    d: int | None = None,
+    batch: int | None = None,
+) -> str:
+    """The backend for data [n, d] of `dtype` on `device`: the one asked for, or for "auto" the first line of TABLE.
 
+    batch: queries per call where that is known beforehand; None takes a line that serves any number.
     Raises ValueError for an unknown name or one that cannot serve the device, BackendUnavailable if it is not here.
     """
     if backend == "auto":
-        return "cpu" if device.type == "cpu" and is_available("cpu") else "reference"
+        rule = next((rule for rule in TABLE if rule.fits(device.type, dtype, n, d, batch) and _usable(rule)), None)
+        return "reference" if rule is None else rule.backend
     reason = _reason_missing(_known(backend, "auto"))
     if reason:
-        raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {_usable()}")
-    if backend == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend: expected one that serves device {device}, found 'cpu'; allowed 'reference', 'auto'")
+        raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {_available()}")
+    if not _serves(backend, device.type):
+        raise ValueError(
+            f"backend: expected one that serves device {device}, found {backend!r}; allowed 'reference', 'auto'"
+        )
     return backend
+
+
+def explain() -> list[dict[str, object]]:
+    """TABLE as it stands on this machine: for every line its backend, device, limits, reason, and whether it is usable.
+
+    `measured` says on what machine a line's thresholds were measured, or that they were not.
+    """
+    return [
+        {
+            "backend": rule.backend,
+            "device": rule.device,
+            "for": rule.limits(),
+            "why": rule.why,
+            "measured": rule.measured,
+            "usable": _usable(rule),
+        }
+        for rule in TABLE
+    ]
 
 
 def open_engine(name: str, rows: Tensor) -> Engine:
     """The engine of backend `name` (from `choose`) over rows [N, d]. Raises ValueError if rows hold NaN or Inf."""
-    if name == "triton":
-        from geodiff.backends.triton import TritonEngine  # here, since it needs the package triton
-
-        return TritonEngine(rows)
+    if name == "cuda":
+        return CudaEngine(rows)
+    if name == "triton":  # imported here: it needs the package triton
+        engine: Engine = importlib.import_module(_TRITON).TritonEngine(rows)
+        return engine
     return CpuEngine(rows) if name == "cpu" else ReferenceEngine(rows)
 
 
@@ -58,8 +92,18 @@ def _known(name: str, *more: str) -> str:
     return name
 
 
-def _usable() -> list[str]:
+def _available() -> list[str]:
     return [name for name in NAMES if not _reason_missing(name)]
+
+
+def _usable(rule: Rule) -> bool:
+    return not _reason_missing(rule.backend)
+
+
+def _serves(name: str, device: str) -> bool:
+    if name == "triton" and _triton_interprets():
+        return device == "cpu"
+    return any(rule.backend == name and rule.device == device for rule in TABLE) or name == "reference"
 
 
 def _reason_missing(name: str) -> str:
@@ -67,11 +111,13 @@ def _reason_missing(name: str) -> str:
         return ""
     if name == "cpu":
         return cpu.MISSING
-    if name == "triton" and importlib.util.find_spec("triton") is None:
+    if name == "cuda":
+        return cuda.reason_missing()
+    if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if not torch.cuda.is_available() and not (name == "triton" and _triton_interprets()):
-        return "no CUDA device"
-    return "" if name == "triton" else "this version has no CUDA kernels yet"
+    if importlib.util.find_spec(_TRITON) is None:
+        return "this version has no Triton kernels"
+    return "" if torch.cuda.is_available() or _triton_interprets() else "no CUDA device"
 
 
 def _triton_interprets() -> bool:
@@ -84,4 +130,9 @@ def _version(name: str) -> str:
 
     if name == "triton":
         return f"triton {importlib.metadata.version('triton')}"
+    if name == "cuda":
+        return f"{__version__} (CUDA {cuda.runtime()})"
     return f"torch {torch.__version__}" if name == "reference" else f"{__version__} ({cpu.isa()})"
+
+
+_TRITON = "geodiff.backends.triton"

@@ -17,6 +17,8 @@ class Engine(ABC):
 
     #: [d] float64: the mean of the data in model space, the limit of r for sigma to infinity
     mean: Tensor
+    #: whether `posterior` never waits for the device, so that it can be recorded into a CUDA graph
+    capturable = False
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows

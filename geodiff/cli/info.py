@@ -20,7 +20,7 @@ def info(
     seed: Annotated[int, typer.Option("--seed", help="Taken by every command; nothing is random here.")] = 0,
     json: Json = False,
 ) -> None:
-    """Versions, backends with the reason one is missing, instruction sets, threads, GPUs."""
+    """Versions, backends with the reason one is missing and how one is chosen, instruction sets, threads, GPUs."""
     document = _document(data)
     if json:
         print_json(document)
@@ -28,7 +28,7 @@ def info(
     title = f"geodiff {document.pop('geodiff')}"
     shown = table("", "")
     for key, value in document.items():
-        for name, text in value.items() if isinstance(value, dict) else [("", value)]:
+        for name, text in _entries(value):
             shown.add_row(f"{key} {name}".strip(), _text(text))
     print_table(title, shown)
 
@@ -47,6 +47,7 @@ def _document(data: str | None) -> dict[str, object]:
             for name, detail in backends.available().items()
         },
     }
+    document["backend chosen"] = backends.explain()
     if data is not None:
         dataset = load(data)
         document["data"] = {
@@ -66,6 +67,21 @@ def _triton_version() -> str | None:
         return str(importlib.import_module("triton").__version__)
     except ImportError:
         return None
+
+
+def _entries(value: object) -> list[tuple[str, object]]:
+    """What stands below one heading: (name, what is said of it)."""
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):  # the table of backends, in order
+        return [(f"{place}.", _rule(line)) for place, line in enumerate(value, start=1)]
+    return [("", value)]
+
+
+def _rule(line: dict[str, object]) -> str:
+    thresholds = f" (thresholds {line['measured']})" if line["measured"] else ""
+    usable = "" if line["usable"] else "; not usable here"
+    return f"{line['backend']} for data on {line['device']}, {line['for']}: {line['why']}{thresholds}{usable}"
 
 
 def _text(value: object) -> str:

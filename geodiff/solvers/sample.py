@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite, check_reals, check_tensor
+from geodiff.solvers.graph import replay
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.step import Step
 from geodiff.solvers.walk import Callback, walk, what
@@ -57,7 +58,19 @@ def sample(
         raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
     step_of, name = find_solver(solver)
     evaluate = _Evaluate(denoiser)
+    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
 
+    if callback is None and not progress and not afs and isinstance(solver, str):
+        done = replay(
+            denoiser,
+            noise,
+            tuple(levels),
+            solver,
+            lambda recorded, states, outputs: walk(step_of, recorded, levels, states, outputs),
+        )
+        if done is not None:
+            metadata = {"solver": name, "evaluations": str(done.evaluations)}
+            return Trajectory(trajectory_sigmas, done.states, done.denoised, metadata)
     states = noise.new_empty(count + 1, *noise.shape)
     outputs = noise.new_empty(count, *noise.shape)
     states[0] = noise
@@ -66,7 +79,7 @@ def sample(
     metadata = {"solver": name, "evaluations": str(evaluate.count)}
     if afs:
         metadata["first_step"] = "analytical"
-    return Trajectory(torch.tensor(levels, dtype=torch.float64, device=noise.device), states, outputs, metadata)
+    return Trajectory(trajectory_sigmas, states, outputs, metadata)
 
 
 class _Evaluate:

@@ -1,0 +1,112 @@
+// geodiff._cuda: the GPU core for Python. Arrays come as device addresses, the stream as an integer: no torch headers.
+#include <pybind11/pybind11.h>
+
+#include "../cuda/data.h"
+
+namespace py = pybind11;
+using namespace geodiff::cuda;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_norm, double radius, double max_norm,
+               double max_model_norm, int device) {
+    return {at<const void>(rows),
+            geodiff::DType(dtype),
+            n,
+            d,
+            at<const double>(half_norm),
+            radius,
+            max_norm,
+            max_model_norm,
+            device,
+            machine(device)};
+}
+
+void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, uintptr_t sigma, uintptr_t bias,
+         int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list, int64_t listed,
+         uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t path, uintptr_t stream) {
+    const py::gil_scoped_release release;
+    const Arguments arguments{at<const double>(x),
+                              at<const double>(sigma),
+                              at<const double>(bias),
+                              bias_stride,
+                              batch,
+                              begin,
+                              end,
+                              tol,
+                              at<const int64_t>(list),
+                              listed};
+    const Result result{at<double>(mean), at<double>(log_sum), at<double>(entropy), at<double>(ess), at<int8_t>(path)};
+    posterior(data, arguments, plan, at<void>(workspace), result, stream);
+}
+
+template <void (*Of)(const Data&, const Products&, uintptr_t)>
+void pairs(const Data& data, uintptr_t x, int64_t batch, int64_t begin, int64_t end, uintptr_t out, uintptr_t stream) {
+    const py::gil_scoped_release release;
+    Of(data, {at<const double>(x), at<double>(out), batch, begin, end, nullptr}, stream);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+    m.doc() = "Optimal denoiser on NVIDIA GPUs: see csrc/cuda/README.md";
+    m.def("runtime", &runtime, "Version of the CUDA runtime that is linked in, 13000 for 13.0.");
+    py::class_<Plan>(m, "Plan", py::module_local(), "How one call is laid out on the GPU.")
+        .def_property_readonly("workspace", &Plan::workspace)
+        .def_readonly("streams", &Plan::streams)
+        .def_readonly("queries", &Plan::queries)
+        .def_readonly("cluster", &Plan::cluster)
+        .def_readonly("stages", &Plan::stages)
+        .def_readonly("slice", &Plan::slice)
+        .def_readonly("parts", &Plan::parts)
+        .def_readonly("exact_parts", &Plan::exact_parts);
+    m.def(
+        "plan",
+        [](int multiprocessors, int64_t shared, bool clusters, int dtype, int64_t n, int64_t d, int64_t batch) {
+            return make_plan({multiprocessors, shared, clusters}, geodiff::DType(dtype), n, d, batch);
+        },
+        py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dtype"), py::arg("n"),
+        py::arg("d"), py::arg("batch"));
+    py::class_<Data>(m, "Data", py::module_local(),
+                     "A view of stored rows [n, d] on a GPU; the caller keeps the memory alive, unchanged.")
+        .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("half_norm"),
+             py::arg("radius"), py::arg("max_norm"), py::arg("max_model_norm"), py::arg("device"))
+        .def(
+            "plan",
+            [](const Data& data, int64_t rows, int64_t batch) {
+                return make_plan(data.machine, data.dtype, rows, data.d, batch);
+            },
+            py::arg("rows"), py::arg("batch"))
+        .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("sigma"), py::arg("bias"),
+             py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
+             py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),
+             py::arg("ess"), py::arg("path"), py::arg("stream"))
+        .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
+             py::arg("out"), py::arg("stream"))
+        .def(
+            "listed_distances",
+            [](const Data& data, uintptr_t x, uintptr_t list, int64_t batch, int64_t listed, uintptr_t out,
+               uintptr_t stream) {
+                const py::gil_scoped_release release;
+                distances(data, {at<const double>(x), at<double>(out), batch, 0, listed, at<const int64_t>(list)},
+                          stream);
+            },
+            py::arg("x"), py::arg("list"), py::arg("batch"), py::arg("listed"), py::arg("out"), py::arg("stream"))
+        .def("inner_products", &pairs<inner_products>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
+             py::arg("out"), py::arg("stream"))
+        .def(
+            "weighted_sum",
+            [](const Data& data, uintptr_t weights, int64_t batch, int64_t begin, int64_t end, int64_t parts,
+               uintptr_t out, uintptr_t stream) {
+                const py::gil_scoped_release release;
+                weighted_sum(data, {at<const double>(weights), at<double>(out), batch, begin, end, nullptr}, parts,
+                             stream);
+            },
+            py::arg("weights"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("parts"), py::arg("out"),
+            py::arg("stream"));
+}

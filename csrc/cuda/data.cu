@@ -1,0 +1,93 @@
+#include "../cpu/bounds.h"
+#include "data.h"
+#include "kernels.h"
+
+namespace geodiff::cuda {
+namespace {
+
+const void* row(const Data& data, int64_t i) {
+    return static_cast<const char*>(data.rows) + i * data.d * item_size(data.dtype);
+}
+
+Pairs pairs(const Data& data, const Products& p) {
+    return {row(data, p.begin), p.numbers,    p.out,          p.list, p.end - p.begin, data.d, p.batch,
+            data.unit(),        data.shift(), int(data.dtype)};
+}
+
+}  // namespace
+
+void posterior(const Data& data, const Arguments& a, const Plan& plan, void* workspace, const Result& result,
+               uintptr_t to) {
+    const OnDevice here(data.device);
+    const int64_t d = data.d;
+    Stats stats{};
+    stats.radius = data.radius;
+    stats.max_model_norm = data.max_model_norm;
+    Call call{};
+    Problem& p = call.problem;
+    p.rows = row(data, a.begin);
+    p.half_norm = data.half_norm + a.begin;
+    p.bias_stride = a.bias_stride;
+    p.n = a.end - a.begin;
+    p.d = d;
+    p.unit = data.unit();
+    p.shift = data.shift();
+    p.radius = data.radius;
+    p.max_norm = data.max_norm;
+    p.cut = cutoff(stats, p.n, a.tol);
+    p.tol = a.tol;
+    p.least_scale = least_scale(stats);
+    call.work = plan.carve(workspace);
+    call.slice = plan.slice;
+    call.cluster = plan.cluster;
+    call.stages = plan.stages;
+    call.dtype = int(data.dtype);
+    call.listed = a.listed;
+    const auto right = [&](int bytes) { return uintptr_t(p.rows) % uintptr_t(bytes) == 0 && d % bytes == 0; };
+    call.copy = right(16) ? 16 : right(4) ? 4 : 1;
+    for (int64_t base = 0; base < a.batch; base += plan.batch) {
+        p.batch = base + plan.batch < a.batch ? plan.batch : a.batch - base;
+        p.x = a.x + base * d;
+        p.sigma = a.sigma + base;
+        p.bias = a.bias ? a.bias + base * a.bias_stride + a.begin : nullptr;
+        call.list = a.list ? a.list + base * a.listed : nullptr;
+        call.result = {result.mean + base * d, result.log_sum + base, result.entropy + base, result.ess + base,
+                       result.path + base};
+        const bool streams = plan.streams && !a.list;
+        call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
+        prepare(call, streams, to);
+        if (streams) {
+            call.parts = plan.parts;
+            stream(call, plan.queries, to);
+            merge(call, to);
+            settle(call, true, to);
+        }
+        call.parts = plan.exact_parts;
+        exact(call, to);
+        merge(call, to);
+        settle(call, false, to);
+    }
+}
+
+void distances(const Data& data, const Products& p, uintptr_t stream) {
+    const OnDevice here(data.device);
+    distances(pairs(data, p), stream);
+}
+
+void inner_products(const Data& data, const Products& p, uintptr_t stream) {
+    const OnDevice here(data.device);
+    inner_products(pairs(data, p), stream);
+}
+
+void weighted_sum(const Data& data, const Products& p, int64_t parts, uintptr_t stream) {
+    const OnDevice here(data.device);
+    weighted_sum({row(data, p.begin), p.numbers, p.out, p.end - p.begin, data.d, p.batch, parts, data.unit(),
+                  data.shift(), int(data.dtype)},
+                 stream);
+}
+
+Machine machine(int device) { return machine_of(device); }
+
+int runtime() { return runtime_version(); }
+
+}  // namespace geodiff::cuda

@@ -1,0 +1,53 @@
+// A data set as the GPU core holds it: addresses on the device, and what is known about the rows.
+#pragma once
+
+#include "plan.h"
+
+namespace geodiff::cuda {
+
+struct Data {
+    const void* rows;  // [n, d] on the device
+    DType dtype;
+    int64_t n, d;
+    const double* half_norm;                  // [n] on the device
+    double radius, max_norm, max_model_norm;  // centred units, as in Stats
+    int device;
+    Machine machine;
+
+    double unit() const { return dtype == DType::u8 ? 127.5 : 1; }
+    double shift() const { return dtype == DType::u8 ? 0.5 : 0; }
+};
+
+struct Arguments {
+    const double* x;      // [batch, d] model units
+    const double* sigma;  // [batch] model units
+    const double* bias;   // [n], or [batch, n] with bias_stride = n, or null
+    int64_t bias_stride, batch, begin, end;
+    double tol;
+    const int64_t* list;  // [batch, listed] rows from `begin` on, -1 for none; or null: all of [begin, end)
+    int64_t listed;
+};
+
+// Puts the whole call on `stream` and returns: nothing waits for the device, so it can be captured into a CUDA graph.
+// Which path answers a query is decided on the device: what the streaming pass cannot promise is done in float64.
+void posterior(const Data& data, const Arguments& arguments, const Plan& plan, void* workspace, const Result& result,
+               uintptr_t stream);
+
+// One float64 number per query and row of [begin, end), out [batch, end - begin], and what is made of such numbers: out
+// [parts, batch, d], to be added up over the parts. x and the sums in model units; `numbers` are x or the weights.
+struct Products {
+    const double* numbers;
+    double* out;
+    int64_t batch, begin, end;
+    const int64_t* list;  // distances only: [batch, end - begin] rows to take instead, infinity for -1; or null
+};
+void distances(const Data& data, const Products& products, uintptr_t stream);       // |x - x_i|^2
+void inner_products(const Data& data, const Products& products, uintptr_t stream);  // <x, x_i>
+void weighted_sum(const Data& data, const Products& products, int64_t parts, uintptr_t stream);
+
+// What device number `device` offers.
+Machine machine(int device);
+// Version of the CUDA runtime that is linked in: 13000 for 13.0.
+int runtime();
+
+}  // namespace geodiff::cuda

@@ -1,0 +1,85 @@
+// Open queries in float64 from squared differences: right for every sigma, and the whole answer for float storage.
+#include <cmath>
+
+#include "kernels.h"
+#include "layout.h"
+#include "online.h"
+#include "values.h"
+
+namespace geodiff::cuda {
+namespace {
+
+struct ExactShared {
+    double logit[kRows], weight[kRows];
+    int64_t row[kRows];
+    double rescale;
+    int any;
+};
+
+template <DType T>
+__global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
+    using Item = typename Stored<T>::Item;
+    const Problem& p = c.problem;
+    const int64_t part = blockIdx.x, q = blockIdx.y, d = p.d;
+    if (c.result.path[q] >= 0) return;
+    auto& shared = *reinterpret_cast<ExactShared*>(shared_memory());
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const double* x = c.work.centred + q * d;
+    const double sigma = p.sigma[q] * p.unit, scale = -0.5 / (sigma * sigma);
+    double* sums = c.work.sums + (part * c.padded + q) * d;
+    for (int64_t k = threadIdx.x; k < d; k += kThreads) sums[k] = 0;
+    Online state = nothing();  // warp 0's is the one that counts
+    const Range range = share(c.list ? c.listed : p.n, part, c.parts);
+    for (int64_t first = range.begin; first < range.end; first += kRows) {
+        for (int r = warp; r < kRows; r += kWarps) {
+            const int64_t place = first + r;
+            const int64_t row = place >= range.end ? -1 : c.list ? c.list[q * c.listed + place] : place;
+            double l = -INFINITY;
+            if (row >= 0) {
+                const double distance = warp_over_row<T>(p.rows, row, d, [&](int64_t k, double v) {
+                    const double difference = x[k] - v;
+                    return difference * difference;
+                });
+                l = scale * distance + (p.bias ? p.bias[q * p.bias_stride + row] : 0);
+            }
+            if (lane == 0) {
+                shared.logit[r] = l;
+                shared.row[r] = row;
+            }
+        }
+        __syncthreads();
+        if (warp == 0) {
+            double weight, rescale;
+            const bool any = take_tile(shared.logit[lane], 0, first + lane, p.cut, state, weight, rescale);
+            if (any) state.sum_q += warp_sum(weight);
+            shared.weight[lane] = weight;
+            if (lane == 0) {
+                shared.rescale = rescale;
+                shared.any = any;
+            }
+        }
+        __syncthreads();
+        if (shared.any)
+            for (int64_t k = threadIdx.x; k < d; k += kThreads) {
+                double sum = sums[k] * shared.rescale;
+                for (int r = 0; r < kRows; ++r)
+                    if (shared.weight[r] != 0)
+                        sum += shared.weight[r] *
+                               Stored<T>::value(static_cast<const Item*>(p.rows)[shared.row[r] * d + k]);
+                sums[k] = sum;
+            }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) c.work.states[part * c.padded + q] = state;
+}
+
+}  // namespace
+
+void exact(const Call& call, uintptr_t stream) {
+    const Grid grid{unsigned(call.parts), unsigned(call.problem.batch), 1, 1};
+    for_dtype(call.dtype, [&](auto dtype) {
+        launch("exact", exact_kernel<dtype()>, grid, kThreads, sizeof(ExactShared), stream, call);
+    });
+}
+
+}  // namespace geodiff::cuda

@@ -1,0 +1,44 @@
+// One step of the online softmax, for one warp: lane i has row i of a tile.
+#pragma once
+
+#include "device.h"
+#include "types.h"
+
+namespace geodiff::cuda {
+
+__device__ inline Online nothing() { return Online{kNothing, 0, 0, 0, 0, 0, 0, -1}; }
+
+// Takes in the logit `l` of this lane's row (-inf: no row). Returns false, leaving `s` as it was, if no row of the tile
+// can matter; else `p` = exp(l - max) or 0, and `rescale` is what older sums must be multiplied with. `sum_q` and
+// `lost` are rescaled only: what the second product makes of p is the caller's to add. All lanes hold the same `s`.
+__device__ inline bool take_tile(double l, double half_norm, int64_t row, double cut, Online& s, double& p,
+                                 double& rescale) {
+    const double top = warp_max(l);
+    rescale = 1;
+    p = 0;
+    if (!(top > kNothing && top >= s.max - cut)) return false;
+    if (top > s.max) {
+        const bool first = s.max == kNothing;
+        const double step = first ? 0 : s.max - top;
+        rescale = first ? 0 : exp(step);
+        s.sum_l = (s.sum_l + step * s.sum) * rescale;
+        s.sum *= rescale;
+        s.sum_2 *= rescale * rescale;
+        s.sum_h *= rescale;
+        s.sum_q *= rescale;
+        s.lost *= rescale;
+        s.max = top;
+        const int lane = __ffs(__ballot_sync(kWholeWarp, l == top)) - 1;  // the lowest row of equals
+        s.best = row - int(threadIdx.x % 32) + lane;
+    }
+    const double t = l - s.max;
+    const bool counts = t >= -cut;
+    p = counts ? exp(t) : 0;
+    s.sum += warp_sum(p);
+    s.sum_l += warp_sum(counts ? p * t : 0);
+    s.sum_2 += warp_sum(p * p);
+    s.sum_h += warp_sum(p * half_norm);
+    return true;
+}
+
+}  // namespace geodiff::cuda

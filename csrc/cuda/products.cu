@@ -1,0 +1,67 @@
+// Distances, inner products and weighted sums by themselves, in float64: the parts that a coherent trajectory, a list
+// of nearest rows or a weighting of one's own is put together from.
+#include <cmath>
+
+#include "kernels.h"
+#include "values.h"
+
+namespace geodiff::cuda {
+namespace {
+
+template <DType T, bool Difference>
+__global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
+    const int64_t place = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32, q = blockIdx.y;
+    if (place >= a.n) return;  // a whole warp
+    const int64_t row = a.list ? a.list[q * a.n + place] : place;
+    double& out = a.out[q * a.n + place];
+    if (row < 0) {
+        if (threadIdx.x % 32 == 0) out = INFINITY;
+        return;
+    }
+    const double* x = a.x + q * a.d;
+    const double inverse = 1 / a.unit;
+    const double found = warp_over_row<T>(a.rows, row, a.d, [&](int64_t k, double v) {
+        if constexpr (Difference) {
+            const double difference = x[k] * a.unit - a.shift - v;  // centred: exact for bytes
+            return difference * difference;
+        } else {
+            return x[k] * (v + a.shift);
+        }
+    });
+    if (threadIdx.x % 32 == 0) out = Difference ? found * inverse * inverse : found * inverse;
+}
+
+template <bool Difference>
+void pairs(const char* name, const Pairs& a, uintptr_t stream) {
+    const Grid grid{unsigned((a.n + kWarps - 1) / kWarps), unsigned(a.batch), 1, 1};
+    for_dtype(a.dtype,
+              [&](auto dtype) { launch(name, pairs_kernel<dtype(), Difference>, grid, kThreads, 0, stream, a); });
+}
+
+template <DType T>
+__global__ void __launch_bounds__(kThreads) weighted_sum_kernel(Weighted a) {
+    using Item = typename Stored<T>::Item;
+    const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x, q = blockIdx.y, part = blockIdx.z;
+    if (k >= a.d) return;
+    const int64_t begin = a.n * part / a.parts, end = a.n * (part + 1) / a.parts;
+    double sum = 0;
+    for (int64_t row = begin; row < end; ++row) {
+        const double w = a.weights[q * a.n + row];  // the same address for the whole block: one load serves it
+        if (w != 0) sum += w * (Stored<T>::value(static_cast<const Item*>(a.rows)[row * a.d + k]) + a.shift);
+    }
+    a.out[(part * a.batch + q) * a.d + k] = sum / a.unit;
+}
+
+}  // namespace
+
+void distances(const Pairs& a, uintptr_t stream) { pairs<true>("distances", a, stream); }
+
+void inner_products(const Pairs& a, uintptr_t stream) { pairs<false>("inner_products", a, stream); }
+
+void weighted_sum(const Weighted& a, uintptr_t stream) {
+    const Grid grid{unsigned((a.d + kThreads - 1) / kThreads), unsigned(a.batch), unsigned(a.parts), 1};
+    for_dtype(a.dtype,
+              [&](auto dtype) { launch("weighted_sum", weighted_sum_kernel<dtype()>, grid, kThreads, 0, stream, a); });
+}
+
+}  // namespace geodiff::cuda

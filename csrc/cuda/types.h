@@ -1,0 +1,81 @@
+// What the kernels read and write. All addresses are the device's; everything is in centred units (csrc/cpu/types.h)
+// unless a name says otherwise.
+#pragma once
+
+#include <cstdint>
+
+#include "../cpu/types.h"
+
+namespace geodiff::cuda {
+
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kRows = 32;          // rows of a tile: one per lane in the softmax, one k-step of the second product
+constexpr int kDigits = 4;         // base-256 digits of a query and of a weight: 31 bits
+constexpr int kQueriesPerMma = 4;  // times kDigits: the 16 rows of one mma
+constexpr int64_t kTopDigits = 127ll << 24;  // the largest number that four balanced digits hold
+
+// Constants of the data set and of one call.
+struct Problem {
+    const void* rows;         // [n, d] as stored
+    const double* half_norm;  // [n]
+    const double* bias;       // [n] or null: log weight of every row; of query q, bias_stride q further on
+    const double* x;          // [batch, d] model units
+    const double* sigma;      // [batch] model units
+    int64_t n, d, batch, bias_stride;
+    double unit, shift;       // model = (v + shift) / unit
+    double radius, max_norm;  // of the rows: max |v - mean|, max |v|
+    double cut;               // logits so far below the largest count for nothing
+    double tol, least_scale;  // contract 1; least_scale in centred units
+};
+
+// One query, prepared.
+struct Query {
+    double inv_sigma2, step, residual, length;  // x = step * integer + rest, |rest| <= residual; length = |x|
+};
+
+// Running softmax of one query over the rows one part has seen; sums are relative to `max`.
+struct Online {
+    double max;    // largest logit
+    double sum;    // sum p
+    double sum_l;  // sum p (l - max)
+    double sum_2;  // sum p^2
+    double sum_h;  // sum p |v|^2 / 2
+    double sum_q;  // sum of the weights as the second product used them
+    double lost;   // sum |p - the weight used|
+    int64_t best;  // row of the largest logit, the lowest of equals
+};
+
+constexpr double kNothing = -1e308;  // `max` of a part that has seen no weight
+
+// Everything one call needs besides its answer.
+struct Workspace {
+    double* centred;  // [batch, d]
+    Query* queries;   // [padded batch]
+    void* digits;     // uint4 [padded batch / 4][k-steps][32 lanes]   first operand of the first product
+    Online* states;   // [parts, padded batch]
+    double* sums;     // [parts, padded batch, d]    unnormalised weighted sums
+};
+
+// Answer, [batch] unless noted.
+struct Result {
+    double* mean;     // [batch, d] model units
+    double* log_sum;  // log sum_i exp(-|x - v_i|^2 / (2 sigma^2) + bias_i)
+    double* entropy;
+    double* ess;
+    int8_t* path;  // -1: open; else the Path that answered
+};
+
+struct Call {
+    Problem problem;
+    Workspace work;
+    Result result;
+    int64_t parts, padded;  // parts of the rows; batch rounded up to a whole number of query groups
+    int64_t slice;          // columns of one block of a cluster, a multiple of 32
+    int cluster, stages;
+    int copy;             // bytes that may be copied at once: 16, 4 or 1
+    const int64_t* list;  // [batch, listed] rows to look at instead of all, -1 for none; or null
+    int64_t listed;
+    int dtype;
+};
+
+}  // namespace geodiff::cuda

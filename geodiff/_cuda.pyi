@@ -1,0 +1,64 @@
+"""Types of the compiled GPU core (csrc/bindings/cuda.cpp). Arrays are device addresses, streams are integers."""
+
+def runtime() -> int: ...
+def plan(multiprocessors: int, shared: int, clusters: bool, dtype: int, n: int, d: int, batch: int) -> Plan: ...
+
+class Plan:
+    @property
+    def workspace(self) -> int: ...
+    @property
+    def streams(self) -> bool: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def cluster(self) -> int: ...
+    @property
+    def stages(self) -> int: ...
+    @property
+    def slice(self) -> int: ...
+    @property
+    def parts(self) -> int: ...
+    @property
+    def exact_parts(self) -> int: ...
+
+class Data:
+    def __init__(
+        self,
+        rows: int,
+        dtype: int,
+        n: int,
+        d: int,
+        half_norm: int,
+        radius: float,
+        max_norm: float,
+        max_model_norm: float,
+        device: int,
+    ) -> None: ...
+    def plan(self, rows: int, batch: int) -> Plan: ...
+    def posterior(
+        self,
+        plan: Plan,
+        workspace: int,
+        x: int,
+        sigma: int,
+        bias: int,
+        bias_stride: int,
+        batch: int,
+        begin: int,
+        end: int,
+        tol: float,
+        list: int,
+        listed: int,
+        mean: int,
+        log_sum: int,
+        entropy: int,
+        ess: int,
+        path: int,
+        stream: int,
+    ) -> None: ...
+    def distances(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
+    def listed_distances(self, x: int, list: int, batch: int, listed: int, out: int, stream: int) -> None: ...
+    def inner_products(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
+    def weighted_sum(
+        self, weights: int, batch: int, begin: int, end: int, parts: int, out: int, stream: int
+    ) -> None: ...

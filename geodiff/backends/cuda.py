@@ -1,0 +1,258 @@
+"""The compiled GPU core (csrc/cuda), behind the `Engine` interface.
+
+Nothing here waits for the device once the engine is open, so that whole trajectories can be captured into a CUDA graph.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from geodiff.backends.engine import Engine
+from geodiff.errors import BackendUnavailable
+from geodiff.posterior import Posterior
+
+if TYPE_CHECKING:
+    from geodiff import _cuda
+
+try:
+    from geodiff import _cuda as _core
+except ImportError as error:  # built where there was no nvcc, or never built
+    _core = None  # type: ignore[assignment]
+    _NOT_BUILT = f"the compiled extension geodiff._cuda does not load: {error}"
+else:
+    _NOT_BUILT = ""
+
+#: Storage dtypes and their number in csrc/cpu/types.h.
+DTYPES = {torch.uint8: 0, torch.float16: 1, torch.bfloat16: 2, torch.float32: 3}
+#: What answered a query, by its number in csrc/cpu/types.h: the pass over bytes, or float64 differences.
+PATHS = {1: "dense", 3: "exact"}
+#: The oldest compute capability that the core is compiled for.
+OLDEST = (8, 0)
+
+_CHUNK = 2**22  # numbers widened to float64 at a time, while a data set is measured
+_PAIRS = 2**22  # distances held at a time, while the nearest rows are looked for
+_PARTS = 64  # shares of the rows in a weighted sum, at most
+_SUMS = 2**24  # numbers in their sums
+
+
+class Core(Protocol):
+    """What the engine asks of geodiff._cuda; the tests put an emulated one in its place."""
+
+    Data: "type[_cuda.Data]"
+
+
+def reason_missing() -> str:
+    """Why this backend cannot be used here, or an empty string."""
+    if _NOT_BUILT:
+        return _NOT_BUILT
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if torch.cuda.get_device_capability() < OLDEST:
+        return "compiled for compute capability {}.{} and later, found {}.{}".format(
+            *OLDEST, *torch.cuda.get_device_capability()
+        )
+    return ""
+
+
+def runtime() -> str:
+    """The CUDA runtime that the core was linked with, as "13.0"."""
+    number = _core.runtime()
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+class CudaEngine(Engine):
+    """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
+
+    capturable = True
+
+    def __init__(self, rows: Tensor, core: Core | None = None) -> None:
+        """rows: contiguous [N, d] on a CUDA device, of a dtype in DTYPES. Raises ValueError if it holds NaN or Inf."""
+        core = core or _core
+        if core is None:
+            raise BackendUnavailable(_NOT_BUILT)
+        super().__init__(rows)  # the core keeps only the address
+        n, d = rows.shape
+        self._unit, self._shift = (127.5, 0.5) if rows.dtype == torch.uint8 else (1.0, 0.0)
+        self._half_norm = torch.empty(n, dtype=torch.float64, device=rows.device)
+        mean = self._measure_norms()
+        away, model = self._measure_distances(mean)
+        self.mean = (mean + self._shift) / self._unit
+        self._data = core.Data(
+            rows=rows.data_ptr(),
+            dtype=DTYPES[rows.dtype],
+            n=n,
+            d=d,
+            half_norm=self._half_norm.data_ptr(),
+            radius=away,
+            max_norm=math.sqrt(2 * float(self._half_norm.max())),
+            max_model_norm=model,
+            device=rows.device.index or 0,
+        )
+        #: which path answered each query of the last call, as keys of PATHS: for tests and benchmarks
+        self.last_paths = torch.empty(0, dtype=torch.int8)
+
+    def posterior(
+        self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
+    ) -> Posterior:
+        queries, levels, bias = self._float64(x), self._float64(sigma), log_prior
+        if bias is not None:
+            bias = self._float64(bias)
+        answer = self._answer(queries, levels, bias, rows, tol, None)
+        if topk == 0:
+            return answer
+        indices, weights = self._nearest(queries, levels, bias, rows, topk, answer.log_prob)
+        return Posterior(answer.mean, answer.log_prob, answer.entropy, answer.ess, indices, weights)
+
+    def refine(self, x: Tensor, sigma: Tensor, candidates: Tensor, *, tol: float = 1e-5) -> Posterior:
+        """The posterior over listed rows only, from float64 differences: candidates int64 [B, K], -1 for none.
+
+        Every query needs one candidate at least. log_prob is that of the whole data set if what was left out weighs
+        nothing: pi_i = 1/N.
+        """
+        return self._answer(
+            self._float64(x), self._float64(sigma), None, range(len(self.rows)), tol, candidates.contiguous()
+        )
+
+    def inner_products(self, x: Tensor) -> Tensor:
+        return self._pairs(self._float64(x), range(len(self.rows)), self._data.inner_products)
+
+    def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
+        weights = self._float64(logits).softmax(1)
+        (batch, n), d = weights.shape, self.rows.shape[1]
+        parts = max(1, min(_PARTS, n // 64, _SUMS // max(1, batch * d)))
+        sums = torch.empty(parts, batch, d, dtype=torch.float64, device=self.rows.device)
+        if batch:
+            self._data.weighted_sum(
+                weights=weights.data_ptr(),
+                batch=batch,
+                begin=0,
+                end=n,
+                parts=parts,
+                out=sums.data_ptr(),
+                stream=self._stream(),
+            )
+        return sums.sum(0)
+
+    def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
+        queries, listed = self._float64(x), candidates.to(self.rows.device).contiguous()
+        out = torch.empty(listed.shape, dtype=torch.float64, device=self.rows.device)
+        if listed.numel():
+            self._data.listed_distances(
+                x=queries.data_ptr(),
+                list=listed.data_ptr(),
+                batch=len(listed),
+                listed=listed.shape[1],
+                out=out.data_ptr(),
+                stream=self._stream(),
+            )
+        return out
+
+    # ---- calls ----
+
+    def _answer(
+        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, tol: float, listed: Tensor | None
+    ) -> Posterior:
+        batch, d = x.shape
+        device = self.rows.device
+        mean = torch.empty(batch, d, dtype=torch.float64, device=device)
+        numbers = torch.empty(3, batch, dtype=torch.float64, device=device)
+        paths = torch.empty(batch, dtype=torch.int8, device=device)
+        if batch:
+            plan = self._data.plan(rows=len(rows), batch=batch)
+            workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=device)
+            self._data.posterior(
+                plan=plan,
+                workspace=workspace.data_ptr(),
+                x=x.data_ptr(),
+                sigma=sigma.data_ptr(),
+                bias=0 if bias is None else bias.data_ptr(),
+                bias_stride=0 if bias is None or bias.ndim == 1 else bias.shape[1],
+                batch=batch,
+                begin=rows.start,
+                end=rows.stop,
+                tol=tol,
+                list=0 if listed is None else listed.data_ptr(),
+                listed=0 if listed is None else listed.shape[1],
+                mean=mean.data_ptr(),
+                log_sum=numbers[0].data_ptr(),
+                entropy=numbers[1].data_ptr(),
+                ess=numbers[2].data_ptr(),
+                path=paths.data_ptr(),
+                stream=self._stream(),
+            )
+        self.last_paths = paths
+        log_sum, entropy, ess = numbers
+        log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi))
+        if bias is None:
+            log_prob -= math.log(len(rows))
+        nobody = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double())
+
+    def _nearest(
+        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, topk: int, log_prob: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rows and weights of the `topk` largest logits; of equal ones the lower row first."""
+        batch, d = x.shape
+        scale = -0.5 / sigma.square()[:, None]
+        logits = x.new_empty(batch, 0)
+        indices = torch.empty(batch, 0, dtype=torch.int64, device=x.device)
+        step = max(topk, _PAIRS // max(1, batch))
+        for start in range(rows.start, rows.stop, step):
+            part = range(start, min(start + step, rows.stop))
+            found = self._pairs(x, part, self._data.distances) * scale
+            if bias is not None:
+                found += bias[..., part.start : part.stop]
+            places = torch.arange(part.start, part.stop, device=x.device).expand(batch, -1)
+            # What is kept stands first, and a stable sort leaves equals in their order.
+            logits, order = torch.cat([logits, found], 1).sort(dim=1, descending=True, stable=True)
+            logits = logits[:, :topk]
+            indices = torch.cat([indices, places], 1).gather(1, order[:, :topk])
+        log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi))
+        if bias is None:
+            log_sum = log_sum + math.log(len(rows))
+        return indices, (logits - log_sum[:, None]).exp()
+
+    def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
+        """What `kernel` makes of every query and row, [B, len(rows)] float64."""
+        out = torch.empty(len(x), len(rows), dtype=torch.float64, device=self.rows.device)
+        if len(x):
+            kernel(
+                x=x.data_ptr(), batch=len(x), begin=rows.start, end=rows.stop, out=out.data_ptr(), stream=self._stream()
+            )
+        return out
+
+    def _float64(self, value: Tensor) -> Tensor:
+        return value.detach().to(self.rows.device, torch.float64).contiguous()
+
+    def _stream(self) -> int:
+        return torch.cuda.current_stream(self.rows.device).cuda_stream if self.rows.is_cuda else 0
+
+    # ---- opening ----
+
+    def _centred(self) -> Iterator[tuple[int, Tensor]]:
+        """(first row, rows in centred units, float64), chunk by chunk."""
+        step = max(1, _CHUNK // self.rows.shape[1])
+        for start in range(0, len(self.rows), step):
+            part = self.rows[start : start + step].double()
+            yield start, part - 128 if self.rows.dtype == torch.uint8 else part
+
+    def _measure_norms(self) -> Tensor:
+        total = torch.zeros(self.rows.shape[1], dtype=torch.float64, device=self.rows.device)
+        for start, part in self._centred():
+            self._half_norm[start : start + len(part)] = part.square().sum(1) / 2
+            total += part.sum(0)
+        bad = (~self._half_norm.isfinite()).nonzero()
+        if len(bad):
+            raise ValueError(f"data: expected finite values, found NaN or Inf in data[{int(bad[0])}]; allowed none")
+        return total / len(self.rows)
+
+    def _measure_distances(self, mean: Tensor) -> tuple[float, float]:
+        """max |v - mean| and max |v + shift|, centred units."""
+        away = model = 0.0
+        for _, part in self._centred():
+            model = max(model, float((part + self._shift).norm(dim=1).max()))
+            away = max(away, float((part - mean).norm(dim=1).max()))
+        return away, model

@@ -1,0 +1,67 @@
+"""The one table that says which backend serves which data: the first line that fits and can be used here is taken."""
+
+from dataclasses import dataclass
+
+import torch
+
+UINT8 = frozenset({torch.uint8})
+STORED = frozenset({torch.uint8, torch.float16, torch.bfloat16, torch.float32})
+NOT_MEASURED = "not yet measured"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line: data that lie on `device`, with a reason for people and where its thresholds come from.
+
+    dtypes     storage dtypes it takes
+    largest_b  queries per call up to which it is meant; None: any, also when the number is not known beforehand
+    largest_d  numbers per data point up to which it is meant; None: any
+    measured   the machine and date behind the thresholds, or NOT_MEASURED; empty where there is no threshold
+    """
+
+    backend: str
+    device: str
+    dtypes: frozenset[torch.dtype]
+    why: str
+    largest_b: int | None = None
+    largest_d: int | None = None
+    measured: str = ""
+
+    def fits(self, device: str, dtype: torch.dtype | None, n: int | None, d: int | None, batch: int | None) -> bool:
+        """Whether data [n, d] of `dtype` on `device` with `batch` queries per call is what this line is for.
+
+        What is not known (None) must not matter to the line. No line depends on n so far: every backend reads all rows.
+        """
+        return (
+            self.device == device
+            and (self.dtypes == STORED or dtype in self.dtypes)
+            and (self.largest_b is None or (batch is not None and batch <= self.largest_b))
+            and (self.largest_d is None or (d is not None and d <= self.largest_d))
+        )
+
+    def limits(self) -> str:
+        """The line's conditions beside the device, as one reads them."""
+        parts = [] if self.dtypes == STORED else [", ".join(sorted(str(t).removeprefix("torch.") for t in self.dtypes))]
+        if self.largest_b is not None:
+            parts.append(f"B ≤ {self.largest_b:,}")
+        if self.largest_d is not None:
+            parts.append(f"d ≤ {self.largest_d:,}")
+        return ", ".join(parts) or "any dtype, B, N, d"
+
+
+TABLE = (
+    Rule("cpu", "cpu", STORED, "compiled for this processor's instruction set"),
+    Rule(
+        "cuda",
+        "cuda",
+        UINT8,
+        "bound by memory: one pass over the bytes serves 16 queries",
+        largest_b=16,
+        largest_d=12_288,
+        measured=NOT_MEASURED,
+    ),
+    Rule("triton", "cuda", STORED, "bound by arithmetic: both products on tensor cores"),
+    Rule("cuda", "cuda", STORED, "where Triton is not installed"),
+    Rule("reference", "cpu", STORED, "where no compiled core loads"),
+    Rule("reference", "cuda", STORED, "where no GPU kernels can be used"),
+)

@@ -1,0 +1,101 @@
+"""A whole trajectory as one CUDA graph: recorded the second time it is asked for, launched at once from then on.
+
+A step on a small batch is a dozen kernels of microseconds each; launched one by one, the host is what takes the time.
+The first call runs step by step: it warms up, and most trajectories are wanted once. A denoiser keeps one recording.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from geodiff.denoiser import OptimalDenoiser
+from geodiff.solvers.step import Evaluate
+
+#: Takes all steps: run(evaluate, states [S + 1, B, *shape], outputs [S, B, *shape]), states[0] given, the rest written.
+Run = Callable[[Evaluate, Tensor, Tensor], None]
+
+
+class Replay(NamedTuple):
+    """What a recorded trajectory gave: states [S + 1, B, *shape], denoised [S, B, *shape], evaluations of r."""
+
+    states: Tensor
+    denoised: Tensor
+    evaluations: int
+
+
+class _Recorded(NamedTuple):
+    launch: Callable[[], None]
+    states: Tensor
+    outputs: Tensor
+    evaluations: int
+
+
+_kept: "WeakKeyDictionary[OptimalDenoiser, tuple[object, _Recorded | None]]" = WeakKeyDictionary()
+
+
+def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: object, run: Run) -> Replay | None:
+    """The trajectory of `run` from `noise` as one launch, or None where the caller has to take the steps itself.
+
+    That is so the first time, for a denoiser that is not the optimal one or whose backend waits for the device, for
+    noise that is not where the data are, where recording fails, and where a result is not finite: step by step, the
+    caller finds out where. `solver` and `levels` must name all that `run` depends on.
+    """
+    if not isinstance(denoiser, OptimalDenoiser) or not _possible(denoiser, noise):
+        return None
+    key = (solver, levels, tuple(noise.shape), noise.dtype, noise.device)
+    known, recorded = _kept.get(denoiser, (None, None))
+    if known != key:
+        _kept[denoiser] = (key, None)
+        return None
+    if recorded is None:
+        recorded = _record(denoiser, noise, len(levels) - 1, run)
+        if recorded is None:
+            return None
+        _kept[denoiser] = (key, recorded)
+    recorded.states[0].copy_(noise)
+    recorded.launch()
+    if not (recorded.states.isfinite().all() and recorded.outputs.isfinite().all()):
+        return None
+    return Replay(recorded.states.clone(), recorded.outputs.clone(), recorded.evaluations)
+
+
+def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
+    return (
+        denoiser.capturable
+        and noise.device == denoiser.data.device
+        and noise.shape[1:] == denoiser.shape
+        and len(noise) > 0
+        and not (noise.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def _record(denoiser: OptimalDenoiser, noise: Tensor, count: int, run: Run) -> _Recorded | None:
+    evaluations = 0
+
+    def evaluate(x: Tensor, sigma: float) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        # Filled on the device: a level copied from the host could not be recorded.
+        return denoiser.unchecked(x, torch.full((len(x),), sigma, dtype=torch.float64, device=x.device))
+
+    states, outputs = noise.new_empty(count + 1, *noise.shape), noise.new_empty(count, *noise.shape)
+    states[0].copy_(noise)
+    try:
+        launch = _capture(lambda: run(evaluate, states, outputs))
+    except RuntimeError:  # a step that copies from the host, or waits for the device
+        return None
+    return _Recorded(launch, states, outputs, evaluations)
+
+
+def _capture(work: Callable[[], None]) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+
+    def launch() -> None:
+        graph.replay()
+
+    return launch

@@ -1,0 +1,10 @@
+// The GPU core over the emulator: geodiff._cuda as it is, and beside it what the tests turn.
+#include "../../csrc/bindings/cuda.cpp"
+#include "emulator.h"
+
+PYBIND11_MODULE(emulator, m) {
+    m.def("set_machine", [](int multiprocessors, int64_t shared, bool clusters) {
+        emulated::machine = {multiprocessors, shared, clusters};
+    });
+    m.def("set_order", [](unsigned order) { emulated::order = order; });
+}

@@ -1,0 +1,265 @@
+// Just enough of CUDA to run csrc/cuda on a CPU: every thread of a cluster is a fiber, barriers and warp operations are
+// where fibers change. Between two barriers the order of the threads is free, so `order` (0 rising, 1 falling, else a
+// shuffle by that seed) turns a missing barrier into another result. Shared memory starts out poisoned.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "plan.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+namespace emulated {
+
+struct Barrier {
+    int arrived = 0;
+    int64_t generation = 0;
+};
+
+struct Packet {  // what one lane shows its warp
+    uint64_t words[3];
+};
+
+struct Block {
+    std::vector<unsigned char> shared;
+    Barrier barrier;
+    std::vector<Barrier> warps;
+    std::vector<std::array<Packet, 32>> exchange;
+    uint3 index;
+    unsigned rank;
+};
+
+struct Fiber {
+    ucontext_t context;  // for the first entry; later ones are jumps, which cost no system call
+    jmp_buf resume;
+    std::unique_ptr<unsigned char[]> stack;
+    Block* block;
+    uint3 thread;
+    bool started, done;
+};
+
+constexpr size_t kStack = 64 << 10;
+
+inline jmp_buf scheduler;
+inline std::exception_ptr failure;
+inline Fiber* current = nullptr;
+inline std::vector<Block>* cluster = nullptr;
+inline Barrier cluster_barrier;
+inline int threads_per_block = 0;
+inline uint3 grid;
+inline int64_t progress = 0;
+inline unsigned order = 0;
+inline geodiff::cuda::Machine machine{2, 232448, true};
+inline void (*body)(void*) = nullptr;
+inline void* body_argument = nullptr;
+
+inline void run(Fiber& f) {
+    current = &f;
+    if (_setjmp(scheduler) != 0) return;
+    if (f.started) _longjmp(f.resume, 1);
+    f.started = true;
+    setcontext(&f.context);
+}
+
+inline void wait(Barrier& b, int count) {
+    const int64_t mine = b.generation;
+    ++progress;
+    if (++b.arrived == count) {
+        b.arrived = 0;
+        ++b.generation;
+        return;
+    }
+    while (b.generation == mine)
+        if (_setjmp(current->resume) == 0) _longjmp(scheduler, 1);
+}
+
+inline void enter() {
+    try {
+        body(body_argument);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    current->done = true;
+    ++progress;
+    _longjmp(scheduler, 1);
+}
+
+inline int lane() { return int(current->thread.x % 32); }
+inline int warp() { return int(current->thread.x / 32); }
+inline void sync_warp() { wait(current->block->warps[size_t(warp())], 32); }
+
+template <class T>
+T from_lane(T value, int source) {
+    auto& slots = current->block->exchange[size_t(warp())];
+    std::memcpy(&slots[size_t(lane())], &value, sizeof value);
+    sync_warp();
+    T out;
+    std::memcpy(&out, &slots[size_t(source)], sizeof out);
+    sync_warp();
+    return out;
+}
+
+// What every lane shows, in `all`.
+template <class T>
+void from_all(const T& value, T (&all)[32]) {
+    auto& slots = current->block->exchange[size_t(warp())];
+    std::memcpy(&slots[size_t(lane())], &value, sizeof value);
+    sync_warp();
+    for (size_t i = 0; i < 32; ++i) std::memcpy(&all[i], &slots[i], sizeof value);
+    sync_warp();
+}
+
+template <class Args>
+void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int threads, size_t shared, const Args& args) {
+    struct Call {
+        void (*kernel)(Args);
+        const Args* args;
+    } call{kernel, &args};
+    body = [](void* p) { static_cast<Call*>(p)->kernel(*static_cast<Call*>(p)->args); };
+    body_argument = &call;
+    threads_per_block = threads;
+    grid = size;
+    std::vector<Fiber> fibers(size_t(blocks_per_cluster * threads));
+    for (Fiber& f : fibers) f.stack.reset(new unsigned char[kStack]);
+    std::mt19937 random(order);
+    std::vector<size_t> turn(fibers.size());
+    for (size_t i = 0; i < turn.size(); ++i) turn[i] = order == 1 ? turn.size() - 1 - i : i;
+    if (order > 1) std::shuffle(turn.begin(), turn.end(), random);
+    for (unsigned z = 0; z < size.z; ++z)
+        for (unsigned y = 0; y < size.y; ++y)
+            for (unsigned x = 0; x < size.x; x += unsigned(blocks_per_cluster)) {
+                std::vector<Block> blocks(static_cast<size_t>(blocks_per_cluster));
+                cluster = &blocks;
+                cluster_barrier = {};
+                for (size_t b = 0; b < blocks.size(); ++b) {
+                    blocks[b].shared.assign(shared + 64, 0xcd);
+                    blocks[b].warps.resize(size_t(threads / 32));
+                    blocks[b].exchange.resize(size_t(threads / 32));
+                    blocks[b].index = {x + unsigned(b), y, z};
+                    blocks[b].rank = unsigned(b);
+                }
+                for (size_t i = 0; i < fibers.size(); ++i) {
+                    Fiber& f = fibers[i];
+                    f.block = &blocks[i / size_t(threads)];
+                    f.thread = {unsigned(i) % unsigned(threads), 0, 0};
+                    f.started = f.done = false;
+                    getcontext(&f.context);
+                    f.context.uc_stack.ss_sp = f.stack.get();
+                    f.context.uc_stack.ss_size = kStack;
+                    makecontext(&f.context, enter, 0);
+                }
+                for (size_t left = fibers.size(); left > 0;) {
+                    const int64_t before = progress;
+                    left = 0;
+                    for (size_t i : turn) {
+                        if (fibers[i].done) continue;
+                        run(fibers[i]);
+                        if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+                        left += !fibers[i].done;
+                    }
+                    if (left > 0 && progress == before) throw std::logic_error("threads wait at different barriers");
+                }
+            }
+}
+
+}  // namespace emulated
+
+#define threadIdx (emulated::current->thread)
+#define blockIdx (emulated::current->block->index)
+#define gridDim (emulated::grid)
+
+inline void __syncthreads() { emulated::wait(emulated::current->block->barrier, emulated::threads_per_block); }
+inline void __syncwarp() { emulated::sync_warp(); }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+    return emulated::from_lane(value, emulated::lane() ^ mask);
+}
+inline unsigned __ballot_sync(unsigned, int predicate) {
+    bool all[32];
+    emulated::from_all(predicate != 0, all);
+    unsigned out = 0;
+    for (int i = 0; i < 32; ++i) out |= unsigned(all[i]) << i;
+    return out;
+}
+inline int __ffs(unsigned v) { return __builtin_ffs(int(v)); }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const uint64_t both = uint64_t(y) << 32 | x;
+    unsigned out = 0;
+    for (int i = 0; i < 4; ++i) out |= unsigned(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return out;
+}
+inline int atomicAdd(int* target, int value) {
+    const int before = *target;
+    *target += value;
+    return before;
+}
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t size, size_t zeros = 0) {
+    if ((uintptr_t(to) | uintptr_t(from)) % size != 0) throw std::logic_error("misaligned asynchronous copy");
+    std::memcpy(to, from, size - zeros);
+    std::memset(static_cast<char*>(to) + size - zeros, 0, zeros);
+}
+inline void __pipeline_commit() {}
+inline void __pipeline_wait_prior(size_t) {}
+
+namespace geodiff::cuda {
+
+inline unsigned char* shared_memory() {
+    auto p = uintptr_t(emulated::current->block->shared.data());
+    return reinterpret_cast<unsigned char*>((p + 63) / 64 * 64);
+}
+inline int cluster_rank() { return int(emulated::current->block->rank); }
+inline void cluster_sync() {
+    emulated::wait(emulated::cluster_barrier, int(emulated::cluster->size()) * emulated::threads_per_block);
+}
+template <class T>
+const T* of_peer(const T* mine, int rank) {
+    const auto offset = reinterpret_cast<const unsigned char*>(mine) - shared_memory();
+    auto p = uintptr_t((*emulated::cluster)[size_t(rank)].shared.data());
+    return reinterpret_cast<const T*>((p + 63) / 64 * 64 + uintptr_t(offset));
+}
+
+// D = A B + C of PTX's mma.m16n8k32 on signed bytes, from its documented register layout.
+inline void mma_s8(int (&c)[4], const uint4& a, unsigned b0, unsigned b1) {
+    struct Words {
+        unsigned a[4], b[2];
+    } all[32];
+    emulated::from_all(Words{{a.x, a.y, a.z, a.w}, {b0, b1}}, all);
+    int8_t A[16][32], B[32][8];
+    for (int source = 0; source < 32; ++source) {
+        const int g = source / 4, t = source % 4;
+        for (int k = 0; k < 4; ++k) {
+            for (int i = 0; i < 4; ++i)
+                A[g + 8 * (i % 2)][16 * (i / 2) + 4 * t + k] = int8_t(all[source].a[i] >> 8 * k);
+            for (int i = 0; i < 2; ++i) B[16 * i + 4 * t + k][g] = int8_t(all[source].b[i] >> 8 * k);
+        }
+    }
+    const int g = emulated::lane() / 4, t = emulated::lane() % 4;
+    for (int i = 0; i < 4; ++i)
+        for (int k = 0; k < 32; ++k) c[i] += int(A[g + 8 * (i / 2)][k]) * int(B[k][2 * t + i % 2]);
+}
+
+}  // namespace geodiff::cuda

@@ -1,0 +1,282 @@
+"""Every CUDA kernel on the CPU emulator: the contract against the float64 reference, over shapes that divide no tile.
+
+What this cannot see is the hardware itself: memory ordering, asynchronous copies, speed. `tests/gpu` and
+compute-sanitizer look at those where there is a GPU.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geodiff import reference
+from geodiff.backends import cuda
+from geodiff.backends.cuda import CudaEngine
+from geodiff.posterior import Posterior
+
+DENSE, EXACT = 1, 3
+SIGMAS = (1e-3, 0.02, 0.3, 2.0, 30.0, 1000.0)
+DTYPES = list(cuda.DTYPES)
+BOUND = 1e-7  # what both paths reach; the contract asks for 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every buffer that the engine takes holds NaN, or bytes that make one, before a kernel writes it."""
+    empty = torch.empty
+
+    def poisoned(*shape: Any, **options: Any) -> Tensor:
+        out = empty(*shape, **options)
+        return out.fill_(torch.nan if out.is_floating_point() else -1 if out.dtype != torch.uint8 else 0xFF)
+
+    monkeypatch.setattr(cuda.torch, "empty", poisoned)
+    torch.set_num_threads(1)
+
+
+def stored(n: int, d: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    pixels = torch.randint(0, 256, (n, d), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return pixels if dtype == torch.uint8 else reference.model_space(pixels, torch.float64).to(dtype)
+
+
+def queries(rows: Tensor, batch: int, sigma: float) -> Tensor:
+    points = reference.model_space(rows, torch.float64)
+    index = torch.randint(len(rows), (batch,))
+    return points[index] + sigma * torch.randn(batch, rows.shape[1], dtype=torch.float64)
+
+
+def answer(engine: CudaEngine, x: Tensor, sigma: float | Tensor, **options: Any) -> Posterior:
+    levels = torch.as_tensor(sigma, dtype=torch.float64).expand(len(x))
+    arguments = {"topk": 0, "tol": 1e-5, "log_prior": None, "rows": range(len(engine.rows)), **options}
+    return engine.posterior(x, levels, **arguments)
+
+
+def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prior: Tensor | None = None) -> None:
+    expected = reference.posterior(x, rows, sigma, topk=found.indices.shape[1], log_weights=prior)
+    least = 0.01 * reference.model_space(rows, torch.float64).norm(dim=1).max()
+    error = (found.mean - expected.mean).norm(dim=1) / expected.mean.norm(dim=1).clamp_min(least)
+    assert error.max() <= BOUND, f"mean: {error.tolist()}"
+    allowed = 1e-3 + 1e-6 * expected.log_prob.abs()
+    assert ((found.log_prob - expected.log_prob).abs() <= allowed).all(), "log_prob"
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.ess, expected.ess, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.indices, expected.indices), "indices"
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (31, 33, 4), (33, 64, 3), (65, 7, 5)])
+def test_contract(emulated: Any, dtype: torch.dtype, n: int, d: int, batch: int) -> None:
+    rows = stored(n, d, dtype)
+    engine = CudaEngine(rows, emulated.core)
+    for sigma in SIGMAS:
+        x = queries(rows, batch, sigma)
+        check(answer(engine, x, sigma, topk=min(n, 3)), x, rows, sigma)
+    torch.testing.assert_close(engine.mean, reference.model_space(rows, torch.float64).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("shared", "clusters", "batch", "cluster", "stages"),
+    [
+        (232448, True, 4, 1, 2),
+        (80000, True, 4, 2, 2),
+        (40000, True, 4, 4, 2),
+        (30000, True, 4, 8, 2),
+        (11500, True, 4, 8, 1),
+        (50000, False, 4, 1, 1),
+        (150000, True, 17, 2, 2),
+        (45000, True, 17, 8, 2),
+    ],
+)
+def test_every_way_to_lay_a_tile_out(
+    emulated: Any, shared: int, clusters: bool, batch: int, cluster: int, stages: int
+) -> None:
+    rows = stored(100, 500, torch.uint8)
+    emulated.emulator.set_machine(8, shared, clusters)
+    engine = CudaEngine(rows, emulated.core)
+    plan = engine._data.plan(rows=len(rows), batch=batch)
+    assert (plan.streams, plan.cluster, plan.stages) == (True, cluster, stages)
+    x = queries(rows, batch, 3.0)
+    check(answer(engine, x, 3.0), x, rows, 3.0)
+    assert engine.last_paths.tolist() == [DENSE] * batch
+
+
+def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
+    """A missing barrier would show: between two of them threads run one after the other, in another order each time."""
+    rows, middle = near_tie(70, 150)
+    emulated.emulator.set_machine(8, 21000, True)
+    engine = CudaEngine(rows, emulated.core)
+    assert engine._data.plan(rows=70, batch=6).cluster > 1
+    x = torch.cat([queries(rows, 5, 4.0), middle])
+    levels = torch.tensor([4.0] * 5 + [1e-6], dtype=torch.float64)  # the last is one for the float64 path
+    found = []
+    for order in (0, 1, 2, 3):
+        emulated.emulator.set_order(order)
+        found.append(answer(engine, x, levels))
+    assert set(engine.last_paths.tolist()) == {DENSE, EXACT}
+    for other in found[1:]:
+        for name in ("mean", "log_prob", "entropy", "ess"):
+            assert torch.equal(getattr(other, name), getattr(found[0], name)), name
+
+
+@pytest.mark.parametrize("begin", [0, 1, 3])
+@pytest.mark.parametrize("d", [16, 20, 21])
+def test_rows_that_lie_anywhere(emulated: Any, begin: int, d: int) -> None:
+    rows = stored(40, d, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    x = queries(rows, 2, 1.0)
+    found = answer(engine, x, 1.0, rows=range(begin, 37), topk=2)
+    expected = reference.posterior(x, rows[begin:37], 1.0, topk=2)
+    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=0, atol=1e-4)
+    assert torch.equal(found.indices, expected.indices + begin)
+
+
+def near_tie(n: int, d: int) -> tuple[Tensor, Tensor]:
+    """Rows of which two are one level of one pixel apart, and the query halfway between them, [1, d]."""
+    rows = stored(n, d, torch.uint8)
+    rows[7] = rows[3]
+    rows[7, 0] ^= 1
+    middle = reference.model_space(rows[[3, 7]], torch.float64).mean(0, keepdim=True)
+    middle[0, 5] += 0.0123  # no whole number of a query's steps
+    return rows, middle
+
+
+def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
+    rows, middle = near_tie(50, 40)
+    engine = CudaEngine(rows, emulated.core)
+    for sigma in (1e-6, 1e-5):
+        check(answer(engine, middle, sigma, topk=2), middle, rows, sigma)
+        assert engine.last_paths.tolist() == [EXACT]
+    check(answer(engine, middle, 0.5), middle, rows, 0.5)
+    assert engine.last_paths.tolist() == [DENSE]
+
+
+def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
+    rows = stored(40, 33, torch.uint8)
+    rows[35] = rows[2]
+    engine = CudaEngine(rows, emulated.core)
+    x = reference.model_space(rows[2:3], torch.float64)
+    found = answer(engine, x, 1e-3, topk=3)
+    check(found, x, rows, 1e-3)
+    assert found.indices[0, :2].tolist() == [2, 35]
+    assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+
+
+def test_a_prior_counts_and_may_leave_rows_out(emulated: Any) -> None:
+    rows = stored(45, 20, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    prior = torch.randn(45, dtype=torch.float64)
+    prior[:33] = -torch.inf  # a whole tile, and one row of the next
+    prior = prior.log_softmax(0)
+    for sigma in (0.05, 2.0, 100.0):
+        x = queries(rows, 3, sigma)
+        check(answer(engine, x, sigma, log_prior=prior), x, rows, sigma, prior)
+
+
+def test_every_query_may_have_its_own_prior(emulated: Any) -> None:
+    rows = stored(40, 20, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    prior = torch.randn(2, 37, dtype=torch.float64).log_softmax(1)
+    padded = torch.cat([torch.full((2, 3), -torch.inf), prior], 1)
+    x = queries(rows, 2, 2.0)
+    found = answer(engine, x, 2.0, log_prior=padded, rows=range(3, 40), topk=2)
+    for q in range(2):
+        expected = reference.posterior(x[q : q + 1], rows[3:], 2.0, topk=2, log_weights=prior[q])
+        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+        assert torch.equal(found.indices[q], expected.indices[0] + 3)
+
+
+def test_every_query_has_its_own_level_and_none_sees_the_others(emulated: Any) -> None:
+    rows = stored(64, 48, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    levels = torch.tensor([1e-3, 0.1, 1.0, 5.0, 50.0, 1000.0, 2.0], dtype=torch.float64)
+    x = torch.cat([queries(rows, 1, float(level)) for level in levels])
+    together = answer(engine, x, levels)
+    check(together, x, rows, levels)
+    for q in range(len(x)):
+        alone = answer(engine, x[q : q + 1], levels[q : q + 1])
+        torch.testing.assert_close(alone.mean[0], together.mean[q], rtol=1e-12, atol=1e-12)
+
+
+def test_more_queries_than_one_round_takes(emulated: Any) -> None:
+    rows = stored(5, 3, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    x = queries(rows, 67, 1.0)
+    check(answer(engine, x, 1.0), x, rows, 1.0)
+
+
+def test_no_queries(emulated: Any) -> None:
+    engine = CudaEngine(stored(5, 3, torch.uint8), emulated.core)
+    found = answer(engine, torch.empty(0, 3), torch.empty(0), topk=2)
+    assert found.mean.shape == (0, 3)
+    assert found.indices.shape == (0, 2)
+    assert engine.weighted_mean(torch.empty(0, 5), 1e-5).shape == (0, 3)
+    assert engine.inner_products(torch.empty(0, 3)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_parts_by_themselves(emulated: Any, dtype: torch.dtype) -> None:
+    rows = stored(130, 50, dtype)
+    engine = CudaEngine(rows, emulated.core)
+    points = reference.model_space(rows, torch.float64)
+    x = torch.randn(3, 50, dtype=torch.float64)
+    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
+    logits = 3 * torch.randn(3, 130, dtype=torch.float64)
+    logits[:, ::3] = -torch.inf
+    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
+    candidates = torch.randint(-1, 130, (3, 11))
+    candidates[0, 0] = -1
+    expected = (x[:, None] - points[candidates.clamp_min(0)]).square().sum(2)
+    expected[candidates < 0] = torch.inf
+    torch.testing.assert_close(engine.squared_distances(x, candidates), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_refine_looks_at_the_list_only(emulated: Any, dtype: torch.dtype) -> None:
+    rows = stored(60, 50, dtype)
+    engine = CudaEngine(rows, emulated.core)
+    x = queries(rows, 2, 3.0)
+    candidates = torch.full((2, 35), -1)
+    candidates[0, 3:38:2] = torch.arange(16)
+    candidates[1, :34] = torch.arange(20, 54)
+    found = engine.refine(x, torch.full((2,), 3.0), candidates)
+    for q, listed in enumerate((range(16), range(20, 54))):
+        expected = reference.posterior(x[q : q + 1], rows[list(listed)], 3.0)
+        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found.ess[q], expected.ess[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_values_at_the_ends_of_a_dtype(emulated: Any, dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    small = info.smallest_normal if dtype == torch.bfloat16 else info.smallest_normal / 4  # subnormal where kept
+    rows = torch.tensor([[small, -1.0], [-small, 2.0], [0.0, -0.0], [60000.0, 3.0]], dtype=dtype)
+    engine = CudaEngine(rows, emulated.core)
+    one = torch.eye(4).log()  # all weight on one row
+    torch.testing.assert_close(engine.weighted_mean(one, 1e-5), rows.double(), rtol=0, atol=0)
+
+
+def test_bad_rows_are_named(emulated: Any) -> None:
+    rows = stored(40, 3, torch.float32)
+    rows[11, 1] = torch.nan
+    with pytest.raises(
+        ValueError, match=r"^data: expected finite values, found NaN or Inf in data\[11\]; allowed none"
+    ):
+        CudaEngine(rows, emulated.core)
+
+
+H100, A100 = (132, 232448, True), (108, 166912, False)
+
+
+@pytest.mark.parametrize("machine", [H100, A100])
+@pytest.mark.parametrize("d", [1, 784, 3072, 12288, 200_000])
+@pytest.mark.parametrize("batch", [1, 4, 5, 64, 1000])
+def test_plans_stay_within_the_machine(emulated: Any, machine: tuple[int, int, bool], d: int, batch: int) -> None:
+    plan = emulated.core.plan(*machine, dtype=0, n=50_000, d=d, batch=batch)
+    assert plan.cluster * plan.slice >= d or not plan.streams
+    assert plan.cluster in ((1, 2, 4, 8) if machine[2] else (1,))
+    assert plan.slice % 32 == 0
+    assert plan.streams == (d <= 12288 if machine[2] else d < 3072)
+    assert 1 <= plan.parts <= 1563
+    assert plan.workspace <= 4 * min(batch, 64) * d * 8 + (80 << 20)

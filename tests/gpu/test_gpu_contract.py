@@ -1,0 +1,103 @@
+"""Contract 1 on a GPU, for every GPU backend that can be used, over every dtype and shapes that divide no tile."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from geodiff import OptimalDenoiser, backends, reference, sample
+from geodiff.schedules import karras
+from geodiff.solvers import graph
+
+SIGMAS = (1e-3, 0.02, 0.5, 2.0, 10.0, 80.0, 1000.0)
+SHAPES = ((1, 1), (31, 33), (257, 784), (1000, 3072), (130, 12_288), (40, 21_001))
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+NAMES = ("cuda", "triton")
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    if not backends.is_available(found):
+        pytest.skip(f"{found}: {backends.available()[found]}")
+    return found
+
+
+def stored(n: int, d: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(n + d)
+    pixels = torch.randint(0, 256, (n, d), dtype=torch.uint8, generator=generator)
+    if n > 20:
+        pixels[n // 2] = pixels[3]
+        pixels[n // 3] = pixels[5]
+        pixels[n // 3, 0] ^= 1
+    data = pixels if dtype == torch.uint8 else reference.model_space(pixels, torch.float64).to(dtype)
+    return data.to(device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_contract(name: str, dtype: torch.dtype, n: int, d: int, device: torch.device) -> None:
+    data = stored(n, d, dtype, device)
+    denoiser = OptimalDenoiser(data, backend=name)
+    points = reference.model_space(data, torch.float64)
+    least = 0.01 * points.norm(dim=1).max()
+    for batch in (1, 4, 17, 65):
+        for sigma in SIGMAS:
+            x = (points[torch.arange(batch) % n] + sigma * torch.randn(batch, d, device=device)).float()
+            found = denoiser.posterior(x.double(), sigma)
+            expected = reference.posterior(x.double(), data, sigma)
+            error = (found.mean - expected.mean).norm(dim=1) / expected.mean.norm(dim=1).clamp_min(least)
+            assert error.max() <= 1e-5, f"mean: {error.max():.1e} at sigma {sigma}, B {batch}"
+            allowed = 1e-3 + 1e-6 * expected.log_prob.abs()
+            assert ((found.log_prob - expected.log_prob).abs() <= allowed).all(), f"log_prob at {sigma}, B {batch}"
+
+
+def test_the_same_bits_every_time(name: str, device: torch.device) -> None:
+    data = stored(1000, 3072, torch.uint8, device)
+    denoiser = OptimalDenoiser(data, backend=name)
+    x = torch.randn(16, 3072, device=device)
+    first = denoiser(x, 1.0)
+    assert all(torch.equal(denoiser(x, 1.0), first) for _ in range(5))
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_a_recorded_trajectory_is_the_same(solver: str, device: torch.device) -> None:
+    if not backends.is_available("cuda"):
+        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
+    sigmas = karras(6)
+    for seed in range(3):
+        generator = torch.Generator(device).manual_seed(seed)
+        noise = 80 * torch.randn(4, 784, device=device, generator=generator)
+        expected = sample(denoiser, noise, sigmas, solver, callback=lambda *_: None)
+        found = sample(denoiser, noise, sigmas, solver)
+        assert torch.equal(found.states, expected.states), f"call {seed}"
+    _, recorded = graph._kept[denoiser]
+    assert recorded is not None, "nothing was recorded"
+
+
+def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
+    if not backends.is_available("cuda"):
+        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
+    x, levels = torch.randn(4, 784, device=device), torch.ones(4, dtype=torch.float64, device=device)
+    denoiser.unchecked(x, levels)
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        denoiser.unchecked(x, levels)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def test_memory_is_the_data_and_a_fixed_budget(name: str, device: torch.device) -> None:
+    n, d, batch = 20_000, 3072, 64
+    denoiser = OptimalDenoiser(stored(n, d, torch.uint8, device), backend=name)
+    x = torch.randn(batch, d, device=device)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    denoiser(x, 3.0)
+    assert torch.cuda.max_memory_allocated() - before <= 2**30
+    assert math.prod((batch, n, d)) > 2**30  # what must never be held
