@@ -104,10 +104,10 @@ def test_each_path_is_taken_and_exact(isa: str) -> None:
     for sigma in (0.01, 5.0, 100.0):
         x = _queries(data, 5, sigma)
         _assert_exact(denoiser.posterior(x, sigma), x, data, sigma, f"{isa} sigma={sigma}")
-        taken |= {cpu.PATHS[p] for p in denoiser._engine.last_paths.tolist()}  # type: ignore[union-attr]
+        taken |= {cpu.PATHS[p] for p in denoiser._prepared.engine.last_paths.tolist()}  # type: ignore[attr-defined]
     small = geodiff.OptimalDenoiser(_data(30, 20, torch.uint8), backend="cpu")
     small.posterior(_queries(small.data, 2, 1.0), 1.0)
-    taken |= {cpu.PATHS[p] for p in small._engine.last_paths.tolist()}  # type: ignore[union-attr]
+    taken |= {cpu.PATHS[p] for p in small._prepared.engine.last_paths.tolist()}  # type: ignore[attr-defined]
     assert {"screened", "dense", "exact"} <= taken
 
 

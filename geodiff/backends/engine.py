@@ -1,5 +1,6 @@
 """What a backend must offer: one class that holds prepared rows and answers batches of queries."""
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -36,6 +37,10 @@ class Engine(ABC):
         """E_w |x_i - r|^2, [B] float64, for the answer of `posterior` to the same arguments."""
         if answer.trace is not None:
             return answer.trace
+        if log_prior is None:  # then entropy = log N + E|x - x_i|^2 / 2 sigma^2 + logsumexp of the logits
+            log_sum = answer.log_prob + x.shape[1] * (sigma.log() + 0.5 * math.log(2 * math.pi))
+            far = 2 * sigma.square() * (answer.entropy - math.log(len(rows)) - log_sum)
+            return (far - (x - answer.mean).square().sum(1)).clamp(min=0)
         part, prior = self._range(log_prior, rows)
         return moments.trace(x.double(), part, sigma, log_weights=prior)
 

@@ -44,6 +44,7 @@ class TritonEngine(Engine):
                 f"data: expected on a device that backend 'triton' serves, found on {rows.device}; "
                 f"allowed {'cpu, since Triton interprets' if INTERPRETED else 'cuda'}"
             )
+        super().__init__(rows)
         self._device = rows.device
         with self._on():
             self._data = Prepared(rows)
@@ -54,6 +55,13 @@ class TritonEngine(Engine):
     def posterior(
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
+        if log_prior is not None and log_prior.ndim == 2:  # a prior of its own for every query
+            alone = [
+                self.posterior(x[b : b + 1], sigma[b : b + 1], topk=topk, tol=tol, log_prior=log_prior[b], rows=rows)
+                for b in range(len(x))
+            ]
+            names = ("mean", "log_prob", "entropy", "ess", "indices", "weights")
+            return Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in names))
         answer, _ = self._solve(x, sigma, topk, tol, log_prior, rows, None)
         levels = sigma.to(self._device).double()
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
