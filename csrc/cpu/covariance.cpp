@@ -140,7 +140,7 @@ bool finish(const Stats& stats, const Request& request, const Direction& directi
 std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, const Stats& stats,
                                       const Request& request, const Direction& direction,
                                       const std::vector<int64_t>& which, Precision precision, Covariance& out) {
-    const int64_t count = int64_t(which.size()), d = rows.d, tile = tile_rows(rows, kernels);
+    const int64_t count = int64_t(which.size()), d = rows.d, tile = tile_rows(rows, kernels, count);
     if (count == 0) return {};
     // <v_i, v> comes from the same product as the logits: logits at sigma = 1, less their norms.
     const size_t entries = size_t(count);

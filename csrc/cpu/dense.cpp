@@ -75,7 +75,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
 
 std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                            const std::vector<int64_t>& which, Precision precision, Answer& answer) {
-    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels);
+    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels, count);
     if (count == 0) return {};
     const double cut = cutoff(stats, rows.n, request.tol);
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);

@@ -55,7 +55,7 @@ void from_list(const Kernels& kernels, const Rows& rows, const Request& request,
 // Two levels: how much every tile weighs, from one pass, and then the rows of the tiles that were hit, in float64.
 void from_tiles(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                 const std::vector<int64_t>& which, int64_t count, const double* uniform, int64_t* index) {
-    const int64_t queries = int64_t(which.size()), tile = tile_rows(rows, kernels);
+    const int64_t queries = int64_t(which.size()), tile = tile_rows(rows, kernels, queries);
     if (queries == 0) return;
     const int64_t tiles = (rows.n + tile - 1) / tile;
     const Logits logits(kernels, rows, stats, request, which.data(), queries, Precision::fine);

@@ -110,6 +110,16 @@ void dot_u8(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t dq, i
         }
 }
 
+// a[0..16) = rescale a + quantum (d0 256^(PARTS-1) + ... ), the digits of query q in column register c.
+template <int PARTS, int COLUMNS>
+inline void fold(const __m512i (*acc)[COLUMNS], int q, int c, float quantum, float rescale, float* a) {
+    __m512 total = _mm512_cvtepi32_ps(acc[q * PARTS][c]);
+    GEODIFF_UNROLL for (int j = 1; j < PARTS; ++j) total =
+        _mm512_fmadd_ps(total, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(acc[q * PARTS + j][c]));
+    _mm512_storeu_ps(
+        a, _mm512_fmadd_ps(_mm512_set1_ps(quantum), total, _mm512_mul_ps(_mm512_set1_ps(rescale), _mm512_loadu_ps(a))));
+}
+
 // A[q][cols] = rescale[q] A + quantum[q] * sum_r digit(p_r) v_r, for one group and 64 interleaved columns.
 template <int QB, int PARTS>
 inline void sum_block_u8(const uint8_t* Xi, int steps, const int8_t* P, const int32_t* offset, const float* rescale,
@@ -125,26 +135,50 @@ inline void sum_block_u8(const uint8_t* Xi, int steps, const int8_t* P, const in
                 dot_accumulate_four(acc[s][1], x1, p + s * 4);
             }
         }
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c) {
-            __m512 total = _mm512_cvtepi32_ps(acc[q * PARTS][c]);
-            GEODIFF_UNROLL for (int j = 1; j < PARTS; ++j) total =
-                _mm512_fmadd_ps(total, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(acc[q * PARTS + j][c]));
-            float* a = A + q * lda + c * 16;
-            _mm512_storeu_ps(a, _mm512_fmadd_ps(_mm512_set1_ps(quantum[q]), total,
-                                                _mm512_mul_ps(_mm512_set1_ps(rescale[q]), _mm512_loadu_ps(a))));
-        }
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c)
+            fold<PARTS>(acc, q, c, quantum[q], rescale[q], A + q * lda + c * 16);
     }
 }
 
 // Four rows of 64 columns -> four registers whose dwords hold one column of the four rows each. Dword (4 lane + i) of
 // register j is column 16 lane + 4 j + i: the accumulators keep that order, and `column_of_slot` undoes it at the end.
-inline void interleave(__m512i a, __m512i b, __m512i c, __m512i d, uint8_t* out) {
-    const __m512i ab0 = _mm512_unpacklo_epi8(a, b), ab1 = _mm512_unpackhi_epi8(a, b);
-    const __m512i cd0 = _mm512_unpacklo_epi8(c, d), cd1 = _mm512_unpackhi_epi8(c, d);
-    _mm512_store_si512(out, _mm512_unpacklo_epi16(ab0, cd0));
-    _mm512_store_si512(out + 64, _mm512_unpackhi_epi16(ab0, cd0));
-    _mm512_store_si512(out + 128, _mm512_unpacklo_epi16(ab1, cd1));
-    _mm512_store_si512(out + 192, _mm512_unpackhi_epi16(ab1, cd1));
+inline void interleave(const __m512i* rows, __m512i* out) {
+    const __m512i ab0 = _mm512_unpacklo_epi8(rows[0], rows[1]), ab1 = _mm512_unpackhi_epi8(rows[0], rows[1]);
+    const __m512i cd0 = _mm512_unpacklo_epi8(rows[2], rows[3]), cd1 = _mm512_unpackhi_epi8(rows[2], rows[3]);
+    out[0] = _mm512_unpacklo_epi16(ab0, cd0);
+    out[1] = _mm512_unpackhi_epi16(ab0, cd0);
+    out[2] = _mm512_unpacklo_epi16(ab1, cd1);
+    out[3] = _mm512_unpackhi_epi16(ab1, cd1);
+}
+
+// Four rows from r of one block of columns; `mask` cuts off what lies past d. Only the first half of the next tile is
+// prefetched: the first product then reads the rest from memory, and memory is busy through both products.
+inline void load_four(const uint8_t* X, int64_t ldx, int R, int r, __mmask64 mask, const uint8_t* prefetch,
+                      __m512i* v) {
+    GEODIFF_UNROLL for (int i = 0; i < 4; ++i) {
+        const int row = r + i < R ? r + i : R - 1;  // weights past R are zero; only the address must be valid
+        v[i] = _mm512_maskz_loadu_epi8(mask, X + row * ldx);
+        if (prefetch && 2 * row < R) _mm_prefetch((const char*)(prefetch + row * ldx), _MM_HINT_T1);
+    }
+}
+
+// One or two queries alone: interleaved rows are used once, straight from the registers they are made in.
+template <int SLOTS, int PARTS>
+inline void sum_few_u8(const uint8_t* X, int64_t ldx, int R, __mmask64 mask, const geodiff::WeightDigits& w, float* A,
+                       int64_t lda, const uint8_t* prefetch) {
+    __m512i acc[SLOTS][4];
+    GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[s][j] =
+        _mm512_set1_epi32(w.offset[s]);
+    const int8_t* p = w.digits;
+    for (int r = 0; r < R; r += 4, p += SLOTS * 4) {
+        __m512i v[4], x[4];
+        load_four(X, ldx, R, r, mask, prefetch, v);
+        interleave(v, x);
+        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
+            dot_accumulate_four(acc[s][j], x[j], p + s * 4);
+    }
+    GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
+        fold<PARTS>(acc, q, j, w.quantum[q], w.rescale[q], A + q * lda + j * 16);
 }
 
 template <int PARTS>
@@ -180,14 +214,26 @@ void sum_u8(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::Weig
     const int64_t group_bytes = int64_t(steps) * 4 * w.group * w.parts;
     for (int64_t c = 0; c < d; c += 64) {
         const __mmask64 mask = d - c >= 64 ? ~0ull : ~0ull >> (64 - (d - c));
-        for (int r = 0; r < 4 * steps; r += 4) {
-            __m512i v[4];
-            for (int i = 0; i < 4; ++i) {
-                const int row = r + i < R ? r + i : R - 1;  // weights past R are zero; only the address must be valid
-                v[i] = _mm512_maskz_loadu_epi8(mask, X + row * ldx + c);
-                if (prefetch) _mm_prefetch((const char*)(prefetch + row * ldx + c), _MM_HINT_T1);
+        const uint8_t* next = prefetch ? prefetch + c : nullptr;
+        if (w.groups == 1 && w.group * w.parts <= 4) {
+            switch (w.group * w.parts) {
+                case 2:
+                    sum_few_u8<2, 2>(X + c, ldx, R, mask, w, A + c, lda, next);
+                    break;
+                case 3:
+                    sum_few_u8<3, 3>(X + c, ldx, R, mask, w, A + c, lda, next);
+                    break;
+                default:
+                    sum_few_u8<4, 2>(X + c, ldx, R, mask, w, A + c, lda, next);
+                    break;
             }
-            interleave(v[0], v[1], v[2], v[3], Xi + r * 64);
+            continue;
+        }
+        for (int r = 0; r < 4 * steps; r += 4) {
+            __m512i v[4], x[4];
+            load_four(X + c, ldx, R, r, mask, next, v);
+            interleave(v, x);
+            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) _mm512_store_si512(Xi + r * 64 + j * 64, x[j]);
         }
         for (int g = 0; g < w.groups; ++g) {
             if (!w.active[g]) continue;

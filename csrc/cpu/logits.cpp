@@ -10,9 +10,9 @@
 
 namespace geodiff {
 
-int64_t tile_rows(const Rows& rows, const Kernels& kernels) {
+int64_t tile_rows(const Rows& rows, const Kernels& kernels, int64_t count) {
     const bool integer = kernels.int8 && rows.dtype == DType::u8;
-    const int64_t budget = 256 << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
+    const int64_t budget = (count <= 16 ? 128 : 256) << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
     return std::clamp(budget / bytes / 16 * 16, int64_t(16), int64_t(integer ? kMaxTileRows : 128));
 }
 

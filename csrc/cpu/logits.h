@@ -19,8 +19,9 @@ enum class Precision {
     fine,    // float64, or 4 digits for the query and 3 for the weights
 };
 
-// Rows per tile: the tile stays in L2 between the two products.
-int64_t tile_rows(const Rows& rows, const Kernels& kernels);
+// Rows per tile for `count` queries: the tile stays in L2 between the two products. Few queries want small tiles, which
+// keep memory busy all the time; many want large ones, over which the sums are written back less often.
+int64_t tile_rows(const Rows& rows, const Kernels& kernels, int64_t count);
 
 class Logits {
   public:

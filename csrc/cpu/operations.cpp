@@ -35,7 +35,7 @@ void plain_mean(const Kernels& kernels, const Rows& rows, const double* l, doubl
 
 void inner_products(const Kernels& kernels, const Rows& rows, const Stats& stats, const double* x, int64_t batch,
                     int threads, double* out) {
-    const int64_t tile = tile_rows(rows, kernels);
+    const int64_t tile = tile_rows(rows, kernels, batch);
     threads = useful_threads(batch * rows.n * rows.d, threads);
     const std::vector<double> one(size_t(batch), 1.0);
     const Request request{batch, x, one.data(), nullptr, 0, 0, threads};
@@ -62,7 +62,7 @@ void inner_products(const Kernels& kernels, const Rows& rows, const Stats& stats
 
 void weighted_mean(const Kernels& kernels, const Rows& rows, const Stats& stats, const double* l, int64_t batch,
                    double tol, int threads, double* mean) {
-    const int64_t tile = tile_rows(rows, kernels), n = rows.n;
+    const int64_t tile = tile_rows(rows, kernels, batch), n = rows.n;
     const double cut = cutoff(stats, n, tol);
     threads = useful_threads(batch * n * rows.d, threads);
     for (int64_t base = 0; base < batch; base += kBatch) {

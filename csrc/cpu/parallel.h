@@ -1,6 +1,6 @@
-// Fork-join over plain threads. No pool: a call that is worth threads lasts milliseconds, starting one costs tens of
-// microseconds, and nothing is left behind that a fork, a second OpenMP runtime or interpreter shutdown could trip
-// over.
+// Fork-join. With OpenMP where there is one: PyTorch's threads spin for milliseconds after each of its operations, and
+// work for the same runtime finds them awake, while threads of our own would have to share the cores with them
+// (measured: 13 ms instead of 6 for one query between PyTorch calls). Otherwise plain threads, one fork-join each.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,13 @@
 #include <thread>
 #include <vector>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 namespace geodiff {
 
-// Calls body(t) for t = 0..threads-1, the last on this thread; the first exception is rethrown here.
+// Calls body(t) for t = 0..threads-1, each once, in any order; the first exception is rethrown here.
 template <class Body>
 void parallel(int threads, Body&& body) {
     if (threads <= 1) {
@@ -28,6 +32,11 @@ void parallel(int threads, Body&& body) {
             if (!failure) failure = std::current_exception();
         }
     };
+#ifdef _OPENMP
+    // The runtime may give fewer threads than asked for: the shares are dealt out, so the answer stays the same.
+#pragma omp parallel num_threads(threads)
+    for (int t = omp_get_thread_num(); t < threads; t += omp_get_num_threads()) run(t);
+#else
     std::vector<std::thread> workers;
     workers.reserve(size_t(threads) - 1);
     int started = 0;
@@ -37,6 +46,7 @@ void parallel(int threads, Body&& body) {
     }
     for (int t = started; t < threads; ++t) run(t);
     for (std::thread& worker : workers) worker.join();
+#endif
     if (failure) std::rethrow_exception(failure);
 }
 

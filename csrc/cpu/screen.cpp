@@ -5,7 +5,7 @@ namespace geodiff {
 
 Found find(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
            const std::vector<int64_t>& which, double cut, Precision precision) {
-    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels);
+    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels, count);
     Found out;
     if (count == 0) return out;
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
