@@ -11,7 +11,7 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 64;          // rows looked at to guess how many carry weight
+constexpr int64_t kSample = 32;          // rows looked at to guess how many carry weight
 constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
