@@ -11,7 +11,8 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 32;          // rows looked at to guess how many carry weight
+constexpr int64_t kFewQueries = 8;       // for so few, bound by memory, a third digit costs less than a second pass
+constexpr int64_t kSample = 64;          // rows looked at to guess how many carry weight
 constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
@@ -84,6 +85,7 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
             for (const auto* rest : {&some, &many}) exact(kernels, rows, plan, *rest, kUnderflow, answer);
             continue;
         }
+        if (integer && int64_t(many.size()) <= kFewQueries) append(some, std::exchange(many, {}));
         append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
         std::vector<int64_t> open = std::move(some);  // float32 weights need no further digits, unequal logits float64
         if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
