@@ -11,8 +11,10 @@ namespace geodiff {
 
 constexpr int64_t kPad = 64;     // columns are padded to this many elements, with zeros
 constexpr int kMaxDotGroup = 8;  // query vectors held in registers by the first product
+constexpr int kFewVectors = 4;   // float queries that are multiplied with rows as stored
 constexpr int kSumSlots = 12;    // queries x digits held in registers by the second product
 constexpr int kMaxTileRows = 256;
+constexpr int64_t kFold = 256;       // columns summed in float32 before the partial sum moves to float64
 constexpr int64_t kIntDims = 61440;  // an int32 dot product of u8 x s8 cannot overflow below this many dimensions
 
 inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
@@ -61,6 +63,14 @@ struct Kernels {
     void (*sum_f32)(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, int nq,
                     int64_t dp, float* A, int64_t lda);
 
+    // The two float32 products for nq <= kFewVectors, straight from rows as stored, d values each: widened in
+    // registers, since a tile of float32 written and read back would cost more than the products.
+    void (*dot_few)(const void* X, DType dtype, int64_t d, int R, const float* Q, int64_t ldq, int nq, double* S,
+                    int64_t lds);
+    // `prefetch` (or null): the next R rows, half of which are brought to L2 meanwhile
+    void (*sum_few)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
+                    int nq, float* A, int64_t lda, const void* prefetch);
+
     // S[q*lds + r] = <u_r, q_q>, uint8 x int8 in int32, for `groups` groups of `group` <= kMaxDotGroup query vectors.
     // Q: [groups][dq/64][group][64]
     void (*dot_u8)(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t dq, int groups, int group, int64_t d,
@@ -70,8 +80,9 @@ struct Kernels {
     void (*sum_u8)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                    const uint8_t* prefetch);
 
-    int dot_terms;  // additions in a row behind one float32 partial sum of dot_f32: its rounding bound is this times
-                    // 2^-24
+    // dot_f32 sums column k of each kFold columns in lane k % dot_lanes, so dot_terms additions in a row: what its
+    // rounding bounds stand on.
+    int dot_lanes, dot_terms;
     int sum_block;  // queries per register block of sum_f32
 
     // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can

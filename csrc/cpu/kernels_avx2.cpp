@@ -9,10 +9,9 @@
 namespace geodiff {
 
 const Kernels* kernels_avx2() {
-    static const Kernels table = {
-        "avx2",     false,   widen,    dot_f32, dot_f64,   sum_f32, nullptr, nullptr, int(kFold) / kF + 8,
-        GEODIFF_SQ, softmax, distance, axpy,    row_stats,
-    };
+    static const Kernels table = {"avx2",     false,   widen,    dot_f32, dot_f64,  sum_f32,
+                                  dot_few,    sum_few, nullptr,  nullptr, kF,       int(kFold) / kF,
+                                  GEODIFF_SQ, softmax, distance, axpy,    row_stats};
     return &table;
 }
 

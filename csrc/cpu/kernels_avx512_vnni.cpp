@@ -9,10 +9,9 @@
 namespace geodiff {
 
 const Kernels* kernels_avx512_vnni() {
-    static const Kernels table = {
-        "avx512_vnni",       true,       widen,   dot_f32,  dot_f64, sum_f32,   dot_u8, sum_u8,
-        int(kFold) / kF + 8, GEODIFF_SQ, softmax, distance, axpy,    row_stats,
-    };
+    static const Kernels table = {"avx512_vnni", true,    widen,    dot_f32, dot_f64,  sum_f32,
+                                  dot_few,       sum_few, dot_u8,   sum_u8,  kF,       int(kFold) / kF,
+                                  GEODIFF_SQ,    softmax, distance, axpy,    row_stats};
     return &table;
 }
 

@@ -22,6 +22,7 @@
 namespace {
 
 using geodiff::DType;
+using geodiff::kFold;
 using geodiff::Online;
 
 constexpr int kF = GEODIFF_VB / 4;  // floats in a register
@@ -76,28 +77,48 @@ inline float value(const void* row, int64_t k) {
     return 0;
 }
 
+// Columns [k, k + kF) of a row.
+template <DType T>
+inline VecF wide(const void* row, int64_t k) {
+#if defined(__AVX512F__)
+    if constexpr (T == DType::u8) {
+        const __m128i bytes = load<__m128i>(static_cast<const uint8_t*>(row) + k);
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(128)));
+    }
+    if constexpr (T == DType::f16) return _mm512_cvtph_ps(load<__m256i>(static_cast<const uint16_t*>(row) + k));
+    if constexpr (T == DType::bf16) {
+        const __m256i halves = load<__m256i>(static_cast<const uint16_t*>(row) + k);
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+    }
+#elif defined(__AVX2__)
+    if constexpr (T == DType::u8) {
+        const __m128i bytes = _mm_loadl_epi64((const __m128i*)(static_cast<const uint8_t*>(row) + k));
+        return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(128)));
+    }
+    if constexpr (T == DType::f16) return _mm256_cvtph_ps(load<__m128i>(static_cast<const uint16_t*>(row) + k));
+    if constexpr (T == DType::bf16) {
+        const __m128i halves = load<__m128i>(static_cast<const uint16_t*>(row) + k);
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+    }
+#endif
+    if constexpr (T == DType::f32) return load<VecF>(static_cast<const float*>(row) + k);
+    VecF v;
+    for (int i = 0; i < kF; ++i) v[i] = value<T>(row, k + i);
+    return v;
+}
+
+// The same where the row ends before k + kF: zero from there on.
+template <DType T>
+inline VecF wide_tail(const void* row, int64_t k, int64_t d) {
+    float v[kF] = {};
+    for (int64_t i = k; i < d; ++i) v[i - k] = value<T>(row, i);
+    return load<VecF>(v);
+}
+
 template <DType T>
 inline void widen_row(const void* row, int64_t d, float* dst) {
     int64_t k = 0;
-#if defined(__AVX512F__)
-    if constexpr (T == DType::f16)
-        GEODIFF_UNROLL4 for (; k + 16 <= d; k += 16) _mm512_storeu_ps(
-            dst + k, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(static_cast<const uint16_t*>(row) + k))));
-    if constexpr (T == DType::u8)
-        GEODIFF_UNROLL4 for (; k + 16 <= d; k += 16) _mm512_storeu_ps(
-            dst + k, _mm512_cvtepi32_ps(_mm512_sub_epi32(
-                         _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
-                         _mm512_set1_epi32(128))));
-#elif defined(__AVX2__)
-    if constexpr (T == DType::f16)
-        GEODIFF_UNROLL4 for (; k + 8 <= d; k += 8) _mm256_storeu_ps(
-            dst + k, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(static_cast<const uint16_t*>(row) + k))));
-    if constexpr (T == DType::u8)
-        GEODIFF_UNROLL4 for (; k + 8 <= d; k += 8) _mm256_storeu_ps(
-            dst + k, _mm256_cvtepi32_ps(_mm256_sub_epi32(
-                         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(static_cast<const uint8_t*>(row) + k))),
-                         _mm256_set1_epi32(128))));
-#endif
+    GEODIFF_UNROLL4 for (; k + kF <= d; k += kF) store(dst + k, wide<T>(row, k));
     for (; k < d; ++k) dst[k] = value<T>(row, k);
 }
 
@@ -122,7 +143,7 @@ void widen(const void* row, DType dtype, int64_t d, int64_t dp, float* dst) {
 
 // ---- first product -----------------------------------------------------------------------------------------------
 
-constexpr int64_t kFold = 1024;  // columns summed in float32 before the partial sum moves to float64
+constexpr int64_t kColumns = 1024;  // of the rows and queries of a register block are in L1 together
 
 // One register block. In<float>: float32 throughout; In<double>: rows widened once per block, products in float64.
 template <class T>
@@ -131,27 +152,41 @@ template <>
 struct In<float> {
     typedef VecF Vec;
     static Vec row(const float* p) { return load<VecF>(p); }
+    static VecD widened(VecF v) {
+        HalfF half[2];
+        std::memcpy(half, &v, sizeof v);
+        return __builtin_convertvector(half[0], VecD) + __builtin_convertvector(half[1], VecD);
+    }
 };
 template <>
 struct In<double> {
     typedef VecD Vec;
     static Vec row(const float* p) { return __builtin_convertvector(load<HalfF>(p), VecD); }
+    static VecD widened(VecD v) { return v; }
 };
 
+// acc[r][q] of kFold columns into float64: one more addition there costs nothing in error.
 template <class T, int RB, int QB>
 inline void dot_block(const float* X, int64_t ldx, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
     typedef typename In<T>::Vec Vec;
-    Vec acc[RB][QB] = {};
-    for (int64_t k = 0; k < len; k += int64_t(sizeof(Vec) / sizeof(T))) {
-        Vec x[RB];
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = In<T>::row(X + r * ldx + k);
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-            const Vec y = load<Vec>(Q + q * ldq + k);
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) acc[r][q] += x[r] * y;
+    constexpr int64_t kStep = int64_t(sizeof(Vec) / sizeof(T));
+    VecD total[RB][QB] = {};
+    for (int64_t base = 0; base < len; base += kFold) {
+        const int64_t end = len - base < kFold ? len : base + kFold;
+        Vec acc[RB][QB] = {};
+        for (int64_t k = base; k < end; k += kStep) {
+            Vec x[RB];
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = In<T>::row(X + r * ldx + k);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                const Vec y = load<Vec>(Q + q * ldq + k);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) acc[r][q] += x[r] * y;
+            }
         }
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) total[r][q] +=
+            In<T>::widened(acc[r][q]);
     }
     for (int q = 0; q < QB; ++q)
-        for (int r = 0; r < RB; ++r) S[q * lds + r] += double(lane_sum<Vec, T>(acc[r][q]));
+        for (int r = 0; r < RB; ++r) S[q * lds + r] += lane_sum<VecD, double>(total[r][q]);
 }
 
 template <class T, int RB, int QB>
@@ -165,8 +200,8 @@ template <class T>
 inline void dot(const float* X, int64_t ldx, int R, const T* Q, int64_t ldq, int nq, int64_t dp, double* S,
                 int64_t lds) {
     constexpr int RB = GEODIFF_RB, QB = GEODIFF_QB;
-    for (int64_t k = 0; k < dp; k += kFold) {
-        const int64_t len = dp - k < kFold ? dp - k : kFold;
+    for (int64_t k = 0; k < dp; k += kColumns) {
+        const int64_t len = dp - k < kColumns ? dp - k : kColumns;
         int q = 0;
         for (; q + QB <= nq; q += QB) dot_rows<T, RB, QB>(X + k, ldx, R, Q + q * ldq + k, ldq, len, S + q * lds, lds);
         const T* rest = Q + q * ldq + k;
@@ -239,6 +274,106 @@ void sum_f32(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, co
     for (; c + GEODIFF_SC * kF <= dp; c += GEODIFF_SC * kF)
         sum_columns<GEODIFF_SC>(X + c, ldx, R, P, ldp, rescale, nq, A + c, lda);
     for (; c < dp; c += kF) sum_columns<1>(X + c, ldx, R, P, ldp, rescale, nq, A + c, lda);
+}
+
+// ---- both products for few queries, straight from the stored rows ------------------------------------------------
+
+template <DType T>
+constexpr int64_t kBytes = T == DType::u8    ? 1
+                           : T == DType::f32 ? 4
+                                             : 2;
+
+template <DType T, int RB, int QB>
+inline void dot_few_block(const char* X, int64_t d, const float* Q, int64_t ldq, double* S, int64_t lds) {
+    VecD total[RB][QB] = {};
+    for (int64_t base = 0; base < d; base += kFold) {
+        const int64_t end = d - base < kFold ? d : base + kFold;
+        VecF acc[RB][QB] = {};
+        int64_t k = base;
+        for (; k + kF <= end; k += kF) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+                const VecF x = wide<T>(X + r * d * kBytes<T>, k);
+                GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[r][q] += x * load<VecF>(Q + q * ldq + k);
+            }
+        if (k < end)
+            for (int r = 0; r < RB; ++r) {
+                const VecF x = wide_tail<T>(X + r * d * kBytes<T>, k, d);
+                for (int q = 0; q < QB; ++q) acc[r][q] += x * load<VecF>(Q + q * ldq + k);
+            }
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) total[r][q] +=
+            In<float>::widened(acc[r][q]);
+    }
+    for (int q = 0; q < QB; ++q)
+        for (int r = 0; r < RB; ++r) S[q * lds + r] += lane_sum<VecD, double>(total[r][q]);
+}
+
+template <DType T, int QB>
+inline void dot_few_rows(const char* X, int64_t d, int R, const float* Q, int64_t ldq, double* S, int64_t lds) {
+    constexpr int RB = QB == 1 ? 8 : QB == 4 && GEODIFF_VB < 64 ? 2 : 4;
+    int r = 0;
+    for (; r + RB <= R; r += RB) dot_few_block<T, RB, QB>(X + r * d * kBytes<T>, d, Q, ldq, S + r, lds);
+    for (; r < R; ++r) dot_few_block<T, 1, QB>(X + r * d * kBytes<T>, d, Q, ldq, S + r, lds);
+}
+
+template <DType T, int QB, int CB>
+inline void sum_few_block(const char* X, int64_t d, int R, int64_t c, const float* P, int64_t ldp, const float* rescale,
+                          float* A, int64_t lda, const char* prefetch) {
+    VecF acc[QB][CB] = {};
+    for (int r = 0; r < R; ++r) {
+        const char* row = X + r * d * kBytes<T>;
+        if (prefetch && 2 * r < R)
+            GEODIFF_UNROLL for (int64_t byte = 0; byte < CB * kF * kBytes<T>; byte += 64)
+                __builtin_prefetch(prefetch + (r * d + c) * kBytes<T> + byte, 0, 2);
+        GEODIFF_UNROLL for (int j = 0; j < CB; ++j) {
+            const VecF x = c + (j + 1) * kF <= d ? wide<T>(row, c + j * kF) : wide_tail<T>(row, c + j * kF, d);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[q][j] += x * (P[q * ldp + r] - VecF{});
+        }
+    }
+    for (int q = 0; q < QB; ++q)
+        for (int j = 0; j < CB; ++j) {
+            float* a = A + q * lda + c + j * kF;
+            store(a, load<VecF>(a) * rescale[q] + acc[q][j]);
+        }
+}
+
+template <DType T, int QB>
+inline void sum_few_columns(const char* X, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
+                            float* A, int64_t lda, const char* prefetch) {
+    constexpr int CB = QB == 1 ? 8 : QB == 2 ? 4 : 2;
+    int64_t c = 0;
+    for (; c + CB * kF <= d; c += CB * kF) sum_few_block<T, QB, CB>(X, d, R, c, P, ldp, rescale, A, lda, prefetch);
+    for (; c < d; c += kF) sum_few_block<T, QB, 1>(X, d, R, c, P, ldp, rescale, A, lda, nullptr);
+}
+
+// f(number of queries, storage dtype), both known to the compiler
+template <class F>
+inline void for_few(int nq, DType dtype, F&& f) {
+    for_dtype(dtype, [&](auto t) {
+        switch (nq) {
+            case 1:
+                return f(std::integral_constant<int, 1>{}, t);
+            case 2:
+                return f(std::integral_constant<int, 2>{}, t);
+            case 3:
+                return f(std::integral_constant<int, 3>{}, t);
+            default:
+                return f(std::integral_constant<int, 4>{}, t);
+        }
+    });
+}
+
+void dot_few(const void* X, DType dtype, int64_t d, int R, const float* Q, int64_t ldq, int nq, double* S,
+             int64_t lds) {
+    for_few(nq, dtype, [&](auto count, auto t) {
+        dot_few_rows<decltype(t)::value, decltype(count)::value>(static_cast<const char*>(X), d, R, Q, ldq, S, lds);
+    });
+}
+
+void sum_few(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale, int nq,
+             float* A, int64_t lda, const void* prefetch) {
+    for_few(nq, dtype, [&](auto count, auto t) {
+        sum_few_columns<decltype(t)::value, decltype(count)::value>(static_cast<const char*>(X), d, R, P, ldp, rescale,
+                                                                    A, lda, static_cast<const char*>(prefetch));
+    });
 }
 
 // ---- online softmax ----------------------------------------------------------------------------------------------

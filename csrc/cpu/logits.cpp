@@ -9,10 +9,21 @@
 #include "parallel.h"
 
 namespace geodiff {
+namespace {
+
+constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
+
+// Floats from one widened row to the next: a cache line more than the row, since rows a multiple of 4 KiB apart share
+// the same few lines of L1, which the second product reads down the columns.
+int64_t tile_stride(int64_t d) { return padded(d) + 16; }
+
+}  // namespace
 
 int64_t tile_rows(const Rows& rows, const Kernels& kernels, int64_t count) {
     const bool integer = kernels.int8 && rows.dtype == DType::u8;
-    const int64_t budget = (count <= 16 ? 128 : 256) << 10, bytes = padded(rows.d) * (integer ? 1 : 4);
+    const bool as_stored = integer || count <= kFewVectors;
+    const int64_t budget = (count <= kMemoryBound ? 128 : integer ? 256 : 768) << 10;
+    const int64_t bytes = padded(rows.d) * (as_stored ? item_size(rows.dtype) : 4);
     return std::clamp(budget / bytes / 16 * 16, int64_t(16), int64_t(integer ? kMaxTileRows : 128));
 }
 
@@ -157,22 +168,32 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
         queries64_ = Buffer<double>(count_ * dp, true);
     else
         queries32_ = Buffer<float>(count_ * dp, true);
-    // Worst case of n rounded additions is n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|); in the mean it is sqrt(n) of
-    // it.
-    const double terms = wide_ ? 0 : kernels_.dot_terms;
-    const double unit = wide_ ? 0x1p-53 * 2 * double(kernels_.dot_terms) : kUnitRoundoff;
+    // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
+    // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
+    // variance is at most n u^2 max_j |x_j|^2 |v|^2.
+    const int lanes = kernels_.dot_lanes;
+    const double terms = kernels_.dot_terms, unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
     for (int64_t i = 0; i < count_; ++i) {
         const double* x = request.x + which[i] * d;
+        double lane_max = 0, top = 0;
+        for (int64_t base = 0; base < d; base += kFold) {
+            double lane[kPad] = {};
+            for (int64_t k = base; k < std::min(base + kFold, d); ++k) {
+                lane[k % lanes] += x[k] * x[k];
+                top = std::max(top, std::fabs(x[k]));
+            }
+            lane_max = std::max(lane_max, *std::max_element(lane, lane + lanes));
+        }
         for (int64_t k = 0; k < d; ++k)
             if (wide_)
                 queries64_[i * dp + k] = x[k];
             else
                 queries32_[i * dp + k] = float(x[k]);
-        const double size = norm(x, d) * stats_.max_norm * inv_sigma2_[size_t(i)] * unit;
+        const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
         row_error_[size_t(i)] = 0;
-        base_error_[size_t(i)] = (terms + 2) * size;
-        query_step_[size_t(i)] = 0;
-        logit_noise_[size_t(i)] = std::sqrt(terms + 2) * size;
+        base_error_[size_t(i)] = (terms + 2) * size * norm(x, d);
+        query_step_[size_t(i)] = unit * top;
+        logit_noise_[size_t(i)] = std::sqrt(terms * lane_max) * size;
     }
 }
 
@@ -182,22 +203,22 @@ Logits::Work Logits::work(int64_t tile) const {
     w.logits = Buffer<double>(block * tile);
     if (integer_)
         w.sums = Buffer<int32_t>((block * parts_ + kMaxDotGroup) * tile);
-    else
-        w.tile = Buffer<float>(tile * padded(rows_.d));
+    else if (!direct())
+        w.tile = Buffer<float>(tile * tile_stride(rows_.d));
     return w;
 }
 
 void Logits::load(Work& w, int64_t first, int R) const {
-    if (integer_) return;
-    const int64_t dp = padded(rows_.d);
-    if (rows_.dtype == DType::f32 && rows_.d == dp) {  // as stored is as needed
+    if (integer_ || direct()) return;
+    const int64_t dp = padded(rows_.d), ld = tile_stride(rows_.d);
+    if (rows_.dtype == DType::f32 && rows_.d == dp && count_ <= kMemoryBound) {  // as stored is as needed
         w.rows = static_cast<const float*>(rows_.row(first));
         w.ld = rows_.d;
         return;
     }
-    for (int r = 0; r < R; ++r) kernels_.widen(rows_.row(first + r), rows_.dtype, rows_.d, dp, w.tile.data() + r * dp);
+    for (int r = 0; r < R; ++r) kernels_.widen(rows_.row(first + r), rows_.dtype, rows_.d, dp, w.tile.data() + r * ld);
     w.rows = w.tile.data();
-    w.ld = dp;
+    w.ld = ld;
 }
 
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
@@ -226,6 +247,9 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     } else if (wide_) {
         const int64_t dp = padded(rows_.d);
         kernels_.dot_f64(w.rows, w.ld, R, queries64_.data() + start * dp, dp, int(size), dp, l, tile);
+    } else if (direct()) {
+        kernels_.dot_few(rows_.row(first), rows_.dtype, rows_.d, R, queries32_.data(), padded(rows_.d), int(size), l,
+                         tile);
     } else {
         const int64_t dp = padded(rows_.d);
         kernels_.dot_f32(w.rows, w.ld, R, queries32_.data() + start * dp, dp, int(size), dp, l, tile);

@@ -31,10 +31,10 @@ class Logits {
 
     // Scratch of one thread.
     struct Work {
-        Buffer<float> tile;     // [R, dp]     float path: the rows, widened
-        Buffer<int32_t> sums;   // [parts * block, R]
-        Buffer<double> logits;  // [block, R]
-        const float* rows = nullptr;
+        Buffer<float> tile;           // [R, dp]     float path: the rows, widened
+        Buffer<int32_t> sums;         // [parts * block, R]
+        Buffer<double> logits;        // [block, R]
+        const float* rows = nullptr;  // null where the products take rows as stored
         int64_t ld = 0;
     };
     Work work(int64_t tile) const;
@@ -60,6 +60,7 @@ class Logits {
     double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
 
   private:
+    bool direct() const { return !integer_ && !wide_ && count_ <= kFewVectors; }  // no tile: see kernels.h
     void pack_integers(const Request& request, const int64_t* which, Precision precision);
     void place_digits(const int8_t* digits, int64_t i);
     void pack_floats(const Request& request, const int64_t* which);

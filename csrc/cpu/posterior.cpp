@@ -85,9 +85,10 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
             for (const auto* rest : {&some, &many}) exact(kernels, rows, plan, *rest, kUnderflow, answer);
             continue;
         }
+        if (!integer) append(many, std::exchange(some, {}));  // float32 weights need no further digits
         if (integer && int64_t(many.size()) <= kFewQueries) append(some, std::exchange(many, {}));
         append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
-        std::vector<int64_t> open = std::move(some);  // float32 weights need no further digits, unequal logits float64
+        std::vector<int64_t> open = std::move(some);
         if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
         open = dense(kernels, rows, stats, plan, open, Precision::fine, answer);
         exact(kernels, rows, plan, open, kUnderflow, answer);

@@ -153,6 +153,11 @@ void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* 
                         static_cast<const uint8_t*>(next));
         return;
     }
+    if (!tile) {
+        kernels_.sum_few(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data(), tile_, rescale_.data(),
+                         int(count_), sums_.data(), dp_, next);
+        return;
+    }
     for (int64_t g = 0; g < groups_;) {  // runs of groups, so that a block of columns in L1 serves them all
         int64_t end = g;
         while (end < groups_ && active_[size_t(end)]) ++end;

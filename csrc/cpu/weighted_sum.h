@@ -21,7 +21,8 @@ class WeightedSum {
     void set(int64_t q, const double* p, double rescale, Online& state);
     // The same for weights of either sign (covariance.cpp).
     void set_signed(int64_t q, const double* p, double rescale, Online& state);
-    // `tile`, `ld`: the widened rows (float path). `next`: the next tile or null, prefetched meanwhile.
+    // `tile`, `ld`: the widened rows (float path; null: rows as stored, at most kFewVectors queries). `next`: the next
+    // tile or null, prefetched meanwhile.
     void add(int64_t first, const float* tile, int64_t ld, const void* next);
 
     // out[0..d) += factor * sum of query q
