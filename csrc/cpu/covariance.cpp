@@ -8,6 +8,7 @@
 
 #include "parallel.h"
 #include "passes.h"
+#include "spread.h"
 #include "weighted_sum.h"
 
 namespace geodiff {
@@ -243,10 +244,11 @@ void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, co
         const int64_t count = std::min(batch, request.batch - base);
         std::vector<int64_t> few, some, many;
         double cut = 0;
+        const std::vector<Spread> spread = guess_spread(kernels, rows, stats, plan, base, count);
         for (int64_t q = base; q < base + count; ++q) {
-            const Spread spread = guess_spread(kernels, rows, stats, plan, q);
-            (spread == Spread::few ? few : spread == Spread::some ? some : many).push_back(q);
-            if (spread == Spread::few) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
+            const Spread s = spread[size_t(q - base)];
+            (s == Spread::few ? few : s == Spread::some ? some : many).push_back(q);
+            if (s == Spread::few) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
         }
         const auto each = [&](int64_t q, const std::vector<int64_t>& list) {
             from_list(kernels, rows, plan, direction, q, list.data(), int64_t(list.size()), cut, out);

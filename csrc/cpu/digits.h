@@ -25,17 +25,24 @@ inline const float* dithers() {
     return table.data();
 }
 
+// The largest numbers of two and three digits, all of one sign.
+constexpr double kTwoDigits = 127 * 256, kThreeDigits = kTwoDigits * 256;
+
 // value[k] = d[0][k] 256^(parts-1) + ... + d[parts-1][k], every digit in [-128, 127], for k < n; digits are stored part
 // by part. |value| <= 127 * 256^(parts-1). Destroys `value`.
-inline void split_digits(int64_t* value, int64_t n, int parts, int8_t* digits) {
-    for (int part = parts - 1; part >= 0; --part) {
+template <class Int>
+inline void split_digits(Int* value, int64_t n, int parts, int8_t* digits) {
+    for (int part = parts - 1; part > 0; --part) {
         int8_t* d = digits + part * n;
+#pragma omp simd
         for (int64_t k = 0; k < n; ++k) {
-            const int64_t low = part == 0 ? value[k] : ((value[k] + 128) & 255) - 128;
+            const Int low = ((value[k] + 128) & 255) - 128;
             d[k] = int8_t(low);
             value[k] = (value[k] - low) >> 8;
         }
     }
+#pragma omp simd
+    for (int64_t k = 0; k < n; ++k) digits[k] = int8_t(value[k]);
 }
 
 }  // namespace geodiff

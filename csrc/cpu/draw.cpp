@@ -8,6 +8,7 @@
 
 #include "parallel.h"
 #include "passes.h"
+#include "spread.h"
 
 namespace geodiff {
 namespace {
@@ -118,13 +119,16 @@ void draw(const Kernels& kernels, const Rows& rows, const Stats& stats, const Re
     plan.topk = 0;
     const int64_t batch = queries_per_pass(rows, plan.threads);
     for (int64_t base = 0; base < request.batch; base += batch) {
-        std::vector<int64_t> few, many;
-        for (int64_t q = base; q < std::min(base + batch, request.batch); ++q) {
-            if (small(rows))
+        const int64_t queries = std::min(batch, request.batch - base);
+        if (small(rows)) {
+            for (int64_t q = base; q < base + queries; ++q)
                 from_list(kernels, rows, plan, q, nullptr, rows.n, count, uniform, index);
-            else
-                (guess_spread(kernels, rows, stats, plan, q) == Spread::few ? few : many).push_back(q);
+            continue;
         }
+        const std::vector<Spread> spread = guess_spread(kernels, rows, stats, plan, base, queries);
+        std::vector<int64_t> few, many;
+        for (int64_t q = base; q < base + queries; ++q)
+            (spread[size_t(q - base)] == Spread::few ? few : many).push_back(q);
         few = over_lists(
             kernels, rows, stats, plan, few, draw_cut(rows.n), [&](int64_t q, const std::vector<int64_t>& list) {
                 from_list(kernels, rows, plan, q, list.data(), int64_t(list.size()), count, uniform, index);

@@ -56,9 +56,10 @@ Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, con
 namespace {
 
 // value[k] = x[k] scale, rounded to the nearest integer, or up with the probability of its fraction where `up` is given
-// (uniform numbers in [0, 1)). Returns the sum of the squared roundings. Adding 1.5 2^52 leaves an integer in the low
-// bits: std::floor would be a function call on a baseline x86-64.
-double round_scaled(const double* x, double scale, const float* up, int64_t n, int64_t* value) {
+// (uniform numbers in [0, 1)). Returns the sum of the squared roundings. Adding 1.5 2^52 rounds: std::floor would be a
+// function call on a baseline x86-64.
+template <class Int>
+double round_scaled(const double* x, double scale, const float* up, int64_t n, Int* value) {
     constexpr double kMagic = 0x1.8p52;
     double residual = 0;
 #pragma omp simd reduction(+ : residual)
@@ -67,12 +68,20 @@ double round_scaled(const double* x, double scale, const float* up, int64_t n, i
         const double shifted = exact + (up ? double(up[k]) - 0.5 : 0.0) + kMagic;
         const double rounded = shifted - kMagic;
         residual += (exact - rounded) * (exact - rounded);
-        int64_t bits, origin;
-        std::memcpy(&bits, &shifted, sizeof bits);
-        std::memcpy(&origin, &kMagic, sizeof origin);
-        value[k] = bits - origin;
+        value[k] = Int(rounded);
     }
     return residual;
+}
+
+// x in units of `step`, as digits; returns the length of what was rounded away.
+template <class Int>
+double to_digits(const double* x, double step, const float* up, int64_t d, int parts, int8_t* digits) {
+    std::vector<Int> value(static_cast<size_t>(d));
+    double residual = 0;
+    for (int64_t base = 0; base < d; base += kDithers)
+        residual += round_scaled(x + base, 1 / step, up, std::min(kDithers, d - base), value.data() + base);
+    split_digits(value.data(), d, parts, digits);
+    return std::sqrt(residual) * step;
 }
 
 }  // namespace
@@ -118,20 +127,16 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
     }
     const int threads = int(std::min<int64_t>(request.threads, std::max<int64_t>(1, count_ * d >> 16)));
     parallel(threads, [&](int t) {
-        std::vector<int64_t> value(static_cast<size_t>(d));
         std::vector<int8_t> digits(size_t(d * parts_));
         const Range mine = share(count_, 1, t, threads);
         for (int64_t i = mine.begin; i < mine.end; ++i) {
             const double* x = request.x + which[i] * d;
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
-            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1), inverse = 1 / step;
-            double residual = 0;
+            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
             const float* up = stochastic ? dithers() : nullptr;
-            for (int64_t base = 0; base < d; base += kDithers)
-                residual += round_scaled(x + base, inverse, up, std::min(kDithers, d - base), value.data() + base);
-            residual = std::sqrt(residual) * step;
-            split_digits(value.data(), d, parts_, digits.data());
+            const double residual = parts_ < 4 ? to_digits<int32_t>(x, step, up, d, parts_, digits.data())
+                                               : to_digits<int64_t>(x, step, up, d, parts_, digits.data());
             scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(1.0 / 6);
             row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;

@@ -22,16 +22,6 @@ inline bool small(const Rows& rows) { return rows.n * rows.d <= 1 << 14; }
 // Queries that share a pass over the data, within the budget for their sums.
 int64_t queries_per_pass(const Rows& rows, int threads);
 
-// How many rows carry weight, guessed from an even sample. A wrong guess costs time, never accuracy.
-enum class Spread : uint8_t {
-    few,   // screening and refinement of single rows is cheaper than the dense pass
-    some,  // dense, but weights so unequal that two digits will not hold them
-    many,
-};
-
-Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                    int64_t query);
-
 struct Unanswered {
     std::vector<int64_t> blurred;  // too many candidates because the logits' error is wide: finer logits may help
     std::vector<int64_t> crowded;  // too many candidates because that many rows matter

@@ -7,14 +7,12 @@
 
 #include "parallel.h"
 #include "passes.h"
+#include "spread.h"
 
 namespace geodiff {
 namespace {
 
 constexpr int64_t kFewQueries = 8;       // for so few, bound by memory, a third digit costs less than a second pass
-constexpr int64_t kSample = 64;          // rows looked at to guess how many carry weight
-constexpr int64_t kFewShare = 4;         // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
-constexpr double kEqualEnough = 0.4;     // effective share of the sample above which two weight digits suffice
 constexpr int64_t kBatch = 256;          // queries per pass over the data
 constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
 
@@ -22,30 +20,6 @@ constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
 
 int64_t queries_per_pass(const Rows& rows, int threads) {
     return std::clamp(kSumBytes / (threads * padded(rows.d) * 4), int64_t(8), kBatch);
-}
-
-Spread guess_spread(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                    int64_t query) {
-    const int64_t samples = std::min(kSample, rows.n);
-    const double sigma = request.sigma[query], window = cutoff(stats, rows.n, request.tol);
-    double logits[kSample], top = -1e308;
-    for (int64_t i = 0; i < samples; ++i) {
-        const int64_t row = rows.n * i / samples;
-        logits[i] =
-            -0.5 * kernels.distance(request.x + query * rows.d, rows.row(row), rows.dtype, rows.d) / (sigma * sigma) +
-            request.bias_at(query, row);
-        top = std::max(top, logits[i]);
-    }
-    int64_t within = 0;
-    double sum = 0, sum_2 = 0;
-    for (int64_t i = 0; i < samples; ++i) {
-        within += logits[i] >= top - window;
-        const double p = std::exp(logits[i] - top);
-        sum += p;
-        sum_2 += p * p;
-    }
-    if (within <= 2 || within * kFewShare <= samples) return Spread::few;
-    return sum * sum / sum_2 > kEqualEnough * double(samples) ? Spread::many : Spread::some;
 }
 
 void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request, Answer& answer) {
@@ -61,12 +35,7 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
     const int64_t batch = queries_per_pass(rows, plan.threads);
     for (int64_t base = 0; base < request.batch; base += batch) {
         const int64_t count = std::min(batch, request.batch - base);
-        std::vector<Spread> spread(static_cast<size_t>(count));
-        parallel(plan.threads, [&](int t) {
-            const Range mine = share(count, 1, t, plan.threads);
-            for (int64_t i = mine.begin; i < mine.end; ++i)
-                spread[size_t(i)] = guess_spread(kernels, rows, stats, plan, base + i);
-        });
+        const std::vector<Spread> spread = guess_spread(kernels, rows, stats, plan, base, count);
         std::vector<int64_t> few, some, many;
         for (int64_t i = 0; i < count; ++i) {
             const Spread s = spread[size_t(i)];

@@ -87,7 +87,7 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     }
     double top = 0;
     for (int r = 0; r < R_; ++r) top = std::max(top, p[r]);
-    const double units = parts_ == 2 ? 32512 : 8323072;  // 127 * 256^(parts-1)
+    const double units = parts_ == 2 ? kTwoDigits : kThreeDigits;
     quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
     const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
     // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
@@ -124,7 +124,7 @@ void WeightedSum::set_signed(int64_t q, const double* p, double rescale, Online&
     double top = 0;
 #pragma omp simd reduction(max : top)
     for (int r = 0; r < R_; ++r) top = std::max(top, std::fabs(p[r]));
-    const double units = parts_ == 2 ? 32512 : 8323072;  // 127 * 256^(parts-1)
+    const double units = parts_ == 2 ? kTwoDigits : kThreeDigits;
     quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
     const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
     const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
@@ -171,13 +171,17 @@ void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* 
 
 void WeightedSum::merge_into(int64_t q, double factor, double* out) const {
     const float* sums = sums_.data() + q * dp_;
-    if (integer_)
-        for (int64_t s = 0; s < dp_; ++s) {
-            const int64_t c = column_of_slot(s);
-            if (c < rows_.d) out[c] += factor * double(sums[s]);
-        }
-    else
+    if (!integer_) {
         for (int64_t k = 0; k < rows_.d; ++k) out[k] += factor * double(sums[k]);
+        return;
+    }
+    for (int64_t s = 0; s < dp_; s += 4) {  // four slots in a row are four columns in a row
+        const int64_t c = column_of_slot(s), end = std::min<int64_t>(4, rows_.d - c);
+        if (end == 4)
+            for (int64_t i = 0; i < 4; ++i) out[c + i] += factor * double(sums[s + i]);
+        else
+            for (int64_t i = 0; i < end; ++i) out[c + i] += factor * double(sums[s + i]);
+    }
 }
 
 }  // namespace geodiff
