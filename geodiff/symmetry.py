@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geodiff import reference
 from geodiff.analytic import GaussianDenoiser
-from geodiff.arguments import check_integer, check_number, check_reals
-from geodiff.covariance import PosteriorCovariance
+from geodiff.arguments import check_data, check_integer, check_number, check_reals
+from geodiff.denoiser import OptimalDenoiser
 from geodiff.lanczos import largest_eigenvalue
+from geodiff.posterior import Posterior
 from geodiff.solvers import Denoiser, Step, sample
 from geodiff.solvers.sample import check_levels
 
@@ -57,12 +57,16 @@ def fixed_point(
     """x <- r(x; sigma) until |r - x| <= tol (1 + |x|) in every row: mean shift with bandwidth sigma (Cheng 1995).
 
     x [B, *shape]; sigma > 0. Converges to a mode of p_sigma, the slower the closer sigma is to where modes split.
+    An OptimalDenoiser is asked in float64 throughout: errors of its tol would keep points moving by as much.
     """
     sigma = check_number(sigma, "sigma", 0.0)
     check_integer(iterations, "iterations", 1)
     x = x.double()
     for done in range(1, iterations + 1):
-        following = denoiser(x, x.new_tensor(sigma)).double()
+        if isinstance(denoiser, OptimalDenoiser):
+            following = _posterior(denoiser, x, sigma).mean.detach()
+        else:
+            following = denoiser(x, x.new_tensor(sigma)).double()
         moved = (following - x).flatten(1).norm(dim=1)
         x = following
         if bool((moved <= tol * (1 + x.flatten(1).norm(dim=1))).all()):
@@ -71,35 +75,47 @@ def fixed_point(
 
 
 @torch.no_grad()
-def critical_sigma(data: Tensor, *, x: Tensor | None = None, tol: float = 1e-4) -> CriticalSigma | None:
+def critical_sigma(
+    data: Tensor | OptimalDenoiser, *, x: Tensor | None = None, tol: float = 1e-4
+) -> CriticalSigma | None:
     """The highest sigma with lambda_max(Cov_w(x; sigma)) = sigma^2: where the Jacobian Cov_w / sigma^2 of r* reaches 1.
 
     There the fixed point r*(x; sigma) = x loses its stability and splits, for the **ODE** and mean shift; two points
     -1, +1 split at sigma = 1 (derived; the SDE's value is `critical_sigma_sde`).
-    data  [N, *shape] as in `geodiff.reference.posterior`
+    data  [N, *shape] as OptimalDenoiser takes them, or float64; or such a denoiser
     x     [*shape], a point to look at for every sigma; None: the fixed point itself, followed by mean shift from the
           mean of the data downwards. In data without symmetry that branch may run into one mode and never split, as a
           pitchfork does when it is bent; a fixed x, such as the mean, then says where the others come up beside it
     tol   relative error of sigma
 
     Levels are tried downwards, from 1.05 times the largest standard deviation of the data in steps of 5 %, and then
-    bisected; lambda_max is Lanczos'. None if there is no such level above a 100th of the first: nothing splits.
+    bisected; lambda_max is Lanczos', each of whose products is a pass over the data in float64: no weight is kept.
+    None if there is no such level above a 100th of the first: nothing splits.
     """
     tol = check_number(tol, "tol", 0.0)
-    mean = reference.model_space(data, torch.float64).mean(0) if x is None else x.double()
-    point = mean[None]
+    origin: Tensor | float = 0.0
+    if isinstance(data, Tensor) and data.dtype == torch.float64:
+        # The kernels read float32: from the mean on, that is as good beside the spread of the data.
+        origin = check_data(data).mean(0)
+        data, x = (data - origin).float(), None if x is None else x - origin
+    optimal = data if isinstance(data, OptimalDenoiser) else OptimalDenoiser(data)
+    mean = _posterior(optimal, optimal.mean[None], _ALL_ALIKE).mean.detach()
+    point = mean if x is None else x.double()[None]
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point.device)
 
-    def excess(sigma: float) -> float:
-        nonlocal point, direction
-        if x is None:
-            point = fixed_point(lambda y, level: reference.denoise(y, data, level), point, sigma).x
-        largest, direction = largest_eigenvalue(PosteriorCovariance(data, point, sigma), direction, iterations=200)
-        return largest.item() - sigma**2
+    def largest(sigma: float) -> float:
+        nonlocal direction
+        value, direction = largest_eigenvalue(_posterior(optimal, point, sigma).covariance, direction, iterations=200)
+        return value.item()
 
-    alike = PosteriorCovariance(data, point, _ALL_ALIKE)
-    high = 1.05 * math.sqrt(largest_eigenvalue(alike, direction, iterations=200)[0].item())
+    def excess(sigma: float) -> float:
+        nonlocal point
+        if x is None:
+            point = fixed_point(optimal, point, sigma).x
+        return largest(sigma) - sigma**2
+
+    high = 1.05 * math.sqrt(largest(_ALL_ALIKE))
     if high <= _NO_SPREAD * (1 + mean.norm().item()):
         return None
     while excess(high) >= 0:
@@ -113,7 +129,13 @@ def critical_sigma(data: Tensor, *, x: Tensor | None = None, tol: float = 1e-4) 
     while high - low > tol / 4 * low:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if excess(middle) >= 0 else (low, middle)
-    return CriticalSigma(math.sqrt(low * high), point[0], direction[0])
+    return CriticalSigma(math.sqrt(low * high), point[0] + origin, direction[0])
+
+
+def _posterior(denoiser: OptimalDenoiser, x: Tensor, sigma: float) -> Posterior:
+    """The posterior in float64 throughout, as the denoiser answers points that autograd follows."""
+    with torch.enable_grad():
+        return denoiser.posterior(x.detach().double().requires_grad_(), sigma)
 
 
 def critical_sigma_sde(variance: float) -> float:

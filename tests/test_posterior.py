@@ -47,6 +47,34 @@ def test_covariance_and_trace(backend: str, augment: str | None, sigma: float) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sigma", [0.05, 0.4, 3.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+def test_covariance_in_float64_is_that_of_dense_algebra(backend: str, dtype: torch.dtype, sigma: float) -> None:
+    """For points that autograd follows, each at a level of its own: the d x d matrix, and the Jacobian."""
+    data = points(40, 2, 3) if dtype == torch.uint8 else torch.randn(40, 2, 3).to(dtype)
+    x, v = torch.randn(2, 3, 2, 3, dtype=torch.float64)
+    levels = sigma * torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    found = geodiff.OptimalDenoiser(data, backend=backend).posterior(x.clone().requires_grad_(), levels).covariance(v)
+    rows = reference.model_space(data, torch.float64).flatten(1)
+    for b, level in enumerate(levels.tolist()):
+        weights = (-(rows - x[b].flatten()).square().sum(1) / (2 * level**2)).softmax(0)
+        centred = rows - weights @ rows
+        expected = centred.T @ (weights * (centred @ v[b].flatten()))
+        assert torch.allclose(found[b].flatten(), expected, rtol=1e-10, atol=1e-13)
+    _, product = torch.autograd.functional.jvp(lambda y: reference.denoise(y, data, levels), x, v)
+    assert torch.allclose(found / levels.square()[:, None, None], product, rtol=1e-9, atol=1e-13)
+
+
+def test_moments_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, x, v = torch.randn(101, 7), torch.randn(4, 7).double(), torch.randn(4, 7).double()
+    slope = torch.rand(4, dtype=torch.float64)
+    whole = moments.covariance(x, data, 1.5, v, slope)
+    monkeypatch.setattr("geodiff.moments._TILE", 7 * 10)
+    for tiled, one in zip(moments.covariance(x, data, 1.5, v, slope), whole, strict=True):
+        assert torch.allclose(tiled, one, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("n", "sigma", "augment"), [(20, 1.5, None), (900, 1.2, None), (900, 30.0, None), (900, 4.0, "hflip")]
 )

@@ -1,4 +1,4 @@
-"""Symmetry breaking, and the covariance products and Lanczos steps that find it, against dense linear algebra."""
+"""Symmetry breaking, and the Lanczos steps that find it, against dense linear algebra."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from geodiff import OptimalDenoiser, reference, schedules, symmetry
 from geodiff.analytic import GaussianDenoiser, MixtureDenoiser
-from geodiff.covariance import PosteriorCovariance, covariance_product
 from geodiff.lanczos import largest_eigenvalue
 
 TWO_POINTS = torch.tensor([[-1.0], [1.0]])
@@ -22,39 +21,6 @@ def dense(data: Tensor, x: Tensor, sigma: float) -> Tensor:
     weights = (-distances / (2 * sigma**2)).softmax(0)
     centred = points - weights @ points
     return centred.T @ (weights[:, None] * centred)
-
-
-@pytest.mark.parametrize("sigma", [0.05, 0.4, 3.0, 1e3])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
-def test_products_are_those_of_the_dense_covariance(dtype: torch.dtype, sigma: float) -> None:
-    data = torch.randint(0, 256, (40, 2, 3), dtype=torch.uint8)
-    data = data if dtype == torch.uint8 else torch.randn(40, 2, 3).to(dtype)
-    x, v = torch.randn(2, 3, 2, 3, dtype=torch.float64)
-    found = covariance_product(data, x, sigma, v)
-    for b in range(3):
-        expected = dense(data, x[b], sigma) @ v[b].flatten()
-        assert torch.allclose(found[b].flatten(), expected, rtol=1e-10, atol=1e-13)
-
-
-def test_the_covariance_is_the_jacobian() -> None:
-    data, sigma = torch.randn(30, 5), 0.8
-    x, v = torch.randn(2, 1, 5, dtype=torch.float64)
-    _, product = torch.autograd.functional.jvp(lambda y: reference.denoise(y, data, sigma), x, v)
-    assert torch.allclose(covariance_product(data, x, sigma, v) / sigma**2, product, rtol=1e-10, atol=1e-13)
-
-
-def test_products_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, x, v = torch.randn(101, 7), torch.randn(4, 7), torch.randn(4, 7)
-    whole = covariance_product(data, x, 1.5, v)
-    monkeypatch.setattr("geodiff.covariance._TILE", 7 * 10)
-    assert torch.allclose(covariance_product(data, x, 1.5, v), whole, rtol=1e-12, atol=1e-14)
-
-
-def test_a_level_for_each_query() -> None:
-    data, x, v = torch.randn(20, 5), torch.randn(2, 5), torch.randn(2, 5)
-    both = covariance_product(data, x, torch.tensor([0.5, 2.0]), v)
-    for b, sigma in enumerate((0.5, 2.0)):
-        assert torch.allclose(both[b], covariance_product(data, x[b : b + 1], sigma, v[b : b + 1])[0], rtol=1e-12)
 
 
 def test_lanczos_finds_the_largest_eigenvalue_of_each_in_the_batch() -> None:
@@ -77,7 +43,7 @@ def test_lanczos_in_an_exhausted_space(d: int) -> None:
 
 def test_lanczos_on_the_posterior_covariance() -> None:
     data, x = torch.randn(200, 3, 8), torch.randn(2, 3, 8)
-    values, _ = largest_eigenvalue(PosteriorCovariance(data, x, 2.5), torch.randn(2, 3, 8))
+    values, _ = largest_eigenvalue(OptimalDenoiser(data).posterior(x, 2.5).covariance, torch.randn(2, 3, 8))
     for b in range(2):
         assert values[b].item() == pytest.approx(torch.linalg.eigvalsh(dense(data, x[b], 2.5))[-1].item(), rel=1e-8)
 
@@ -115,6 +81,35 @@ def test_a_single_point_never_splits() -> None:
     assert symmetry.critical_sigma(torch.ones(3, 4)) is None
 
 
+def test_float64_data_are_as_good_far_from_the_origin() -> None:
+    """In float32 these two points would be one."""
+    data = 1e6 + torch.tensor([[-1e-3], [1e-3]], dtype=torch.float64)
+    found = symmetry.critical_sigma(data)
+    watched = symmetry.critical_sigma(data, x=data.mean(0))
+    for critical in (found, watched):
+        assert critical is not None
+        assert critical.sigma == pytest.approx(1e-3, rel=2e-4)
+        assert critical.x.item() == pytest.approx(1e6, abs=1e-6)
+
+
+def test_a_denoiser_stands_for_its_data() -> None:
+    """More than 2^14 numbers, so that the packed kernels answer; and mirror images count as data."""
+    data = torch.cat([torch.randn(150, 6, 10) + 1.5, torch.randn(150, 6, 10) - 1.5])
+    mean = data.mean(0)
+    plain, asked = symmetry.critical_sigma(data, x=mean), symmetry.critical_sigma(OptimalDenoiser(data), x=mean)
+    assert plain is not None
+    assert asked is not None
+    assert asked.sigma == plain.sigma
+    largest = torch.linalg.eigvalsh(dense(data, mean, asked.sigma))[-1].item()
+    assert largest / asked.sigma**2 == pytest.approx(1, abs=3e-4)
+    middle = (mean + mean.flip(-1)) / 2
+    mirrored = symmetry.critical_sigma(OptimalDenoiser(data, augment="hflip"), x=middle)
+    both = symmetry.critical_sigma(torch.cat([data, data.flip(-1)]), x=middle)
+    assert mirrored is not None
+    assert both is not None
+    assert mirrored.sigma == pytest.approx(both.sigma, rel=1e-4)
+
+
 def test_sde_values() -> None:
     assert symmetry.critical_sigma_sde(1.0) == pytest.approx(2**0.25, rel=1e-14)
     theta = math.sqrt(1 / (1 + symmetry.critical_sigma_sde(1.0) ** 2))
@@ -146,6 +141,13 @@ def test_a_fixed_point_is_a_mode() -> None:
     assert not symmetry.fixed_point(lambda x, s: x + 1, torch.zeros(1, 3), 0.7, iterations=5).converged
 
 
+def test_fixed_points_are_found_to_more_than_the_kernels_tolerance() -> None:
+    data = torch.randint(0, 256, (700, 40), dtype=torch.uint8)
+    found = symmetry.fixed_point(OptimalDenoiser(data), torch.zeros(2, 40), 2.0)
+    assert found.converged
+    assert torch.allclose(reference.denoise(found.x, data, 2.0), found.x, atol=1e-8)
+
+
 def test_late_start_is_good_until_the_data_have_split() -> None:
     """Two narrow clusters at -1 and +1: any start above the critical level will do, none far below."""
     narrow = [
@@ -174,8 +176,9 @@ def test_late_start_is_good_until_the_data_have_split() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "call"),
     [
-        ("v", ValueError, lambda: covariance_product(TWO_POINTS, torch.zeros(3, 1), 1.0, torch.zeros(2, 1))),
-        ("x", ValueError, lambda: covariance_product(TWO_POINTS, torch.zeros(3, 2), 1.0, torch.zeros(3, 2))),
+        ("x", ValueError, lambda: symmetry.critical_sigma(TWO_POINTS, x=torch.zeros(2))),
+        ("data", ValueError, lambda: symmetry.critical_sigma(torch.zeros(0, 3, dtype=torch.float64))),
+        ("data", TypeError, lambda: symmetry.critical_sigma(torch.zeros(2, 1, dtype=torch.int64))),
         ("start", ValueError, lambda: largest_eigenvalue(lambda v: v, torch.zeros(1, 3))),
         ("sigma", ValueError, lambda: symmetry.fixed_point(lambda x, s: x, torch.zeros(1, 3), 0.0)),
         ("variance", ValueError, lambda: symmetry.critical_sigma_sde(0.0)),

@@ -11,7 +11,6 @@ from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
 from geodiff.symmetry import LateStart, critical_sigma, late_start
 
-_POINTS = 1000  # of the data for the critical level, which is found by repeated passes over them
 _COUNT = 256
 _STARTS = 48
 _BRANCH_FACTORS = (1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -20,8 +19,7 @@ _FACTORS = (12.0, 8.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
 
 def symmetry_breaking(context: Context) -> Finding:
     """The critical level at the mean of the data, the branches below it, and quality against the start level."""
-    few = context.spread(_POINTS)
-    found = critical_sigma(few, x=model_space(few, torch.float64).mean(0), tol=1e-3)
+    found = critical_sigma(context.optimal, x=context.optimal.mean, tol=1e-3)
     title = "Sampling breaks symmetry at a critical noise level"
     claim = (
         "Above σ_c² = λ_max of the posterior covariance the denoiser has one stable fixed point, below it several. "
@@ -33,7 +31,7 @@ def symmetry_breaking(context: Context) -> Finding:
             kind="Observation",
             title=title,
             claim=claim,
-            measure=f"{len(few)} data points.",
+            measure=f"σ_c at the mean of {len(context.dataset):,} data points.",
             held=None,
             verdict="Not measured: the mean of these data is stable at every level, nothing splits.",
         )
@@ -75,9 +73,10 @@ def symmetry_breaking(context: Context) -> Finding:
         kind="Observation",
         title=title,
         claim=claim,
-        measure=f"σ_c is that of the ODE (mean shift) at the mean of {len(few):,} data points, not that of the SDE. "
-        f"Fixed points: mean shift from {_STARTS} data points until it stands. Late start: {_COUNT} draws of the "
-        "Gaussian of the data at σ, Heun's method from there with the optimal denoiser, Fréchet distance over "
+        measure="σ_c is that of the ODE (mean shift), not that of the SDE, at the mean of the "
+        f"{len(context.dataset):,} data points. Fixed points: mean shift from {_STARTS} of them until it stands. "
+        f"Late start: {_COUNT} draws of the Gaussian of the data at σ, Heun's method from there with the optimal "
+        "denoiser, Fréchet distance over "
         "principal components. Held if there is one fixed point at 1.1 σ_c and more at 0.9 σ_c, every start at 2 σ_c "
         "or above is within 1.5 times the best distance, and the latest start, at a quarter of σ_c, is worse.",
         held=one == 1 and more > 1 and early <= 1.5 * best and late > 1.5 * best,
@@ -86,7 +85,6 @@ def symmetry_breaking(context: Context) -> Finding:
         f"the start at a quarter of σ_c has {late / best:.1f} times.",
         figures={
             "critical_sigma_ode": critical,
-            "points": len(few),
             "sigma": levels,
             "fixed_points": counts,
             "starts_converged": converged,
