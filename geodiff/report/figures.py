@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geodiff import geometry, pictures
 from geodiff.report.finding import Picture
+from geodiff.report.typeset import mathtext
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,9 @@ def axes(x: str, y: str, *, noise: bool = False) -> tuple[Figure, "Axes"]:
     made.spines[["top", "right"]].set_visible(False)
     made.spines[["left", "bottom"]].set_color(_LINE)
     made.grid(True, color=_LINE, linewidth=0.6)
-    made.tick_params(labelsize=9, colors=_GREY, length=0)
-    made.set_xlabel(x, fontsize=9.5, color=_INK)
-    made.set_ylabel(y, fontsize=9.5, color=_INK)
+    made.tick_params(which="both", labelsize=9, colors=_GREY, length=0)
+    made.set_xlabel(mathtext(x), fontsize=9.5, color=_INK)
+    made.set_ylabel(mathtext(y), fontsize=9.5, color=_INK)
     if noise:
         made.set_xscale("log")
         made.xaxis.set_major_formatter(FuncFormatter(lambda sigma, _: f"{sigma:g}"))
@@ -48,16 +49,22 @@ def band(to: "Axes", x: Tensor, values: Tensor, label: str, color: str) -> None:
     line(to, x, found.mean, label, color)
 
 
-def line(to: "Axes", x: Tensor | Sequence[float], y: Tensor | Sequence[float], label: str, color: str) -> None:
-    """A curve with its points marked."""
-    to.plot(np.asarray(x), np.asarray(y), color=color, label=label, linewidth=1.8, marker="o", markersize=2.6)
+def line(
+    to: "Axes", x: Tensor | Sequence[float], y: Tensor | Sequence[float], label: str, color: str, *, under: bool = False
+) -> None:
+    """A curve with its points marked; broader where another is expected to lie on it (`under`)."""
+    width = 4.5 if under else 1.8
+    made = to.plot(np.asarray(x), np.asarray(y), color=color, label=label, linewidth=width)
+    made[0].set(marker="o", markersize=width + 0.8, alpha=0.55 if under else 1.0)
 
 
 def drawn(figure: Figure, caption: str) -> Picture:
     """The diagram as a picture, with a legend where it has labels. The same numbers give the same bytes."""
     for made in figure.axes:
         if made.get_legend_handles_labels()[0]:
-            made.legend(fontsize=8.5, frameon=False, labelcolor=_INK)
+            legend = made.legend(fontsize=8.5, edgecolor="none", framealpha=0.75, labelcolor=_INK)
+            for text in legend.get_texts():
+                text.set_text(mathtext(text.get_text()))
     stream = io.BytesIO()
     with rc_context({"svg.hashsalt": "geodiff"}):
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=False, facecolor="white")
@@ -83,9 +90,9 @@ def image_rows(
     made.spines[:].set_visible(False)
     made.tick_params(length=0, labelsize=10, labelcolor=_GREY, top=True, labeltop=True, bottom=False, labelbottom=False)
     made.set_xticks([column * (width + gap) + (width - 1) / 2 for column in range(count)], list(columns))
-    made.set_yticks([start + (height - 1) / 2 for start in tops], [label for label, _ in rows])
+    made.set_yticks([start + (height - 1) / 2 for start in tops], [mathtext(label) for label, _ in rows])
     made.xaxis.set_label_position("top")
-    made.set_xlabel(above, fontsize=10, color=_INK)
+    made.set_xlabel(mathtext(above), fontsize=10, color=_INK)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150, facecolor="white")
     return Picture(caption, "image/png", stream.getvalue(), wide=True)

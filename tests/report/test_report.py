@@ -13,9 +13,10 @@ from geodiff.data import Dataset, load
 from geodiff.learned import LearnedDenoiser, UNetConfig
 from geodiff.report import Finding, Picture
 from geodiff.report.context import Context
-from geodiff.report.page import render
+from geodiff.report.page import placed, render
 from geodiff.report.parts import PARTS, magnitudes, score_agreement, thin_shell_of_noise
 from geodiff.report.store import Store, digest_of_data
+from geodiff.report.typeset import html, mathtext
 
 DIGITS = load("digits")
 FEW = (magnitudes, thin_shell_of_noise, score_agreement)
@@ -39,7 +40,13 @@ def test_every_claim_is_measured_or_says_why_not(whole: tuple[Path, dict[str, An
     assert document["held"] + document["not_held"] + document["not_measured"] == len(PARTS)
     for key in ("observation-1", "observation-2", "observation-3", "memorisation", "mean-shift", "likelihood-ascent"):
         assert findings[key]["held"] is True, findings[key]["verdict"]
-    assert all(finding["figures"] for finding in findings.values() if finding["held"] is not None)
+    for key, finding in findings.items():
+        assert finding["claim"], key
+        assert finding["measure"], key
+        assert finding["verdict"], key
+        if finding["held"] is not None:
+            assert finding["figures"], key
+            assert finding["pictures"], key
 
 
 def test_figures_are_those_of_the_data(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -62,6 +69,7 @@ def test_the_page_needs_nothing_else(whole: tuple[Path, dict[str, Any]]) -> None
     assert all(f'id="{finding["key"]}"' in page for finding in whole[1]["findings"])
     assert 'name="viewport"' in page
     assert "@media print" in page
+    assert "‖x<sub>σ</sub> − x<sub>end</sub>‖" in page
 
 
 def computed(out: Path, **settings: Any) -> list[str]:
@@ -138,6 +146,22 @@ def test_a_finding_comes_back_as_it_was() -> None:
     page = render({**head, **counts}, [again])
     assert "a &lt;caption&gt;" in page
     assert "not measured" in page
+
+
+def test_subscripts_are_set_as_such() -> None:
+    assert html("‖x − x_end‖ < σ_c² = λ_max") == "‖x − x<sub>end</sub>‖ &lt; σ<sub>c</sub>² = λ<sub>max</sub>"
+    assert html("<b>r_θ(x_σ; σ)") == "&lt;b&gt;r<sub>θ</sub>(x<sub>σ</sub>; σ)"
+    assert html("a file_name, dev_x, __init__ and x_1") == "a file_name, dev_x, __init__ and x_1"
+    assert mathtext("r_θ at x_end") == r"r$_{\mathrm{θ}}$ at x$_{\mathrm{end}}$"
+
+
+def test_a_picture_without_a_neighbour_is_known() -> None:
+    kinds = [False, True, False, False, True, True, False, False, False]
+    pictures = [Picture(str(k), "image/png", b"", wide=wide) for k, wide in enumerate(kinds)]
+    places = placed(pictures)
+    assert [picture for _, picture in places] == pictures
+    assert [place for place, _ in places] == ["alone", "wide", "half", "half", "wide", "wide", "half", "half", "alone"]
+    assert placed([]) == []
 
 
 def test_the_digest_of_data_is_of_its_values() -> None:

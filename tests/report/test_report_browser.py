@@ -16,6 +16,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 MEASURE = """<script>addEventListener("load", () => { document.body.dataset.measured = JSON.stringify({
   page: document.documentElement.scrollWidth, window: innerWidth, pictures: [...document.images].length,
   blank: [...document.images].filter(image => !image.naturalWidth).length,
+  narrowest: Math.min(...[...document.querySelectorAll("figure.wide img")].map(image => image.clientWidth)),
   beyond: [...document.querySelectorAll("article *")].filter(
     part => !part.closest(".scroll") && part.getBoundingClientRect().right > innerWidth).length }) })</script></body>"""
 
@@ -55,6 +56,7 @@ def test_the_page_fits_its_window(page: Path, width: int) -> None:
     assert measured["beyond"] == 0
     assert measured["pictures"] >= 5
     assert measured["blank"] == 0
+    assert measured["narrowest"] >= 500, "rows of pictures are scrolled on a phone, so that their labels can be read"
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")

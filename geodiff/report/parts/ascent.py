@@ -37,7 +37,9 @@ def annealed_mean_shift(context: Context) -> Finding:
         drops += int((likelihood.diff(dim=0) < -slack[1:]).sum())
         gained = (likelihood - likelihood[0]).mean(1)
         gains[f"{sigma:g}"] = numbers(gained)
-        line(shown, list(range(_ITERATIONS)), gained[-1] - gained[:-1], f"σ = {sigma:g}", color)
+        left = gained[-1] - gained[:-1]
+        above = int((left > 0).int().cumprod(0).sum())  # further on it stands still, but for rounding
+        line(shown, list(range(above)), left[:above], f"σ = {sigma:g}", color)
     shown.set_yscale("log")
     picture = drawn(
         figure, f"How far the log-likelihood is below that of iterate {_ITERATIONS}, mean over {_QUERIES} starts."
@@ -77,7 +79,7 @@ def likelihood_climbs(context: Context) -> Finding:
         gains.append(float((found.at_step - found.at_start).mean()))
     checked = round(sum(close) * min(_QUERIES, context.num))
     figure, shown = axes("σ", "share of points", noise=True)
-    line(shown, levels[:-1], close, "condition met", BLUE)
+    line(shown, levels[:-1], close, "condition met", BLUE, under=True)
     line(shown, levels[:-1], climbs, "likelihood rises", RED)
     shown.set_ylim(-0.05, 1.08)
     who = "the network" if network else "the optimal denoiser"

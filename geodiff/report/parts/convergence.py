@@ -89,7 +89,7 @@ def ode_jump(context: Context) -> Finding:
         records.append(record)
         rows.append(
             [pictures.level(record["sigma"]), str(step + 1)]
-            + [f"{record[key]:.3g}" for key in ("frechet_x", "frechet_r", "kernel_r", "distance_to_end")]
+            + [_short(record[key]) for key in ("frechet_x", "frechet_r", "kernel_r", "distance_to_end")]
         )
     return Finding(
         key="ode-jump",
@@ -144,6 +144,10 @@ def memorisation(context: Context) -> Finding:
         figures=figures,
         pictures=shown_pictures,
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _jumps(context: Context, trajectory: Trajectory, steps: list[int]) -> list[Picture]:

@@ -36,10 +36,11 @@ def gaussian_companion(context: Context) -> Finding:
         title="In high noise the data are a Gaussian",
         claim="For large σ the optimal denoiser is that of a Gaussian with the mean and covariance of the data, whose "
         "trajectory is known in closed form.",
-        measure=f"Mean and covariance of {len(chosen):,} data points. Distances in units of the root mean square "
-        f"distance of data points from their mean, {scale:.2f}. Held if the two denoisers stay within 0.1 for σ ≥ 10.",
+        measure=f"Mean and covariance of {len(chosen):,} data points. Held if the mean distance of the two "
+        f"denoisers over {scale:.2f}, the root mean square distance of data points from their mean, stays below 0.1 "
+        "for σ ≥ 10.",
         held=high <= 0.1,
-        verdict=f"For σ ≥ 10 the two denoisers differ by at most {high:.3f}; below, by up to {low:.2f}.",
+        verdict=f"For σ ≥ 10 the two denoisers differ by at most {high:.3f} of that; below, by up to {low:.2f}.",
         figures={
             "sigma": numbers(levels),
             "denoisers": numbers(apart.mean(1)),
@@ -51,7 +52,7 @@ def gaussian_companion(context: Context) -> Finding:
             drawn(
                 figure,
                 "Optimal against Gaussian: denoisers at the same point, and trajectories from the "
-                "same noise (the Gaussian's in closed form, the optimal one's by 20 Euler steps).",
+                "same noise (the Gaussian's in closed form, the optimal one's by 20 Heun steps).",
             )
         ],
     )

@@ -35,7 +35,7 @@ def latent_interpolation(context: Context) -> Finding:
 
     figure, shown = axes("λ", "‖z‖ / (σ√d)")
     for (how, ratio), color in zip(ratios.items(), _COLORS, strict=True):
-        line(shown, weights, ratio, how, color)
+        line(shown, weights, ratio, how, color, under=how == "slerp")
     shown_pictures = [drawn(figure, f"Length of interpolated noise, mean over {_PAIRS} pairs; 1 is on the shell.")]
     try:
         pictures.check_shape(context.shape)

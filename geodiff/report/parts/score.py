@@ -45,13 +45,13 @@ def score_agreement(context: Context) -> Finding:
         kind="Observation",
         title=title,
         claim=_CLAIM,
-        measure=f"{context.num} noises, 20 Euler steps for each denoiser. Distances in units of the root mean square "
-        f"distance of data points from their mean, {scale:.2f}. Held if for σ ≥ 10 the mean of (a) and of (b) stays "
-        "below 0.15, below 10 the mean of (a) reaches three times its high-noise value, and at the end (b) is below "
-        "0.1 and below a third of (a).",
+        measure=f"{context.num} noises, 20 Euler steps for each denoiser. Mean distances over {scale:.2f}, the root "
+        "mean square distance of data points from their mean, decide. Held if for σ ≥ 10 (a) and (b) stay below "
+        "0.15, below 10 (a) reaches three times its high-noise value, and at the end (b) is below 0.1 and below a "
+        "third of (a).",
         held=held,
-        verdict=f"For σ ≥ 10 the denoisers differ by at most {agreement:.3f}; below, by up to {peak:.2f} along the "
-        f"learned trajectory. At the last level: {end_learned:.3f} at the end of the learned trajectory, "
+        verdict=f"For σ ≥ 10 the denoisers differ by at most {agreement:.3f} of that; below, by up to {peak:.2f} along "
+        f"the learned trajectory. At the last level: {end_learned:.3f} at the end of the learned trajectory, "
         f"{end_optimal:.3f} at the end of the optimal one.",
         figures={
             "sigma": numbers(sigmas),

@@ -66,7 +66,8 @@ def symmetry_breaking(context: Context) -> Finding:
     figure, shown = axes("start level σ", "Fréchet distance of the samples", noise=True)
     line(shown, starts, [start.quality for start in curve], "Gaussian late start", BLUE)
     shown.axvline(critical, color=ORANGE, linewidth=1.4, label="σ_c of the ODE")
-    shown.set_yscale("log")
+    if max(values.values()) > 10 * best:
+        shown.set_yscale("log")
     quality_picture = drawn(figure, "Quality of samples that start from a Gaussian at the level σ.")
     return Finding(
         key="symmetry-breaking",

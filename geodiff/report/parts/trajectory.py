@@ -165,4 +165,5 @@ def _where(what: str, steps: list[int], otherwise: str) -> str:
     """A sentence: that it holds, or where it does not."""
     if not steps:
         return f"The {what} {otherwise}. "
-    return f"The {what} does not: {len(steps)} steps go the other way, the first is step {steps[0] + 1}. "
+    count = f"{len(steps)} steps, first in" if len(steps) > 1 else ""
+    return f"The {what} goes the other way in {count} step {steps[0] + 1}. ".replace("  ", " ")
