@@ -86,6 +86,32 @@ def test_covariances_keep_their_bound(isa: str, dtype: torch.dtype, sigma: float
             assert ((found[1] - with_distance).abs() <= 1e-4 * deviation * spread + 1e-9 * sigma**3).all()
 
 
+@pytest.mark.parametrize("isa", cpu.isas())
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 80.0])
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_covariances_of_queries_that_round_coarsely(isa: str, sigma: float, slope: float) -> None:
+    """One coordinate of 1e4 leaves few digits for the others; with v = 0 only the slope carries the answer."""
+    data = stored(torch.uint8)
+    x, points = noisy(data, sigma, 4), reference.model_space(data, torch.float64)
+    x[:, 0] = torch.tensor([1e2, 1e3, 3e3, 1e4])
+    v = (slope == 0) * torch.randn(4, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    levels, slopes = torch.full((4,), sigma, dtype=torch.float64), torch.full((4,), slope, dtype=torch.float64)
+    mean = reference.posterior(x, data, sigma).mean
+    wanted, _ = moments.covariance(x, data, sigma, v, slopes)
+    squared = torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    weights = torch.softmax(-squared / (2 * sigma**2), 1)
+    c = (points - mean[:, None]).mul(v[:, None]).sum(2) + slope * squared
+    variance = (weights * (c - (weights * c).sum(1, keepdim=True)).square()).sum(1)
+    least = 0.01 * sigma**2 * (v.norm(dim=1) + slope * points.norm(dim=1).max())
+    promise = torch.maximum((variance * moments.trace(x, data, sigma)).sqrt(), least)
+    with cpu.use_isa(isa):
+        found = open_engine("cpu", data).covariance(
+            x, levels, mean, v, slopes, tol=1e-5, log_prior=None, rows=range(N)
+        )
+    error = (found[0] - wanted).norm(dim=1)
+    assert (error <= 1e-5 * promise).all(), (error / promise).max()
+
+
 def test_the_grid_above_takes_every_path() -> None:
     paths = set()
     for dtype in (torch.uint8, torch.float32):

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 
 #include "parallel.h"
@@ -23,9 +22,15 @@ double dot(const double* a, const double* b, int64_t d) {
     return total;
 }
 
-// Rows this far below the best may be dropped: their part in J v is then at most tol/50 |v|.
-double covariance_cut(const Stats& stats, int64_t n, double tol, double sigma) {
-    return cutoff(stats, n, tol) + std::log1p(4 * stats.radius * stats.radius / (sigma * sigma));
+// The least length of with_rows that its error is measured against.
+double least_length(const Stats& stats, double sigma, double v_norm, double slope) {
+    return sigma * sigma * std::max(kLeast * v_norm, std::fabs(slope) * least_scale(stats));
+}
+
+// Rows this far below the best may be dropped: README.md, "Covariances".
+double covariance_cut(const Stats& stats, int64_t n, double tol, double sigma, double x_norm, double slope) {
+    const double R = stats.radius, span = slope == 0 ? 0 : 4 * R * (x_norm + stats.max_norm + R);
+    return cutoff(stats, n, tol) + std::log1p((4 * R * R + span) / (sigma * sigma));
 }
 
 // One query over a list of rows (null: all n), in float64 and difference form.
@@ -72,6 +77,7 @@ void from_list(const Kernels& kernels, const Rows& rows, const Request& request,
 struct Moments {
     Online weights{-1e308, 0, 0, 0, 0, 0, 0};
     double c = 0, c_2 = 0, far = 0, c_far = 0;
+    double away_2 = 0, away_4 = 0;  // of |v - mean of the data|
     double rounded = 0, noise = 0;  // of p c, as the second product sees it
 
     void scale(double s) {
@@ -79,6 +85,8 @@ struct Moments {
         c_2 *= s;
         far *= s;
         c_far *= s;
+        away_2 *= s;
+        away_4 *= s;
         rounded *= s;
         noise *= s * s;
     }
@@ -111,6 +119,8 @@ bool finish(const Stats& stats, const Request& request, const Direction& directi
         all.c_2 += m.c_2;
         all.far += m.far;
         all.c_far += m.c_far;
+        all.away_2 += m.away_2;
+        all.away_4 += m.away_4;
         all.rounded += m.rounded;
         all.noise += m.noise;
         s.sum.merge_into(i, scale, with_rows);
@@ -125,16 +135,22 @@ bool finish(const Stats& stats, const Request& request, const Direction& directi
     const double variance = std::max(0.0, all.c_2 / sum - all.c / sum * (all.c / sum));
     const double bound = std::sqrt(variance * trace);
     const double spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
+    // sqrt(E |v - r|^4) from the distances to the mean of the data, which r is `off` from.
+    const double off = std::sqrt(std::max(0.0, all.away_2 / sum - trace));
+    const double minkowski = std::pow(all.away_4 / sum, 0.25) + off;
+    const double fourth = std::min(minkowski * minkowski, (stats.radius + off) * std::sqrt(trace));
+    const double steep = 2 * std::fabs(direction.slope[query]), sigma2 = sigma * sigma;
+    const double few = std::sqrt(trace * all.weights.sum_2) / sum;
     const double noise[] = {
-        logits.query_step(i) * std::sqrt(trace) / (sigma * sigma) * bound,  // the query's rounding
-        logits.logit_noise(i) * bound * std::sqrt(all.weights.sum_2) / sum,
+        logits.query_step(i) * (std::sqrt(variance) * fourth / sigma2 + steep * trace),  // the query's rounding
+        logits.logit_noise(i) * (std::sqrt(variance) + steep * sigma2) * few,
         along.query_step(i) * trace,  // the direction's
-        along.logit_noise(i) * std::sqrt(trace * all.weights.sum_2) / sum,
+        along.logit_noise(i) * few,
         std::sqrt(all.noise) / sum * spread,  // the weights'
     };
     double total = 0;
     for (double e : noise) total += e * e;
-    const double least = kLeast * sigma * sigma * norm(direction.v + query * d, d);
+    const double least = least_length(stats, sigma, norm(direction.v + query * d, d), direction.slope[query]);
     return kDeviations * std::sqrt(total) <= request.tol * std::max(bound, least);
 }
 
@@ -157,7 +173,9 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
         level[size_t(i)] = dot(direction.mean + q * d, direction.v + q * d, d);
         const double* mean = direction.mean + q * d;
         origin[size_t(i)] = dot(mean, mean, d) - 2 * dot(request.x + q * d, mean, d);
-        cut[size_t(i)] = covariance_cut(stats, rows.n, request.tol, request.sigma[q]) + logits.gap_error(i);
+        cut[size_t(i)] = covariance_cut(stats, rows.n, request.tol, request.sigma[q], norm(request.x + q * d, d),
+                                        direction.slope[q]) +
+                         logits.gap_error(i);
     }
     std::vector<Share> shares;
     for (int t = 0; t < request.threads; ++t)
@@ -189,8 +207,9 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
                     const double sigma2 = request.sigma[query] * request.sigma[query];
                     const double slope = direction.slope[query], base = level[size_t(i)], from = origin[size_t(i)];
                     const double* bias = request.bias ? request.bias_of(query) + first : nullptr;
-                    double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0;
-#pragma omp simd reduction(+ : c_1, c_2, far_1, c_far)
+                    const float* away = stats.away + first;
+                    double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0, away_2 = 0, away_4 = 0;
+#pragma omp simd reduction(+ : c_1, c_2, far_1, c_far, away_2, away_4)
                     for (int r = 0; r < R; ++r) {
                         const double w = p[r], lifted = bias ? bias[r] : 0;
                         const double far = w > 0 ? 2 * sigma2 * (lifted - l[r]) - from : 0;
@@ -199,12 +218,17 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
                         c_2 += w * c * c;
                         far_1 += w * far;
                         c_far += w * c * far;
+                        const double square = double(away[r]) * double(away[r]);
+                        away_2 += w * square;
+                        away_4 += w * square * square;
                         p[r] = w * c;
                     }
                     m.c += c_1;
                     m.c_2 += c_2;
                     m.far += far_1;
                     m.c_far += c_far;
+                    m.away_2 += away_2;
+                    m.away_4 += away_4;
                     Online signed_part{};
                     mine.sum.set_signed(i, p.data(), rescale, signed_part);
                     m.rounded += signed_part.sum_q;
@@ -248,7 +272,9 @@ void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, co
         for (int64_t q = base; q < base + count; ++q) {
             const Spread s = spread[size_t(q - base)];
             (s == Spread::few ? few : s == Spread::some ? some : many).push_back(q);
-            if (s == Spread::few) cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q]));
+            if (s == Spread::few)
+                cut = std::max(cut, covariance_cut(stats, rows.n, plan.tol, plan.sigma[q],
+                                                   norm(plan.x + q * rows.d, rows.d), direction.slope[q]));
         }
         const auto each = [&](int64_t q, const std::vector<int64_t>& list) {
             from_list(kernels, rows, plan, direction, q, list.data(), int64_t(list.size()), cut, out);
@@ -264,13 +290,13 @@ void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, co
             return dense_covariance(kernels, rows, stats, plan, direction, which, precision, out);
         };
         const bool integer = kernels.int8 && rows.dtype == DType::u8;
-        if (!integer) many.insert(many.end(), some.begin(), some.end());  // float32 weights need no further digits
-        many = pass(many, Precision::normal);
-        if (integer) {
-            some.insert(some.end(), many.begin(), many.end());
-            many = pass(some, Precision::peaked);
+        if (!integer) {  // float32 weights need no further digits
+            many.insert(many.end(), some.begin(), some.end());
+            some.clear();
         }
-        exactly(pass(many, Precision::fine));
+        many = pass(many, Precision::normal);
+        some.insert(some.end(), many.begin(), many.end());
+        exactly(pass(some, Precision::fine));  // where one digit more is needed, all are: a pass costs more than digits
     }
 }
 

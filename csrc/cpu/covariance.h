@@ -8,7 +8,7 @@ namespace geodiff {
 
 // c_i = <v_i - r, v> + slope |x - v_i|^2; all in centred units.
 struct Direction {
-    const double* mean;   // [batch, d]  r; an error delta in it costs |delta|^2
+    const double* mean;   // [batch, d]  r; an error in it enters as README.md says
     const double* v;      // [batch, d]
     const double* slope;  // [batch]
 };
@@ -18,7 +18,8 @@ struct Covariance {
     double* with_distance;  // [batch]     Cov_w(c, |x - v|^2)
 };
 
-// with_rows to tol max(sqrt(Var_w(c) trace), 0.01 sigma^2 |v|): the first is the Cauchy-Schwarz bound on its length.
+// with_rows to tol max(sqrt(Var_w(c) trace), 0.01 sigma^2 |v|, 0.01 sigma^2 |slope| max |x_i|): the first is the
+// Cauchy-Schwarz bound on its length.
 void covariance(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                 const Direction& direction, Covariance& out);
 
