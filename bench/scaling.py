@@ -1,4 +1,4 @@
-"""How the CPU kernels scale: with N, with threads, in memory, and over a whole trajectory beside plain PyTorch.
+"""How the CPU kernels scale: with N, threads and classes, in memory, to gradients, and over a whole trajectory.
 
     python bench/scaling.py --data cifar10_train.npy --out bench/results/scaling.json
 
@@ -98,6 +98,32 @@ def memory(data: Tensor) -> list[dict[str, float]]:
     return out
 
 
+def one_class(data: Tensor, rounds: int, batch: int = 16) -> list[dict[str, float]]:
+    """Time of a call that sees one class of ten, relative to one that sees all data; calls of one kind in a row."""
+    denoiser, out = geodiff.OptimalDenoiser(data, labels=torch.arange(len(data)) % 10), []
+    classes = torch.full((batch,), 3)
+    for sigma in (80.0, 20.0, 5.0, 1.0):
+        x = queries(data, batch, sigma)
+        every = interleaved({"all": partial(denoiser, x, sigma)}, rounds)["all"]
+        one = interleaved({"one": partial(denoiser, x, sigma, classes)}, rounds)["one"]
+        out.append({"sigma": sigma, "batch": batch, "all_ms": round(every, 3), "ratio": round(one / every, 3)})
+    return out
+
+
+def gradients(data: Tensor, rounds: int, batch: int = 16) -> list[dict[str, float]]:
+    """Time of v^T J, without the evaluation before it, relative to that evaluation."""
+    denoiser, out = geodiff.OptimalDenoiser(data), []
+    for sigma in (80.0, 20.0, 5.0, 1.0):
+        x = queries(data, batch, sigma)
+        v, recorded = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), x.clone().requires_grad_()
+        r = denoiser(recorded, sigma)
+        backward = partial(torch.autograd.grad, r, recorded, v, retain_graph=True)
+        found = interleaved({"evaluation": partial(denoiser, x, sigma), "gradient": backward}, rounds)
+        ratio = round(found["gradient"] / found["evaluation"], 3)
+        out.append({"sigma": sigma, "batch": batch, "gradient_over_evaluation": ratio})
+    return out
+
+
 def trajectory(data: Tensor, batch: int = 64) -> dict[str, float]:
     """Seconds for one trajectory with our denoiser, and with the plain two-product form in the same sampler."""
     points = reference.model_space(data, torch.float32).flatten(1)
@@ -142,6 +168,8 @@ def main() -> None:
         "memory": memory(data),
         "threads": scaling_with_threads(data, arguments.rounds),
         "n": scaling_with_n(data, arguments.rounds),
+        "one_class_of_ten": one_class(data, arguments.rounds),
+        "gradients": gradients(data, arguments.rounds),
         "trajectory": trajectory(data),
     }
     with atomic_path(arguments.out) as temporary:
