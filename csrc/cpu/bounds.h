@@ -12,6 +12,8 @@ namespace geodiff {
 constexpr double kUnitRoundoff = 0x1p-24;  // float32
 constexpr double kDeviations = 5;  // random errors are bounded at this many standard deviations: 6e-7 in one dimension
 
+constexpr double kLogError = 1e-3;  // contract 1 for log p, without its relative part
+
 constexpr double kUnderflow = 745;  // exp(-745) is 0: as a cut it drops nothing, and answers are smooth in the query
 constexpr double kFloat64 = 1e-8;   // a smaller tol asks for float64 arithmetic throughout
 
@@ -49,6 +51,14 @@ inline double dense_error(const DenseErrors& e, double sigma) {
     const double logits = e.logit_noise * std::sqrt(e.trace / std::max(e.ess, 1.0));
     const double weights = std::sqrt(e.weight_noise) * e.spread;
     return kDeviations * std::sqrt(query * query + logits * logits + weights * weights);
+}
+
+// Bound on |log sum - exact|, to first order sum_i w_i e_i over the logits' errors: <delta, r> / sigma^2 from the query's
+// rounding, common to all rows and so without effect on r, and what independent errors leave after averaging.
+inline double dense_log_error(const DenseErrors& e, double sigma, double length) {
+    const double query = e.query_step * length / (sigma * sigma);
+    const double logits = e.logit_noise / std::sqrt(std::max(e.ess, 1.0));
+    return kDeviations * std::sqrt(query * query + logits * logits);
 }
 
 }  // namespace geodiff

@@ -47,7 +47,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
     const double away = length + stats.mean_norm;  // >= |r - mean of the data|
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
     const double allowed = request.tol * std::max(std::sqrt(model), least_scale(stats));
-    if (dense_error(e, sigma) > allowed) return false;
+    if (dense_error(e, sigma) > allowed || dense_log_error(e, sigma, length) > kLogError) return false;
 
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
     const double x2 = norm(request.x + query * rows.d, rows.d);
