@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodiff import backends, operators
+from geodiff import operators
 from geodiff.arguments import check_data, check_log_weights, check_query_shape, check_topk, shape_sigma
 from geodiff.data import load
 from geodiff.labels import check_labels, shape_requested_classes
@@ -35,14 +35,15 @@ class OptimalDenoiser(nn.Module):
                  already lies right is not copied. Do not change it afterwards.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
-    backend      "auto", or a name from `geodiff.backends.available()`
+    backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
+                 call by call: on a GPU a few queries may have another backend than many
     device       where data is kept; default: where it is
     tol          relative error allowed in every output: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
     augment      "hflip": as if every point's mirror image (along the last dimension) were in the data too, each pair
                  sharing its weight. Nothing is stored for it; a call costs what two cost. Copy of point i: index N + i
 
-    Attributes: mean [*shape] (the limit sigma -> infinity), backend, data, shape, and those that EDM's sampler reads:
-    sigma_min, sigma_max, img_channels, img_resolution, label_dim.
+    Attributes: mean [*shape] (the limit sigma -> infinity), backend (the one for any number of queries), data, shape,
+    and those that EDM's sampler reads: sigma_min, sigma_max, img_channels, img_resolution, label_dim.
 
     Differentiable in x and sigma: `forward`, `score` and `log_prob`, in reverse and forward mode, with torch.func, and
     twice (the second time through `geodiff.reference`, at its price); J = Cov_w / sigma^2 is symmetric. A gradient is
@@ -97,17 +98,20 @@ class OptimalDenoiser(nn.Module):
         prior = None
         if log_weights is not None:
             prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
-        self._backend_asked = backend
-        self.backend = self._choose(stored.rows, stored.rows.device)
         flip = stored.mirrored() if augment == "hflip" else None
-        self._prepared = Prepared(stored, starts, prior, flip, self.backend)
-        self._prepared.engine  # noqa: B018  (opened here: data that will not do are refused at once)
+        self._prepared = Prepared(stored, starts, prior, flip, backend)
+        self._prepared.engines.serving()  # opened here: data that will not do are refused at once
 
     # ---- what it knows about itself ----
 
     @property
     def _stored(self) -> StoredRows:
         return self._prepared.stored
+
+    @property
+    def backend(self) -> str:
+        """The backend that serves any number of queries; with "auto", a call of few may have another."""
+        return self._prepared.engines.name()
 
     @property
     def data(self) -> Tensor:
@@ -220,16 +224,20 @@ class OptimalDenoiser(nn.Module):
         answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk)
         return _Asked(self._prepared, flat, levels, classes, mask, tol, dict(zip(FIELDS, answer, strict=True)))
 
-    @property
-    def capturable(self) -> bool:
-        """Whether `unchecked` can be recorded into a CUDA graph: its backend never waits for the device."""
-        return self.augment is None and self._prepared.engine.capturable
+    def recording_key(self, batch: int) -> tuple[int, float] | None:
+        """What a CUDA graph of `unchecked` with `batch` queries holds for; None: it cannot be recorded.
+
+        It can where the backend for so many queries never waits for the device. After a move the key is another.
+        """
+        if self.augment is not None or not self._prepared.engines.serving(batch).capturable:
+            return None
+        return self._prepared.number, self.tol
 
     @torch.no_grad()
     def unchecked(self, x: Tensor, sigma: Tensor) -> Tensor:
         """r*(x; sigma) over all data, as `forward`, without the checks of its arguments, which wait for the device.
 
-        x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place. Only if `capturable`.
+        x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place.
         """
         return self._stored.unflatten(self._prepared.unchecked(self._stored.flatten(x), sigma, self.tol)).to(x.dtype)
 
@@ -239,14 +247,9 @@ class OptimalDenoiser(nn.Module):
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
         device = fn(torch.empty(0, device=self._stored.rows.device)).device
         if device != self._stored.rows.device:
-            self.backend = self._choose(self._stored.rows, device)
-            self._prepared = self._prepared.to(device, self.backend)
+            self._prepared = self._prepared.to(device)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-    def _choose(self, rows: Tensor, device: torch.device) -> str:
-        n, d = rows.shape
-        return backends.choose(self._backend_asked, device, dtype=rows.dtype, n=n, d=d)
 
     def extra_repr(self) -> str:
         """One line for print(denoiser)."""

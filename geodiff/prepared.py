@@ -16,7 +16,6 @@ from torch import Tensor
 from geodiff import backends, reference
 from geodiff.arguments import check_finite, check_levels, check_tensor, check_topk
 from geodiff.augmentation import merge, merge_covariances, split_draws
-from geodiff.backends import Engine
 from geodiff.labels import check_requested_classes
 from geodiff.posterior import Posterior
 from geodiff.storage import StoredRows
@@ -46,19 +45,20 @@ class _Group(NamedTuple):
 
 
 class Prepared:
-    """Rows, their classes, prior weights, mirroring, and the engine over them (opened when first asked).
+    """Rows, their classes, prior weights, mirroring, and the engines over them (opened when first wanted).
 
     starts     [K + 1]: rows of class k are starts[k] .. starts[k + 1]; None without labels
     log_prior  [N] float64, normalised, in storage order; None: all alike
     flip       [d], the order that mirrors a flat point; None: no augmentation
+    backend    as `OptimalDenoiser` takes it; raises as `backends.choose` does
     """
 
     def __init__(
         self, stored: StoredRows, starts: list[int] | None, log_prior: Tensor | None, flip: Tensor | None, backend: str
     ) -> None:
-        self.stored, self.backend = stored, backend
+        self.stored, self._backend = stored, backend
         self._starts, self._log_prior, self._flip = starts, log_prior, flip
-        self._engine: Engine | None = None
+        self.engines = backends.Engines(backend, stored.rows)
         self._register()
 
     def _register(self) -> None:
@@ -66,16 +66,9 @@ class Prepared:
         _alive[self.number] = self
 
     @property
-    def engine(self) -> Engine:
-        """The engine; opening it takes a pass over the data. Raises ValueError if they hold NaN or Inf."""
-        if self._engine is None:
-            self._engine = backends.open_engine(self.backend, self.stored.rows)
-        return self._engine
-
-    @property
     def mean(self) -> Tensor:
         """sum_i x_i / N over points and copies, [d] float64."""
-        mean = self.engine.mean
+        mean = self.engines.serving().mean
         return mean if self._flip is None else (mean + mean[self._flip.to(mean.device)]) / 2
 
     # ---- answers ----
@@ -100,7 +93,8 @@ class Prepared:
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float) -> Tensor:
         """The mean of `posterior` over all rows, [B, d] float64; nothing is checked and mirroring is left out."""
         rows = range(len(self.stored.rows))
-        return self.engine.posterior(x, sigma, topk=0, tol=tol, log_prior=self._log_prior, rows=rows).mean
+        engine = self.engines.serving(len(x))
+        return engine.posterior(x, sigma, topk=0, tol=tol, log_prior=self._log_prior, rows=rows).mean
 
     def covariance(
         self,
@@ -127,15 +121,14 @@ class Prepared:
         out = torch.empty(uniform.shape, dtype=torch.int64)
         for group in self._groups(classes, mask, len(x)):
             queries, levels, numbers = _pick(group.chosen, x, sigma, uniform)
+            both, again, prior = self._twice(queries, levels, group.prior)
+            engine = self.engines.serving(len(both))
             if self._flip is None:
-                found = self.engine.draw(queries, levels, numbers, log_prior=group.prior, rows=group.rows)
+                found = engine.draw(queries, levels, numbers, log_prior=prior, rows=group.rows)
             else:
-                both, again, prior = self._twice(queries, levels, group.prior)
-                answer = self.engine.posterior(both, again, topk=0, tol=1e-6, log_prior=prior, rows=group.rows)
+                answer = engine.posterior(both, again, topk=0, tol=1e-6, log_prior=prior, rows=group.rows)
                 copied, rest = split_draws(answer.log_prob, numbers)
-                points, copies = self.engine.draw(both, again, rest, log_prior=prior, rows=group.rows).unflatten(
-                    0, (2, -1)
-                )
+                points, copies = engine.draw(both, again, rest, log_prior=prior, rows=group.rows).unflatten(0, (2, -1))
                 found = torch.where(copied.to(points.device), copies + len(self.stored.rows), points)
             out[slice(None) if group.chosen is None else group.chosen.cpu()] = found.cpu()
         return self._original(out)
@@ -159,8 +152,9 @@ class Prepared:
 
     def _ask(self, x: Tensor, sigma: Tensor, group: _Group, tol: float, topk: int) -> Posterior:
         both, again, prior = self._twice(x, sigma, group.prior)
-        answer = self.engine.posterior(both, again, topk=topk, tol=tol, log_prior=prior, rows=group.rows)
-        answer = replace(answer, trace=self.engine.trace(both, again, answer, log_prior=prior, rows=group.rows))
+        engine = self.engines.serving(len(both))
+        answer = engine.posterior(both, again, topk=topk, tol=tol, log_prior=prior, rows=group.rows)
+        answer = replace(answer, trace=engine.trace(both, again, answer, log_prior=prior, rows=group.rows))
         if self._flip is None:
             return answer
         logits = _logits(both, again, self.stored.rows, answer.indices, prior)
@@ -169,10 +163,10 @@ class Prepared:
     def _covary(
         self, x: Tensor, sigma: Tensor, group: _Group, mean: Tensor, v: Tensor, slope: Tensor, tol: float
     ) -> tuple[Tensor, Tensor]:
-        engine = self.engine
-        if self._flip is None:
-            return engine.covariance(x, sigma, mean, v, slope, tol=tol, log_prior=group.prior, rows=group.rows)
         both, again, prior = self._twice(x, sigma, group.prior)
+        engine = self.engines.serving(len(both))
+        if self._flip is None:
+            return engine.covariance(x, sigma, mean, v, slope, tol=tol, log_prior=prior, rows=group.rows)
         answer = engine.posterior(both, again, topk=0, tol=tol, log_prior=prior, rows=group.rows)
         answer = replace(answer, trace=engine.trace(both, again, answer, log_prior=prior, rows=group.rows))
         along, _, _ = self._twice(v, sigma, None)
@@ -256,21 +250,23 @@ class Prepared:
 
     # ---- moving and copying ----
 
-    def to(self, device: torch.device, backend: str) -> Self:
-        """The same on another device and backend, under a number of its own."""
+    def to(self, device: torch.device) -> Self:
+        """The same on another device, under a number of its own."""
         moved = object.__new__(type(self))
-        moved.__dict__.update(self.__dict__, backend=backend, _engine=None, stored=self.stored.to(device))
+        moved.__dict__.update(self.__dict__, stored=self.stored.to(device))
+        moved.engines = backends.Engines(self._backend, moved.stored.rows)
         moved._log_prior = None if self._log_prior is None else self._log_prior.to(device)
         moved._flip = None if self._flip is None else self._flip.to(device)
         moved._register()
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        # The engine holds addresses, and the number names this very object: a copy gets its own of both.
-        return {**self.__dict__, "_engine": None}
+        # Engines hold addresses, and the number names this very object: a copy gets its own of both.
+        return {name: value for name, value in self.__dict__.items() if name not in ("engines", "number")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.engines = backends.Engines(self._backend, self.stored.rows)
         self._register()
 
 

@@ -1,10 +1,13 @@
 """Which backend is chosen: the table's first line that fits and can be used."""
 
+import copy
+from typing import Literal
+
 import pytest
 import torch
 
-from geodiff import backends
-from geodiff.backends.table import NOT_MEASURED, TABLE
+from geodiff import OptimalDenoiser, backends, reference
+from geodiff.backends.table import NOT_MEASURED, STORED, TABLE, UINT8, Rule
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -60,6 +63,49 @@ def test_a_backend_on_the_wrong_device(name: str, device: torch.device, monkeypa
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match=rf"^backend: expected one that serves device .*found '{name}'; allowed"):
         backends.choose(name, device)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engines opened so far, where the table has a backend for up to four queries and another for more."""
+    names: list[str] = []
+    open_engine = backends.open_engine
+
+    def noted(name: str, rows: torch.Tensor) -> backends.Engine:
+        names.append(name)
+        return open_engine(name, rows)
+
+    few = Rule("reference", "cpu", UINT8, "few", largest_b=4, measured="here")
+    monkeypatch.setattr(backends, "TABLE", (few, Rule("cpu", "cpu", STORED, "many")))
+    monkeypatch.setattr(backends, "open_engine", noted)
+    return names
+
+
+@pytest.mark.parametrize("augment", [None, "hflip"])
+def test_auto_chooses_call_by_call_and_opens_an_engine_when_it_is_wanted(
+    opened: list[str], augment: Literal["hflip"] | None
+) -> None:
+    data = torch.randint(0, 256, (40, 1, 3, 5), dtype=torch.uint8)
+    denoiser = OptimalDenoiser(data, augment=augment)
+    assert (denoiser.backend, opened) == ("cpu", ["cpu"]), "what serves any number of queries is opened at once"
+    largest = 4 if augment is None else 2  # a mirrored query counts twice
+    everything = data if augment is None else torch.cat([data, data.flip(-1)])
+    for batch, engines in ((largest + 1, ["cpu"]), (largest, ["cpu", "reference"]), (1, ["cpu", "reference"])):
+        x = torch.randn(batch, 1, 3, 5, dtype=torch.float64)
+        torch.testing.assert_close(denoiser(x, 0.7), reference.denoise(x, everything, 0.7), rtol=1e-5, atol=1e-5)
+        assert opened == engines
+    serving = denoiser._prepared.engines.serving
+    assert serving(1).rows is serving(1000).rows, "the data are stored once"
+    assert serving(1) is serving(2)
+    twin = copy.deepcopy(denoiser)
+    assert twin._prepared.engines.serving(1) is not serving(1)
+
+
+def test_a_backend_asked_for_serves_every_call(opened: list[str]) -> None:
+    denoiser = OptimalDenoiser(torch.randint(0, 256, (40, 3), dtype=torch.uint8), backend="cpu")
+    denoiser(torch.randn(1, 3), 1.0)
+    denoiser(torch.randn(9, 3), 1.0)
+    assert opened == ["cpu"]
 
 
 def test_every_threshold_says_where_it_comes_from() -> None:

@@ -104,10 +104,10 @@ def test_each_path_is_taken_and_exact(isa: str) -> None:
     for sigma in (0.01, 5.0, 100.0):
         x = _queries(data, 5, sigma)
         _assert_exact(denoiser.posterior(x, sigma), x, data, sigma, f"{isa} sigma={sigma}")
-        taken |= {cpu.PATHS[p] for p in denoiser._prepared.engine.last_paths.tolist()}  # type: ignore[attr-defined]
+        taken |= _paths(denoiser)
     small = geodiff.OptimalDenoiser(_data(30, 20, torch.uint8), backend="cpu")
     small.posterior(_queries(small.data, 2, 1.0), 1.0)
-    taken |= {cpu.PATHS[p] for p in small._prepared.engine.last_paths.tolist()}  # type: ignore[attr-defined]
+    taken |= _paths(small)
     assert {"screened", "dense", "exact"} <= taken
 
 
@@ -213,3 +213,9 @@ def test_log_weights(isa: str) -> None:
         found = denoiser.posterior(x, sigma)
         assert ((found.mean - exact.mean).norm(dim=1) <= 1e-5 * exact.mean.norm(dim=1)).all()
         torch.testing.assert_close(found.log_prob, exact.log_prob, rtol=1e-6, atol=1e-3)
+
+
+def _paths(denoiser: geodiff.OptimalDenoiser) -> set[str]:
+    engine = denoiser._prepared.engines.serving()
+    assert isinstance(engine, cpu.CpuEngine)
+    return {cpu.PATHS[path] for path in engine.last_paths.tolist()}

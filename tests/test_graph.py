@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, sample
+from geodiff import OptimalDenoiser, backends, sample
 from geodiff.backends.cpu import CpuEngine
+from geodiff.backends.table import STORED, UINT8, Rule
 from geodiff.solvers import graph
 
 SIGMAS = [8.0, 3.0, 1.0, 0.0]
@@ -21,7 +22,8 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """What has been recorded so far, with the CPU's engine said to be recordable."""
     recorded: list[Callable[[], None]] = []
 
-    def capture(work: Callable[[], None]) -> Callable[[], None]:
+    def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        assert device == torch.device("cpu")
         work()
         recorded.append(work)
         return work
@@ -82,13 +84,45 @@ def test_another_shape_solver_or_schedule_is_another_recording(
 def test_what_cannot_be_recorded_is_done_step_by_step(
     captured: list[Callable[[], None]], denoiser: OptimalDenoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(work: Callable[[], None]) -> Callable[[], None]:
+    tried = []
+
+    def refuse(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        tried.append(work)
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graph, "_capture", refuse)
-    for _ in range(3):
+    for _ in range(4):
         found = sample(denoiser, noise(0), SIGMAS)
+    assert len(tried) == 1, "what failed once is not tried again"
     assert torch.equal(found.states, sample(denoiser, noise(0), SIGMAS, callback=lambda *_: None).states)
+
+
+def test_other_data_under_the_same_denoiser_are_another_recording(
+    captured: list[Callable[[], None]], denoiser: OptimalDenoiser
+) -> None:
+    for _ in range(2):
+        sample(denoiser, noise(0), SIGMAS)
+    assert len(captured) == 1
+    denoiser._prepared = denoiser._prepared.to(torch.device("cpu"))  # as after moves away and back
+    expected = sample(denoiser, noise(0), SIGMAS)
+    assert len(captured) == 1, "step by step: the recording reads memory that may be gone"
+    assert torch.equal(sample(denoiser, noise(0), SIGMAS).states, expected.states)
+    assert len(captured) == 2
+    denoiser.tol = 1e-3
+    sample(denoiser, noise(0), SIGMAS)
+    assert len(captured) == 2, "recorded for another tolerance"
+
+
+def test_whether_to_record_is_asked_for_the_batch_at_hand(
+    captured: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Rule("cpu", "cpu", UINT8, "few", largest_b=3, measured="here")
+    monkeypatch.setattr(backends, "TABLE", (few, Rule("reference", "cpu", STORED, "many")))
+    denoiser = OptimalDenoiser(torch.randint(0, 256, (60, 3, 4), dtype=torch.uint8))
+    for batch, recorded in ((4, 0), (3, 1)):
+        for _ in range(2):
+            sample(denoiser, noise(0, batch), SIGMAS)
+        assert len(captured) == recorded
 
 
 def test_nothing_is_recorded_for_others(captured: list[Callable[[], None]], denoiser: OptimalDenoiser) -> None:

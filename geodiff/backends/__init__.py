@@ -16,7 +16,7 @@ from geodiff.backends.table import TABLE, Rule
 from geodiff.backends.torch_reference import ReferenceEngine
 from geodiff.errors import BackendUnavailable
 
-__all__ = ["NAMES", "Engine", "available", "choose", "explain", "is_available", "open_engine"]
+__all__ = ["NAMES", "Engine", "Engines", "available", "choose", "explain", "is_available", "open_engine"]
 
 NAMES = ("reference", "cpu", "triton", "cuda")
 
@@ -42,7 +42,7 @@ def choose(
 ) -> str:
     """The backend for data [n, d] of `dtype` on `device`: the one asked for, or for "auto" the first line of TABLE.
 
-    batch: queries per call where that is known beforehand; None takes a line that serves any number.
+    batch: queries of the call; None takes a line that serves any number.
     Raises ValueError for an unknown name or one that cannot serve the device, BackendUnavailable if it is not here.
     """
     if backend == "auto":
@@ -84,6 +84,37 @@ def open_engine(name: str, rows: Tensor) -> Engine:
         engine: Engine = importlib.import_module(_TRITON).TritonEngine(rows)
         return engine
     return CpuEngine(rows) if name == "cpu" else ReferenceEngine(rows)
+
+
+class Engines:
+    """The engines over one set of rows: the one asked for, or for "auto" the one that `choose` names for each call.
+
+    All share the rows, so they are stored once; an engine adds what it found out about them, a few numbers per row.
+    """
+
+    def __init__(self, backend: str, rows: Tensor) -> None:
+        """rows [N, d] as stored. Raises as `choose` does, for a number of queries that is not known."""
+        self._asked, self._rows = backend, rows
+        self._names: dict[int | None, str] = {}
+        self._opened: dict[str, Engine] = {}
+        self.name()
+
+    def name(self, batch: int | None = None) -> str:
+        """The backend for a call of `batch` queries; None: for any number of them."""
+        if batch not in self._names:
+            rows, (n, d) = self._rows, self._rows.shape
+            self._names[batch] = choose(self._asked, rows.device, dtype=rows.dtype, n=n, d=d, batch=batch)
+        return self._names[batch]
+
+    def serving(self, batch: int | None = None) -> Engine:
+        """The engine of that backend. Opening it, once, takes a pass over the data and waits for the device.
+
+        Raises ValueError if rows hold NaN or Inf.
+        """
+        name = self.name(batch)
+        if name not in self._opened:
+            self._opened[name] = open_engine(name, self._rows)
+        return self._opened[name]
 
 
 def _known(name: str, *more: str) -> str:

@@ -1,4 +1,4 @@
-"""The one table that says which backend serves which data: the first line that fits and can be used here is taken."""
+"""The one table that says which backend serves which call: the first line that fits and can be used here is taken."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,8 @@ TABLE = (
         measured=NOT_MEASURED,
     ),
     Rule("triton", "cuda", STORED, "bound by arithmetic: both products on tensor cores"),
-    Rule("cuda", "cuda", STORED, "where Triton is not installed"),
+    # Floats have no tensor-core path there: every query reads every row in float64.
+    Rule("cuda", "cuda", STORED, "where Triton is not installed; slow for floats, which it sums in float64"),
     Rule("reference", "cpu", STORED, "where no compiled core loads"),
     Rule("reference", "cuda", STORED, "where no GPU kernels can be used"),
 )

@@ -48,6 +48,9 @@ def _document(data: str | None) -> dict[str, object]:
         },
     }
     document["backend chosen"] = backends.explain()
+    document["backend chosen by"] = (
+        "every call: the first line that fits the data and its number of queries B, and is usable here"
+    )
     if data is not None:
         dataset = load(data)
         document["data"] = {

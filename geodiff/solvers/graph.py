@@ -33,7 +33,15 @@ class _Recorded(NamedTuple):
     evaluations: int
 
 
-_kept: "WeakKeyDictionary[OptimalDenoiser, tuple[object, _Recorded | None]]" = WeakKeyDictionary()
+class _Kept(NamedTuple):
+    """key: what the recording holds for; recorded: None before the second call, and for good where recording failed."""
+
+    key: object
+    recorded: _Recorded | None
+    failed: bool
+
+
+_kept: "WeakKeyDictionary[OptimalDenoiser, _Kept]" = WeakKeyDictionary()
 
 
 def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: object, run: Run) -> Replay | None:
@@ -45,16 +53,20 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
     """
     if not isinstance(denoiser, OptimalDenoiser) or not _possible(denoiser, noise):
         return None
-    key = (solver, levels, tuple(noise.shape), noise.dtype, noise.device)
-    known, recorded = _kept.get(denoiser, (None, None))
-    if known != key:
-        _kept[denoiser] = (key, None)
+    prepared = denoiser.recording_key(len(noise))
+    if prepared is None:
         return None
-    if recorded is None:
+    key = (prepared, solver, levels, tuple(noise.shape), noise.dtype, noise.device)
+    kept = _kept.get(denoiser)
+    if kept is None or kept.key != key:
+        _kept[denoiser] = _Kept(key, None, failed=False)
+        return None
+    recorded = kept.recorded
+    if recorded is None and not kept.failed:
         recorded = _record(denoiser, noise, len(levels) - 1, run)
-        if recorded is None:
-            return None
-        _kept[denoiser] = (key, recorded)
+        _kept[denoiser] = _Kept(key, recorded, failed=recorded is None)
+    if recorded is None:
+        return None
     recorded.states[0].copy_(noise)
     recorded.launch()
     if not (recorded.states.isfinite().all() and recorded.outputs.isfinite().all()):
@@ -64,8 +76,7 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
 
 def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
     return (
-        denoiser.capturable
-        and noise.device == denoiser.data.device
+        noise.device == denoiser.data.device
         and noise.shape[1:] == denoiser.shape
         and len(noise) > 0
         and not (noise.is_cuda and torch.cuda.is_current_stream_capturing())
@@ -84,18 +95,21 @@ def _record(denoiser: OptimalDenoiser, noise: Tensor, count: int, run: Run) -> _
     states, outputs = noise.new_empty(count + 1, *noise.shape), noise.new_empty(count, *noise.shape)
     states[0].copy_(noise)
     try:
-        launch = _capture(lambda: run(evaluate, states, outputs))
+        launch = _capture(lambda: run(evaluate, states, outputs), noise.device)
     except RuntimeError:  # a step that copies from the host, or waits for the device
         return None
     return _Recorded(launch, states, outputs, evaluations)
 
 
-def _capture(work: Callable[[], None]) -> Callable[[], None]:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+def _capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    # A graph is recorded from, and launched on, a stream of the current device: make it the data's.
+    with torch.cuda.device(device):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
 
     def launch() -> None:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
 
     return launch

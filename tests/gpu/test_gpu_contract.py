@@ -73,8 +73,7 @@ def test_a_recorded_trajectory_is_the_same(solver: str, device: torch.device) ->
         expected = sample(denoiser, noise, sigmas, solver, callback=lambda *_: None)
         found = sample(denoiser, noise, sigmas, solver)
         assert torch.equal(found.states, expected.states), f"call {seed}"
-    _, recorded = graph._kept[denoiser]
-    assert recorded is not None, "nothing was recorded"
+    assert graph._kept[denoiser].recorded is not None, "nothing was recorded"
 
 
 def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
