@@ -40,6 +40,8 @@ _BYTES_90 = _config(3, 8, BN=128, BB=64, BD=128)
 _FLOATS_90 = _config(3, 8, BN=128, BB=64, BD=FLUSH)
 _TWO_PARTS_90 = _config(3, 8, BB=64, BD=128)
 HOPPER = (_BYTES_90, _FLOATS_90, _TWO_PARTS_90)
+# Of these, the one whose registers do not suffice for a bias of its own for every query.
+WITHOUT_OWN_BIAS = _FLOATS_90
 
 # BN rows x BB queries per program, BD columns at a time (float data: BD = FLUSH).
 LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=128, BB=32, BD=64), _BYTES_90]
@@ -56,10 +58,16 @@ WEIGHTED_SUM = {
 }
 
 
-def fitting(configs: list[triton.Config], batch: int, capability: int) -> list[triton.Config]:
-    """Those of `configs` for so many queries (the narrow ones up to NARROW) on a chip sm_<capability>."""
+def fitting(configs: list[triton.Config], batch: int, capability: int, bias: int = 0) -> list[triton.Config]:
+    """Those of `configs` for so many queries (the narrow ones up to NARROW) on a chip sm_<capability>.
+
+    bias: as the first product takes it, 2 for one of its own for every query.
+    """
     narrow = [config for config in configs if (config.kwargs["BB"] <= NARROW) == (batch <= NARROW)]
-    return [config for config in narrow if capability >= 90 or not any(config is large for large in HOPPER)]
+    spill = () if capability >= 90 else HOPPER
+    if bias == 2:
+        spill = (*spill, WITHOUT_OWN_BIAS)
+    return [config for config in narrow if not any(config is large for large in spill)]
 
 
 def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
@@ -71,7 +79,7 @@ def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
 
     def prune(found: list[triton.Config], _: dict[str, Any], **named: Any) -> list[triton.Config]:
         major, minor = torch.cuda.get_device_capability()
-        return fitting(found, named["B"], 10 * major + minor)
+        return fitting(found, named["B"], 10 * major + minor, named.get("BIAS", 0))
 
     def decorate(kernel: Any) -> Any:
         if INTERPRETED:

@@ -29,16 +29,16 @@ def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[An
     query = split(request.x, data.rows.dtype, digits, dithered=True)
     row_error, base_error = row_errors(data, query, request.x, inv)
     # A split may be skipped only if it cannot matter even with the logits' error: that of `near` is 0.
-    excluded = torch.isneginf(request.bias[request.near]) if request.bias is not None else False
+    excluded = torch.isneginf(request.bias_of(torch.arange(batch, device=device), request.near))
     floor = -request.cut - 2 * (row_error * data.radius + base_error)
-    floor = torch.where(torch.as_tensor(excluded, device=device), -torch.inf, floor).float()
+    floor = torch.where(excluded, -torch.inf, floor).float()
     chunk = chunk_rows(batch, d)
     running = Running(batch, d, data.shift, data.unit, device)
     near = request.x.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.int64, device=device)
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         part = slice(request.first + start, request.first + stop)
-        bias = None if request.bias is None else request.bias[start:stop]
+        bias = None if request.bias is None else request.bias[..., start:stop]
         out = torch.empty(batch, stop - start, dtype=torch.float32, device=device)
         logits(query, data.rows[part], data.half[part], bias, request.reference(), inv, out)
         if request.topk:
@@ -91,11 +91,14 @@ def chunk_rows(batch: int, d: int) -> int:
 
 
 def _nearest(best: tuple[Tensor, Tensor], out: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest logits so far and their rows, best first."""
-    found = out.topk(min(k, out.shape[1]), dim=1)
-    values = torch.cat([best[0], found.values.double()], 1)
-    rows = torch.cat([best[1], found.indices + start], 1)
-    chosen = values.topk(min(k, values.shape[1]), dim=1).indices
+    """The k largest logits so far and their rows, best first; of rows of weight 0 the lowest."""
+    values, rows = out.topk(min(k, out.shape[1]), dim=1)
+    few = values[:, -1].isneginf()  # that see fewer rows: topk is free to take any of the others
+    if few.any():
+        rows[few] = out[few].argsort(dim=1, descending=True, stable=True)[:, : values.shape[1]]
+        values = out.gather(1, rows)
+    values, rows = torch.cat([best[0], values.double()], 1), torch.cat([best[1], rows + start], 1)
+    chosen = values.argsort(dim=1, descending=True, stable=True)[:, :k]
     return values.gather(1, chosen), rows.gather(1, chosen)
 
 
@@ -103,8 +106,7 @@ def _settled(request: Request, rows: Tensor, log_sum: Tensor) -> tuple[Tensor, T
     """The topk of `rows` [B, M] by their exact logits."""
     width = rows.shape[1]
     queries = torch.arange(len(rows), device=rows.device).repeat_interleave(width)
-    distances = pair_distances(request.x, request.rows, queries, rows.flatten()).unflatten(0, rows.shape)
-    values = -distances * request.inv[:, None] / 2
-    if request.bias is not None:
-        values = values + request.bias[rows]
+    distances = pair_distances(request.x, request.rows, queries, rows.flatten())
+    values = -distances * request.inv[queries] / 2 + request.bias_of(queries, rows.flatten())
+    values = values.unflatten(0, rows.shape)
     return heaviest(values, rows, log_sum, request.topk)

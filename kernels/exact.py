@@ -23,7 +23,7 @@ def exact(request: Request) -> Answer:
         stop = min(start + chunk, n)
         logit = -all_distances(request.x, rows[start:stop]) * request.inv[:, None] / 2  # [B, C]
         if request.bias is not None:
-            logit = logit + request.bias[start:stop]
+            logit = logit + request.bias[..., start:stop]
         high = torch.maximum(top, logit.amax(1))
         gap = torch.where(top == high, 0, top - high)
         below = torch.where(torch.isneginf(logit), -torch.inf, logit - high[:, None])

@@ -27,7 +27,7 @@ def three_parts(x):
 
 
 @triton.jit
-def _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS: tl.constexpr):
+def _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS: tl.constexpr):
     """out[b, r] = (scale_b total - half_r - ref_b) inv_b + bias_r, worked out in float64; total [BN, BB]."""
     inside = (r[:, None] < C) & (b[None, :] < B)
     scale = tl.load(scale_ptr + b, mask=b < B, other=0.0)[None, :]
@@ -35,27 +35,30 @@ def _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, to
     inv = tl.load(inv_ptr + b, mask=b < B, other=0.0)[None, :]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[:, None]
     logit = (total * scale - half - ref) * inv  # [BN, BB]
-    if BIAS:
+    if BIAS == 1:
         logit += tl.load(bias_ptr + r, mask=r < C, other=0.0)[:, None]
+    elif BIAS == 2:
+        logit += tl.load(bias_ptr + b.to(tl.int64)[None, :] * bias_stride + r[:, None], mask=inside, other=0.0)
     out = out_ptr + b.to(tl.int64)[None, :] * C + r[:, None]
     tl.store(out, logit.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def logits_bytes(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride,
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
     WIDE: tl.constexpr, PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32.
 
-    LONG: d may overflow int32. WIDE: tuning key.
+    LONG: d may overflow int32. BIAS: 0 none, 1 for all queries [C], 2 one row for each. WIDE: tuning key.
     """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BD)
     row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
     query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
     zero = tl.zeros((BN, BB), tl.int32)
     s0, s1, s2, s3 = zero, zero, zero, zero
     total = tl.zeros((BN, BB), tl.float64)
@@ -76,7 +79,7 @@ def logits_bytes(
             s0, s1, s2, s3 = zero, zero, zero, zero
     if not LONG:
         total = _joined(s0, s1, s2, s3, PARTS)
-    _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS)
+    _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
 
 
 @triton.jit
@@ -94,16 +97,20 @@ def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
 
 @triton.jit
 def logits_floats(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride,
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
     WIDE: tl.constexpr, BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first."""
+    """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first.
+
+    BIAS, WIDE: as for bytes.
+    """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BD)
     row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
     query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
     total = tl.zeros((BN, BB), tl.float64)
     for first in range(0, d, BD):
         left = d - first
@@ -126,7 +133,7 @@ def logits_floats(
             s = product(x, q1, s)
             s = product(x, q0, s)
         total += s.to(tl.float64)
-    _tile(rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, BIAS)
+    _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
 
 
 #: Tensor-core products behind one partial sum of `logits_floats`, for the error bound.
@@ -134,8 +141,8 @@ def products(stored: torch.dtype) -> int:
     return 6 if stored == torch.float32 else 3
 
 
-_bytes = tuned(LOGITS_BYTES, ["d", "WIDE", "PARTS"])(logits_bytes)
-_floats = tuned(LOGITS_FLOATS, ["d", "WIDE"])(logits_floats)
+_bytes = tuned(LOGITS_BYTES, ["d", "WIDE", "PARTS", "BIAS"])(logits_bytes)
+_floats = tuned(LOGITS_FLOATS, ["d", "WIDE", "BIAS"])(logits_floats)
 
 
 def logits(
@@ -143,7 +150,8 @@ def logits(
 ) -> None:
     """out[b, i] = (<x_b, v_i> - half_i - ref_b) inv_b + bias_i; v = u - 128 for uint8 rows, else the values.
 
-    query: x [B, d] in parts; rows [C, d]; half, bias [C] float64; ref, inv [B] float64; out [B, C] float32 or float64.
+    query: x [B, d] in parts; rows [C, d]; half [C] float64; bias float64 [C], or [B, C] with columns side by side;
+    ref, inv [B] float64; out [B, C] float32 or float64.
     """
     count, d = rows.shape
     batch = query.parts.shape[1]
@@ -153,7 +161,8 @@ def logits(
 
     pointers = (query.parts, rows, half, half if bias is None else bias, query.scale, ref, inv, out)
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d, "WIDE": batch > NARROW}
-    sizes |= {"BIAS": bias is not None, "enable_fp_fusion": True}
+    sizes |= {"bias_stride": 0 if bias is None or bias.ndim == 1 else bias.stride(0)}
+    sizes |= {"BIAS": 0 if bias is None else bias.ndim, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:
         parts = len(query.parts)
         _bytes[grid](*pointers, **sizes, PARTS=parts, LONG=d > INT32_COLUMNS)

@@ -17,7 +17,7 @@ class Request:
     n: int
     x: Tensor  # [B, d] float64
     sigma: Tensor  # [B] float64
-    bias: Tensor | None  # [n] float64: log weights, or none
+    bias: Tensor | None  # float64 [n], or [B, n] for a query each, columns side by side: log weights, or none
     near: Tensor  # [B] int64: a row of this range, the nearest known, and
     gap: Tensor  # [B] float64: |x - v_near|^2: logits are taken relative to near's
     cut: float
@@ -41,10 +41,14 @@ class Request:
 
     def near_bias(self) -> Tensor:
         """[B]: the bias of near, 0 where that is -inf."""
-        if self.bias is None:
-            return torch.zeros_like(self.gap)
-        bias = self.bias[self.near]
+        bias = self.bias_of(torch.arange(len(self.x), device=self.x.device), self.near)
         return torch.where(torch.isfinite(bias), bias, 0)
+
+    def bias_of(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """The biases [P] of listed queries [P] and rows [P]; 0 where there are none."""
+        if self.bias is None:
+            return torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+        return self.bias[rows] if self.bias.ndim == 1 else self.bias[queries, rows]
 
     def offset(self) -> Tensor:
         """[B]: what turns a relative logit into -|x - v|^2 / 2 sigma^2 + bias."""
@@ -52,8 +56,9 @@ class Request:
 
     def part(self, which: Tensor) -> "Request":
         """The same for queries `which`."""
+        bias = self.bias if self.bias is None or self.bias.ndim == 1 else self.bias[which]
         return Request(
-            self.data, self.first, self.n, self.x[which], self.sigma[which], self.bias, self.near[which],
+            self.data, self.first, self.n, self.x[which], self.sigma[which], bias, self.near[which],
             self.gap[which], self.cut, self.tol, self.topk,
         )  # fmt: skip
 

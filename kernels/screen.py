@@ -34,12 +34,12 @@ def screen(request: Request) -> tuple[Answer, Tensor]:
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         part = slice(request.first + start, request.first + stop)
-        bias = None if request.bias is None else request.bias[start:stop]
+        bias = None if request.bias is None else request.bias[..., start:stop]
         out = request.x.new_empty(batch, stop - start, dtype=torch.float32)
         logits(query, data.rows[part], data.half[part], bias, request.reference(), inv, out)
         error = row_error[:, None] * data.away[part] + base_error[:, None] + stored_error(out)  # [B, C] float64
         # A logit that overflowed says nothing: it may be anything.
-        lower = (out - error).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+        lower = (out - error).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         upper = (out + error).nan_to_num(nan=torch.inf, neginf=torch.inf)
         if bias is not None:
             upper = upper.masked_fill(bias == -torch.inf, -torch.inf)
@@ -49,6 +49,8 @@ def screen(request: Request) -> tuple[Answer, Tensor]:
             nearest = nearest.topk(min(request.topk, nearest.shape[1]), dim=1).values
         threshold = _threshold(best - request.cut, nearest, request.topk)
         keep = upper >= threshold[:, None]
+        if not request.topk:  # rows of weight 0 are of no use, even where nothing better is known yet
+            keep &= ~upper.isneginf()
         counts += keep.sum(1)
         keep &= (counts <= MOST)[:, None]
         q, r = keep.nonzero(as_tuple=True)
@@ -67,9 +69,7 @@ def exact_over(request: Request, queries: Tensor, rows: Tensor) -> Answer:
     """Answers over listed candidates (queries[p], rows[p]), sorted by query and row, in float64 difference form."""
     batch = len(request.x)
     distances = pair_distances(request.x, request.rows, queries, rows)
-    values = -distances / (2 * request.sigma.square())[queries]
-    if request.bias is not None:
-        values = values + request.bias[rows]
+    values = -distances / (2 * request.sigma.square())[queries] + request.bias_of(queries, rows)
     counts = torch.bincount(queries, minlength=batch)
     start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     place = torch.arange(len(rows), device=rows.device) - start[queries]

@@ -55,13 +55,6 @@ class TritonEngine(Engine):
     def posterior(
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
-        if log_prior is not None and log_prior.ndim == 2:  # a prior of its own for every query
-            alone = [
-                self.posterior(x[b : b + 1], sigma[b : b + 1], topk=topk, tol=tol, log_prior=log_prior[b], rows=rows)
-                for b in range(len(x))
-            ]
-            names = ("mean", "log_prob", "entropy", "ess", "indices", "weights")
-            return Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in names))
         answer, _ = self._solve(x, sigma, topk, tol, log_prior, rows, None)
         levels = sigma.to(self._device).double()
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
@@ -133,7 +126,10 @@ class TritonEngine(Engine):
         """The answers [B], and x after an Euler step to sigma_next, if given."""
         queries, levels = self._centred(x), self._levels(sigma)
         batch, d = queries.shape
-        bias = None if log_prior is None else log_prior[rows.start : rows.stop].to(self._device, torch.float64)
+        prior = None
+        if log_prior is not None:
+            prior = log_prior[..., rows.start : rows.stop].to(self._device, torch.float64)
+            prior = prior if prior.stride(-1) == 1 else prior.contiguous()
         answer = Answer.empty(batch, d, topk, self._device)
         following = torch.empty_like(queries)
         at_a_time = max(8, min(_QUERIES, _NUMBERS // d))
@@ -141,6 +137,7 @@ class TritonEngine(Engine):
             for start in range(0, batch, at_a_time):
                 part = slice(start, start + at_a_time)
                 cut = cutoff(self._data, len(rows), tol)
+                bias = prior if prior is None or prior.ndim == 1 else prior[part]
                 near, gap, few = self._sample(queries[part], levels[part], bias, rows, cut)
                 request = Request(
                     self._data, rows.start, len(rows), queries[part], levels[part], bias, near, gap, cut, tol, topk
@@ -172,10 +169,10 @@ class TritonEngine(Engine):
         distances = pair_distances(x, data, q, sample.repeat(len(x))).unflatten(0, (len(x), count))
         logit = -distances / (2 * sigma.square())[:, None]
         if bias is not None:
-            logit = logit + bias[sample]
+            logit = logit + bias[..., sample]
         best = logit.argmax(1)
         top = logit.gather(1, best[:, None])
-        within = (logit >= top - cut).sum(1)
+        within = ((logit >= top - cut) & ~logit.isneginf()).sum(1)
         few = (within <= 2) | (within * len(rows) // count <= _FEW)
         return sample[best], distances.gather(1, best[:, None])[:, 0], few
 

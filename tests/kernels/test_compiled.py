@@ -52,18 +52,19 @@ def variants() -> Iterator[Variant]:
     pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
     for config in configs.LOGITS_BYTES:
         for parts in (2, 3, 4):
-            constants = {**_constants(config), "PARTS": parts, "LONG": False, "BIAS": parts == 3}
+            constants = {**_constants(config), "PARTS": parts, "LONG": False, "BIAS": parts - 2}
             yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-        constants = {**_constants(config), "PARTS": 4, "LONG": True, "BIAS": False}
+        constants = {**_constants(config), "PARTS": 4, "LONG": True, "BIAS": 0}
         yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-    constants = {**_constants(configs.LOGITS_BYTES[0]), "PARTS": 3, "LONG": False, "BIAS": False}
+    constants = {**_constants(configs.LOGITS_BYTES[0]), "PARTS": 3, "LONG": False, "BIAS": 0}
     yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
     for stored, operands in FLOATS.items():
         query = "*fp16" if stored == "fp16" else "*bf16"
         for config in configs.LOGITS_FLOATS:
             pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **per_query, "out_ptr": "*fp32"}
-            constants = {**_constants(config), "BIAS": True}
-            yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
+            for bias in (0, 1, 2)[: 2 if config is configs.WITHOUT_OWN_BIAS else 3]:
+                constants = {**_constants(config), "BIAS": bias}
+                yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
     for stored, operands in {"u8": "f16", **FLOATS}.items():
         for config in configs.WEIGHTED_SUM[STORED[stored]]:
             constants = {**_constants(config), "SPLIT": configs.SPLIT, "STEP": configs.STEP}

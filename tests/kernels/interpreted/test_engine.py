@@ -148,6 +148,76 @@ def test_prior_and_a_range_of_rows(stored: torch.dtype, monkeypatch: pytest.Monk
         assert_contract(found, shifted, data)
 
 
+def own_priors(batch: int, n: int, part: slice) -> Tensor:
+    """[B, N], normalised over `part`: dense ones, some with rows left out, and one query that sees a single row."""
+    prior = torch.randn(batch, n, dtype=torch.float64)
+    prior[1::3, ::2] = -torch.inf
+    prior[2, :] = -torch.inf
+    prior[2, part.stop - 2] = 5.0
+    return prior - prior[:, part].logsumexp(1, keepdim=True)
+
+
+def expected_each(x: Tensor, data: Tensor, sigma: Tensor, topk: int, prior: Tensor, part: slice) -> Posterior:
+    """The reference, one query at a time, over rows `part`."""
+    alone = [
+        reference.posterior(x[b : b + 1], data[part], sigma[b], topk=topk, log_weights=prior[b, part])
+        for b in range(len(x))
+    ]
+    names = ("mean", "log_prob", "entropy", "ess", "indices", "weights")
+    found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in names))
+    return Posterior(**{**vars(found), "indices": found.indices + part.start})
+
+
+@TWO_DTYPES
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("topk", [0, 3])
+def test_every_query_may_have_its_own_prior(
+    stored: torch.dtype, path: str, topk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path == "dense_fine" and stored != torch.uint8:
+        path = "exact"  # floats have no finer dense pass
+    refuse = {"screened": (), "dense": (), "dense_fine": (3,), "exact": (3, 4)}[path]
+    monkeypatch.setattr(engine_module, "_FEW", 2**31 if path == "screened" else -1)
+    monkeypatch.setattr(engine_module, "_QUERIES", 8)  # so that the last query has a launch to itself
+    monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
+
+    def chosen(request: Request, digits: int, *more: object) -> tuple[object, Tensor]:
+        answer, done = dense(request, digits)
+        return answer, done & (digits not in refuse)
+
+    monkeypatch.setattr(engine_module, "dense", chosen)
+    if path != "screened":
+        monkeypatch.setattr(engine_module, "screen", lambda request: (dense(request, 3)[0], request.gap < 0))
+    data, part = some_data(1031, 17, stored), slice(3, 1030)
+    prior = own_priors(9, 1031, part)
+    sigma = torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 5.0], dtype=torch.float64)
+    if path == "screened":
+        sigma = sigma / 20
+    x = queries(data, 9, 1.0) * sigma[:, None]
+    engine = TritonEngine(data)
+    found = engine.posterior(x, sigma, topk=topk, tol=TOL, log_prior=prior, rows=range(3, 1030))
+    assert_contract(found, expected_each(x, data, sigma, topk, prior, part), data)
+    assert PATHS.index(path) in engine.last_paths.tolist()
+    points = reference.model_space(data, torch.float64)
+    torch.testing.assert_close(found.mean[2], points[1028], rtol=TOL, atol=TOL)
+
+
+def test_a_mask_and_classes_of_one_row(stored: torch.dtype) -> None:
+    data = some_data(41, 9, stored)
+    mask = torch.rand(5, 41) < 0.4
+    mask[0] = False
+    mask[0, 39] = True
+    denoiser, plain = (
+        OptimalDenoiser(data, labels=torch.arange(41).clamp(max=3), backend=name) for name in ("triton", "reference")
+    )
+    x, classes = queries(data, 5, 0.5), torch.tensor([3, 0, 1, 3, 2])
+    seen = mask | torch.nn.functional.one_hot(classes.clamp(max=2), 41).bool()
+    for arguments in ({"mask": mask}, {"class_labels": classes}, {"class_labels": classes, "mask": seen}):
+        found, expected = (one.posterior(x, 0.5, topk=1, **arguments) for one in (denoiser, plain))
+        assert_contract(found, expected, data)
+        torch.testing.assert_close(found.trace, expected.trace, rtol=1e-3, atol=1e-5)
+
+
 def test_all_points_can_be_ranked() -> None:
     data = some_data(33, 4, torch.float32)
     denoiser = OptimalDenoiser(data, backend="triton")
