@@ -6,7 +6,7 @@ from torch import Tensor
 from geodiff.kernels.bounds import cutoff, dense_error, least_scale, row_errors, weighted_error
 from geodiff.kernels.configs import ROWS, SPLIT
 from geodiff.kernels.logits import logits
-from geodiff.kernels.merge import Euler, Running
+from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import split
 from geodiff.kernels.ranking import heaviest
@@ -22,7 +22,7 @@ _SUMS = 2**25  # numbers in the partial sums at a time
 _SPARE = 16  # rows kept beyond topk, so that the exact order can be settled in float64
 
 
-def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[Answer, Tensor]:
+def dense(request: Request, digits: int) -> tuple[Answer, Tensor]:
     """(answers, done [B] bool): where the bound on the error exceeds the contract a query is not done."""
     data, (batch, d), n = request.data, request.x.shape, request.n
     inv, device = request.inv, request.x.device
@@ -43,7 +43,7 @@ def dense(request: Request, digits: int, euler: Euler | None = None) -> tuple[An
         logits(query, data.rows[part], data.half[part], bias, request.reference(), inv, out)
         if request.topk:
             near = _nearest(near, out, start, request.topk + _SPARE)
-        running.merge(*weighted_sum(out, data.half[part], floor, data.rows[part]), last=stop == n, euler=euler)
+        running.merge(*weighted_sum(out, data.half[part], floor, data.rows[part]), last=stop == n)
     mean, state = running.mean, running.state
     centred = mean * data.unit - data.shift
     error = dense_error(data, query, request.x, inv, state, centred)

@@ -1,6 +1,4 @@
-"""Joining partial softmax sums by log-sum-exp in float64, and what can be done with the mean on the way out."""
-
-from dataclasses import dataclass
+"""Joining partial softmax sums by log-sum-exp in float64."""
 
 import torch
 import triton
@@ -15,11 +13,10 @@ _PIECES = 8
 
 @triton.jit
 def merge_kernel(
-    sums_ptr, state_ptr, acc_ptr, kept_ptr, acc_out_ptr, kept_out_ptr, x_ptr, ratio_ptr, mean_ptr, next_ptr,
-    B, S, stride, d, shift, unit, FIRST: tl.constexpr, LAST: tl.constexpr, MOVE: tl.constexpr,
-    SB: tl.constexpr, BD: tl.constexpr,
+    sums_ptr, state_ptr, acc_ptr, kept_ptr, acc_out_ptr, kept_out_ptr, mean_ptr,
+    B, S, stride, d, shift, unit, FIRST: tl.constexpr, LAST: tl.constexpr, SB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """One query and BD columns per program; see `Running`. stride = S B. MOVE: also an Euler step."""
+    """One query and BD columns per program; see `Running`. stride = S B."""
     b = tl.program_id(1).to(tl.int64)
     k = tl.program_id(0) * BD + tl.arange(0, BD)
     s = tl.arange(0, SB)
@@ -68,26 +65,8 @@ def merge_kernel(
     if LAST:
         mean = (acc / t1 + shift) / unit
         tl.store(mean_ptr + b * d + k, mean, mask=k < d)
-        if MOVE:
-            ratio = tl.load(ratio_ptr + b)
-            x = tl.load(x_ptr + b * d + k, mask=k < d, other=0.0)
-            tl.store(next_ptr + b * d + k, ratio * x + (1 - ratio) * mean, mask=k < d)
     else:
         tl.store(acc_out_ptr + b * d + k, acc, mask=k < d)
-
-
-@dataclass
-class Euler:
-    """The step that the last merge takes on the way out: x' = ratio x + (1 - ratio) r, ratio = sigma' / sigma."""
-
-    x: Tensor  # [B, d] float64, model space
-    ratio: Tensor  # [B] float64
-    following: Tensor  # [B, d] float64: x', written
-
-    def part(self, which: Tensor) -> "Euler":
-        """The same for queries `which`, to be written elsewhere."""
-        x = self.x[which]
-        return Euler(x, self.ratio[which], torch.empty_like(x))
 
 
 class Running:
@@ -104,16 +83,15 @@ class Running:
         self._first = True
         self.mean = self._new
 
-    def merge(self, sums: Tensor, state: Tensor, *, last: bool, euler: Euler | None = None) -> None:
+    def merge(self, sums: Tensor, state: Tensor, *, last: bool) -> None:
         """Takes in sums [S, B, d] and state [STATE, S, B] of `weighted_sum`."""
         pieces, batch, d = sums.shape
         self._old, self._new = self._new, self._old
         self._kept, self.state = self.state, self._kept
         self.mean = self._new
-        move = Euler(self._new, self.state, self._new) if euler is None else euler  # unread without `euler`
         merge_kernel[(triton.cdiv(d, _COLUMNS), batch)](
-            sums, state, self._old, self._kept, self._new, self.state, move.x, move.ratio, self.mean, move.following,
+            sums, state, self._old, self._kept, self._new, self.state, self.mean,
             batch, pieces, pieces * batch, d, self._shift, self._unit,
-            FIRST=self._first, LAST=last, MOVE=euler is not None, SB=_PIECES, BD=_COLUMNS, enable_fp_fusion=True,
+            FIRST=self._first, LAST=last, SB=_PIECES, BD=_COLUMNS, enable_fp_fusion=True,
         )  # fmt: skip
         self._first = False

@@ -1,6 +1,7 @@
 """Queries as sums of numbers that tensor cores multiply exactly, with what is left over known."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -61,5 +62,6 @@ def split(x: Tensor, stored: torch.dtype, count: int, *, dithered: bool) -> Part
     return floats(x, torch.float16 if stored == torch.float16 else torch.bfloat16)
 
 
+@lru_cache(maxsize=16)  # made on the host, which would otherwise wait for the copy in every call
 def _dither(d: int, device: torch.device) -> Tensor:
     return torch.rand(d, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)

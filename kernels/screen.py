@@ -59,7 +59,7 @@ def screen(request: Request) -> tuple[Answer, Tensor]:
         uppers.append(upper[q, r])
     q, r = torch.cat(queries), torch.cat(rows)
     done = counts <= MOST
-    kept = done[q] & (torch.cat(uppers) >= threshold[q])
+    kept = (done[q] & (torch.cat(uppers) >= threshold[q])).nonzero()[:, 0]
     q, r = q[kept], r[kept]
     order = q.argsort(stable=True)  # by query, and within it by row
     return exact_over(request, q[order], r[order]), done

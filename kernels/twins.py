@@ -30,8 +30,3 @@ def weighted_mean(logits: Tensor, rows: Tensor) -> Tensor:
 def distances(x: Tensor, rows: Tensor) -> Tensor:
     """|x_b - v_i|^2, [B, C]."""
     return (x[:, None] - centred(rows)).square().sum(2)
-
-
-def euler(x: Tensor, mean: Tensor, ratio: Tensor) -> Tensor:
-    """ratio_b x_b + (1 - ratio_b) mean_b, [B, d]."""
-    return ratio[:, None] * x + (1 - ratio[:, None]) * mean

@@ -13,7 +13,6 @@ from geodiff.kernels.configs import INTERPRETED, ROWS
 from geodiff.kernels.dense import DIGITS, DIGITS_FINE, dense, weigh
 from geodiff.kernels.exact import exact
 from geodiff.kernels.logits import logits
-from geodiff.kernels.merge import Euler
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import split
 from geodiff.kernels.refine import all_products, full_sum, pair_distances
@@ -55,21 +54,12 @@ class TritonEngine(Engine):
     def posterior(
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
-        answer, _ = self._solve(x, sigma, topk, tol, log_prior, rows, None)
+        answer = self._solve(x, sigma, topk, tol, log_prior, rows)
         levels = sigma.to(self._device).double()
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
         if log_prior is None:
             log_prob -= math.log(len(rows))
         return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights)
-
-    def euler(self, x: Tensor, sigma: Tensor, sigma_next: Tensor, *, tol: float) -> tuple[Tensor, Tensor]:
-        """(x', r) with x' = (sigma'/sigma) x + (1 - sigma'/sigma) r(x; sigma) over all rows, [B, d] float64 each.
-
-        x [B, d] in model space; sigma, sigma_next [B] float64. The kernel that completes r takes the step.
-        """
-        rows = range(len(self._data.rows))
-        answer, following = self._solve(x, sigma, 0, tol, None, rows, sigma_next)
-        return following, answer.mean
 
     def inner_products(self, x: Tensor) -> Tensor:
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()
@@ -113,17 +103,7 @@ class TritonEngine(Engine):
             distances = pair_distances(self._centred(x), self._data.rows, queries, flat).reshape(rows.shape)
         return (distances / self._data.unit**2).masked_fill(rows < 0, torch.inf)
 
-    def _solve(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        topk: int,
-        tol: float,
-        log_prior: Tensor | None,
-        rows: range,
-        sigma_next: Tensor | None,
-    ) -> tuple[Answer, Tensor]:
-        """The answers [B], and x after an Euler step to sigma_next, if given."""
+    def _solve(self, x: Tensor, sigma: Tensor, topk: int, tol: float, log_prior: Tensor | None, rows: range) -> Answer:
         queries, levels = self._centred(x), self._levels(sigma)
         batch, d = queries.shape
         prior = None
@@ -131,7 +111,6 @@ class TritonEngine(Engine):
             prior = log_prior[..., rows.start : rows.stop].to(self._device, torch.float64)
             prior = prior if prior.stride(-1) == 1 else prior.contiguous()
         answer = Answer.empty(batch, d, topk, self._device)
-        following = torch.empty_like(queries)
         at_a_time = max(8, min(_QUERIES, _NUMBERS // d))
         with self._on():
             for start in range(0, batch, at_a_time):
@@ -142,18 +121,11 @@ class TritonEngine(Engine):
                 request = Request(
                     self._data, rows.start, len(rows), queries[part], levels[part], bias, near, gap, cut, tol, topk
                 )
-                euler = None
-                if sigma_next is not None:
-                    model = x[part].detach().to(self._device, torch.float64).contiguous()
-                    ratio = sigma_next[part].to(self._device).double() / sigma[part].to(self._device).double()
-                    euler = Euler(model, ratio, torch.empty_like(model))
                 found = Answer.empty(len(near), d, topk, self._device)
-                _answer(request, few, found, euler)
+                _answer(request, few, found)
                 answer.put(torch.arange(start, start + len(near), device=self._device), found)
-                if euler is not None:
-                    following[part] = euler.following
-        self.last_paths = answer.path.cpu()
-        return answer, following
+        self.last_paths = answer.path
+        return answer
 
     def _sample(
         self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, cut: float
@@ -189,34 +161,26 @@ class TritonEngine(Engine):
         return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
 
 
-def _answer(request: Request, few: Tensor, answer: Answer, euler: Euler | None) -> None:
+def _answer(request: Request, few: Tensor, answer: Answer) -> None:
     """Fills `answer`: each pass hands on what it could not answer to the contract to the next, finer one."""
-    open_ = torch.arange(len(few), device=few.device)
-    dense_ones, screened = open_[~few], open_[few]
+    screened, open_ = _which(few)
     if len(screened):
-        found, done = screen(request.part(screened))
-        _take(answer, screened, found, done, euler, moved=None)
-        dense_ones = torch.cat([dense_ones, screened[~done]])
+        open_ = torch.cat([open_, _take(answer, screened, *screen(request.part(screened)))])
     digits = (DIGITS, DIGITS_FINE) if request.data.rows.dtype == torch.uint8 else (DIGITS,)
     for count in digits:
-        if len(dense_ones):
-            part = None if euler is None else euler.part(dense_ones)
-            found, done = dense(request.part(dense_ones), count, part)
-            _take(answer, dense_ones, found, done, euler, moved=None if part is None else part.following)
-            dense_ones = dense_ones[~done]
-    if len(dense_ones):
-        everyone = torch.ones(len(dense_ones), dtype=torch.bool, device=few.device)
-        _take(answer, dense_ones, exact(request.part(dense_ones)), everyone, euler, moved=None)
+        if len(open_):
+            open_ = _take(answer, open_, *dense(request.part(open_), count))
+    if len(open_):
+        answer.put(open_, exact(request.part(open_)))
 
 
-def _take(
-    answer: Answer, which: Tensor, found: Answer, done: Tensor, euler: Euler | None, moved: Tensor | None
-) -> None:
-    """Takes in the answers that are done; `moved`: their Euler steps, where the pass has taken them."""
-    chosen = which[done]
-    answer.put(chosen, found.part(done))
-    if euler is not None:
-        if moved is None:
-            ratio = euler.ratio[which][:, None]
-            moved = ratio * euler.x[which] + (1 - ratio) * found.mean
-        euler.following[chosen] = moved[done]
+def _take(answer: Answer, queries: Tensor, found: Answer, done: Tensor) -> Tensor:
+    """Takes in the answers that are done; returns the queries whose are not."""
+    known, left = _which(done)
+    answer.put(queries[known], found.part(known))
+    return queries[left]
+
+
+def _which(flags: Tensor) -> tuple[Tensor, Tensor]:
+    """Where flags are True, and where False. As numbers: every use of a mask would wait for the device once more."""
+    return flags.nonzero()[:, 0], (~flags).nonzero()[:, 0]

@@ -73,11 +73,15 @@ def variants() -> Iterator[Variant]:
             yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
     state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "state_ptr": "*fp64"}
     yield Variant("weighted_sum.softmax_state", state, {"BB": 4, "SPLIT": configs.SPLIT})
-    names = ["state", "acc", "kept", "acc_out", "kept_out", "x", "ratio", "mean", "next"]
+    names = ["state", "acc", "kept", "acc_out", "kept_out", "mean"]
     merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
-    for first, last, move in ((True, True, True), (True, False, False), (False, True, False), (False, True, True)):
-        constants = {"FIRST": first, "LAST": last, "MOVE": move, "SB": 8, "BD": 128}
-        ones = ("B", "S", "stride", "d") if not first and move else ()
+    for first, last, ones in (
+        (True, True, ()),
+        (True, False, ()),
+        (False, True, ()),
+        (False, True, ("B", "S", "stride", "d")),
+    ):
+        constants = {"FIRST": first, "LAST": last, "SB": 8, "BD": 128}
         scalars = {"shift": "fp32", "unit": "fp32"}
         yield Variant("merge.merge_kernel", merged, constants, ones=ones, scalars=scalars)
     for stored in ("u8", *FLOATS):

@@ -181,7 +181,7 @@ def test_every_query_may_have_its_own_prior(
     monkeypatch.setattr(engine_module, "_QUERIES", 8)  # so that the last query has a launch to itself
     monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
 
-    def chosen(request: Request, digits: int, *more: object) -> tuple[object, Tensor]:
+    def chosen(request: Request, digits: int) -> tuple[object, Tensor]:
         answer, done = dense(request, digits)
         return answer, done & (digits not in refuse)
 
@@ -308,21 +308,6 @@ def test_weighted_mean_near_zero_is_summed_in_float64(stored: torch.dtype) -> No
     assert not weigh(engine._data, scores, TOL)[1].any()
     error = (engine.weighted_mean(scores, TOL) - exact.mean(0)).norm(dim=1)
     assert (error <= TOL * exact.mean(0).norm().clamp_min(0.01 * exact.norm(dim=1).max())).all()
-
-
-def test_euler_steps_on_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen_module, "MOST", 20)
-    data = some_data(130, 17, torch.float16)
-    engine = TritonEngine(data)
-    sigma = torch.tensor([0.01, 0.4, 0.6, 3.0], dtype=torch.float64)
-    following = torch.tensor([0.0, 0.1, 0.5, 2.0], dtype=torch.float64)
-    x = queries(data, 4, 1.0) * sigma[:, None]
-    moved, denoised = engine.euler(x, sigma, following, tol=TOL)
-    assert len(set(engine.last_paths.tolist())) >= 2
-    expected = reference.denoise(x, data, sigma)
-    torch.testing.assert_close(denoised, expected, rtol=0, atol=1e-5)
-    ratio = following / sigma
-    torch.testing.assert_close(moved, twins.euler(x, denoised, ratio), rtol=1e-12, atol=1e-12)
 
 
 def test_errors_name_what_is_wrong() -> None:

@@ -9,7 +9,7 @@ from geodiff.kernels import configs, twins, weighted_sum
 from geodiff.kernels import logits as logits_module
 from geodiff.kernels.bounds import row_errors
 from geodiff.kernels.logits import logits, logits_bytes, logits_floats
-from geodiff.kernels.merge import Euler, Running
+from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Parts, digits, floats, split
 from geodiff.kernels.refine import all_distances, all_products, full_sum, gathered_sum, pair_distances
@@ -217,17 +217,6 @@ def test_rows_of_weight_zero_count_for_nothing() -> None:
     running = merged(scores, data, 1024, torch.full((2,), -torch.inf))
     torch.testing.assert_close(running.mean, twins.weighted_mean(scores, data.rows), rtol=0, atol=1e-6)
     torch.testing.assert_close(running.state, twins.softmax_state(scores, data.half), rtol=2e-6, atol=1e-6)
-
-
-def test_last_merge_takes_the_euler_step() -> None:
-    data, scores = Prepared(some_rows(70, 5, torch.uint8)), torch.randn(3, 70)
-    x, ratio = torch.randn(3, 5, dtype=torch.float64), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
-    euler = Euler(x, ratio, torch.full((3, 5), NAN, dtype=torch.float64))
-    running = Running(3, 5, data.shift, data.unit, x.device)
-    sums = weighted_sum.weighted_sum(scores, data.half, torch.full((3,), -torch.inf), data.rows)
-    running.merge(*sums, last=True, euler=euler)
-    torch.testing.assert_close(euler.following, twins.euler(x, running.mean, ratio), rtol=1e-14, atol=1e-14)
-    assert (euler.following[0] == running.mean[0]).all()
 
 
 @pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (17, 65, 3), (129, 2, 2)])
