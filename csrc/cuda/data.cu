@@ -86,7 +86,12 @@ void weighted_sum(const Data& data, const Products& p, int64_t parts, uintptr_t 
                  stream);
 }
 
-Machine machine(int device) { return machine_of(device); }
+Machine machine(int device) {
+    const OnDevice here(device);
+    Machine found = machine_of(device);
+    found.clusters = found.clusters && streams_in_clusters();
+    return found;
+}
 
 int runtime() { return runtime_version(); }
 

@@ -10,6 +10,8 @@ namespace geodiff::cuda {
 void prepare(const Call& call, bool integer, uintptr_t stream);
 // Partial answers from one pass over uint8 rows, `queries` (4 or 16) at a time.
 void stream(const Call& call, int queries, uintptr_t stream);
+// Whether the code of `stream` that the current device runs is the one written for clusters.
+bool streams_in_clusters();
 // Partial answers of open queries in float64 from squared differences, over all rows or over `list`.
 void exact(const Call& call, uintptr_t stream);
 // Joins the parts of open queries into `mean`, model units.

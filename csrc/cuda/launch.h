@@ -30,6 +30,11 @@ void launch(const char*, void (*kernel)(Args), const Grid& grid, int threads, si
     emulated::launch(kernel, {grid.x, grid.y, grid.z}, grid.cluster, threads, shared, args);
 }
 
+template <class Args>
+bool compiled_for_clusters(void (*)(Args)) {
+    return emulated::clusters_compiled;
+}
+
 inline Machine machine_of(int) { return emulated::machine; }
 inline int runtime_version() { return 0; }
 
@@ -74,6 +79,15 @@ void launch(const char* name, void (*kernel)(Args), const Grid& grid, int thread
     config.attrs = &cluster;
     config.numAttrs = grid.cluster > 1 ? 1 : 0;
     check(cudaLaunchKernelEx(&config, kernel, args), std::string("launch of ") + name);
+}
+
+// Clusters take a chip that has them and code that was compiled for one (device.h): on a chip later than all the code
+// was compiled for, the driver translates that of an older one, which knows no clusters.
+template <class Args>
+bool compiled_for_clusters(void (*kernel)(Args)) {
+    cudaFuncAttributes found{};
+    check(cudaFuncGetAttributes(&found, kernel), "cudaFuncGetAttributes");
+    return found.ptxVersion >= 90;
 }
 
 inline Machine machine_of(int device) {

@@ -8,9 +8,15 @@
 namespace geodiff::cuda {
 namespace {
 
+// Blocks along x for each query. Queries lie along x too: y ends at 65,535.
+__host__ __device__ inline int64_t blocks_of(int64_t items, int per_block) {
+    return (items + per_block - 1) / per_block;
+}
+
 template <DType T, bool Difference>
 __global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
-    const int64_t place = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32, q = blockIdx.y;
+    const int64_t blocks = blocks_of(a.n, kWarps), q = blockIdx.x / blocks;
+    const int64_t place = blockIdx.x % blocks * kWarps + threadIdx.x / 32;
     if (place >= a.n) return;  // a whole warp
     const int64_t row = a.list ? a.list[q * a.n + place] : place;
     double& out = a.out[q * a.n + place];
@@ -33,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
 
 template <bool Difference>
 void pairs(const char* name, const Pairs& a, uintptr_t stream) {
-    const Grid grid{unsigned((a.n + kWarps - 1) / kWarps), unsigned(a.batch), 1, 1};
+    const Grid grid{unsigned(blocks_of(a.n, kWarps) * a.batch), 1, 1, 1};
     for_dtype(a.dtype,
               [&](auto dtype) { launch(name, pairs_kernel<dtype(), Difference>, grid, kThreads, 0, stream, a); });
 }
@@ -41,7 +47,8 @@ void pairs(const char* name, const Pairs& a, uintptr_t stream) {
 template <DType T>
 __global__ void __launch_bounds__(kThreads) weighted_sum_kernel(Weighted a) {
     using Item = typename Stored<T>::Item;
-    const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x, q = blockIdx.y, part = blockIdx.z;
+    const int64_t blocks = blocks_of(a.d, kThreads), q = blockIdx.x / blocks, part = blockIdx.y;
+    const int64_t k = blockIdx.x % blocks * kThreads + threadIdx.x;
     if (k >= a.d) return;
     const int64_t begin = a.n * part / a.parts, end = a.n * (part + 1) / a.parts;
     double sum = 0;
@@ -59,7 +66,7 @@ void distances(const Pairs& a, uintptr_t stream) { pairs<true>("distances", a, s
 void inner_products(const Pairs& a, uintptr_t stream) { pairs<false>("inner_products", a, stream); }
 
 void weighted_sum(const Weighted& a, uintptr_t stream) {
-    const Grid grid{unsigned((a.d + kThreads - 1) / kThreads), unsigned(a.batch), unsigned(a.parts), 1};
+    const Grid grid{unsigned(blocks_of(a.d, kThreads) * a.batch), unsigned(a.parts), 1, 1};
     for_dtype(a.dtype,
               [&](auto dtype) { launch("weighted_sum", weighted_sum_kernel<dtype()>, grid, kThreads, 0, stream, a); });
 }

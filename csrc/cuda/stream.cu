@@ -244,6 +244,8 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
 
 }  // namespace
 
+bool streams_in_clusters() { return compiled_for_clusters(stream_kernel<1>); }
+
 void stream(const Call& call, int queries, uintptr_t stream) {
     const size_t shared = size_t(stream_shared(call.slice, queries, call.stages).total);
     const Grid grid{unsigned(call.parts * call.cluster), unsigned(call.padded / queries), 1, call.cluster};

@@ -6,5 +6,7 @@ PYBIND11_MODULE(emulator, m) {
     m.def("set_machine", [](int multiprocessors, int64_t shared, bool clusters) {
         emulated::machine = {multiprocessors, shared, clusters};
     });
+    m.def("set_clusters_compiled", [](bool compiled) { emulated::clusters_compiled = compiled; });
+    m.def("set_most_blocks", [](unsigned most) { emulated::most_blocks = most; });
     m.def("set_order", [](unsigned order) { emulated::order = order; });
 }

@@ -74,6 +74,8 @@ inline uint3 grid;
 inline int64_t progress = 0;
 inline unsigned order = 0;
 inline geodiff::cuda::Machine machine{2, 232448, true};
+inline bool clusters_compiled = true;
+inline unsigned most_blocks = 65535;  // of a grid along y and z
 inline void (*body)(void*) = nullptr;
 inline void* body_argument = nullptr;
 
@@ -139,6 +141,9 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
         void (*kernel)(Args);
         const Args* args;
     } call{kernel, &args};
+    if (size.y > most_blocks || size.z > most_blocks || size.x % unsigned(blocks_per_cluster) != 0 ||
+        int64_t(shared) > machine.shared)
+        throw std::runtime_error("invalid configuration of a launch");
     body = [](void* p) { static_cast<Call*>(p)->kernel(*static_cast<Call*>(p)->args); };
     body_argument = &call;
     threads_per_block = threads;

@@ -101,6 +101,33 @@ def test_every_way_to_lay_a_tile_out(
     assert engine.last_paths.tolist() == [DENSE] * batch
 
 
+def test_code_for_an_older_chip_is_not_sent_into_clusters(emulated: Any) -> None:
+    """As on a chip later than all the code was compiled for: there every block would take itself for the first one."""
+    rows = stored(100, 500, torch.uint8)
+    emulated.emulator.set_machine(8, 40000, True)
+    emulated.emulator.set_clusters_compiled(False)
+    engine = CudaEngine(rows, emulated.core)
+    assert engine._data.plan(rows=len(rows), batch=4).cluster == 1
+    x = queries(rows, 4, 3.0)
+    check(answer(engine, x, 3.0), x, rows, 3.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_more_queries_than_a_grid_has_rows(emulated: Any, dtype: torch.dtype) -> None:
+    rows = stored(9, 3, dtype)
+    emulated.emulator.set_most_blocks(64)  # 65,535 would take long here
+    engine = CudaEngine(rows, emulated.core)
+    points = reference.model_space(rows, torch.float64)
+    x = queries(rows, 130, 1.0)
+    check(answer(engine, x, 1.0, topk=2), x, rows, 1.0)
+    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
+    logits = torch.randn(130, 9, dtype=torch.float64)
+    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
+    listed = torch.randint(9, (130, 2))
+    expected = (x[:, None] - points[listed]).square().sum(2)
+    torch.testing.assert_close(engine.squared_distances(x, listed), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
     """A missing barrier would show: between two of them threads run one after the other, in another order each time."""
     rows, middle = near_tie(70, 150)
