@@ -135,6 +135,15 @@ def check_tensor(value: object, name: str, dtypes: Sequence[torch.dtype]) -> Ten
     return value
 
 
+def check_device(value: Tensor, name: str, device: torch.device) -> None:
+    """Raise ValueError if value lies elsewhere than the data do, on `device`: nothing large is moved unasked."""
+    if value.device != device:
+        raise ValueError(
+            f"{name}: expected on the device of the data, {device}, found on {value.device}; "
+            f"allowed {name}.to({str(device)!r}), or data that are moved there"
+        )
+
+
 def check_finite(value: Tensor, name: str, *, first_row: int = 0) -> None:
     """Raise ValueError if value [n, ...] holds NaN or Inf. `first_row` is the row number of value[0] in the message.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geodiff import operators
-from geodiff.arguments import check_data, check_log_weights, check_query_shape, check_topk, shape_sigma
+from geodiff.arguments import check_data, check_device, check_log_weights, check_query_shape, check_topk, shape_sigma
 from geodiff.data import load
 from geodiff.labels import check_labels, shape_requested_classes
 from geodiff.posterior import Posterior
@@ -155,7 +155,7 @@ class OptimalDenoiser(nn.Module):
     ) -> Tensor:
         """r*(x; sigma), [B, *shape] in the dtype of x.
 
-        x            [B, *shape] floating, in model space, B >= 0
+        x            [B, *shape] floating, in model space, B >= 0, on the device of the data
         sigma        a number, 0-d, [B] or [B, 1, ...], > 0
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
         mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
@@ -214,6 +214,7 @@ class OptimalDenoiser(nn.Module):
     def _ask(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None, topk: int = 0) -> "_Asked":
         """Shapes and dtypes are checked here, values in the operator, which torch.compile does not look into."""
         x = check_query_shape(x, self.shape, dtypes=QUERY_DTYPES)
+        check_device(x, "x", self._stored.rows.device)
         levels = shape_sigma(sigma, len(x), device=x.device)
         classes = shape_requested_classes(class_labels, len(x), self.label_dim)
         if mask is not None:
@@ -277,6 +278,7 @@ class _Asked:
 
     def covariance(self, v: Tensor) -> Tensor:
         v = check_query_shape(v, self.prepared.stored.shape, dtypes=QUERY_DTYPES, name="v")
+        check_device(v, "v", self.x.device)
         if len(v) != len(self.x):
             raise ValueError(f"v: expected one direction for each of B = {len(self.x)} queries, found {len(v)}")
         mean, trace = self.answer["mean"].detach(), self.answer["trace"]

@@ -1,6 +1,7 @@
 """The steps that the fused denoiser is made of, for work that needs one without the others.
 
-A tensor of data is looked through once, at the first call with it, and remembered as long as it lives unchanged.
+A tensor of data is looked through once, at the first call with it, and remembered as long as it lives unchanged. All
+tensors of a call lie on one device.
 """
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from geodiff import backends
-from geodiff.arguments import check_data, check_query, check_tensor
+from geodiff.arguments import check_data, check_device, check_finite, check_query_shape, check_tensor
 from geodiff.backends import Engine
 from geodiff.storage import StoredRows
 
@@ -27,8 +28,8 @@ def inner_products(x: Tensor, data: Tensor) -> Tensor:
     Raises TypeError or ValueError that names the argument.
     """
     stored, engine = _open(data)
-    x = check_query(x, stored.shape, dtypes=_FLOATING)
-    return engine.inner_products(stored.flatten(x)).to(x.device, x.dtype)
+    x = _check_queries(x, stored)
+    return engine.inner_products(stored.flatten(x)).to(x.dtype)
 
 
 def weighted_mean(logits: Tensor, data: Tensor, *, tol: float = 1e-5) -> Tensor:
@@ -40,6 +41,7 @@ def weighted_mean(logits: Tensor, data: Tensor, *, tol: float = 1e-5) -> Tensor:
     stored, engine = _open(data)
     n = len(stored.rows)
     logits = check_tensor(logits, "logits", _FLOATING)
+    check_device(logits, "logits", data.device)
     if logits.ndim != 2 or logits.shape[1] != n:
         raise ValueError(f"logits: expected shape [B, N] = [B, {n}], found {list(logits.shape)}; allowed any B >= 0")
     if not torch.isfinite(logits.amax(1)).all():
@@ -47,7 +49,7 @@ def weighted_mean(logits: Tensor, data: Tensor, *, tol: float = 1e-5) -> Tensor:
             "logits: expected numbers or -inf, found a row whose maximum is NaN, inf or -inf; "
             "allowed no NaN, and at least one number above -inf in each row"
         )
-    return stored.unflatten(engine.weighted_mean(logits, tol)).to(logits.device, logits.dtype)
+    return stored.unflatten(engine.weighted_mean(logits, tol)).to(logits.dtype)
 
 
 def refine(x: Tensor, data: Tensor, candidates: Tensor) -> Tensor:
@@ -57,8 +59,9 @@ def refine(x: Tensor, data: Tensor, candidates: Tensor) -> Tensor:
     Raises TypeError or ValueError that names the argument.
     """
     stored, engine = _open(data)
-    x = check_query(x, stored.shape, dtypes=_FLOATING)
+    x = _check_queries(x, stored)
     candidates = check_tensor(candidates, "candidates", (torch.int64,))
+    check_device(candidates, "candidates", data.device)
     if candidates.ndim != 2 or len(candidates) != len(x):
         raise ValueError(
             f"candidates: expected shape [B, C] with B = {len(x)}, found {list(candidates.shape)}; "
@@ -69,7 +72,14 @@ def refine(x: Tensor, data: Tensor, candidates: Tensor) -> Tensor:
         raise ValueError(
             f"candidates: expected positions in data, found {int(outside[0])}; allowed -1 .. {len(stored.rows) - 1}"
         )
-    return engine.squared_distances(stored.flatten(x), candidates).to(x.device)
+    return engine.squared_distances(stored.flatten(x), candidates)
+
+
+def _check_queries(x: object, stored: StoredRows) -> Tensor:
+    x = check_query_shape(x, stored.shape, dtypes=_FLOATING)
+    check_device(x, "x", stored.rows.device)
+    check_finite(x, "x")
+    return x
 
 
 def _open(data: Tensor) -> tuple[StoredRows, Engine]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import geodiff
-from geodiff import BackendUnavailable, DataError, OptimalDenoiser
+from geodiff import BackendUnavailable, DataError, OptimalDenoiser, ops
 from geodiff.backends import cpu
 
 NAN, INF = float("nan"), float("inf")
@@ -43,6 +43,19 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "x integer": (lambda: _denoiser()(X.int(), 1.0), TypeError, "x"),
     "x complex": (lambda: _denoiser()(X + 0j, 1.0), TypeError, "x"),
     "x an array": (lambda: _denoiser()(X.numpy(), 1.0), TypeError, "x"),  # type: ignore[arg-type]
+    "x on another device": (lambda: _denoiser()(X.to("meta"), 1.0), ValueError, "x"),
+    "v on another device": (lambda: _denoiser().posterior(X, 1.0).covariance(X.to("meta")), ValueError, "v"),
+    "x of a product on another device": (lambda: ops.inner_products(X.to("meta"), DATA), ValueError, "x"),
+    "logits on another device": (
+        lambda: ops.weighted_mean(torch.zeros(2, 20, device="meta"), DATA),
+        ValueError,
+        "logits",
+    ),
+    "candidates on another device": (
+        lambda: ops.refine(X, DATA, torch.zeros(2, 1, dtype=torch.int64, device="meta")),
+        ValueError,
+        "candidates",
+    ),
     "topk negative": (lambda: _denoiser().posterior(X, 1.0, topk=-1), ValueError, "topk"),
     "topk beyond N": (lambda: _denoiser().posterior(X, 1.0, topk=21), ValueError, "topk"),
     "topk a float": (lambda: _denoiser().posterior(X, 1.0, topk=1.5), TypeError, "topk"),  # type: ignore[arg-type]
