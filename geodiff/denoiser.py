@@ -177,7 +177,8 @@ class OptimalDenoiser(nn.Module):
 
         Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
         """
-        return self._ask(x, sigma, class_labels, mask).answer["log_prob"].to(_precise(x))
+        # Its derivative in sigma takes the trace.
+        return self._ask(x, sigma, class_labels, mask, with_trace=True).answer["log_prob"].to(_precise(x))
 
     def divergence(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
@@ -187,7 +188,7 @@ class OptimalDenoiser(nn.Module):
         Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
         In the dtype of x, but at least float32; arguments as in `forward`.
         """
-        asked = self._ask(x, sigma, class_labels, mask)
+        asked = self._ask(x, sigma, class_labels, mask, with_trace=True)
         return (asked.answer["trace"] / asked.sigma.detach().square()).to(_precise(x))
 
     def posterior(
@@ -205,13 +206,22 @@ class OptimalDenoiser(nn.Module):
         are -1 where a query sees fewer than that.
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
-        asked = self._ask(x, sigma, class_labels, mask, check_topk(topk, len(self._stored.rows)))
+        asked = self._ask(x, sigma, class_labels, mask, check_topk(topk, len(self._stored.rows)), with_trace=True)
         numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
         return Posterior(
             mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
 
-    def _ask(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None, topk: int = 0) -> "_Asked":
+    def _ask(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Any,
+        mask: Tensor | None,
+        topk: int = 0,
+        *,
+        with_trace: bool = False,
+    ) -> "_Asked":
         """Shapes and dtypes are checked here, values in the operator, which torch.compile does not look into."""
         x = check_query_shape(x, self.shape, dtypes=QUERY_DTYPES)
         check_device(x, "x", self._stored.rows.device)
@@ -222,7 +232,7 @@ class OptimalDenoiser(nn.Module):
         followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
-        answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk)
+        answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk, with_trace)
         return _Asked(self._prepared, flat, levels, classes, mask, tol, dict(zip(FIELDS, answer, strict=True)))
 
     def recording_key(self, batch: int) -> tuple[int, float] | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from geodiff.arguments import check_sigma
 from geodiff.reference import model_space
 
-_TILE = 2**17  # numbers of the data at a time in float64
+# Numbers of the data at a time in float64: what stays in a cache, or what keeps an accelerator busy for one launch.
+_TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
 
 
 def trace(x: Tensor, data: Tensor, sigma: float | Tensor, *, log_weights: Tensor | None = None) -> Tensor:
@@ -92,5 +93,6 @@ def _weighted_sum(weights: Tensor, data: Tensor, origin: Tensor) -> Tensor:
 
 
 def _tiles(data: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    for part in data.split(max(1, _TILE // math.prod(data.shape[1:]))):
+    tile = _TILE_CPU if data.device.type == "cpu" else _TILE_ACCELERATOR
+    for part in data.split(max(1, tile // math.prod(data.shape[1:]))):
         yield model_space(part, dtype).flatten(1)

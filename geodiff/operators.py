@@ -1,6 +1,6 @@
 """The denoiser as torch operators, `geodiff::posterior` and its derivatives: for autograd, torch.func, torch.compile.
 
-    posterior     r and log p_sigma, with entropy, ess, trace and top-k     r = sum_i w_i x_i
+    posterior     r and log p_sigma, with entropy, ess, top-k, and trace if asked for     r = sum_i w_i x_i
     posterior_vjp cotangents of r and log p to gradients in x and sigma     v J = Cov_w v / sigma^2
     posterior_jvp tangents in x and sigma to those of r and log p           J v: J is symmetric
 
@@ -21,7 +21,9 @@ from geodiff import prepared
 
 _QUERY = "Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, int data, float tol"
 _library = torch.library.Library("geodiff", "DEF")
-_library.define(f"posterior({_QUERY}, int topk) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    f"posterior({_QUERY}, int topk, bool with_trace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
 _library.define(
     f"posterior_vjp({_QUERY}, Tensor mean, Tensor trace, Tensor? to_mean, Tensor? to_log_prob) -> (Tensor, Tensor)"
 )
@@ -36,9 +38,9 @@ Maybe = Tensor | None
 
 
 def _posterior(
-    x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int
+    x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int, with_trace: bool
 ) -> tuple[Tensor, ...]:
-    answer = prepared.find(data).posterior(x.detach(), sigma.detach(), classes, mask, tol, topk)
+    answer = prepared.find(data).posterior(x.detach(), sigma.detach(), classes, mask, tol, topk, with_trace)
     return tuple(getattr(answer, name).to(x.device) for name in prepared.FIELDS)
 
 
@@ -91,7 +93,7 @@ def _log_prob_by_sigma(x: Tensor, sigma: Tensor, mean: Tensor, trace: Tensor) ->
 
 
 def _fake_posterior(
-    x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int
+    x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int, with_trace: bool
 ) -> tuple[Tensor, ...]:
     def number() -> Tensor:
         return x.new_empty(len(x), dtype=torch.float64)
@@ -128,13 +130,13 @@ class _Function(torch.autograd.Function):
 
 class _Posterior(_Function):
     @staticmethod
-    def forward(x: Tensor, sigma: Tensor, classes: Maybe, mask: Maybe, data: int, tol: float, topk: int) -> Any:
+    def forward(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.geodiff.posterior.default(x, sigma, classes, mask, data, tol, topk)
+            return torch.ops.geodiff.posterior.default(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, sigma, classes, mask, ctx.data, ctx.tol, _ = inputs
+        x, sigma, classes, mask, ctx.data, ctx.tol, _, _ = inputs
         mean, _, entropy, ess, trace, indices, weights = output
         ctx.keep = prepared.find(ctx.data)  # the graph may outlive the denoiser
         ctx.mark_non_differentiable(entropy, ess, trace, indices, weights)
@@ -149,7 +151,7 @@ class _Posterior(_Function):
         if to_mean is not None or to_log_prob is not None:
             by_x, by_sigma = vjp(x, sigma, classes, mask, ctx.data, ctx.tol, mean, trace, to_mean, to_log_prob)
             by_x = by_x.to(x.dtype)
-        return by_x, by_sigma, None, None, None, None, None
+        return by_x, by_sigma, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, of_x: Maybe, of_sigma: Maybe, *_: Maybe) -> tuple[Maybe, ...]:

@@ -74,9 +74,16 @@ class Prepared:
     # ---- answers ----
 
     def posterior(
-        self, x: Tensor, sigma: Tensor, classes: Tensor | None, mask: Tensor | None, tol: float, topk: int
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        classes: Tensor | None,
+        mask: Tensor | None,
+        tol: float,
+        topk: int,
+        with_trace: bool,
     ) -> Posterior:
-        """The posterior of x [B, d] at sigma [B], every field flat and float64, trace included.
+        """The posterior of x [B, d] at sigma [B], every field flat and float64; the trace is NaN unless asked for.
 
         classes: as `check_requested_classes` takes them; mask bool [B, N], in the order of the data passed in.
         Raises ValueError for values that are not allowed: NaN in x, sigma <= 0, a class or mask without points.
@@ -86,7 +93,8 @@ class Prepared:
         parts = []
         for group in self._groups(classes, mask, len(x)):
             queries, levels = _pick(group.chosen, x, sigma)
-            parts.append((group.chosen, self._ask(queries, levels, group, tol, check_topk(topk, len(group.rows)))))
+            found = self._ask(queries, levels, group, tol, check_topk(topk, len(group.rows)), with_trace)
+            parts.append((group.chosen, found))
         out = _scatter(parts, len(x))
         return replace(out, indices=self._original(out.indices)) if topk else out
 
@@ -150,11 +158,15 @@ class Prepared:
 
     # ---- one group of queries ----
 
-    def _ask(self, x: Tensor, sigma: Tensor, group: _Group, tol: float, topk: int) -> Posterior:
+    def _ask(self, x: Tensor, sigma: Tensor, group: _Group, tol: float, topk: int, with_trace: bool) -> Posterior:
         both, again, prior = self._twice(x, sigma, group.prior)
         engine = self.engines.serving(len(both))
         answer = engine.posterior(both, again, topk=topk, tol=tol, log_prior=prior, rows=group.rows)
-        answer = replace(answer, trace=engine.trace(both, again, answer, log_prior=prior, rows=group.rows))
+        if with_trace:  # for an engine that has to take another look at the rows, as expensive as the answer or more
+            trace = engine.trace(both, again, answer, log_prior=prior, rows=group.rows)
+        else:
+            trace = torch.full_like(answer.log_prob, torch.nan)
+        answer = replace(answer, trace=trace)
         if self._flip is None:
             return answer
         logits = _logits(both, again, self.stored.rows, answer.indices, prior)

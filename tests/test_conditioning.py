@@ -1,13 +1,14 @@
 """Classes, masks and mirror images, alone and together: the reference on the data that they stand for."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import geodiff
-from geodiff import reference
+from geodiff import moments, reference
 from geodiff.posterior import Posterior
 
 BACKENDS = [name for name in ("reference", "cpu") if geodiff.backends.is_available(name)]
@@ -119,6 +120,26 @@ def test_bad_conditions_are_refused(call, error, message) -> None:  # type: igno
     denoiser = geodiff.OptimalDenoiser(data, labels=torch.tensor([0, 0, 2, 2, 0, 2]))
     with pytest.raises(error, match=message):
         call(denoiser, torch.randn(2, 4))
+
+
+def test_denoising_under_a_prior_takes_no_second_look_at_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an engine knows no trace, it costs a pass in plain torch: only what needs the trace may ask for it."""
+    looks: list[int] = []
+    trace = moments.trace
+
+    def noted(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        looks.append(len(x))
+        return trace(x, *arguments, **options)
+
+    monkeypatch.setattr(moments, "trace", noted)
+    denoiser = geodiff.OptimalDenoiser(torch.rand(20, 3), log_weights=torch.randn(20), backend="reference")
+    x = torch.randn(4, 3, requires_grad=True)
+    (denoiser(x, 0.5) + denoiser.score(x, 0.5)).sum().backward()
+    assert not looks
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert denoiser.divergence(x, 0.5).isfinite().all()
+    assert looks == [4]
 
 
 @pytest.mark.heavy

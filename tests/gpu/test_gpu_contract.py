@@ -53,6 +53,36 @@ def test_contract(name: str, dtype: torch.dtype, n: int, d: int, device: torch.d
             assert ((found.log_prob - expected.log_prob).abs() <= allowed).all(), f"log_prob at {sigma}, B {batch}"
 
 
+def test_auto_serves_few_queries_and_many(device: torch.device) -> None:
+    data = stored(257, 784, torch.uint8, device)
+    denoiser = OptimalDenoiser(data)
+    points = reference.model_space(data, torch.float64)
+    least = 0.01 * points.norm(dim=1).max()
+    for batch in (1, 16, 17, 65):
+        x = points[torch.arange(batch) % 257] + 2.0 * torch.randn(batch, 784, device=device, dtype=torch.float64)
+        expected = reference.posterior(x, data, 2.0).mean
+        error = (denoiser(x, 2.0) - expected).norm(dim=1) / expected.norm(dim=1).clamp_min(least)
+        assert error.max() <= 1e-5, f"B {batch}, by {denoiser._prepared.engines.name(batch)}"
+
+
+def test_a_mask_for_every_query(name: str, device: torch.device) -> None:
+    data = stored(500, 97, torch.uint8, device)
+    denoiser, plain = OptimalDenoiser(data, backend=name), OptimalDenoiser(data, backend="reference")
+    mask = torch.rand(20, 500, device=device) < 0.5
+    mask[3] = False
+    mask[3, 499] = True
+    x = reference.model_space(data[:20], torch.float64) + torch.randn(20, 97, device=device, dtype=torch.float64)
+    found, expected = (one.posterior(x, 1.0, topk=2, mask=mask) for one in (denoiser, plain))
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-5, atol=1e-5)
+    assert found.indices.equal(expected.indices)
+
+
+def test_queries_elsewhere_are_refused(device: torch.device) -> None:
+    denoiser = OptimalDenoiser(stored(31, 33, torch.uint8, device))
+    with pytest.raises(ValueError, match="^x: expected on the device of the data, cuda:"):
+        denoiser(torch.randn(2, 33), 1.0)
+
+
 def test_the_same_bits_every_time(name: str, device: torch.device) -> None:
     data = stored(1000, 3072, torch.uint8, device)
     denoiser = OptimalDenoiser(data, backend=name)
