@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geodiff import OptimalDenoiser, backends, reference
+from geodiff.backends import cuda
 from geodiff.backends.table import NOT_MEASURED, STORED, TABLE, UINT8, Rule
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -15,6 +16,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture
 def everything_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_reason_missing", lambda name: "")
+    monkeypatch.setattr(cuda, "streams", lambda *arguments: True)
 
 
 @pytest.fixture
@@ -40,6 +42,22 @@ def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_auto(device: torch.device, dtype: torch.dtype | None, d: int | None, batch: int | None, name: str) -> None:
     assert backends.choose("auto", device, dtype=dtype, n=1000, d=d, batch=batch) == name
+
+
+@pytest.mark.usefixtures("everything_is_here")
+def test_a_gpu_that_cannot_take_the_data_in_one_pass_leaves_few_queries_to_the_next_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def streams(device: torch.device, dtype: torch.dtype, d: int, batch: int) -> bool:
+        asked.append((device, dtype, d, batch))
+        return d <= 2000
+
+    monkeypatch.setattr(cuda, "streams", streams)
+    for d, name in ((2000, "cuda"), (3072, "triton")):
+        assert backends.choose("auto", GPU, dtype=torch.uint8, n=10, d=d, batch=4) == name
+        assert asked.pop() == (GPU, torch.uint8, d, 4)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ PYBIND11_MODULE(_cuda, m) {
         },
         py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dtype"), py::arg("n"),
         py::arg("d"), py::arg("batch"));
+    m.def(
+        "streams",
+        [](int device, int dtype, int64_t d, int64_t batch) {
+            return make_plan(machine(device), geodiff::DType(dtype), 1, d, batch).streams;
+        },
+        py::arg("device"), py::arg("dtype"), py::arg("d"), py::arg("batch"),
+        "Whether the one pass over bytes serves such a call on that device; else float64 alone does.");
     py::class_<Data>(m, "Data", py::module_local(),
                      "A view of stored rows [n, d] on a GPU; the caller keeps the memory alive, unchanged.")
         .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("half_norm"),

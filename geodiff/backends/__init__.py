@@ -46,8 +46,12 @@ def choose(
     Raises ValueError for an unknown name or one that cannot serve the device, BackendUnavailable if it is not here.
     """
     if backend == "auto":
-        rule = next((rule for rule in TABLE if rule.fits(device.type, dtype, n, d, batch) and _usable(rule)), None)
-        return "reference" if rule is None else rule.backend
+        for rule in TABLE:
+            if not (rule.fits(device.type, dtype, n, d, batch) and _usable(rule)):
+                continue
+            if not rule.one_pass or (dtype and d and batch is not None and cuda.streams(device, dtype, d, batch)):
+                return rule.backend
+        return "reference"
     reason = _reason_missing(_known(backend, "auto"))
     if reason:
         raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {_available()}")

@@ -63,6 +63,15 @@ def runtime() -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+def streams(device: torch.device, dtype: torch.dtype, d: int, batch: int) -> bool:
+    """Whether one pass over the bytes serves calls of `batch` queries of d numbers there; else float64 alone does.
+
+    That depends on the shared memory of the device, and on whether its blocks can share a row among them.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _core.streams(index, DTYPES[dtype], d, batch)
+
+
 class CudaEngine(Engine):
     """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
 

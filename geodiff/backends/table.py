@@ -16,6 +16,7 @@ class Rule:
     dtypes     storage dtypes it takes
     largest_b  queries per call up to which it is meant; None: any, also when the number is not known beforehand
     largest_d  numbers per data point up to which it is meant; None: any
+    one_pass   only where `cuda.streams`: where the GPU has the shared memory for it
     measured   the machine and date behind the thresholds, or NOT_MEASURED; empty where there is no threshold
     """
 
@@ -25,11 +26,13 @@ class Rule:
     why: str
     largest_b: int | None = None
     largest_d: int | None = None
+    one_pass: bool = False
     measured: str = ""
 
     def fits(self, device: str, dtype: torch.dtype | None, n: int | None, d: int | None, batch: int | None) -> bool:
         """Whether data [n, d] of `dtype` on `device` with `batch` queries per call is what this line is for.
 
+        `one_pass` is not looked at: it takes the device itself.
         What is not known (None) must not matter to the line. No line depends on n so far: every backend reads all rows.
         """
         return (
@@ -46,6 +49,8 @@ class Rule:
             parts.append(f"B ≤ {self.largest_b:,}")
         if self.largest_d is not None:
             parts.append(f"d ≤ {self.largest_d:,}")
+        if self.one_pass:
+            parts.append("where the GPU's shared memory holds a tile")
         return ", ".join(parts) or "any dtype, B, N, d"
 
 
@@ -58,6 +63,7 @@ TABLE = (
         "bound by memory: one pass over the bytes serves 16 queries",
         largest_b=16,
         largest_d=12_288,
+        one_pass=True,
         measured=NOT_MEASURED,
     ),
     Rule("triton", "cuda", STORED, "bound by arithmetic: both products on tensor cores"),

@@ -293,6 +293,18 @@ def test_bad_rows_are_named(emulated: Any) -> None:
         CudaEngine(rows, emulated.core)
 
 
+def test_whether_the_one_pass_serves_a_call_is_known_beforehand(emulated: Any) -> None:
+    for clusters, shared, dtype, d, expected in (
+        (True, 232448, 0, 12_288, True),
+        (True, 232448, 0, 40_000, False),
+        (False, 166912, 0, 2_000, True),
+        (False, 166912, 0, 3_072, False),
+        (True, 232448, 3, 32, False),
+    ):
+        emulated.emulator.set_machine(2, shared, clusters)
+        assert emulated.core.streams(device=0, dtype=dtype, d=d, batch=4) == expected
+
+
 H100, A100 = (132, 232448, True), (108, 166912, False)
 
 

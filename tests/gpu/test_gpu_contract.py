@@ -79,7 +79,7 @@ def test_a_mask_for_every_query(name: str, device: torch.device) -> None:
 
 def test_queries_elsewhere_are_refused(device: torch.device) -> None:
     denoiser = OptimalDenoiser(stored(31, 33, torch.uint8, device))
-    with pytest.raises(ValueError, match="^x: expected on the device of the data, cuda:"):
+    with pytest.raises(ValueError, match=r"^x: expected on the device of the data, cuda:"):
         denoiser(torch.randn(2, 33), 1.0)
 
 
