@@ -28,6 +28,10 @@ PREDICTIONS: dict[str, tuple[Convert, Convert]] = {
 }
 
 
+#: Attributes of schedulers that ask the network between the levels in `sigmas`, each at places of its own (KDPM2, SDE).
+BETWEEN = ("sigmas_interpol", "mid_point_sigma")
+
+
 class SchedulerModel(nn.Module):
     """The network that predicts what `scheduler` expects, from z = x / sqrt(1 + sigma^2), computed from r(x; sigma).
 
@@ -47,6 +51,11 @@ class SchedulerModel(nn.Module):
             raise ValueError(
                 f"scheduler: expected one of a variance-preserving model, found {type(scheduler).__name__}, which "
                 f"preconditions by itself; allowed with geodiff.adapters.RawNetwork(denoiser, sigma_data)"
+            )
+        if any(hasattr(scheduler, name) for name in BETWEEN):
+            raise ValueError(
+                f"scheduler: expected one that asks at the levels of its `sigmas`, found {type(scheduler).__name__}, "
+                f"which asks between them; allowed DDIM, EulerDiscrete, HeunDiscrete, DPMSolverMultistep, UniPC, ..."
             )
         self.denoiser = denoiser
         self.scheduler = scheduler
@@ -68,9 +77,9 @@ class SchedulerModel(nn.Module):
             return sigma_from_abar(scheduler.alphas_cumprod[int(timestep)])
         index = scheduler.step_index
         if index is None:  # before the first step
-            index = scheduler.begin_index
+            index = getattr(scheduler, "begin_index", None)
         if index is None:
-            index = scheduler.index_for_timestep(timestep)
+            index = scheduler.index_for_timestep(timestep) if hasattr(scheduler, "index_for_timestep") else 0
         # Not looked up by timestep alone: schedulers round it to an integer that several levels may share.
         if index >= len(scheduler.timesteps) or scheduler.timesteps[index] != timestep:
             raise ValueError(
@@ -135,6 +144,8 @@ class DiffusersDenoiser(nn.Module):
         sigma = torch.as_tensor(sigma)
         if not self.quantize:
             return sigma
+        if not sigma.is_floating_point():
+            sigma = sigma.float()
         rounded = self._log_levels[self._nearest(sigma.detach().to("cpu", torch.float64).log())].exp()
         return rounded.to(sigma.device, sigma.dtype)
 
@@ -145,7 +156,9 @@ class DiffusersDenoiser(nn.Module):
 
 
 def _prediction(scheduler: Any) -> tuple[Convert, Convert]:
-    found = "flow" if getattr(scheduler.config, "use_flow_sigmas", False) else scheduler.config.prediction_type
+    config = getattr(scheduler, "config", None)
+    flow = getattr(config, "use_flow_sigmas", False)
+    found = "flow" if flow else getattr(config, "prediction_type", None)  # those of flow matching have none
     if found not in PREDICTIONS:
         allowed = ", ".join(PREDICTIONS)
         raise ValueError(f"scheduler: expected a known prediction_type, found {found!r}; allowed {allowed}")

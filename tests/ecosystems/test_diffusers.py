@@ -10,8 +10,11 @@ from torch import Tensor, nn
 import geodiff
 from geodiff import OptimalDenoiser, adapters, schedules
 
-# diffusers passes torch tensors to np.array, which numpy 2 has another opinion on.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+# diffusers passes torch tensors to numpy, which has another opinion on that since version 2.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
+]
 
 STEPS = 200
 SCHEDULERS = [
@@ -84,6 +87,60 @@ def test_schedulers_that_precondition_end_where_our_heun_does(
 def test_a_scheduler_that_preconditions_is_sent_to_the_right_adapter(diffusers: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"found EDMEulerScheduler.*allowed with geodiff.adapters.RawNetwork"):
         adapters.SchedulerModel(len, diffusers.EDMEulerScheduler())
+
+
+@pytest.mark.parametrize("name", ["KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"])
+def test_a_scheduler_that_asks_between_its_levels_is_refused(name: str, diffusers: ModuleType) -> None:
+    """Its `sigmas` would give the level of the step, not that of the question: wrong, and it would look right."""
+    with pytest.raises(ValueError, match=f"^scheduler: expected one that asks at the levels .* found {name}"):
+        adapters.SchedulerModel(len, getattr(diffusers, name)())
+
+
+def test_a_scheduler_of_flow_matching_is_refused(diffusers: ModuleType) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    for adapt in (adapters.SchedulerModel, adapters.DiffusersDenoiser):
+        with pytest.raises(
+            ValueError, match=r"^scheduler: expected a known prediction_type, found None; allowed sample"
+        ):
+            adapt(nn.Identity(), scheduler)
+
+
+class Levels(nn.Module):
+    """A model that answers x0 = 0 by way of SchedulerModel, and notes the level it is asked at and the share of z."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__()
+        self.model = adapters.SchedulerModel(self.zero, scheduler)
+        self.asked: list[tuple[float, float]] = []
+
+    def zero(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.asked.append((sigma.item(), x.abs().max().item()))
+        return torch.zeros_like(x)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        return self.model(z, t)
+
+
+WITH_SIGMAS = [*SCHEDULERS[1:], "DEISMultistepScheduler", "DPMSolverSinglestepScheduler", "LMSDiscreteScheduler"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in ("DDIMScheduler", "PNDMScheduler", *WITH_SIGMAS)],
+        *[(name, {"use_karras_sigmas": True}) for name in WITH_SIGMAS],
+    ],
+)
+def test_every_question_is_asked_at_its_level(name: str, options: dict[str, Any], diffusers: ModuleType) -> None:
+    """Data that are one point, 0: the flow is x = sigma noise, exactly, in every solver: so x tells the true level."""
+    scheduler = scheduler_of(diffusers, name, 20, prediction_type="epsilon", **options)
+    model = Levels(scheduler)
+    sigma = model.model.sigma(scheduler.timesteps[0]).item()
+    x = torch.full((1, 2), sigma, dtype=torch.float64)
+    run(model, scheduler, x if name in (*EXPANDING, "LMSDiscreteScheduler") else x / (1 + sigma**2) ** 0.5)
+    assert len(model.asked) >= 20
+    for asked, true in model.asked:
+        assert asked == pytest.approx(true, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS[1:])
@@ -170,6 +227,16 @@ def test_classes_reach_the_network(diffusers: ModuleType, noise: Tensor) -> None
     ones, twos = (denoiser(x, 1.0, torch.tensor([k, k])) for k in (1, 2))
     assert not torch.allclose(ones, twos)
     assert torch.equal(denoiser(x, 1.0, class_labels=torch.tensor([1, 2]))[0], ones[0])
+
+
+def test_rounding_to_a_training_level(diffusers: ModuleType) -> None:
+    scheduler = diffusers.DDPMScheduler()
+    denoiser = adapters.DiffusersDenoiser(nn.Identity(), scheduler, quantize=True)
+    levels = adapters.sigma_from_abar(scheduler.alphas_cumprod)
+    for sigma in (3, 3.0, torch.tensor(3), torch.tensor([3.0, 3.0], dtype=torch.float64)):
+        rounded = denoiser.round_sigma(sigma)
+        nearest = levels[(levels.log() - torch.tensor(3.0).double().log()).abs().argmin()]
+        torch.testing.assert_close(rounded.double(), nearest.expand(rounded.shape), rtol=1e-6, atol=0)
 
 
 def test_a_network_by_the_definition(diffusers: ModuleType, noise: Tensor) -> None:
