@@ -54,6 +54,7 @@ class Data:
         log_sum: int,
         entropy: int,
         ess: int,
+        mean_bias: int,
         path: int,
         stream: int,
     ) -> None: ...

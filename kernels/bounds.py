@@ -42,7 +42,7 @@ def stored_error(logits: Tensor) -> Tensor:
 
 
 def dense_error(data: Prepared, query: Parts, x: Tensor, inv: Tensor, state: Tensor, mean: Tensor) -> Tensor:
-    """Bound on |r - exact r|, [B] in centred units, of the dense pass. state [5, B] as in `merge`; mean [B, d]."""
+    """Bound on |r - exact r|, [B] in centred units, of the dense pass. state [STATE, B] as in `merge`; mean [B, d]."""
     trace, _, _ = _moments(state, mean)
     # A query off by delta answers with r(x - delta); the Jacobian Cov_w / sigma^2 has Frobenius norm <= trace inv.
     random = torch.where(query.step > 0, query.step * trace * inv, 0)
@@ -75,7 +75,7 @@ def _sum_error(data: Prepared, state: Tensor, mean: Tensor, noise: Tensor, rando
 
 def _moments(state: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(E_w |v - r|^2, effective sample size, E_w |v|^2), [B] each."""
-    _, total, _, squares, halves = state
+    _, total, _, squares, halves, _ = state
     second = 2 * halves / total
     trace = (second - mean.square().sum(1)).clamp_min(0) + 1e-6 * second
     return trace, (total.square() / squares).clamp_min(1), second

@@ -43,12 +43,12 @@ def dense(request: Request, digits: int) -> tuple[Answer, Tensor]:
         logits(query, data.rows[part], data.half[part], bias, request.reference(), inv, out)
         if request.topk:
             near = _nearest(near, out, start, request.topk + _SPARE)
-        running.merge(*weighted_sum(out, data.half[part], floor, data.rows[part]), last=stop == n)
+        running.merge(*weighted_sum(out, data.half[part], floor, data.rows[part], bias), last=stop == n)
     mean, state = running.mean, running.state
     centred = mean * data.unit - data.shift
     error = dense_error(data, query, request.x, inv, state, centred)
     done = error <= _allowed(data, mean, request.tol)  # never where NaN
-    top, total, first_moment, squares, _ = state
+    top, total, first_moment, squares, _, biases = state
     log_sum = request.offset() + top + total.log()
     indices, weights = _settled(request, near[1], log_sum)
     path = DENSE if digits == DIGITS else DENSE_FINE
@@ -57,6 +57,7 @@ def dense(request: Request, digits: int) -> tuple[Answer, Tensor]:
         log_sum=log_sum,
         entropy=total.log() - first_moment / total,
         ess=total.square() / squares,
+        bias=biases / total,
         indices=indices,
         weights=weights,
         path=torch.full((batch,), path, dtype=torch.int8, device=device),

@@ -15,7 +15,7 @@ def exact(request: Request) -> Answer:
     (batch, d), n = request.x.shape, request.n
     rows = request.rows
     top = request.x.new_full((batch,), -torch.inf)
-    total, first_moment, squares = (torch.zeros_like(top) for _ in range(3))
+    total, first_moment, squares, biases = (torch.zeros_like(top) for _ in range(4))
     mean = request.x.new_zeros(batch, d)
     kept = request.x.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.int64, device=rows.device)
     chunk = max(1, _ELEMENTS // max(1, batch))
@@ -32,6 +32,8 @@ def exact(request: Request) -> Answer:
         first_moment = first_moment + (p * below.nan_to_num(neginf=0)).sum(1)
         total = total * scale + p.sum(1)
         squares = squares * scale.square() + p.square().sum(1)
+        if request.bias is not None:
+            biases = biases * scale + (p * request.bias[..., start:stop]).masked_fill(p == 0, 0).sum(1)
         mean = mean * scale[:, None] + full_sum(p, rows[start:stop])
         top = high
         if request.topk:
@@ -46,6 +48,7 @@ def exact(request: Request) -> Answer:
         log_sum=log_sum,
         entropy=total.log() - first_moment / total,
         ess=total.square() / squares,
+        bias=biases / total,
         indices=indices,
         weights=weights,
         path=torch.full((batch,), EXACT, dtype=torch.int8, device=rows.device),

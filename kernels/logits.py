@@ -145,6 +145,11 @@ _bytes = tuned(LOGITS_BYTES, ["d", "WIDE", "PARTS", "BIAS"])(logits_bytes)
 _floats = tuned(LOGITS_FLOATS, ["d", "WIDE", "BIAS"])(logits_floats)
 
 
+def bias_row_stride(bias: Tensor | None) -> int:
+    """Numbers from the biases of one query to those of the next: 0 where all have the same, or none."""
+    return 0 if bias is None or bias.ndim == 1 else bias.stride(0)
+
+
 def logits(
     query: Parts, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tensor, inv: Tensor, out: Tensor
 ) -> None:
@@ -161,7 +166,7 @@ def logits(
 
     pointers = (query.parts, rows, half, half if bias is None else bias, query.scale, ref, inv, out)
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d, "WIDE": batch > NARROW}
-    sizes |= {"bias_stride": 0 if bias is None or bias.ndim == 1 else bias.stride(0)}
+    sizes |= {"bias_stride": bias_row_stride(bias)}
     sizes |= {"BIAS": 0 if bias is None else bias.ndim, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:
         parts = len(query.parts)

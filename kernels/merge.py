@@ -27,7 +27,7 @@ def merge_kernel(
     m = tl.max(top, 0)
     acc = tl.zeros((BD,), tl.float64)
     t1 = tl.full((), 0.0, tl.float64)
-    t2, t3, t4 = t1, t1, t1
+    t2, t3, t4, t5 = t1, t1, t1, t1
     if not FIRST:
         m_old = tl.load(kept_ptr + b)
         m = tl.maximum(m, m_old)
@@ -39,6 +39,7 @@ def merge_kernel(
         t2 = f_old * tl.load(kept_ptr + 2 * B + b) + tl.where(f_old > 0, gap_old, 0.0) * sum_old
         t3 = f_old * f_old * tl.load(kept_ptr + 3 * B + b)
         t4 = f_old * tl.load(kept_ptr + 4 * B + b)
+        t5 = f_old * tl.load(kept_ptr + 5 * B + b)
     # -inf - -inf would be NaN.
     base = tl.where(m == float("-inf"), 0.0, m)
     for first in range(0, S, SB):
@@ -53,6 +54,7 @@ def merge_kernel(
         t2 += tl.sum(f * (tl.load(at + 2 * stride, mask=here, other=0.0) + tl.where(f > 0, gap, 0.0) * sum_s), 0)
         t3 += tl.sum(f * f * tl.load(at + 3 * stride, mask=here, other=0.0), 0)
         t4 += tl.sum(f * tl.load(at + 4 * stride, mask=here, other=0.0), 0)
+        t5 += tl.sum(f * tl.load(at + 5 * stride, mask=here, other=0.0), 0)
         part = sums_ptr + ((first + s).to(tl.int64) * B + b)[:, None] * d + k[None, :]
         v = tl.load(part, mask=here[:, None] & (k[None, :] < d), other=0.0)  # [SB, BD]
         acc += tl.sum(f[:, None] * v.to(tl.float64), 0)
@@ -62,6 +64,7 @@ def merge_kernel(
         tl.store(kept_out_ptr + 2 * B + b, t2)
         tl.store(kept_out_ptr + 3 * B + b, t3)
         tl.store(kept_out_ptr + 4 * B + b, t4)
+        tl.store(kept_out_ptr + 5 * B + b, t5)
     if LAST:
         mean = (acc / t1 + shift) / unit
         tl.store(mean_ptr + b * d + k, mean, mask=k < d)
@@ -72,8 +75,8 @@ def merge_kernel(
 class Running:
     """sum_i exp(l_i - m) v_i over the splits seen so far, and the softmax state that belongs to it.
 
-    state [STATE, B] float64: m, sum p, sum p (l - m), sum p^2, sum p h. `mean` [B, d] float64 is complete after the
-    merge that was told it is the last: (sum p v / sum p + shift) / unit, which is r in model space.
+    state [STATE, B] float64: m and the sums of p, p (l - m), p^2, p h and p c. `mean` [B, d] float64 is complete after
+    the merge that was told it is the last: (sum p v / sum p + shift) / unit, which is r in model space.
     """
 
     def __init__(self, batch: int, d: int, shift: float, unit: float, device: torch.device) -> None:

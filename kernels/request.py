@@ -65,12 +65,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Fields [B, ...] float64; mean in model space, log_sum = log sum_i exp(-|x - v_i|^2 / 2 sigma^2 + bias_i)."""
+    """Fields [B, ...] float64; mean in model space, log_sum = log sum_i exp(-|x - v_i|^2 / 2 sigma^2 + bias_i).
+
+    bias = E_w bias_i, 0 without any.
+    """
 
     mean: Tensor
     log_sum: Tensor
     entropy: Tensor
     ess: Tensor
+    bias: Tensor
     indices: Tensor
     weights: Tensor
     path: Tensor  # int8
@@ -81,8 +85,8 @@ class Answer:
             return torch.empty(*shape, dtype=dtype, device=device)
 
         return Answer(
-            new(batch, d), new(batch), new(batch), new(batch), new(batch, topk, dtype=torch.int64), new(batch, topk),
-            new(batch, dtype=torch.int8),
+            new(batch, d), new(batch), new(batch), new(batch), new(batch), new(batch, topk, dtype=torch.int64),
+            new(batch, topk), new(batch, dtype=torch.int8),
         )  # fmt: skip
 
     def part(self, which: Tensor) -> "Answer":

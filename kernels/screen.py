@@ -69,7 +69,8 @@ def exact_over(request: Request, queries: Tensor, rows: Tensor) -> Answer:
     """Answers over listed candidates (queries[p], rows[p]), sorted by query and row, in float64 difference form."""
     batch = len(request.x)
     distances = pair_distances(request.x, request.rows, queries, rows)
-    values = -distances / (2 * request.sigma.square())[queries] + request.bias_of(queries, rows)
+    bias = request.bias_of(queries, rows)
+    values = -distances / (2 * request.sigma.square())[queries] + bias
     counts = torch.bincount(queries, minlength=batch)
     start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     place = torch.arange(len(rows), device=rows.device) - start[queries]
@@ -90,6 +91,7 @@ def exact_over(request: Request, queries: Tensor, rows: Tensor) -> Answer:
         log_sum=log_sum,
         entropy=torch.special.entr(weights).sum(1),
         ess=1 / weights.square().sum(1),
+        bias=torch.zeros_like(log_sum).index_add(0, queries, (weights[queries, place] * bias).nan_to_num(nan=0)),
         indices=indices,
         weights=heavy,
         path=torch.full((batch,), SCREENED, dtype=torch.int8, device=rows.device),

@@ -12,14 +12,15 @@ def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tens
     return found if bias is None else found + bias
 
 
-def softmax_state(logits: Tensor, half: Tensor) -> Tensor:
-    """[5, B]: m = max l; sums of p = exp(l - m), p (l - m), p^2 and p h."""
+def softmax_state(logits: Tensor, half: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[6, B]: m = max l; sums of p = exp(l - m), p (l - m), p^2, p h and p c, c the bias."""
     scores = logits.double()
     m = scores.amax(1, keepdim=True)
     below = torch.where(torch.isneginf(scores), -torch.inf, scores - m)
     p = below.exp()
     first_moment = (p * below.nan_to_num(neginf=0)).sum(1)
-    return torch.stack([m[:, 0], p.sum(1), first_moment, p.square().sum(1), (p * half).sum(1)])
+    share = torch.zeros_like(p) if bias is None else (p * bias).masked_fill(p == 0, 0)
+    return torch.stack([m[:, 0], p.sum(1), first_moment, p.square().sum(1), (p * half).sum(1), share.sum(1)])
 
 
 def weighted_mean(logits: Tensor, rows: Tensor) -> Tensor:

@@ -9,16 +9,23 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import NARROW, SPLIT, STEP, WEIGHTED_SUM, tuned
-from geodiff.kernels.logits import product, three_parts
+from geodiff.kernels.logits import bias_row_stride, product, three_parts
 
-#: What is kept of a split's softmax: max m; sums of p = exp(l - m), p (l - m), p^2 and p h, where h_i = |v_i|^2 / 2.
-STATE = 5
+#: What is kept of a split's softmax: max m; sums of p = exp(l - m), p (l - m), p^2, p h and p c, with h_i = |v_i|^2 / 2
+#: and c_i the bias (0 without one).
+STATE = 6
 _QUERIES = 4  # per program of `softmax_state`
 
 
 @triton.jit
-def softmax_state(l_ptr, half_ptr, state_ptr, B, C, stride, BB: tl.constexpr, SPLIT: tl.constexpr):
-    """state [STATE, S, B] float64 of logits l [B, C]: one program per split and BB queries; stride = S B."""
+def softmax_state(
+    l_ptr, half_ptr, bias_ptr, state_ptr, B, C, stride, bias_stride,
+    BIAS: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """state [STATE, S, B] float64 of logits l [B, C]: one program per split and BB queries; stride = S B.
+
+    BIAS: 0 none, 1 for all queries [C], 2 one row for each.
+    """
     split = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     r = split * SPLIT + tl.arange(0, SPLIT)
@@ -34,6 +41,14 @@ def softmax_state(l_ptr, half_ptr, state_ptr, B, C, stride, BB: tl.constexpr, SP
     tl.store(out + 2 * stride, tl.sum(p * tl.where(p > 0, below.to(tl.float64), 0.0), 1), mask=b < B)
     tl.store(out + 3 * stride, tl.sum(p * p, 1), mask=b < B)
     tl.store(out + 4 * stride, tl.sum(p * half, 1), mask=b < B)
+    weighted = tl.zeros((BB,), tl.float64)
+    if BIAS == 1:
+        bias = tl.load(bias_ptr + r, mask=r < C, other=0.0)[None, :]
+        weighted = tl.sum(p * tl.where(p > 0, bias, 0.0), 1)  # 0 times -inf would be NaN
+    elif BIAS == 2:
+        bias = tl.load(bias_ptr + b.to(tl.int64)[:, None] * bias_stride + r[None, :], mask=inside, other=0.0)
+        weighted = tl.sum(p * tl.where(p > 0, bias, 0.0), 1)
+    tl.store(out + 5 * stride, weighted, mask=b < B)
 
 
 @triton.jit
@@ -109,17 +124,21 @@ def splits(count: int) -> int:
     return triton.cdiv(count, SPLIT)
 
 
-def weighted_sum(logits: Tensor, half: Tensor, floor: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_sum(
+    logits: Tensor, half: Tensor, floor: Tensor, rows: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(sums [S, B, d] float32, state [STATE, S, B] float64) of softmax weights of logits [B, C] over rows [C, d].
 
-    half [C] float64; floor [B] float32: splits whose logits are all below it count as nothing.
+    half [C] float64; floor [B] float32: splits whose logits are all below it count as nothing. bias: what the logits
+    hold of log weights, as `logits` takes it; only its weighted mean is wanted here.
     """
     batch, count = logits.shape
     d, pieces = rows.shape[1], splits(count)
     state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=rows.device)
     softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
-        logits, half, state, batch, count, pieces * batch, BB=_QUERIES, SPLIT=SPLIT, enable_fp_fusion=True
-    )
+        logits, half, half if bias is None else bias, state, batch, count, pieces * batch, bias_row_stride(bias),
+        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, enable_fp_fusion=True,
+    )  # fmt: skip
     sums = torch.empty(pieces, batch, d, dtype=torch.float32, device=rows.device)
 
     def grid(tiles: dict[str, int]) -> tuple[int, int, int]:

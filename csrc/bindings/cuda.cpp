@@ -29,7 +29,8 @@ Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_n
 
 void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, uintptr_t sigma, uintptr_t bias,
          int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list, int64_t listed,
-         uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t path, uintptr_t stream) {
+         uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t mean_bias, uintptr_t path,
+         uintptr_t stream) {
     const py::gil_scoped_release release;
     const Arguments arguments{at<const double>(x),
                               at<const double>(sigma),
@@ -41,7 +42,8 @@ void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, u
                               tol,
                               at<const int64_t>(list),
                               listed};
-    const Result result{at<double>(mean), at<double>(log_sum), at<double>(entropy), at<double>(ess), at<int8_t>(path)};
+    const Result result{at<double>(mean), at<double>(log_sum),   at<double>(entropy),
+                        at<double>(ess),  at<double>(mean_bias), at<int8_t>(path)};
     posterior(data, arguments, plan, at<void>(workspace), result, stream);
 }
 
@@ -92,7 +94,7 @@ PYBIND11_MODULE(_cuda, m) {
         .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("sigma"), py::arg("bias"),
              py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
              py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),
-             py::arg("ess"), py::arg("path"), py::arg("stream"))
+             py::arg("ess"), py::arg("mean_bias"), py::arg("path"), py::arg("stream"))
         .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
              py::arg("out"), py::arg("stream"))
         .def(

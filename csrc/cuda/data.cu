@@ -51,8 +51,8 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         p.sigma = a.sigma + base;
         p.bias = a.bias ? a.bias + base * a.bias_stride + a.begin : nullptr;
         call.list = a.list ? a.list + base * a.listed : nullptr;
-        call.result = {result.mean + base * d, result.log_sum + base, result.entropy + base, result.ess + base,
-                       result.path + base};
+        call.result = {result.mean + base * d, result.log_sum + base,   result.entropy + base,
+                       result.ess + base,      result.mean_bias + base, result.path + base};
         const bool streams = plan.streams && !a.list;
         call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
         prepare(call, streams, to);

@@ -10,7 +10,8 @@ namespace geodiff::cuda {
 namespace {
 
 struct ExactShared {
-    double logit[kRows], weight[kRows];
+    Online state;  // here and not in registers, where every warp would hold what only the first one needs
+    double logit[kRows], bias[kRows], weight[kRows];
     int64_t row[kRows];
     double rescale;
     int any;
@@ -28,32 +29,38 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
     const double sigma = p.sigma[q] * p.unit, scale = -0.5 / (sigma * sigma);
     double* sums = c.work.sums + (part * c.padded + q) * d;
     for (int64_t k = threadIdx.x; k < d; k += kThreads) sums[k] = 0;
-    Online state = nothing();  // warp 0's is the one that counts
+    if (threadIdx.x == 0) shared.state = nothing();
     const Range range = share(c.list ? c.listed : p.n, part, c.parts);
     for (int64_t first = range.begin; first < range.end; first += kRows) {
         for (int r = warp; r < kRows; r += kWarps) {
             const int64_t place = first + r;
             const int64_t row = place >= range.end ? -1 : c.list ? c.list[q * c.listed + place] : place;
-            double l = -INFINITY;
+            double l = -INFINITY, bias = 0;
             if (row >= 0) {
                 const double distance = warp_over_row<T>(p.rows, row, d, [&](int64_t k, double v) {
                     const double difference = x[k] - v;
                     return difference * difference;
                 });
-                l = scale * distance + (p.bias ? p.bias[q * p.bias_stride + row] : 0);
+                if (p.bias) bias = p.bias[q * p.bias_stride + row];
+                l = scale * distance + bias;
             }
             if (lane == 0) {
                 shared.logit[r] = l;
+                shared.bias[r] = bias;
                 shared.row[r] = row;
             }
         }
         __syncthreads();
         if (warp == 0) {
             double weight, rescale;
-            const bool any = take_tile(shared.logit[lane], 0, first + lane, p.cut, state, weight, rescale);
+            Online state = shared.state;
+            const bool any = take_tile(shared.logit[lane], 0, shared.bias[lane], p.bias, first + lane, p.cut, state,
+                                       weight, rescale);
             if (any) state.sum_q += warp_sum(weight);
             shared.weight[lane] = weight;
+            __syncwarp();
             if (lane == 0) {
+                shared.state = state;
                 shared.rescale = rescale;
                 shared.any = any;
             }
@@ -70,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
             }
         __syncthreads();
     }
-    if (threadIdx.x == 0) c.work.states[part * c.padded + q] = state;
+    if (threadIdx.x == 0) c.work.states[part * c.padded + q] = shared.state;
 }
 
 }  // namespace

@@ -6,13 +6,14 @@
 
 namespace geodiff::cuda {
 
-__device__ inline Online nothing() { return Online{kNothing, 0, 0, 0, 0, 0, 0, -1}; }
+__device__ inline Online nothing() { return Online{kNothing, 0, 0, 0, 0, 0, 0, 0, -1}; }
 
-// Takes in the logit `l` of this lane's row (-inf: no row). Returns false, leaving `s` as it was, if no row of the tile
-// can matter; else `p` = exp(l - max) or 0, and `rescale` is what older sums must be multiplied with. `sum_q` and
-// `lost` are rescaled only: what the second product makes of p is the caller's to add. All lanes hold the same `s`.
-__device__ inline bool take_tile(double l, double half_norm, int64_t row, double cut, Online& s, double& p,
-                                 double& rescale) {
+// Takes in the logit `l` of this lane's row (-inf: no row), which holds `bias` if `biased`, as it is for all. Returns
+// false, leaving `s` as it was, if no row of the tile can matter; else `p` = exp(l - max) or 0, and `rescale` is what
+// older sums must be multiplied with. `sum_q` and `lost` are rescaled only: what the second product makes of p is the
+// caller's to add. All lanes hold the same `s`.
+__device__ inline bool take_tile(double l, double half_norm, double bias, bool biased, int64_t row, double cut,
+                                 Online& s, double& p, double& rescale) {
     const double top = warp_max(l);
     rescale = 1;
     p = 0;
@@ -25,6 +26,7 @@ __device__ inline bool take_tile(double l, double half_norm, int64_t row, double
         s.sum *= rescale;
         s.sum_2 *= rescale * rescale;
         s.sum_h *= rescale;
+        s.sum_b *= rescale;
         s.sum_q *= rescale;
         s.lost *= rescale;
         s.max = top;
@@ -38,6 +40,7 @@ __device__ inline bool take_tile(double l, double half_norm, int64_t row, double
     s.sum_l += warp_sum(counts ? p * t : 0);
     s.sum_2 += warp_sum(p * p);
     s.sum_h += warp_sum(p * half_norm);
+    if (biased) s.sum_b += warp_sum(p > 0 ? p * bias : 0);  // 0 times -inf would be NaN
     return true;
 }
 

@@ -13,7 +13,7 @@ constexpr double kMeanShare = 0.9;      // of the error allowed; rows beyond the
 
 // Query q over all parts: always in the same order.
 __device__ Online joined(const Call& c, int64_t q) {
-    Online all{kNothing, 0, 0, 0, 0, 0, 0, -1};
+    Online all{kNothing, 0, 0, 0, 0, 0, 0, 0, -1};
     for (int64_t part = 0; part < c.parts; ++part) {
         const Online& s = c.work.states[part * c.padded + q];
         if (s.max > all.max) {
@@ -29,6 +29,7 @@ __device__ Online joined(const Call& c, int64_t q) {
         all.sum_l += (s.sum_l + step * s.sum) * scale;
         all.sum_2 += s.sum_2 * scale * scale;
         all.sum_h += s.sum_h * scale;
+        all.sum_b += s.sum_b * scale;
         all.sum_q += s.sum_q * scale;
         all.lost += s.lost * scale;
     }
@@ -107,6 +108,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle a) {
     c.result.log_sum[q] = log_sum;
     c.result.entropy[q] = log(all.sum) - all.sum_l / all.sum;
     c.result.ess[q] = all.sum * all.sum / all.sum_2;
+    c.result.mean_bias[q] = all.sum_b / all.sum;
     c.result.path[q] = int8_t(a.streamed ? Path::dense : Path::exact);
 }
 

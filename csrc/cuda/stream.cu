@@ -196,10 +196,11 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
             const double half_norm = exists ? p.half_norm[row] : 0;
             const Query& query = c.work.queries[first_query + q];
             double l = exists ? (query.step * double(dot) - half_norm) * query.inv_sigma2 : -INFINITY;
-            if (exists && p.bias) l += p.bias[(first_query + q) * p.bias_stride + row];
+            const double bias = exists && p.bias ? p.bias[(first_query + q) * p.bias_stride + row] : 0;
+            l += bias;
             Online state = states[q];
             double weight, scale;
-            const bool any = take_tile(l, half_norm, row, p.cut, state, weight, scale);
+            const bool any = take_tile(l, half_norm, bias, p.bias, row, p.cut, state, weight, scale);
             int64_t whole = 0;
             double unit = 1;
             if (any) {

@@ -40,6 +40,7 @@ struct Online {
     double sum_l;  // sum p (l - max)
     double sum_2;  // sum p^2
     double sum_h;  // sum p |v|^2 / 2
+    double sum_b;  // sum p bias
     double sum_q;  // sum of the weights as the second product used them
     double lost;   // sum |p - the weight used|
     int64_t best;  // row of the largest logit, the lowest of equals
@@ -62,7 +63,8 @@ struct Result {
     double* log_sum;  // log sum_i exp(-|x - v_i|^2 / (2 sigma^2) + bias_i)
     double* entropy;
     double* ess;
-    int8_t* path;  // -1: open; else the Path that answered
+    double* mean_bias;  // sum_i w_i bias_i, 0 without
+    int8_t* path;       // -1: open; else the Path that answered
 };
 
 struct Call {

@@ -5,6 +5,7 @@ Nothing here waits for the device once the engine is open, so that whole traject
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -113,7 +114,7 @@ class CudaEngine(Engine):
         if topk == 0:
             return answer
         indices, weights = self._nearest(queries, levels, bias, rows, topk, answer.log_prob)
-        return Posterior(answer.mean, answer.log_prob, answer.entropy, answer.ess, indices, weights)
+        return replace(answer, indices=indices, weights=weights)
 
     def refine(self, x: Tensor, sigma: Tensor, candidates: Tensor, *, tol: float = 1e-5) -> Posterior:
         """The posterior over listed rows only, from float64 differences: candidates int64 [B, K], -1 for none.
@@ -167,7 +168,7 @@ class CudaEngine(Engine):
         batch, d = x.shape
         device = self.rows.device
         mean = torch.empty(batch, d, dtype=torch.float64, device=device)
-        numbers = torch.empty(3, batch, dtype=torch.float64, device=device)
+        numbers = torch.empty(4, batch, dtype=torch.float64, device=device)
         paths = torch.empty(batch, dtype=torch.int8, device=device)
         if batch:
             plan = self._data.plan(rows=len(rows), batch=batch)
@@ -189,16 +190,20 @@ class CudaEngine(Engine):
                 log_sum=numbers[0].data_ptr(),
                 entropy=numbers[1].data_ptr(),
                 ess=numbers[2].data_ptr(),
+                mean_bias=numbers[3].data_ptr(),
                 path=paths.data_ptr(),
                 stream=self._stream(),
             )
         self.last_paths = paths
-        log_sum, entropy, ess = numbers
+        log_sum, entropy, ess, mean_bias = numbers
         log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi))
         if bias is None:
             log_prob -= math.log(len(rows))
+        # Of the weights' logarithms, bias - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
+        far = 2 * sigma.square() * (entropy + mean_bias - log_sum)  # E_w |x - x_i|^2
+        trace = (far - (x - mean).square().sum(1)).clamp(min=0)
         nobody = torch.empty(batch, 0, dtype=torch.int64, device=device)
-        return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double())
+        return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
     def _nearest(
         self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, topk: int, log_prob: Tensor

@@ -55,11 +55,16 @@ class TritonEngine(Engine):
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
         answer = self._solve(x, sigma, topk, tol, log_prior, rows)
-        levels = sigma.to(self._device).double()
+        levels, queries = sigma.to(self._device).double(), x.to(self._device).double()
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
         if log_prior is None:
             log_prob -= math.log(len(rows))
-        return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights)
+        # Of the weights' logarithms, bias - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
+        far = 2 * levels.square() * (answer.entropy + answer.bias - answer.log_sum)  # E_w |x - x_i|^2
+        trace = (far - (queries - answer.mean).square().sum(1)).clamp(min=0)
+        return Posterior(
+            answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights, trace
+        )
 
     def inner_products(self, x: Tensor) -> Tensor:
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import reference
+from geodiff import moments, reference
 from geodiff.backends import cuda
 from geodiff.backends.cuda import CudaEngine
 from geodiff.posterior import Posterior
@@ -60,6 +60,10 @@ def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prio
     assert ((found.log_prob - expected.log_prob).abs() <= allowed).all(), "log_prob"
     torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.ess, expected.ess, rtol=1e-4, atol=1e-4)
+    trace = moments.trace(x.double(), rows, sigma, log_weights=prior)
+    assert found.trace is not None
+    allowed = 1e-6 * trace + 1e-9 * torch.as_tensor(sigma).square() * rows.shape[1] + 1e-12
+    assert ((found.trace - trace).abs() <= allowed).all(), "trace"
     assert torch.equal(found.indices, expected.indices), "indices"
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
 
@@ -211,6 +215,9 @@ def test_every_query_may_have_its_own_prior(emulated: Any) -> None:
     for q in range(2):
         expected = reference.posterior(x[q : q + 1], rows[3:], 2.0, topk=2, log_weights=prior[q])
         torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+        trace = moments.trace(x[q : q + 1], rows[3:], 2.0, log_weights=prior[q])
+        assert found.trace is not None
+        torch.testing.assert_close(found.trace[q], trace[0], rtol=1e-6, atol=1e-8)
         assert torch.equal(found.indices[q], expected.indices[0] + 3)
 
 

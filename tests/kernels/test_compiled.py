@@ -71,8 +71,9 @@ def variants() -> Iterator[Variant]:
             pointers = {"l_ptr": "*fp32", "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
             pointers["out_ptr"] = "*fp32"
             yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
-    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "state_ptr": "*fp64"}
-    yield Variant("weighted_sum.softmax_state", state, {"BB": 4, "SPLIT": configs.SPLIT})
+    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "bias_ptr": "*fp64", "state_ptr": "*fp64"}
+    for bias in (0, 1, 2):
+        yield Variant("weighted_sum.softmax_state", state, {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT})
     names = ["state", "acc", "kept", "acc_out", "kept_out", "mean"]
     merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
     for first, last, ones in (

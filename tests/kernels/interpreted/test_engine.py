@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, reference
+from geodiff import OptimalDenoiser, backends, moments, reference
 from geodiff.backends import triton as engine_module
 from geodiff.backends.triton import PATHS, TritonEngine
 from geodiff.kernels import dense as dense_module
@@ -165,7 +165,8 @@ def expected_each(x: Tensor, data: Tensor, sigma: Tensor, topk: int, prior: Tens
     ]
     names = ("mean", "log_prob", "entropy", "ess", "indices", "weights")
     found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in names))
-    return Posterior(**{**vars(found), "indices": found.indices + part.start})
+    trace = moments.trace(x, data[part], sigma, log_weights=prior[:, part])
+    return Posterior(**{**vars(found), "indices": found.indices + part.start, "trace": trace})
 
 
 @TWO_DTYPES
@@ -196,7 +197,10 @@ def test_every_query_may_have_its_own_prior(
     x = queries(data, 9, 1.0) * sigma[:, None]
     engine = TritonEngine(data)
     found = engine.posterior(x, sigma, topk=topk, tol=TOL, log_prior=prior, rows=range(3, 1030))
-    assert_contract(found, expected_each(x, data, sigma, topk, prior, part), data)
+    expected = expected_each(x, data, sigma, topk, prior, part)
+    assert_contract(found, expected, data)
+    assert found.trace is not None
+    assert ((found.trace - expected.trace).abs() <= 1e-4 * expected.trace + 1e-5 * sigma.square()).all()
     assert PATHS.index(path) in engine.last_paths.tolist()
     points = reference.model_space(data, torch.float64)
     torch.testing.assert_close(found.mean[2], points[1028], rtol=TOL, atol=TOL)

@@ -142,12 +142,13 @@ def test_logits_in_every_configuration(table: str, config: triton.Config) -> Non
     assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
 
 
-def merged(scores: Tensor, data: Prepared, chunk: int, floor: Tensor) -> Running:
+def merged(scores: Tensor, data: Prepared, chunk: int, floor: Tensor, bias: Tensor | None = None) -> Running:
     batch, n = scores.shape
     running = Running(batch, data.rows.shape[1], data.shift, data.unit, scores.device)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
-        sums = weighted_sum.weighted_sum(scores[:, part].contiguous(), data.half[part], floor, data.rows[part])
+        some = None if bias is None else bias[..., part]
+        sums = weighted_sum.weighted_sum(scores[:, part].contiguous(), data.half[part], floor, data.rows[part], some)
         running.merge(*sums, last=part.stop == n)
     return running
 
@@ -214,9 +215,11 @@ def test_rows_of_weight_zero_count_for_nothing() -> None:
     data = Prepared(some_rows(1100, 2, torch.float32))
     scores = torch.randn(2, 1100)
     scores[:, :1030] = -torch.inf  # a whole split, and a part of the next
-    running = merged(scores, data, 1024, torch.full((2,), -torch.inf))
-    torch.testing.assert_close(running.mean, twins.weighted_mean(scores, data.rows), rtol=0, atol=1e-6)
-    torch.testing.assert_close(running.state, twins.softmax_state(scores, data.half), rtol=2e-6, atol=1e-6)
+    each = scores.double()
+    for bias in (None, each[0], each):
+        running = merged(scores, data, 1024, torch.full((2,), -torch.inf), bias)
+        torch.testing.assert_close(running.mean, twins.weighted_mean(scores, data.rows), rtol=0, atol=1e-6)
+        torch.testing.assert_close(running.state, twins.softmax_state(scores, data.half, bias), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (17, 65, 3), (129, 2, 2)])
