@@ -96,7 +96,8 @@ class DiffusersDenoiser(nn.Module):
     scheduler  of a variance-preserving model: `alphas_cumprod` [T] and `config.prediction_type` are read
     quantize   False: t is fractional, linear in log sigma between the training levels. True: t is the nearest level's
 
-    Attributes: sigma_min, sigma_max, the training levels' ends; with round_sigma, what EDM's sampler reads.
+    Attributes: sigma_min, sigma_max, the training levels' ends (without a last level of pure noise, whose sigma is
+    infinite); with round_sigma, what EDM's sampler reads.
     Raises ValueError for a sigma outside [sigma_min, sigma_max]: the network was not trained there.
     """
 
@@ -105,7 +106,14 @@ class DiffusersDenoiser(nn.Module):
         self.unet = unet
         self.quantize = quantize
         self._to_x0 = _prediction(scheduler)[1]
-        levels = sigma_from_abar(scheduler.alphas_cumprod)  # [T], rises
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"scheduler: expected one of a variance-preserving model, with `alphas_cumprod`, found "
+                f"{type(scheduler).__name__}; allowed for a network that EDM preconditions: "
+                f"geodiff.adapters.PreconditionedDenoiser"
+            )
+        shares = scheduler.alphas_cumprod
+        levels = sigma_from_abar(shares[shares > 0])  # rises
         self._log_levels = levels.log().cpu()
         self.sigma_min, self.sigma_max = levels[0].item(), levels[-1].item()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import moments, reference
+from geodiff import OptimalDenoiser, backends, moments, reference
 from geodiff.backends import cuda
 from geodiff.backends.cuda import CudaEngine
 from geodiff.posterior import Posterior
@@ -298,6 +298,38 @@ def test_bad_rows_are_named(emulated: Any) -> None:
         ValueError, match=r"^data: expected finite values, found NaN or Inf in data\[11\]; allowed none"
     ):
         CudaEngine(rows, emulated.core)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("augment", [None, "hflip"])
+def test_a_whole_denoiser_over_this_engine(
+    emulated: Any, dtype: torch.dtype, augment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes, masks, priors, mirror images, derivatives and draws, as over the reference."""
+    data = stored(50, 24, dtype).unflatten(1, (2, 3, 4))
+    options = {"labels": torch.arange(50) % 3, "log_weights": torch.randn(50), "augment": augment}
+    plain = OptimalDenoiser(data, backend="reference", **options)
+    monkeypatch.setattr(backends, "open_engine", lambda _, rows: CudaEngine(rows, emulated.core))
+    denoiser = OptimalDenoiser(data, **options)
+    assert isinstance(denoiser._prepared.engines.serving(), CudaEngine)
+    x = queries(data.flatten(1), 4, 1.0).unflatten(1, (2, 3, 4))
+    sigma = torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
+    classes, mask = torch.tensor([2, 0, 2, 1]), torch.rand(4, 50) < 0.7
+    for conditions in ({}, {"class_labels": classes}, {"mask": mask}, {"class_labels": classes, "mask": mask}):
+        found, expected = (one.posterior(x, sigma, topk=2, **conditions) for one in (denoiser, plain))
+        for name in ("mean", "log_prob", "entropy", "ess", "trace", "weights"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6, msg=name)
+        assert found.indices.equal(expected.indices)
+        draws = [p.sample(20, generator=torch.Generator().manual_seed(0)) for p in (found, expected)]
+        assert draws[0].equal(draws[1])
+        slopes = []
+        for one in (denoiser, plain):
+            at = x.clone().requires_grad_()
+            (
+                one.log_prob(at, sigma, **conditions) + one(at, sigma, **conditions).square().sum((1, 2, 3))
+            ).sum().backward()
+            slopes.append(at.grad)
+        torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
 
 
 def test_whether_the_one_pass_serves_a_call_is_known_beforehand(emulated: Any) -> None:

@@ -229,6 +229,21 @@ def test_classes_reach_the_network(diffusers: ModuleType, noise: Tensor) -> None
     assert torch.equal(denoiser(x, 1.0, class_labels=torch.tensor([1, 2]))[0], ones[0])
 
 
+def test_a_scheduler_without_training_levels_is_sent_to_the_right_adapter(diffusers: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"^scheduler: .* found EDMEulerScheduler; allowed .*PreconditionedDenoiser"):
+        adapters.DiffusersDenoiser(nn.Identity(), diffusers.EDMEulerScheduler())
+
+
+def test_a_network_trained_down_to_pure_noise(diffusers: ModuleType, noise: Tensor) -> None:
+    """Zero terminal signal: the last training level has no sigma, all others keep theirs."""
+    scheduler = diffusers.DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert scheduler.alphas_cumprod[-1] == 0
+    denoiser = adapters.DiffusersDenoiser(tiny_unet(diffusers), scheduler)
+    assert denoiser.sigma_max == adapters.sigma_from_abar(scheduler.alphas_cumprod[-2]).item()
+    assert denoiser.timestep(torch.tensor(denoiser.sigma_max)).item() == pytest.approx(998)
+    assert denoiser(denoiser.sigma_max * noise[:2].double(), denoiser.sigma_max).isfinite().all()
+
+
 def test_rounding_to_a_training_level(diffusers: ModuleType) -> None:
     scheduler = diffusers.DDPMScheduler()
     denoiser = adapters.DiffusersDenoiser(nn.Identity(), scheduler, quantize=True)
