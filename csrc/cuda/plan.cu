@@ -33,7 +33,7 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     p.slice = 32;
     p.n = n;
     p.d = d;
-    p.batch = std::min(batch, kBatch);
+    p.batch = std::clamp<int64_t>(batch, 1, kBatch);
     const int64_t half = (machine.shared + kReserved) / 2 - kReserved;
     int per_multiprocessor = 1;
     for (const int queries : {4 * kQueriesPerMma, kQueriesPerMma}) {  // sixteen at a time if there are and they fit

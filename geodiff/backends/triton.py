@@ -55,7 +55,7 @@ class TritonEngine(Engine):
         self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
     ) -> Posterior:
         answer = self._solve(x, sigma, topk, tol, log_prior, rows)
-        levels, queries = sigma.to(self._device).double(), x.to(self._device).double()
+        levels, queries = (value.detach().to(self._device, torch.float64) for value in (sigma, x))
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
         if log_prior is None:
             log_prob -= math.log(len(rows))
