@@ -1,11 +1,17 @@
 #include "parallel.h"
 #include "passes.h"
+#include "settle.h"
 #include "weighted_sum.h"
 
 namespace geodiff {
 namespace {
 
 constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
+constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
+
+int64_t tops_wanted(const Request& request, bool integer) {
+    return std::max(request.topk > 0 ? request.topk + kSpareTop : 0, integer ? 0 : kHeavy);
+}
 
 struct Share {  // one thread's part of every answer
     std::vector<Online> states;
@@ -35,32 +41,44 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
     for (int64_t k = 0; k < rows.d; ++k) mean[k] /= all.sum_q;
 
     const double sigma = request.sigma[query];
-    const double length = norm(mean, rows.d);
     double model = 0;  // |r| in model units, times `unit`
     for (int64_t k = 0; k < rows.d; ++k) model += (mean[k] + stats.shift) * (mean[k] + stats.shift);
+    const double allowed = request.tol * std::max(std::sqrt(model), least_scale(stats));
+    const double length = norm(mean, rows.d), away = length + stats.mean_norm;  // >= |r - mean of the data|
     DenseErrors e{};
     e.query_step = logits.query_step(i);
     e.logit_noise = logits.logit_noise(i);
     e.weight_noise = all.noise / (all.sum_q * all.sum_q);
+    e.weight = 1;
     e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
-    e.ess = all.sum * all.sum / all.sum_2;
-    const double away = length + stats.mean_norm;  // >= |r - mean of the data|
+    e.concentration = all.sum_2 / (all.sum * all.sum);
+    e.length = length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
-    const double allowed = request.tol * std::max(std::sqrt(model), least_scale(stats));
-    if (dense_error(e, sigma) > allowed || dense_log_error(e, sigma, length) > kLogError) return false;
+    const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= kLogError; };
+    Top nearest(tops_wanted(request, logits.integer()));
+    for (const Share& s : shares) nearest.merge(s.tops[size_t(i)]);
+    if (!good()) {
+        Rest rest;
+        const double cut = cutoff(stats, rows.n, request.tol);
+        if (logits.integer() || !settle(kernels, rows, stats, request, query, nearest, cut, all, mean, rest))
+            return false;
+        e.weight = rest.weight;
+        e.trace = rest.trace;
+        e.concentration = rest.largest;
+        if (!good()) return false;
+    }
 
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
     const double x2 = norm(request.x + query * rows.d, rows.d);
     answer.log_sum[query] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
     answer.entropy[query] = std::log(all.sum) - all.sum_l / all.sum;
-    answer.ess[query] = e.ess;
-    answer.trace[query] = e.trace;
+    answer.ess[query] = all.sum * all.sum / all.sum_2;
+    answer.trace[query] = std::max(0.0, 2 * all.sum_h / all.sum - std::pow(norm(mean, rows.d), 2));
     answer.path[query] = int8_t(precision == Precision::fine ? Path::dense_fine : Path::dense);
     if (request.topk > 0) {
-        Top near(request.topk + kSpareTop), settled(request.topk);
-        for (const Share& s : shares) near.merge(s.tops[size_t(i)]);
+        Top settled(request.topk);
         std::vector<int64_t> list;
-        near.rows(list);
+        nearest.rows(list);
         for (int64_t row : list)
             settled.offer(-0.5 * kernels.distance(request.x + query * rows.d, rows.row(row), rows.dtype, rows.d) /
                                   (sigma * sigma) +
@@ -79,7 +97,7 @@ std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats
     if (count == 0) return {};
     const double cut = cutoff(stats, rows.n, request.tol);
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
-    const int64_t tops = request.topk > 0 ? request.topk + kSpareTop : 0;
+    const int64_t tops = tops_wanted(request, logits.integer());
     std::vector<Share> shares;
     for (int t = 0; t < request.threads; ++t)
         shares.push_back({std::vector<Online>(size_t(count), Online{-1e308, 0, 0, 0, 0, 0, 0}),

@@ -10,6 +10,11 @@ namespace geodiff {
 
 class Top {
   public:
+    struct Entry {
+        double logit;
+        int64_t row;
+    };
+
     explicit Top(int64_t k) : k_(k) {}
 
     void offer(double logit, int64_t row) {
@@ -23,7 +28,12 @@ class Top {
     }
 
     void offer(const double* logits, int64_t first, int R) {
-        for (int r = 0; r < R && k_ > 0; ++r) offer(logits[r], first + r);
+        if (k_ == 0) return;
+        double most = -1e308;
+#pragma omp simd reduction(max : most)
+        for (int r = 0; r < R; ++r) most = std::max(most, logits[r]);
+        if (full() && most < last()) return;
+        for (int r = 0; r < R; ++r) offer(logits[r], first + r);
     }
 
     int64_t wanted() const { return k_; }
@@ -33,6 +43,8 @@ class Top {
     void merge(const Top& other) {
         for (const Entry& e : other.heap_) offer(e.logit, e.row);
     }
+
+    const std::vector<Entry>& entries() const { return heap_; }  // in no order
 
     void rows(std::vector<int64_t>& out) const {
         for (const Entry& e : heap_) out.push_back(e.row);
@@ -49,10 +61,6 @@ class Top {
     }
 
   private:
-    struct Entry {
-        double logit;
-        int64_t row;
-    };
     // True if `a` ranks before `b`; as heap order this keeps the lowest rank at the front.
     static bool before(const Entry& a, const Entry& b) {
         return a.logit > b.logit || (a.logit == b.logit && a.row < b.row);

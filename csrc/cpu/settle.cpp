@@ -1,0 +1,42 @@
+#include "settle.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "bounds.h"
+
+namespace geodiff {
+
+bool settle(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request, int64_t query,
+            const Top& nearest, double cut, Online& sums, double* mean, Rest& rest) {
+    const double sigma = request.sigma[query], x2 = norm(request.x + query * rows.d, rows.d);
+    const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
+    for (int64_t k = 0; k < rows.d; ++k) mean[k] *= sums.sum_q;
+    double settled = 0;
+    for (const Top::Entry& e : nearest.entries()) {
+        const double was = e.logit - sums.max, is = logit(kernels, rows, request, query, e.row) + common - sums.max;
+        if (std::fabs(is - was) > 0.1) return false;
+        const double before = was < -cut ? 0 : std::exp(was), after = std::exp(is);
+        sums.sum += after - before;
+        sums.sum_q += after - before;
+        sums.sum_l += after * is - before * was;
+        sums.sum_2 += after * after - before * before;
+        sums.sum_h += (after - before) * stats.half_norm[e.row];
+        kernels.axpy(after - before, rows.row(e.row), rows.dtype, rows.d, mean);
+        settled += after;
+    }
+    for (int64_t k = 0; k < rows.d; ++k) mean[k] /= sums.sum_q;
+    double near = 0;
+    for (const Top::Entry& e : nearest.entries()) {
+        const double w = std::exp(logit(kernels, rows, request, query, e.row) + common - sums.max);
+        near += w * kernels.distance(mean, rows.row(e.row), rows.dtype, rows.d);
+    }
+    const double length = norm(mean, rows.d), square = length * length;
+    rest.weight = std::max(0.0, 1 - settled / sums.sum);
+    rest.largest = nearest.full() ? std::exp(nearest.last() - sums.max) / sums.sum : 0;
+    // A difference of numbers of the size of |r|^2, known to a few 1e-7 of it.
+    rest.trace = std::max(0.0, 2 * sums.sum_h / sums.sum - square - near / sums.sum) + 1e-6 * square;
+    return true;
+}
+
+}  // namespace geodiff
