@@ -1,9 +1,9 @@
-"""Times of our backends beside those of the peers, interleaved in one process, each with its error in the same cell."""
+"""Times of our backends beside those of the peers, interleaved, each with its error in the same cell."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from geodiff import backends, reference
 from geodiff.backends import cpu
 from geodiff.denoiser import OptimalDenoiser
-from geodiff.peers import BASELINES, Peer
+from geodiff.peers import BASELINES, COMPILED, Peer, PeerFailed
+from geodiff.stopwatch import timed
 
 #: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
 CHECKED = 8
@@ -90,35 +91,29 @@ def run_cell(
         found = answer.flatten(1)[:CHECKED].double()
         return ((found - exact).norm(dim=1) / scale).amax().item()
 
-    ways: list[tuple[Timing, Callable[[], Tensor]]] = []
     cell = Cell(sigma, batch, [], [])
+    ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
     for name, denoiser in denoisers.items():
         cell.ours.append(Timing(name))
-        ways.append((cell.ours[-1], lambda f=denoiser: f(x, sigma)))  # type: ignore[misc]
+        ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
     for peer in peers:
         cell.peers.append(Timing(peer.name, note=peer.reason))
-        if peer.denoise is not None:
-            ways.append((cell.peers[-1], lambda f=peer.denoise: f(flat, sigma)))  # type: ignore[misc]
-    spent = dict.fromkeys(range(len(ways)), 0.0)
+        if peer.timed is not None:
+            ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
     for turn in range(rounds + 1):  # the first warms up and is checked
-        for i, (timing, call) in enumerate(ways):
-            if timing.note or spent[i] > PATIENCE:
+        for timing, call in ways:
+            if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
                 continue
-            start = time.perf_counter()
             try:
-                answer = call()
-            except Exception as failure:  # a peer that cannot do this cell says so in the table
-                if i < len(denoisers):
-                    raise
-                timing.note = f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1][:80]}"
+                answer, seconds = call()
+            except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
+                timing.note = str(failure)
                 continue
-            elapsed = time.perf_counter() - start
             if turn == 0:
                 timing.error = error(answer)
-                if elapsed < PATIENCE or timing.name == "torch-compile":  # whose first call compiles
+                if seconds < PATIENCE or timing.name in COMPILED:
                     continue
-            spent[i] += elapsed
-            timing.milliseconds.append(elapsed * 1e3)
+            timing.milliseconds.append(seconds * 1e3)
     for timing in cell.ours:
         if not timing.error <= tol:
             timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"

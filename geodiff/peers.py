@@ -4,23 +4,29 @@ Every peer takes x [B, d] float32 and one sigma, and answers r [B, d] float32. D
 wants, and that form's memory is its own affair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from geodiff import reference
+from geodiff.stopwatch import Denoise, Timed, timed
 
-Denoise = Callable[[Tensor, float], Tensor]
+
+class PeerFailed(RuntimeError):
+    """A peer has no answer to a query; the message is what a table says about it."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A named way to compute r*(x; sigma); `denoise` is None where it cannot run here, and `reason` says why."""
+    """A named way to compute r*(x; sigma); `timed` is None where it cannot run here, and `reason` says why.
+
+    `timed` raises PeerFailed, whatever went wrong in the peer.
+    """
 
     name: str
-    denoise: Denoise | None
+    timed: Timed | None
     reason: str = ""
 
 
@@ -37,23 +43,46 @@ DESCRIPTIONS = {
 }
 #: The float32 forms of plain PyTorch; the fastest of them in a cell is what ratios are given to.
 BASELINES = ("torch-softmax", "torch-addmm", "torch-sdpa", "torch-compile")
+#: Their first call with a new shape compiles, which is no part of the time of a call.
+COMPILED = ("torch-compile", "keops")
+#: They bring an OpenMP runtime of their own (FAISS's wheel), or one that a compiler finds for them on the machine
+#: (KeOps), and its idle threads spin on the cores that the others in the same process want: see peer_process.py.
+OWN_PROCESS = ("faiss-200", "keops")
 
 
-def peers(data: Tensor, names: list[str] | None = None) -> list[Peer]:
-    """The named peers (default: all) over data [N, *shape]. Raises ValueError for an unknown name."""
-    wanted = list(DESCRIPTIONS) if names is None else names
+def known(names: Sequence[str] | None) -> list[str]:
+    """The names of peers as given (default: all of them). Raises ValueError for one that there is not."""
+    wanted = list(DESCRIPTIONS if names is None else names)
     unknown = [name for name in wanted if name not in DESCRIPTIONS]
     if unknown:
         raise ValueError(f"peers: expected known names, found {unknown}; allowed {list(DESCRIPTIONS)}")
-    points = reference.model_space(data.flatten(1), torch.float32).contiguous()
-    return [_peer(name, points) for name in wanted]
+    return wanted
 
 
-def _peer(name: str, points: Tensor) -> Peer:
+def model_points(data: Tensor) -> Tensor:
+    """The points that every peer is made over: data [N, *shape] as float32 [N, d], in model space."""
+    return reference.model_space(data.flatten(1), torch.float32).contiguous()
+
+
+def in_process(name: str, points: Tensor) -> Peer:
+    """The named peer over points [N, d], in this process."""
     try:
-        return Peer(name, _MAKERS[name](points))
+        return Peer(name, timed(reporting(_MAKERS[name](points))))
     except ImportError as error:
         return Peer(name, None, f"not installed: {error.name}")
+
+
+def reporting(denoise: Denoise) -> Denoise:
+    """The same function, raising PeerFailed in place of any other error, so that a table can say why."""
+
+    def reported(x: Tensor, sigma: float) -> Tensor:
+        try:
+            return denoise(x, sigma)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or ["no message"]
+            raise PeerFailed(f"{type(error).__name__}: {lines[-1][:80]}") from error
+
+    return reported
 
 
 def _softmax(points: Tensor) -> Denoise:

@@ -1,43 +1,60 @@
 """The rules of the benchmark: right peers are right, ratios are to the fastest, broken results show no speed."""
 
+import time
+
 import pytest
 import torch
 
 from geodiff import benchmark, reference
-from geodiff.peers import DESCRIPTIONS, Peer, peers
+from geodiff.peer_process import opened
+from geodiff.peers import COMPILED, DESCRIPTIONS, Peer, reporting
+from geodiff.stopwatch import SHORT, timed
 
 DATA = torch.randint(0, 256, (400, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 QUICK = ["torch-softmax", "torch-addmm", "torch-sdpa", "torch-bfloat16", "faiss-200", "naive"]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # raised inside torch.compile itself
-@pytest.mark.parametrize("name", [*QUICK, pytest.param("torch-compile", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.heavy) for name in COMPILED)])
 def test_peers_compute_the_denoiser(name: str) -> None:
-    (peer,) = peers(DATA, [name])
-    if peer.denoise is None:
-        pytest.skip(f"{name}: {peer.reason}")
     x = reference.model_space(DATA[:9], torch.float32).flatten(1) + 0.5 * torch.randn(9, 75)
     exact = reference.denoise(x, DATA.flatten(1), 0.5)
+    with opened(DATA, [name]) as (peer,):
+        if peer.timed is None:
+            pytest.skip(f"{name}: {peer.reason}")
+        answer, seconds = peer.timed(x, 0.5)
     allowed = 3e-2 if name == "torch-bfloat16" else 1e-3
-    assert (peer.denoise(x, 0.5) - exact).norm(dim=1).max() <= allowed * exact.norm(dim=1).max()
-
-
-def test_a_missing_peer_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    (peer,) = peers(DATA, ["faiss-200"])
-    assert peer.denoise is None
-    assert "not installed" in peer.reason
+    assert (answer - exact).norm(dim=1).max() <= allowed * exact.norm(dim=1).max()
+    assert seconds > 0
 
 
 def test_unknown_peer() -> None:
-    with pytest.raises(ValueError, match=r"^peers: .*allowed"):
-        peers(DATA, ["jax"])
+    with pytest.raises(ValueError, match=r"^peers: .*allowed"), opened(DATA, ["jax"]):
+        pass
     assert all(DESCRIPTIONS.values())
+
+
+def test_short_calls_are_made_twice_and_long_ones_once() -> None:
+    calls = []
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(sigma)
+        time.sleep(sigma if len(calls) == 1 else 0)
+        return x
+
+    _, seconds = timed(denoise)(DATA, SHORT)
+    assert len(calls) == 1
+    assert seconds >= SHORT
+    calls.clear()
+    _, seconds = timed(denoise)(DATA, SHORT / 2)
+    assert len(calls) == 2
+    assert seconds < SHORT / 2, "the second call counts"
 
 
 def test_a_cell_times_and_checks_every_way() -> None:
     denoisers = benchmark.denoisers_for(DATA, benchmark.our_variants(), 1e-5)
-    cell = benchmark.run_cell(DATA, denoisers, peers(DATA, QUICK[:2]), 2.0, 5, rounds=3)
+    with opened(DATA, QUICK[:2]) as peers:
+        cell = benchmark.run_cell(DATA, denoisers, peers, 2.0, 5, rounds=3)
     assert len(cell.ours) >= 1
     for timing in (*cell.ours, *cell.peers):
         assert len(timing.milliseconds) == 3
@@ -56,5 +73,19 @@ def test_a_peer_that_fails_says_why() -> None:
     def fail(x: torch.Tensor, sigma: float) -> torch.Tensor:
         raise RuntimeError("too large")
 
-    cell = benchmark.run_cell(DATA, {}, [Peer("naive", fail)], 2.0, 5, rounds=1)
+    cell = benchmark.run_cell(DATA, {}, [Peer("naive", timed(reporting(fail)))], 2.0, 5, rounds=1)
     assert cell.peers[0].note == "RuntimeError: too large"
+    with pytest.raises(RuntimeError, match="too large"):
+        benchmark.run_cell(DATA, {"ours": fail}, [], 2.0, 5, rounds=1)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("naive", [40.0]), ("keops", [30.0])])
+def test_a_slow_peer_runs_once(monkeypatch: pytest.MonkeyPatch, name: str, kept: list[float]) -> None:
+    monkeypatch.setattr(benchmark, "PATIENCE", 0.02)
+    seconds = iter([0.04, 0.03])  # the first of one that compiles is no time of a call
+
+    def slow(x: torch.Tensor, sigma: float) -> tuple[torch.Tensor, float]:
+        return x, next(seconds)
+
+    cell = benchmark.run_cell(DATA, {}, [Peer(name, slow)], 2.0, 5, rounds=3)
+    assert cell.peers[0].milliseconds == kept
