@@ -1,7 +1,8 @@
 """GPU benchmark: every GPU backend against the two-product forms in PyTorch, with the machine's ceilings beside them.
 
 A cell holds time, share of the ceiling, ratio to each peer, and the error against float64; a speed whose error is over
-the contract is not reported. `bench/gpu.sh` runs this after the tests; by itself: python bench/gpu.py --out gpu.json
+the contract is not reported. KeOps and FAISS are timed at the size of CIFAR-10 where they are installed with CUDA.
+`bench/gpu.sh` runs this after the tests; by itself: python bench/gpu.py --out gpu.json
 """
 
 import argparse
@@ -10,7 +11,9 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, backends, reference, sample, schedules
+from geodiff.peers import PeerFailed, made, model_points
 
 TOL = 1e-5
 #: (N, d, batches, dtypes): CIFAR-10 size, ten times it, ImageNet-64 size. Made-up bytes: speed does not depend on them.
@@ -27,8 +31,12 @@ SIZES: tuple[tuple[int, int, tuple[int, ...], tuple[torch.dtype, ...]], ...] = (
     (1_281_167, 12_288, (1, 64), (torch.uint8,)),
 )
 SIGMAS = (0.5, 20.0)
+BACKENDS = ("cuda", "triton")
 DEVICE = "cuda"
 SECONDS = 0.2  # spent on one timing, at most, beyond the warm-up
+LONG = 0.5  # a call of so many seconds is not repeated
+OTHERS = ("keops", "faiss-200")
+OTHERS_SECONDS = 30.0  # spent on each of OTHERS, its compilation included, before it is left out
 
 
 def main() -> None:
@@ -39,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("bench/gpu.py: no CUDA device")
-    names = [name for name in ("cuda", "triton") if backends.is_available(name)]
+    names = [name for name in BACKENDS if backends.is_available(name)]
     if options.small:
         for name in names:
             small(name)
@@ -62,17 +70,22 @@ def main() -> None:
                 print(f"N={n} d={d} {dtype}: does not fit into this GPU's memory, left out")
                 continue
             data = made_up(n, d, dtype)
-            for name in names:
-                denoiser = OptimalDenoiser(data, backend=name)
-                for batch in batches:
-                    for sigma in SIGMAS:
-                        found = cell(denoiser, data, batch, sigma, document["ceilings"])
+            first = (n, dtype) == (SIZES[0][0], SIZES[0][3][0])
+            denoisers = [OptimalDenoiser(data, backend=name) for name in names]
+            others = [Other(name, data) for name in OTHERS if first]
+            for batch in batches:
+                for sigma in SIGMAS:
+                    x = queries(data, batch, sigma)
+                    beside = two_product_forms(data, x, sigma) | {o.name: o.entry(data, x, sigma) for o in others}
+                    for denoiser in denoisers:
+                        found = cell(denoiser, data, x, sigma, document["ceilings"], beside)
                         document["cells"].append(found)
                         print(json.dumps(found))
-            if n == 50_000 and dtype == torch.uint8:
+            del denoisers, others
+            if first:
                 document["trajectories"] += [trajectory(data, name) for name in names]
                 print(json.dumps(document["trajectories"]))
-            del data, denoiser
+            del data
             torch.cuda.empty_cache()
             if options.out:
                 options.out.write_text(json.dumps(document, indent=1))
@@ -94,11 +107,18 @@ def ceilings() -> dict[str, float]:
 
 
 def cell(
-    denoiser: OptimalDenoiser, data: Tensor, batch: int, sigma: float, ceiling: dict[str, float]
+    denoiser: OptimalDenoiser,
+    data: Tensor,
+    x: Tensor,
+    sigma: float,
+    ceiling: dict[str, float],
+    beside: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """One backend, dtype, size, batch and noise level; times are of the whole evaluation, without argument checks."""
-    n, d = data.shape
-    x = queries(data, batch, sigma)
+    """One backend, dtype, size, batch and noise level; times are of the whole evaluation, without argument checks.
+
+    beside: entry by peer, to which the ratio is added; as in the whole file, above 1 where we are faster.
+    """
+    (n, d), batch = data.shape, len(x)
     levels = torch.full((batch,), sigma, dtype=torch.float64, device=DEVICE)
     found: dict[str, Any] = {
         "backend": denoiser.backend,
@@ -116,26 +136,28 @@ def cell(
         run = recorded(run)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    time = seconds(run)
-    found["ms"] = time * 1e3
+    own = seconds(run)
+    found["ms"] = own * 1e3
     found["extra_GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
-    found["share_of_copy_bandwidth"] = data.numel() * data.itemsize / time / (ceiling["copy_GBps"] * 1e9)
-    found["effective_TFLOPs"] = 4 * batch * n * d / time / 1e12
-    found["peers"] = peers(data, x, sigma, time)
+    found["share_of_copy_bandwidth"] = data.numel() * data.itemsize / own / (ceiling["copy_GBps"] * 1e9)
+    found["effective_TFLOPs"] = 4 * batch * n * d / own / 1e12
+    found["peers"] = {
+        name: {**peer, "ratio": peer["ms"] / found["ms"]} if "ms" in peer else peer for name, peer in beside.items()
+    }
     return found
 
 
-def peers(data: Tensor, x: Tensor, sigma: float, own: float) -> dict[str, dict[str, float]]:
+def two_product_forms(data: Tensor, x: Tensor, sigma: float) -> dict[str, dict[str, Any]]:
     """The two-product form on floating copies, which are made beforehand and fit into memory."""
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     forms = (("float32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False))
     for name, dtype, tf32 in forms:
         if data.numel() * dtype.itemsize > 0.5 * torch.cuda.mem_get_info()[0]:
             continue
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        time, answer = two_products(data, x.to(dtype), sigma)
+        taken, answer = two_products(data, x.to(dtype), sigma)
         torch.backends.cuda.matmul.allow_tf32 = False
-        out[name] = {"ms": time * 1e3, "ratio": time / own, "error": error(answer, x, data, sigma)}
+        out[name] = {"ms": taken * 1e3, "error": error(answer, x, data, sigma)}
     return out
 
 
@@ -153,6 +175,33 @@ def two_products(data: Tensor, x: Tensor, sigma: float) -> tuple[float, Tensor]:
 
     answer = run()
     return seconds(recorded(run)), answer
+
+
+class Other:
+    """KeOps or FAISS over a float32 copy of the data on the GPU, for as long as its share of time lasts."""
+
+    def __init__(self, name: str, data: Tensor) -> None:
+        self.name, self._spent, self._note = name, 0.0, ""
+        try:
+            self._denoise = made(name, model_points(data))
+        except ImportError as error:
+            self._note = str(error)
+
+    def entry(self, data: Tensor, x: Tensor, sigma: float) -> dict[str, Any]:
+        """Time and error, or a note that says why there are none."""
+        if self._spent > OTHERS_SECONDS:
+            self._note = f"left out: {self._spent:.0f} s were spent on it"
+        if self._note:
+            return {"note": self._note}
+        start = time.perf_counter()
+        try:
+            answer = self._denoise(x, sigma)
+            taken = seconds(partial(self._denoise, x, sigma))
+        except PeerFailed as failure:
+            return {"note": str(failure)}
+        finally:
+            self._spent += time.perf_counter() - start
+        return {"ms": taken * 1e3, "error": error(answer, x, data, sigma)}
 
 
 def trajectory(data: Tensor, name: str) -> dict[str, Any]:
@@ -213,18 +262,26 @@ def recorded(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Median time of one call, after three to warm up."""
-    for _ in range(3):
-        run()
+    """Median time of one call, after three to warm up; of a long one the time of the second call."""
+    run()
+    second = once(run)
+    if second > LONG:
+        return second
+    run()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < SECONDS and len(times) < 50):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
+        times.append(once(run))
     return statistics.median(times)
+
+
+def once(run: Callable[[], object]) -> float:
+    """Time of one call on the device."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
 if __name__ == "__main__":

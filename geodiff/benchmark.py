@@ -16,8 +16,10 @@ from geodiff.stopwatch import timed
 
 #: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
 CHECKED = 8
-#: A peer that has cost so many seconds in a cell is not run again, however many rounds are asked for.
-PATIENCE = 20.0
+#: A way that has cost so many seconds in a cell is not run again, however many rounds are asked for.
+PATIENCE = 5.0
+#: A peer that takes longer than so many seconds for one call is not given more queries in one.
+LIMIT = 20.0
 
 
 @dataclass
@@ -70,13 +72,15 @@ def run_cell(
     sigma: float,
     batch: int,
     *,
+    before: Sequence[Cell] = (),
     rounds: int = 7,
     tol: float = 1e-5,
     seed: int = 0,
 ) -> Cell:
     """Times every way on the same queries x = x_i + sigma z, [B, *shape], round after round.
 
-    A result of ours that breaks contract 1 at `tol` keeps its error and loses its times: there is no speed to report.
+    `before`: the cells of this run so far, which tell what is too slow to be tried. A result of ours that breaks
+    contract 1 at `tol` keeps its error and loses its times: there is no speed to report.
     """
     g = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(data), (batch,), generator=g)
@@ -97,7 +101,7 @@ def run_cell(
         cell.ours.append(Timing(name))
         ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
     for peer in peers:
-        cell.peers.append(Timing(peer.name, note=peer.reason))
+        cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, before)))
         if peer.timed is not None:
             ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
     for turn in range(rounds + 1):  # the first warms up and is checked
@@ -128,6 +132,15 @@ def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float)
         denoiser = opened.setdefault(name, OptimalDenoiser(data, backend=name, tol=tol))
         made[f"geodiff-{name}" + (f"-{isa}" if isa else "")] = _on_isa(denoiser, isa) if isa else denoiser
     return made
+
+
+def _too_slow(name: str, batch: int, before: Sequence[Cell]) -> str:
+    """Why the named peer is left out of a cell with so many queries; "" if it is not."""
+    for cell in before:
+        for timing in cell.peers:
+            if timing.name == name and cell.batch < batch and timing.median > LIMIT * 1e3:
+                return f"left out: {timing.median / 1e3:.0f} s at B = {cell.batch}"
+    return ""
 
 
 def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Callable[[Tensor, float], Tensor]:

@@ -64,12 +64,20 @@ def model_points(data: Tensor) -> Tensor:
     return reference.model_space(data.flatten(1), torch.float32).contiguous()
 
 
+def made(name: str, points: Tensor) -> Denoise:
+    """The named peer over points [N, d], on the device where they are. Raises ImportError, naming what is missing."""
+    try:
+        return reporting(_MAKERS[name](points))
+    except ImportError as error:
+        raise ImportError(f"not installed: {error.name}", name=error.name) from error
+
+
 def in_process(name: str, points: Tensor) -> Peer:
     """The named peer over points [N, d], in this process."""
     try:
-        return Peer(name, timed(reporting(_MAKERS[name](points))))
+        return Peer(name, timed(made(name, points)))
     except ImportError as error:
-        return Peer(name, None, f"not installed: {error.name}")
+        return Peer(name, None, str(error))
 
 
 def reporting(denoise: Denoise) -> Denoise:
@@ -144,15 +152,21 @@ def _keops(points: Tensor) -> Denoise:
 
 def _faiss(points: Tensor, nearest: int = 200) -> Denoise:
     import faiss
+    import faiss.contrib.torch_utils  # from here on an index takes tensors
 
-    index = faiss.IndexFlatL2(points.shape[1])
-    index.add(points.numpy())
-    faiss.omp_set_num_threads(torch.get_num_threads())
+    if points.device.type == "cpu":
+        index = faiss.IndexFlatL2(points.shape[1])
+        faiss.omp_set_num_threads(torch.get_num_threads())
+    elif hasattr(faiss, "GpuIndexFlatL2"):
+        index = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), points.shape[1])
+    else:
+        raise ImportError("this faiss has no GPU indexes", name="faiss-gpu")
+    index.add(points)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        distances, rows = index.search(x.numpy(), min(nearest, len(points)))
-        weights = torch.softmax(torch.from_numpy(distances) / (-2 * sigma**2), 1)
-        return torch.bmm(weights[:, None], points[torch.from_numpy(rows)])[:, 0]
+        distances, rows = index.search(x, min(nearest, len(points)))
+        weights = torch.softmax(distances / (-2 * sigma**2), 1)
+        return torch.bmm(weights[:, None], points[rows])[:, 0]
 
     return denoise
 

@@ -89,3 +89,14 @@ def test_a_slow_peer_runs_once(monkeypatch: pytest.MonkeyPatch, name: str, kept:
 
     cell = benchmark.run_cell(DATA, {}, [Peer(name, slow)], 2.0, 5, rounds=3)
     assert cell.peers[0].milliseconds == kept
+
+
+def test_a_peer_over_the_limit_is_not_given_more_queries() -> None:
+    def slow(x: torch.Tensor, sigma: float) -> tuple[torch.Tensor, float]:
+        return x, 30.0
+
+    cells: list[benchmark.Cell] = []
+    for batch in (4, 5, 4, 1):
+        cells.append(benchmark.run_cell(DATA, {}, [Peer("naive", slow)], 2.0, batch, before=cells, rounds=3))
+    assert [cell.peers[0].note for cell in cells] == ["", "left out: 30 s at B = 4", "", ""]
+    assert [len(cell.peers[0].milliseconds) for cell in cells] == [1, 0, 1, 1]

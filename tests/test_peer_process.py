@@ -24,9 +24,8 @@ SLOW = 0.1
 FAKE = f"""
 import os, time
 from pathlib import Path
-import numpy
 
-NOTES = Path(__file__).parent
+NOTES = Path(__file__).parents[1]
 NOTES.joinpath("pid").write_text(str(os.getpid()))
 
 def omp_set_num_threads(n):
@@ -46,9 +45,8 @@ class IndexFlatL2:
             NOTES.joinpath("asleep").touch()
             time.sleep(60)
         time.sleep({SLOW})
-        distances = ((x[:, None] - self.points[None]) ** 2).sum(2)
-        rows = distances.argsort(1)[:, :k]
-        return numpy.take_along_axis(distances, rows, 1), rows
+        found = ((x[:, None] - self.points[None]) ** 2).sum(2).sort(1)
+        return found.values[:, :k], found.indices[:, :k]
 """
 
 
@@ -56,8 +54,9 @@ class IndexFlatL2:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the made-up package, where it leaves its notes."""
     folder = tmp_path / "fake"
-    folder.mkdir()
-    (folder / "faiss.py").write_text(FAKE)
+    (folder / "faiss" / "contrib").mkdir(parents=True)
+    (folder / "faiss" / "__init__.py").write_text(FAKE)
+    (folder / "faiss" / "contrib" / "torch_utils.py").touch()
     monkeypatch.syspath_prepend(folder)
     return folder
 
@@ -134,7 +133,7 @@ def test_failures_become_remarks(fake: Path) -> None:
 
 
 def test_a_missing_package_is_a_remark(fake: Path) -> None:
-    (fake / "faiss.py").write_text("raise ModuleNotFoundError('no such module', name='faiss')")
+    (fake / "faiss" / "__init__.py").write_text("raise ModuleNotFoundError('no such module', name='faiss')")
     with opened(DATA, ["faiss-200", "torch-softmax"]) as peers:
         assert peers[0] == Peer("faiss-200", None, "not installed: faiss")
         assert peers[1].timed is not None

@@ -50,12 +50,15 @@ def bench(
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
     denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
-    cells = []
+    cells: list[benchmark.Cell] = []
     grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
     with peer_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
         for level, size in grid:
-            cells.append(benchmark.run_cell(stored, denoisers, peers, level, size, rounds=rounds, tol=tol, seed=seed))
+            found = benchmark.run_cell(
+                stored, denoisers, peers, level, size, before=cells, rounds=rounds, tol=tol, seed=seed
+            )
+            cells.append(found)
             bar.advance(task)
     document = {
         "what": "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch",
