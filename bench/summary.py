@@ -1,12 +1,14 @@
 """The table and the plot of the README, from the results that `geodiff bench --out` wrote.
 
+    geodiff bench --data train.npy --batch 1 --batch 16 --out bench/results/cpu_uint8.json
     python bench/summary.py bench/results/cpu_uint8.json --plot docs/speed.png
 
-prints the table as Markdown.
+prints the table as Markdown, with a column for each peer that was asked for.
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from geodiff.files import atomic_path
+
+#: Peers with a column and a line of their own; the float32 forms of PyTorch share one.
 SHOWN = {
     "torch-bfloat16": "torch bfloat16",
     "keops": "KeOps",
@@ -28,53 +33,68 @@ def entry(cell: dict[str, Any], name: str) -> dict[str, Any]:
     return next((e for e in cell["ours"] + cell["peers"] if e["name"] == name), {})
 
 
-def text(found: dict[str, Any]) -> str:
-    """Time, and the error where it matters."""
-    if not found or found["median_ms"] is None:
-        return f"— ({found['note']})" if found.get("note") else "—"
-    return f"{found['median_ms']:.4g} ms, {found['error']:.0e}"
+def shown(document: dict[str, Any]) -> dict[str, str]:
+    """Name -> heading of the peers that were asked for."""
+    return {name: label for name, label in SHOWN.items() if any(entry(cell, name) for cell in document["cells"])}
+
+
+def duration(milliseconds: float) -> str:
+    """Three digits, in seconds from one second on."""
+    if milliseconds >= 999.5:  # which would be shown as 1.00e+03
+        return f"{milliseconds / 1000:.{max(0, 2 - int(math.log10(milliseconds / 1000)))}f} s"
+    return f"{milliseconds:#.3g}".rstrip(".") + " ms"
+
+
+def text(found: dict[str, Any], remarks: list[str]) -> str:
+    """Time and error; without a time the number of a remark, which is added to `remarks` if it is new."""
+    if found and found["median_ms"] is not None:
+        return f"{duration(found['median_ms'])}, {found['error']:.0e}"
+    note = found.get("note", "")
+    if note and note not in remarks:
+        remarks.append(note)
+    return f"— [{remarks.index(note) + 1}]" if note else "—"
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """One row per cell: ours, the fastest float32 form of PyTorch, their ratio, the others."""
-    lines = [
-        "| σ | B | geodiff | PyTorch float32, fastest form | faster | " + " | ".join(SHOWN.values()) + " |",
-        "|---|---|---|---|---|" + "---|" * len(SHOWN),
-    ]
+    """One row per cell: ours, the fastest float32 form of PyTorch, their ratio, the others; then the remarks."""
+    others, remarks = shown(document), list[str]()
+    headings = ["σ", "B", "geodiff", "PyTorch float32, fastest form", "faster", *others.values()]
+    lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
     for cell in document["cells"]:
         ours = cell["ours"][0]
-        base = entry(cell, cell["baseline"])
-        ratio = f"**{ours['ratio']:.1f}×**" if ours["ratio"] else "—"
-        others = " | ".join(text(entry(cell, name)) for name in SHOWN)
-        lines.append(f"| {cell['sigma']:g} | {cell['batch']} | {text(ours)} | {text(base)} | {ratio} | {others} |")
-    return "\n".join(lines)
+        row = [f"{cell['sigma']:g}", str(cell["batch"]), text(ours, remarks)]
+        row += [text(entry(cell, cell["baseline"]), remarks), f"**{ours['ratio']:.1f}×**" if ours["ratio"] else "—"]
+        lines.append(f"| {' | '.join(row + [text(entry(cell, name), remarks) for name in others])} |")
+    numbered = [f"[{number}] {note}" for number, note in enumerate(remarks, 1)]
+    return "\n".join(lines + (["", "; ".join(numbered)] if numbered else []))
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
     """Time per call against batch size, one panel per noise level."""
     levels = sorted({cell["sigma"] for cell in document["cells"]}, reverse=True)
-    figure, axes = plt.subplots(1, len(levels), figsize=(4.6 * len(levels), 3.6), sharey=True, squeeze=False)
+    size = (4.6 * len(levels), 4.2)
+    figure, axes = plt.subplots(1, len(levels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axis, sigma in zip(axes[0], levels, strict=True):
         cells = sorted((c for c in document["cells"] if c["sigma"] == sigma), key=lambda c: c["batch"])
         batches = [cell["batch"] for cell in cells]
         rows = {
             "geodiff": [cell["ours"][0]["median_ms"] for cell in cells],
             "PyTorch float32 (fastest form)": [entry(c, c["baseline"]).get("median_ms") for c in cells],
-            **{label: [entry(cell, name).get("median_ms") for cell in cells] for name, label in SHOWN.items()},
+            **{label: [entry(c, name).get("median_ms") for c in cells] for name, label in shown(document).items()},
         }
         for label, times in rows.items():
-            known = [(b, t) for b, t in zip(batches, times, strict=True) if t]
-            if known:
-                style = {"linewidth": 2.6, "zorder": 3} if label == "geodiff" else {"linewidth": 1.2}
-                axis.plot(*zip(*known, strict=True), marker="o", markersize=4, label=label, **style)
+            # A gap, not a line across it, where there is no time.
+            style = {"linewidth": 2.6, "zorder": 3} if label == "geodiff" else {"linewidth": 1.2}
+            axis.plot(batches, [t or math.nan for t in times], marker="o", markersize=4, label=label, **style)
         axis.set(xscale="log", yscale="log", xlabel="queries per call, B", title=f"σ = {sigma:g}")
         axis.set_xticks(batches, [str(b) for b in batches], minor=False)
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("milliseconds per call")
-    axes[0][-1].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=140)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=140)
+    plt.close(figure)
 
 
 def main() -> None:
