@@ -13,18 +13,24 @@ from geodiff.cli.console import check_target, note, print_json, print_table, pro
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
 from geodiff.files import atomic_path
+from geodiff.peers import DESCRIPTIONS
 from geodiff.reference import model_space
 
 
 def bench(
     data: Data = "mnist5k",
-    sigma: Annotated[list[float] | None, typer.Option("--sigma", help="Noise level; may be repeated.")] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", help="Queries per call; may be repeated.")] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option("--sigma", help="Noise level; may be repeated.", show_default="40, 1")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", help="Queries per call; may be repeated.", show_default="1, 16, 64")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="Store the data as float32, float16 or bfloat16 instead.")
     ] = None,
     peer: Annotated[
-        list[str] | None, typer.Option("--peer", help="Only this peer; may be repeated.", show_default="all")
+        list[str] | None,
+        typer.Option("--peer", help=f"Only this of {', '.join(DESCRIPTIONS)}; may be repeated.", show_default="all"),
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option("--backend", help="Only this backend; may be repeated.", show_default="all")
@@ -42,8 +48,9 @@ def bench(
 ) -> None:
     """Time our backends beside what people use today, all in one run.
 
-    Every way takes its turn in each round. Peers that bring threads of their own (FAISS, KeOps) run in processes of
-    their own, which wait while others are timed. No speed is printed for a result of ours that breaks the contract.
+    Every way takes its turn in each round; FAISS and KeOps, whose threads disturb others, in processes of their own.
+
+    No speed is printed for a result of ours that breaks the contract.
     """
     check_target("--out", out, ".json")
     set_threads(threads)
