@@ -6,6 +6,7 @@ wants, and that form's memory is its own affair.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,6 +155,7 @@ def _faiss(points: Tensor, nearest: int = 200) -> Denoise:
     import faiss
     import faiss.contrib.torch_utils  # from here on an index takes tensors
 
+    index: Any
     if points.device.type == "cpu":
         index = faiss.IndexFlatL2(points.shape[1])
         faiss.omp_set_num_threads(torch.get_num_threads())
