@@ -10,20 +10,27 @@ Denoise = Callable[[Tensor, float], Tensor]
 #: (x, sigma) -> r and the seconds that one call took
 Timed = Callable[[Tensor, float], tuple[Tensor, float]]
 
-#: Calls shorter than so many seconds are made twice.
-SHORT = 0.05
+#: Seconds of calls before the one that counts.
+SETTLING = 0.1
+#: Seconds from which on a first call counts.
+LONG = 1.0
 
 
 def timed(denoise: Denoise) -> Timed:
     """`denoise`, and how long it takes in the middle of a loop of such calls, as a solver makes them.
 
-    A short call is made a second time, and that one counts: the first finds the caches full of what ran before, and
-    threads asleep, so that its time would depend on who else is being compared.
+    The first calls find the caches full of what ran before, and threads asleep: their times would depend on who else
+    is being compared.
     """
 
     def measured(x: Tensor, sigma: float) -> tuple[Tensor, float]:
         answer, seconds = _once(denoise, x, sigma)
-        return (answer, seconds) if seconds >= SHORT else _once(denoise, x, sigma)
+        if seconds >= LONG:
+            return answer, seconds
+        settled = seconds
+        while settled < SETTLING:
+            settled += _once(denoise, x, sigma)[1]
+        return _once(denoise, x, sigma)
 
     return measured
 

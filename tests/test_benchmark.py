@@ -5,10 +5,10 @@ import time
 import pytest
 import torch
 
-from geodiff import benchmark, reference
+from geodiff import benchmark, reference, stopwatch
 from geodiff.peer_process import opened
 from geodiff.peers import COMPILED, DESCRIPTIONS, Peer, reporting
-from geodiff.stopwatch import SHORT, timed
+from geodiff.stopwatch import timed
 
 DATA = torch.randint(0, 256, (400, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 QUICK = ["torch-softmax", "torch-addmm", "torch-sdpa", "torch-bfloat16", "faiss-200", "naive"]
@@ -34,21 +34,32 @@ def test_unknown_peer() -> None:
     assert all(DESCRIPTIONS.values())
 
 
-def test_short_calls_are_made_twice_and_long_ones_once() -> None:
+def test_a_short_call_counts_once_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopwatch, "SETTLING", 0.03)
+    calls = []
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(0.02 if len(calls) < 2 else 0.001)  # the first calls take longer
+        time.sleep(calls[-1])
+        return x
+
+    _, seconds = stopwatch.timed(denoise)(DATA, 1.0)
+    assert len(calls) == 3
+    assert seconds < 0.02
+
+
+def test_a_long_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopwatch, "LONG", 0.01)
     calls = []
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         calls.append(sigma)
-        time.sleep(sigma if len(calls) == 1 else 0)
+        time.sleep(0.01)
         return x
 
-    _, seconds = timed(denoise)(DATA, SHORT)
+    _, seconds = stopwatch.timed(denoise)(DATA, 1.0)
     assert len(calls) == 1
-    assert seconds >= SHORT
-    calls.clear()
-    _, seconds = timed(denoise)(DATA, SHORT / 2)
-    assert len(calls) == 2
-    assert seconds < SHORT / 2, "the second call counts"
+    assert seconds >= 0.01
 
 
 def test_a_cell_times_and_checks_every_way() -> None:
