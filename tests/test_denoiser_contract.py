@@ -139,6 +139,15 @@ def test_far_from_the_origin(isa: str) -> None:
         _assert_exact(denoiser.posterior(x, sigma), x, data, sigma, f"{isa} sigma={sigma}")
 
 
+def test_few_heavy_rows_off_the_origin(isa: str) -> None:
+    """Where a few rows carry the weight, the dense pass corrects their logits, which float32 has lost to cancellation."""
+    data = 30 + torch.randn(2000, 256, generator=_generator(3))
+    x = _queries(data, 16, 3.0)
+    denoiser = geodiff.OptimalDenoiser(data, backend="cpu")
+    _assert_exact(denoiser.posterior(x, 3.0), x, data, 3.0, isa)
+    assert "dense" in _paths(denoiser)  # corrected, not handed to the float64 pass
+
+
 @pytest.mark.parametrize("topk", [1, 5, 40])
 @pytest.mark.parametrize("sigma", [1e-3, 0.3, 3.0, 50.0])
 def test_top_k(isa: str, sigma: float, topk: int) -> None:

@@ -105,9 +105,7 @@ def test_covariances_of_queries_that_round_coarsely(isa: str, sigma: float, slop
     least = 0.01 * sigma**2 * (v.norm(dim=1) + slope * points.norm(dim=1).max())
     promise = torch.maximum((variance * moments.trace(x, data, sigma)).sqrt(), least)
     with cpu.use_isa(isa):
-        found = open_engine("cpu", data).covariance(
-            x, levels, mean, v, slopes, tol=1e-5, log_prior=None, rows=range(N)
-        )
+        found = open_engine("cpu", data).covariance(x, levels, mean, v, slopes, tol=1e-5, log_prior=None, rows=range(N))
     error = (found[0] - wanted).norm(dim=1)
     assert (error <= 1e-5 * promise).all(), (error / promise).max()
 
