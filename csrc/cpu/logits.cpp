@@ -11,6 +11,9 @@
 namespace geodiff {
 namespace {
 
+// Rows of a full tile are a multiple of every register block's: 3 or 6 in the first integer product, 4 in the second, 8
+// in the softmax.
+constexpr int64_t kTileUnit = 24;
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
 
 // Floats from one widened row to the next: a cache line more than the row, since rows a multiple of 4 KiB apart share
@@ -22,9 +25,10 @@ int64_t tile_stride(int64_t d) { return padded(d) + 16; }
 int64_t tile_rows(const Rows& rows, const Kernels& kernels, int64_t count) {
     const bool integer = kernels.int8 && rows.dtype == DType::u8;
     const bool as_stored = integer || count <= kFewVectors;
-    const int64_t budget = (count <= kMemoryBound ? 128 : integer ? 256 : 768) << 10;
+    const int64_t budget = (count <= kMemoryBound ? 128 : integer ? 384 : 768) << 10;
     const int64_t bytes = padded(rows.d) * (as_stored ? item_size(rows.dtype) : 4);
-    return std::clamp(budget / bytes / 16 * 16, int64_t(16), int64_t(integer ? kMaxTileRows : 128));
+    const int64_t unit = integer ? kTileUnit : 16, most = integer ? kMaxTileRows / kTileUnit * kTileUnit : 128;
+    return std::clamp((budget + bytes * unit / 2) / bytes / unit * unit, unit, most);
 }
 
 Logits::Logits(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,

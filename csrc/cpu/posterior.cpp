@@ -13,6 +13,7 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kFewQueries = 8;       // for so few, bound by memory, a third digit costs less than a second pass
+constexpr int64_t kMergedQueries = 24;   // the same beside queries that need the third digit anyway
 constexpr int64_t kBatch = 256;          // queries per pass over the data
 constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
 
@@ -55,7 +56,8 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
             continue;
         }
         if (!integer) append(many, std::exchange(some, {}));  // float32 weights need no further digits
-        if (integer && int64_t(many.size()) <= kFewQueries) append(some, std::exchange(many, {}));
+        if (integer && int64_t(many.size()) <= (some.empty() ? kFewQueries : kMergedQueries))
+            append(some, std::exchange(many, {}));
         append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
         std::vector<int64_t> open = std::move(some);
         if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
