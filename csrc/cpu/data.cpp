@@ -1,11 +1,13 @@
 #include "data.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "covariance.h"
 #include "draw.h"
 #include "isa.h"
 #include "operations.h"
+#include "parallel.h"
 
 namespace geodiff {
 
@@ -27,6 +29,19 @@ Data::Data(const void* rows, DType dtype, int64_t n, int64_t d, int threads)
     for (int64_t k = 0; k < d; ++k) mean_[k] = (mean_[k] + stats_.shift) / stats_.unit;
 }
 
+namespace {
+
+// to[i] = from[i] factor + term
+void rescale(const double* from, int64_t n, int threads, double factor, double term, double* to) {
+    threads = int(std::clamp<int64_t>(n >> 16, 1, threads));
+    parallel(threads, [&](int t) {
+        const Range mine = share(n, 8, t, threads);
+        for (int64_t i = mine.begin; i < mine.end; ++i) to[i] = from[i] * factor + term;
+    });
+}
+
+}  // namespace
+
 struct Data::Centred {
     Buffer<double> x, sigma;
     Rows rows;
@@ -40,7 +55,7 @@ struct Data::Centred {
           stats(data.stats_),
           request{query.batch, x.data(), sigma.data(),  query.bias ? query.bias + query.begin : nullptr,
                   query.tol,   topk,     query.threads, query.bias_stride} {
-        for (int64_t i = 0; i < query.batch * rows.d; ++i) x[i] = query.x[i] * stats.unit - stats.shift;
+        rescale(query.x, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
         for (int64_t q = 0; q < query.batch; ++q) sigma[q] = query.sigma[q] * stats.unit;
         stats.half_norm += query.begin;
         stats.away += query.begin;
@@ -50,7 +65,8 @@ struct Data::Centred {
 void Data::posterior(const Kernels& kernels, const Query& query, int64_t topk, Answer& answer) const {
     const Centred c(*this, query, topk);
     geodiff::posterior(kernels, c.rows, c.stats, c.request, answer);
-    for (int64_t i = 0; i < query.batch * rows_.d; ++i) answer.mean[i] = (answer.mean[i] + stats_.shift) / stats_.unit;
+    rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
+            answer.mean);
     for (int64_t q = 0; q < query.batch; ++q) answer.trace[q] /= stats_.unit * stats_.unit;
     for (int64_t i = 0; i < query.batch * topk; ++i)
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
@@ -61,7 +77,7 @@ void Data::covariance(const Kernels& kernels, const Query& query, const double* 
     const Centred c(*this, query, 0);
     const double unit = stats_.unit;
     Buffer<double> r(query.batch * rows_.d), s(query.batch);
-    for (int64_t i = 0; i < query.batch * rows_.d; ++i) r[i] = mean[i] * unit - stats_.shift;
+    rescale(mean, query.batch * rows_.d, query.threads, unit, -stats_.shift, r.data());
     for (int64_t q = 0; q < query.batch; ++q) s[q] = slope[q] / unit;  // c then is `unit` times what it is in the model
     Covariance out{with_rows, with_distance};
     geodiff::covariance(kernels, c.rows, c.stats, c.request, {r.data(), v, s.data()}, out);
@@ -89,13 +105,13 @@ void Data::inner_products(const Kernels& kernels, const double* x, int64_t batch
 void Data::weighted_mean(const Kernels& kernels, const double* logits, int64_t batch, double tol, int threads,
                          double* mean) const {
     geodiff::weighted_mean(kernels, rows_, stats_, logits, batch, tol, threads, mean);
-    for (int64_t i = 0; i < batch * rows_.d; ++i) mean[i] = (mean[i] + stats_.shift) / stats_.unit;
+    rescale(mean, batch * rows_.d, threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
 }
 
 void Data::squared_distances(const Kernels& kernels, const double* x, const int64_t* candidates, int64_t batch,
                              int64_t width, int threads, double* out) const {
     Buffer<double> centred(batch * rows_.d);
-    for (int64_t i = 0; i < batch * rows_.d; ++i) centred[i] = x[i] * stats_.unit - stats_.shift;
+    rescale(x, batch * rows_.d, threads, stats_.unit, -stats_.shift, centred.data());
     geodiff::squared_distances(kernels, rows_, centred.data(), candidates, batch, width, threads, out);
     for (int64_t i = 0; i < batch * width; ++i) out[i] /= stats_.unit * stats_.unit;
 }

@@ -13,6 +13,7 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kSample = 64;   // rows looked at
+constexpr double kCaution = 1.5;  // a digit too many costs a sixth of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
 Spread judge(const Rows& rows, const Stats& stats, const Request& request, const double* logits, int64_t samples) {
@@ -30,7 +31,7 @@ Spread judge(const Rows& rows, const Stats& stats, const Request& request, const
     const double quantum = 1 / kTwoDigits, average = sum / double(samples);
     const double noise = quantum / average / std::sqrt(6 * double(rows.n));
     const double error = kDeviations * noise * std::sqrt(stats.mean_square);
-    return error < request.tol * std::max(stats.mean_norm, least_scale(stats)) ? Spread::many : Spread::some;
+    return kCaution * error < request.tol * std::max(stats.mean_norm, least_scale(stats)) ? Spread::many : Spread::some;
 }
 
 }  // namespace
