@@ -140,7 +140,7 @@ def test_far_from_the_origin(isa: str) -> None:
 
 
 def test_few_heavy_rows_off_the_origin(isa: str) -> None:
-    """Where a few rows carry the weight, the dense pass corrects their logits, which float32 has lost to cancellation."""
+    """Where a few rows carry the weight, the dense pass corrects their logits, which float32 loses to cancellation."""
     data = 30 + torch.randn(2000, 256, generator=_generator(3))
     x = _queries(data, 16, 3.0)
     denoiser = geodiff.OptimalDenoiser(data, backend="cpu")
