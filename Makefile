@@ -45,9 +45,9 @@ test-all: $(STAMP) ## the whole test suite
 sanitize: $(STAMP) ## the kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	rm -rf build/sanitize
 	GEODIFF_CUDA=OFF CMAKE_ARGS=-DGEODIFF_SANITIZE=ON $(BIN)/python -m pip install --quiet --no-deps --target build/sanitize .
-	PYTHONPATH=build/sanitize LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	$(BIN)/pytest -q tests/test_denoiser_contract.py tests/test_ops.py tests/test_threads.py \
+	$(BIN)/pytest -q -o pythonpath=build/sanitize tests/test_denoiser_contract.py tests/test_ops.py tests/test_threads.py \
 		tests/test_derivatives.py tests/test_posterior.py
 
 lint: $(STAMP) ## ruff, mypy and clang-format, changing nothing
