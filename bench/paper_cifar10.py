@@ -1,6 +1,6 @@
 """The paper's measurements on CIFAR-10, with the optimal denoiser in place of the network, beside the published ones.
 
-python bench/paper_cifar10.py --data DATA [--num 512] [--num-large-noise 2048] [--out bench/results/paper_cifar10.json]
+python bench/paper_cifar10.py --data DATA [--num 512] [--num-large-noise 16384] [--out bench/results/paper_cifar10.json]
 
 DATA is anything that `geodiff.data.load` reads CIFAR-10's 50,000 training pictures from. The trajectories are those of
 the authors' analysis: Euler steps over 21 Karras levels, 80 .. 0.002. |r| varies so much from noise to noise that the
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="CIFAR-10's training pictures")
     parser.add_argument("--num", type=int, default=512, help="noises for whole trajectories (default %(default)s)")
     parser.add_argument(
-        "--num-large-noise", type=int, default=2048, help="noises for |r| at sigma > 10 in all (default %(default)s)"
+        "--num-large-noise", type=int, default=16384, help="noises for |r| at sigma > 10 in all (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "paper_cifar10.json")

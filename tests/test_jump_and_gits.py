@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodiff import schedules
 from geodiff.analytic import GaussianDenoiser
-from geodiff.solvers import SOLVERS, gits, gits_costs, gits_schedule, jump_levels, ode_jump, sample
+from geodiff.solvers import SOLVERS, gits, gits_costs, gits_schedule, gits_search, jump_levels, ode_jump, sample
 
 LEVELS = [8.0, 3.0, 0.5, 0.0]
 
@@ -123,8 +123,24 @@ def test_gits_beats_the_karras_grid() -> None:
 def test_gits_in_one_call() -> None:
     start = noise(4)
     teacher = sample(curved, start, schedules.karras(61, 0.02, 8.0)[:-1], "euler")
-    expected = gits_schedule(teacher.sigmas, gits_costs(teacher), 3)
-    assert torch.equal(gits(curved, start, 3, teacher_sigmas=teacher.sigmas), expected)
+    expected = gits_schedule(teacher.sigmas, gits_costs(teacher), 3, gamma=1.3)
+    found = gits(curved, start, 3, teacher_sigmas=teacher.sigmas, teacher_solver="euler", gamma=1.3)
+    assert torch.equal(found, expected)
+
+
+def test_gits_takes_the_best_gamma() -> None:
+    teacher = sample(curved, noise(4), schedules.karras(61, 0.02, 8.0)[:-1], "heun")
+
+    def missed(levels: Tensor) -> float:
+        end = sample(curved, teacher.states[0], levels, "euler").states[-1]
+        return (end - teacher.states[-1]).flatten(1).double().norm(dim=1).mean().item()
+
+    gammas = (0.3, 1.0, 3.0)
+    errors = [missed(gits_schedule(teacher.sigmas, gits_costs(teacher), 4, gamma=gamma)) for gamma in gammas]
+    assert len(set(errors)) > 1
+    levels, gamma = gits_search(curved, teacher, 4, gamma=gammas)
+    assert gamma == gammas[errors.index(min(errors))]
+    assert missed(levels) == min(errors)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +148,7 @@ def test_gits_in_one_call() -> None:
     [
         ("steps", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(3, 3), 0)),
         ("steps", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(3, 3), 3)),
+        ("gamma", lambda: gits(curved, noise(2), 2, gamma=[])),
         ("gamma", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(3, 3), 1, gamma=0)),
         ("costs", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(2, 3), 1)),
     ],

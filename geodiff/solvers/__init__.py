@@ -2,7 +2,7 @@
 
 from geodiff.solvers.dpm_solver_pp import dpm_solver_pp_2m
 from geodiff.solvers.euler import euler
-from geodiff.solvers.gits import gits, gits_costs, gits_schedule
+from geodiff.solvers.gits import gits, gits_costs, gits_schedule, gits_search
 from geodiff.solvers.heun import heun
 from geodiff.solvers.jump import jump_levels, ode_jump
 from geodiff.solvers.multistep import deis, ipndm
@@ -26,6 +26,7 @@ __all__ = [
     "gits",
     "gits_costs",
     "gits_schedule",
+    "gits_search",
     "heun",
     "ipndm",
     "jump_levels",

@@ -11,6 +11,9 @@ from geodiff.solvers.sample import Denoiser, sample
 from geodiff.solvers.step import Step
 from geodiff.trajectory import Trajectory
 
+#: What `gits` tries for gamma. The paper's 1.15 among them: which is best depends on the model and the number of steps.
+GAMMAS = (1.0, 1.05, 1.1, 1.15, 1.2)
+
 
 def gits(
     denoiser: Denoiser,
@@ -18,18 +21,41 @@ def gits(
     steps: int,
     *,
     teacher_sigmas: Tensor | Sequence[float] | None = None,
-    teacher_solver: str | Step = "euler",
-    gamma: float = 1.15,
+    teacher_solver: str | Step = "heun",
+    gamma: float | Sequence[float] = GAMMAS,
 ) -> Tensor:
     """The `steps` + 1 of the teacher's levels that an Euler solver is best sent over, float64 [steps + 1].
 
     Chen et al., On the Trajectory Regularity of ODE-based Diffusion Sampling, ICML 2024 (2405.11326). noise [B, *shape]
     is a small batch of starts (trajectories of one model are alike); teacher_sigmas defaults to 61 Karras levels,
-    80 .. 0.002; steps in 1 .. their number - 1. Other arguments as in `sample`, `gits_schedule`.
+    80 .. 0.002; steps in 1 .. their number - 1; gamma as in `gits_search`. Other arguments as in `sample`.
     """
     sigmas = karras(61)[:-1] if teacher_sigmas is None else teacher_sigmas
-    trajectory = sample(denoiser, noise, sigmas, teacher_solver)
-    return gits_schedule(trajectory.sigmas, gits_costs(trajectory), steps, gamma=gamma)
+    return gits_search(denoiser, sample(denoiser, noise, sigmas, teacher_solver), steps, gamma=gamma)[0]
+
+
+def gits_search(
+    denoiser: Denoiser, teacher: Trajectory, steps: int, *, gamma: float | Sequence[float] = GAMMAS
+) -> tuple[Tensor, float]:
+    """Levels [steps + 1] of a teacher's trajectory, and the gamma they were found with.
+
+    Of several gamma the one whose Euler trajectory from the teacher's start ends nearest to the teacher's end: `steps`
+    evaluations each. Raises as `gits_schedule` does, ValueError also for an empty gamma.
+    """
+    costs = gits_costs(teacher)
+    gammas = [float(one) for one in gamma] if isinstance(gamma, Sequence) else [gamma]
+    if not gammas:
+        raise ValueError("gamma: expected one number or several, found none; allowed gamma > 0")
+    schedules = [gits_schedule(teacher.sigmas, costs, steps, gamma=one) for one in gammas]
+    if len(schedules) == 1:
+        return schedules[0], gammas[0]
+
+    def missed(sigmas: Tensor) -> float:
+        end = sample(denoiser, teacher.states[0], sigmas, "euler").states[-1]
+        return (end - teacher.states[-1]).flatten(1).double().norm(dim=1).mean().item()
+
+    best = min(range(len(gammas)), key=[missed(sigmas) for sigmas in schedules].__getitem__)
+    return schedules[best], gammas[best]
 
 
 def gits_costs(trajectory: Trajectory) -> Tensor:

@@ -7,14 +7,13 @@ from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
 from geodiff.schedules import karras
 from geodiff.solvers import sample
-from geodiff.solvers.gits import gits_costs, gits_schedule
+from geodiff.solvers.gits import GAMMAS, gits_costs, gits_schedule, gits_search
 
 _NOISES = 32
 _SEARCH = 16  # noises that the schedule is searched on, others than those it is judged on
 _TRUTH_STEPS = 200
 _BUDGETS = (6, 10)
 _TEACHER_LEVELS = 61
-_GAMMAS = (1.0, 1.05, 1.1, 1.15, 1.2)
 _PUBLISHED_GAMMA = 1.15
 
 
@@ -29,11 +28,11 @@ def schedule_search(context: Context) -> Finding:
     teacher = sample(ask, search, karras(_TEACHER_LEVELS)[:-1], "heun")
     costs = gits_costs(teacher)
 
-    def missed(sigmas: Tensor, start: Tensor, end: Tensor, solver: str = "euler") -> Tensor:
-        return (sample(ask, start, sigmas, solver).states[-1] - end).flatten(1).double().norm(dim=1)
+    def missed(sigmas: Tensor, solver: str = "euler") -> Tensor:
+        return (sample(ask, noise, sigmas, solver).states[-1] - truth).flatten(1).double().norm(dim=1)
 
     def error(sigmas: Tensor, solver: str = "euler") -> float:
-        return float(missed(sigmas, noise, truth, solver).mean())
+        return float(missed(sigmas, solver).mean())
 
     rows = [
         ["steps", "γ", "Karras, Euler", "GITS, Euler", "ratio", "GITS, γ = 1.15", "Karras, iPNDM-2", "GITS, iPNDM-2"]
@@ -43,15 +42,10 @@ def schedule_search(context: Context) -> Finding:
     held = True
     for steps in _BUDGETS:
         grid = karras(steps + 1)[:-1]
-        candidates = {gamma: gits_schedule(teacher.sigmas, costs, steps, gamma=gamma) for gamma in _GAMMAS}
-        on_search = {
-            gamma: float(missed(sigmas, search, teacher.states[-1]).mean()) for gamma, sigmas in candidates.items()
-        }
-        gamma = min(_GAMMAS, key=lambda candidate: on_search[candidate])
-        searched = candidates[gamma]
-        each_karras, each_gits = missed(grid, noise, truth), missed(searched, noise, truth)
+        searched, gamma = gits_search(ask, teacher, steps)
+        each_karras, each_gits = missed(grid), missed(searched)
         of_karras, of_gits = float(each_karras.mean()), float(each_gits.mean())
-        of_published = error(candidates[_PUBLISHED_GAMMA])
+        of_published = error(gits_schedule(teacher.sigmas, costs, steps, gamma=_PUBLISHED_GAMMA))
         multistep = [error(grid, "ipndm2"), error(searched, "ipndm2")]
         held = held and of_gits < of_karras
         cells = [gamma, of_karras, of_gits, of_gits / of_karras, of_published, *multistep]
@@ -84,7 +78,7 @@ def schedule_search(context: Context) -> Finding:
         claim="With few Euler steps, levels chosen by dynamic programming on a few trajectories (GITS) end nearer to "
         "the exact solution than as many Karras levels.",
         measure=f"With {who}. Levels and γ searched on {_SEARCH} noises (teacher: {_TEACHER_LEVELS} levels, "
-        f"Heun; γ {', '.join(f'{gamma:g}' for gamma in _GAMMAS)}), judged on {_NOISES} others by the mean distance "
+        f"Heun; γ {', '.join(f'{gamma:g}' for gamma in GAMMAS)}), judged on {_NOISES} others by the mean distance "
         f"to the end of {_TRUTH_STEPS} Heun steps, all from 80 to 0.002. Held if GITS is nearer at 6 and at 10 steps.",
         held=held,
         verdict=f"Error of GITS against that of the Karras grid, {verdict}.",
