@@ -66,8 +66,6 @@ PYBIND11_MODULE(_cpu, m) {
                  return std::make_unique<Data>(at<const void>(rows), geodiff::DType(dtype), n, d, threads);
              }),
              py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("threads"))
-        .def_property_readonly("max_norm", &Data::max_norm)
-        .def_property_readonly("mean_square", &Data::mean_square)
         .def("mean", [](const Data& data,
                         uintptr_t out) { std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out)); })
         .def(

@@ -42,8 +42,6 @@ class Data {
                            int64_t width, int threads, double* out) const;
 
     const double* mean() const { return mean_.data(); }  // [d], model units
-    double max_norm() const { return stats_.max_model_norm / stats_.unit; }
-    double mean_square() const { return stats_.mean_square / (stats_.unit * stats_.unit); }
     const Rows& rows() const { return rows_; }
     const Stats& stats() const { return stats_; }
 
