@@ -23,25 +23,17 @@ import geodiff
 from geodiff import machine, reference
 from geodiff.data import load
 from geodiff.files import atomic_path
-from geodiff.stopwatch import SETTLING
+from geodiff.stopwatch import settled
 
 
 def interleaved(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
-    """Median milliseconds of each call in a loop of its like, as in `geodiff.stopwatch`; the first round warms up."""
+    """Median milliseconds of each call, settled as in `geodiff.stopwatch`; the first round warms up."""
     times: dict[Any, list[float]] = {key: [] for key in calls}
-
-    def once(call: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-
     for turn in range(rounds + 1):
         for key, call in calls.items():
-            settled = once(call)
-            while settled < SETTLING:
-                settled += once(call)
+            _, seconds = settled(call)
             if turn:
-                times[key].append(once(call) * 1e3)
+                times[key].append(seconds * 1e3)
     return {key: statistics.median(found) for key, found in times.items()}
 
 

@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 #: (x, sigma) -> r
 Denoise = Callable[[Tensor, float], Tensor]
@@ -16,26 +19,27 @@ SETTLING = 0.1
 LONG = 1.0
 
 
-def timed(denoise: Denoise) -> Timed:
-    """`denoise`, and how long it takes in the middle of a loop of such calls, as a solver makes them.
+def settled(call: Callable[[], T]) -> tuple[T, float]:
+    """The answer of `call` and the seconds that one takes in the middle of a loop of them, as a solver makes them.
 
     The first calls find the caches full of what ran before, and threads asleep: their times would depend on who else
     is being compared.
     """
-
-    def measured(x: Tensor, sigma: float) -> tuple[Tensor, float]:
-        answer, seconds = _once(denoise, x, sigma)
-        if seconds >= LONG:
-            return answer, seconds
-        settled = seconds
-        while settled < SETTLING:
-            settled += _once(denoise, x, sigma)[1]
-        return _once(denoise, x, sigma)
-
-    return measured
+    answer, seconds = _once(call)
+    if seconds >= LONG:
+        return answer, seconds
+    spent = seconds
+    while spent < SETTLING:
+        spent += _once(call)[1]
+    return _once(call)
 
 
-def _once(denoise: Denoise, x: Tensor, sigma: float) -> tuple[Tensor, float]:
+def timed(denoise: Denoise) -> Timed:
+    """`denoise`, and how long a call of it takes: see `settled`."""
+    return lambda x, sigma: settled(lambda: denoise(x, sigma))
+
+
+def _once(call: Callable[[], T]) -> tuple[T, float]:
     start = time.perf_counter()
-    answer = denoise(x, sigma)
+    answer = call()
     return answer, time.perf_counter() - start

@@ -4,7 +4,7 @@
 #define GEODIFF_QB 4
 #define GEODIFF_SQ 4
 #define GEODIFF_SC 3
-#include "kernels_generic.h"
+#include "few_queries.h"
 
 namespace geodiff {
 

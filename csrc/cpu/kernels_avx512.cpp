@@ -4,7 +4,7 @@
 #define GEODIFF_QB 6
 #define GEODIFF_SQ 6
 #define GEODIFF_SC 4
-#include "kernels_generic.h"
+#include "few_queries.h"
 
 namespace geodiff {
 

@@ -4,6 +4,7 @@
 #define GEODIFF_QB 6
 #define GEODIFF_SQ 6
 #define GEODIFF_SC 4
+#include "few_queries.h"
 #include "int8_vnni.h"
 
 namespace geodiff {

@@ -4,7 +4,7 @@
 #define GEODIFF_QB 2
 #define GEODIFF_SQ 2
 #define GEODIFF_SC 2
-#include "kernels_generic.h"
+#include "few_queries.h"
 
 namespace geodiff {
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "bounds.h"
 
@@ -13,6 +14,7 @@ bool settle(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
     const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
     for (int64_t k = 0; k < rows.d; ++k) mean[k] *= sums.sum_q;
     double settled = 0;
+    std::vector<double> weights;
     for (const Top::Entry& e : nearest.entries()) {
         const double was = e.logit - sums.max, is = logit(kernels, rows, request, query, e.row) + common - sums.max;
         if (std::fabs(is - was) > 0.1) return false;
@@ -24,13 +26,12 @@ bool settle(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
         sums.sum_h += (after - before) * stats.half_norm[e.row];
         kernels.axpy(after - before, rows.row(e.row), rows.dtype, rows.d, mean);
         settled += after;
+        weights.push_back(after);
     }
     for (int64_t k = 0; k < rows.d; ++k) mean[k] /= sums.sum_q;
     double near = 0;
-    for (const Top::Entry& e : nearest.entries()) {
-        const double w = std::exp(logit(kernels, rows, request, query, e.row) + common - sums.max);
-        near += w * kernels.distance(mean, rows.row(e.row), rows.dtype, rows.d);
-    }
+    for (size_t i = 0; i < weights.size(); ++i)
+        near += weights[i] * kernels.distance(mean, rows.row(nearest.entries()[i].row), rows.dtype, rows.d);
     const double length = norm(mean, rows.d), square = length * length;
     rest.weight = std::max(0.0, 1 - settled / sums.sum);
     rest.largest = nearest.full() ? std::exp(nearest.last() - sums.max) / sums.sum : 0;
