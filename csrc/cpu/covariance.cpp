@@ -180,7 +180,8 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
     std::vector<Share> shares;
     for (int t = 0; t < request.threads; ++t)
         shares.push_back({std::vector<Moments>(size_t(count)),
-                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
+                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3,
+                                      WeightedSum::Weights::either_sign)});
     parallel(request.threads, [&](int t) {
         Share& mine = shares[size_t(t)];
         Logits::Work work = logits.work(tile), work_v = along.work(tile);
@@ -230,7 +231,7 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
                     m.away_2 += away_2;
                     m.away_4 += away_4;
                     Online signed_part{};
-                    mine.sum.set_signed(i, p.data(), rescale, signed_part);
+                    mine.sum.set(i, p.data(), rescale, signed_part);
                     m.rounded += signed_part.sum_q;
                     m.noise += signed_part.noise;
                 }

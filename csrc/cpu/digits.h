@@ -1,4 +1,5 @@
-// Real numbers as balanced base-256 digits in int8, so that products with bytes are exact integers.
+// Real numbers as base-256 digits in bytes, balanced ([-128, 127]) or unsigned, so that products with bytes are exact
+// integers.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,9 @@ inline const float* dithers() {
     return table.data();
 }
 
-// The largest numbers of two and three digits, all of one sign.
-constexpr double kTwoDigits = 127 * 256, kThreeDigits = kTwoDigits * 256;
+// The largest numbers of two and three digits that a weight may have: unsigned, and balanced for those of either sign.
+constexpr double kTwoUnsigned = 0xffff, kThreeUnsigned = 0xffffff;
+constexpr double kTwoBalanced = 127 * 256, kThreeBalanced = kTwoBalanced * 256;
 
 // value[k] = d[0][k] 256^(parts-1) + ... + d[parts-1][k], every digit in [-128, 127], for k < n; digits are stored part
 // by part. |value| <= 127 * 256^(parts-1). Destroys `value`.

@@ -30,12 +30,15 @@ struct Online {
     double noise;  // variance carried by that rounding
 };
 
-// Softmax weights of a tile as integers: p = quantum * (d0 256^(parts-1) + d1 256^(parts-2) + ...), digits in int8.
+// Weights of a tile as integers: p = quantum * (d0 256^(parts-1) + d1 256^(parts-2) + ...). One factor of the products
+// is unsigned and the other signed. Softmax weights are never negative: their digits are unsigned and the rows signed,
+// v = u - 128, which holds a weight twice as finely as the other way round. Weights of either sign have signed digits.
 struct WeightDigits {
+    bool either_sign;
     int groups, group, parts;  // queries in groups of `group` <= kSumSlots / parts
     const int8_t* digits;      // [groups][ceil(R/4)][group][parts][4 rows]
     const uint8_t* active;     // [groups]   0: no query of the group takes anything from this tile
-    const int32_t* offset;     // [groups*group][parts]   -128 * sum_r digit: turns u8 into centred units
+    const int32_t* offset;     // [groups*group][parts]   either_sign: -128 * sum_r digit turns u into v; else 0
     const float* rescale;      // [groups*group]
     const float* quantum;      // [groups*group]
 };

@@ -28,7 +28,7 @@ Spread judge(const Rows& rows, const Stats& stats, const Request& request, const
     if (within <= 2 || within * kFewShare <= samples) return Spread::few;
     // What the dense pass will find for the rounding of two-digit weights (bounds.h), if the largest weight of a tile
     // is that of the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
-    const double quantum = 1 / kTwoDigits, average = sum / double(samples);
+    const double quantum = 1 / kTwoUnsigned, average = sum / double(samples);
     const double noise = quantum / average / std::sqrt(6 * double(rows.n));
     const double error = kDeviations * noise * std::sqrt(stats.mean_square);
     return kCaution * error < request.tol * std::max(stats.mean_norm, least_scale(stats)) ? Spread::many : Spread::some;

@@ -3,18 +3,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "digits.h"
 
 namespace geodiff {
-WeightedSum::WeightedSum(const Kernels& kernels, const Rows& rows, int64_t count, int64_t tile, int parts)
+WeightedSum::WeightedSum(const Kernels& kernels, const Rows& rows, int64_t count, int64_t tile, int parts,
+                         Weights weights)
     : kernels_(kernels),
       rows_(rows),
       count_(count),
       tile_((tile + 3) / 4 * 4),
       dp_(padded(rows.d)),
       parts_(parts),
-      integer_(kernels.int8 && rows.dtype == DType::u8) {
+      integer_(kernels.int8 && rows.dtype == DType::u8),
+      either_sign_(weights == Weights::either_sign) {
     const int64_t most = integer_ ? kSumSlots / parts : kernels.sum_block;
     groups_ = (count + most - 1) / most;
     group_ = integer_ ? (count + groups_ - 1) / groups_ : most;
@@ -50,6 +53,7 @@ void WeightedSum::activate(int64_t g) {
     }
 }
 
+template <bool kEitherSign>
 void WeightedSum::write_digits(int64_t q, int32_t* value) {
     const int64_t g = q / group_, member = q % group_;
     int8_t* out = digits_.data() + g * group_bytes();
@@ -62,12 +66,13 @@ void WeightedSum::write_digits(int64_t q, int32_t* value) {
         const bool first = part == 0;
 #pragma omp simd reduction(+ : sum)
         for (int r = 0; r < R_; ++r) {
-            const int32_t low = first ? value[r] : ((value[r] + 128) & 255) - 128;
+            const int32_t rest = kEitherSign ? ((value[r] + 128) & 255) - 128 : value[r] & 255;
+            const int32_t low = first ? value[r] : rest;
             digit[r] = int8_t(low);
             sum += low;
             value[r] = (value[r] - low) >> 8;
         }
-        offset[part] = -128 * sum;
+        if (kEitherSign) offset[part] = -128 * sum;
         int8_t* o = out + (member * parts_ + part) * 4;
         for (int r = 0; r < R_; r += 4, o += step) std::memcpy(o, digit + r, 4);
     }
@@ -77,77 +82,47 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     const int64_t g = q / group_;
     if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
     rescale_[size_t(q)] = float(rescale);
-    if (!integer_) {
-        float* w = weights_.data() + q * tile_;
-        for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
-        double total = 0;
-        for (int r = 0; r < R_; ++r) total += double(w[r]);
-        state.sum_q += total;
-        return;
-    }
+    if (integer_) return either_sign_ ? set_digits<true>(q, p, state) : set_digits<false>(q, p, state);
+    float* w = weights_.data() + q * tile_;
+    for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
+    double total = 0;
+    for (int r = 0; r < R_; ++r) total += double(w[r]);
+    state.sum_q += total;
+}
+
+template <bool kEitherSign>
+void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     double top = 0;
-    for (int r = 0; r < R_; ++r) top = std::max(top, p[r]);
-    const double units = parts_ == 2 ? kTwoDigits : kThreeDigits;
+#pragma omp simd reduction(max : top)
+    for (int r = 0; r < R_; ++r) top = std::max(top, kEitherSign ? std::fabs(p[r]) : p[r]);
+    const double units =
+        kEitherSign ? (parts_ == 2 ? kTwoBalanced : kThreeBalanced) : (parts_ == 2 ? kTwoUnsigned : kThreeUnsigned);
     quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
     const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
     // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
     const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
     int32_t value[kMaxTileRows];
-    int32_t total = 0;
+    std::conditional_t<kEitherSign, int32_t, uint32_t> total = 0;  // at most kMaxTileRows * units: just so
     float variance = 0;
 #pragma omp simd reduction(+ : total, variance)
     for (int r = 0; r < R_; ++r) {
-        const double exact = std::min(p[r] * inverse, units);
-        const int32_t whole = int32_t(exact);
+        const double exact = std::min(kEitherSign ? std::max(p[r] * inverse, -units) : p[r] * inverse, units);
+        int32_t whole = int32_t(exact);
+        if (kEitherSign) whole -= exact < double(whole);  // down, where the conversion goes towards 0
         const float rest = float(exact - double(whole));
         variance += rest * (1 - rest);
         value[r] = whole + (rest > u[r]);
-        total += value[r];
+        total += decltype(total)(value[r]);
     }
     state.sum_q += quantum * double(total);
     state.noise += quantum * quantum * double(variance);
-    write_digits(q, value);
-}
-
-void WeightedSum::set_signed(int64_t q, const double* p, double rescale, Online& state) {
-    const int64_t g = q / group_;
-    if (!active_[size_t(g)]) activate(g);
-    rescale_[size_t(q)] = float(rescale);
-    double total = 0;
-    if (!integer_) {
-        float* w = weights_.data() + q * tile_;
-        for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
-        for (int r = 0; r < R_; ++r) total += double(w[r]);
-        state.sum_q += total;
-        return;
-    }
-    double top = 0;
-#pragma omp simd reduction(max : top)
-    for (int r = 0; r < R_; ++r) top = std::max(top, std::fabs(p[r]));
-    const double units = parts_ == 2 ? kTwoDigits : kThreeDigits;
-    quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
-    const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
-    const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
-    int32_t value[kMaxTileRows];
-    float variance = 0;
-#pragma omp simd reduction(+ : total, variance)
-    for (int r = 0; r < R_; ++r) {
-        const double exact = std::min(std::max(p[r] * inverse, -units), units);
-        const double whole = std::floor(exact);
-        const float rest = float(exact - whole);
-        variance += rest * (1 - rest);
-        value[r] = int32_t(whole) + (rest > u[r]);
-        total += double(value[r]);
-    }
-    state.sum_q += quantum * total;
-    state.noise += quantum * quantum * double(variance);
-    write_digits(q, value);
+    write_digits<kEitherSign>(q, value);
 }
 
 void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {
     if (!any_) return;
     if (integer_) {
-        const WeightDigits w{int(groups_),   int(group_),    parts_,          digits_.data(),
+        const WeightDigits w{either_sign_,   int(groups_),   int(group_),     parts_,         digits_.data(),
                              active_.data(), offset_.data(), rescale_.data(), quantum_.data()};
         kernels_.sum_u8(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R_, rows_.d, w, sums_.data(), dp_,
                         static_cast<const uint8_t*>(next));
