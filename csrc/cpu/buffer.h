@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <new>
+
+#include "scratch.h"
 
 namespace geodiff {
 
@@ -13,7 +14,7 @@ class Buffer {
   public:
     Buffer() = default;
     explicit Buffer(int64_t count, bool zeroed = false)
-        : data_(static_cast<T*>(::operator new(size_t(count > 0 ? count : 1) * sizeof(T), std::align_val_t(64)))) {
+        : data_(static_cast<T*>(scratch::take(size_t(count) * sizeof(T))), Give{size_t(count) * sizeof(T)}) {
         if (zeroed) std::memset(static_cast<void*>(data_.get()), 0, size_t(count) * sizeof(T));
     }
 
@@ -23,10 +24,11 @@ class Buffer {
     const T& operator[](int64_t i) const { return data_.get()[i]; }
 
   private:
-    struct Free {
-        void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
+    struct Give {
+        size_t bytes = 0;
+        void operator()(T* memory) const { scratch::give(memory, bytes); }
     };
-    std::unique_ptr<T[], Free> data_;
+    std::unique_ptr<T[], Give> data_;
 };
 
 }  // namespace geodiff
