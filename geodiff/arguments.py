@@ -48,8 +48,11 @@ def shape_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
 def check_levels(levels: Tensor) -> None:
     """Raise ValueError if a noise level is NaN or not in [SIGMA_MIN, SIGMA_MAX]."""
     found = levels.detach()
-    bad = found[~((found >= SIGMA_MIN) & (found <= SIGMA_MAX))]
-    if bad.numel():
+    if found.numel() == 0:
+        return
+    low, high = torch.aminmax(found)  # both are NaN if any level is
+    if not (low.item() >= SIGMA_MIN and high.item() <= SIGMA_MAX):
+        bad = found[~((found >= SIGMA_MIN) & (found <= SIGMA_MAX))]
         raise ValueError(
             f"sigma: expected a positive, finite noise level, found {bad[0].item():g}; "
             f"allowed {SIGMA_MIN:g} <= sigma <= {SIGMA_MAX:g}"

@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geodiff import operators
 from geodiff.arguments import check_data, check_device, check_log_weights, check_query_shape, check_topk, shape_sigma
+from geodiff.backends.engine import Term, add_up
 from geodiff.data import load
 from geodiff.labels import check_labels, shape_requested_classes
 from geodiff.posterior import Posterior
@@ -160,13 +161,58 @@ class OptimalDenoiser(nn.Module):
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
         mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
         """
-        return self._ask(x, sigma, class_labels, mask).shaped("mean").to(x.dtype)
+        query = self._query(x, sigma, class_labels, mask)
+        if operators.watched(x, query.sigma):
+            return self._answer(query).shaped("mean").to(x.dtype)
+        mean = torch.empty_like(query.x)
+        self._prepared.combine(*query, 1.0, (), mean)
+        return self._stored.unflatten(mean).to(x.dtype)
+
+    def combine(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        gain: float = 1.0,
+        terms: Sequence[Term] = (),
+        *,
+        out: Tensor,
+        class_labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """out = gain r*(x; sigma) + sum_k c_k v_k for terms (c_k, v_k): a solver's update with the r that it needs.
+
+        out, v_k  [B, *shape] in the dtype of x, which is float32 or float64; out may be x or one of the v_k
+        Summed in float64 and rounded once; not recorded for autograd. On the CPU one call of the kernel, which
+        allocates nothing of the size of x where the data lie in memory in the order of their shape.
+        Returns out. Other arguments and errors as in `forward`; TypeError or ValueError also for an out or a v_k of
+        another shape, dtype or device than x.
+        """
+        x = check_query_shape(x, self.shape, dtypes=(torch.float32, torch.float64))
+        query = self._query(x, sigma, class_labels, mask)
+        for name, values in (("out", out), *((f"terms[{k}]", values) for k, (_, values) in enumerate(terms))):
+            check_query_shape(values, self.shape, dtypes=(x.dtype,), name=name)
+            check_device(values, name, x.device)
+            if len(values) != len(x):
+                raise ValueError(f"{name}: expected as many points as x, B = {len(x)}, found {len(values)}; allowed B")
+        with torch.no_grad():
+            if operators.watched(x, query.sigma):  # torch.func and modes see tensors that have no address
+                mean = self._answer(query).shaped("mean")
+                return out.copy_(add_up(mean, gain, terms))
+            return self._written(out, terms, lambda *flat: self._prepared.combine(*query, gain, *flat))
+
+    def _written(self, out: Tensor, terms: Sequence[Term], write: Callable[[Sequence[Term], Tensor], None]) -> Tensor:
+        """out, once `write` has written to it: write(terms, out), all flat, in place where that can be."""
+        place = self._stored.flatten(out)
+        write([(float(factor), self._stored.flatten(values)) for factor, values in terms], place)
+        if place.data_ptr() != out.data_ptr():  # flattened into a copy
+            out.copy_(self._stored.unflatten(place))
+        return out
 
     def score(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
-        asked = self._ask(x, sigma, class_labels, mask)
+        asked = self._answer(self._query(x, sigma, class_labels, mask))
         levels = asked.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
@@ -178,7 +224,8 @@ class OptimalDenoiser(nn.Module):
         Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
         """
         # Its derivative in sigma takes the trace.
-        return self._ask(x, sigma, class_labels, mask, with_trace=True).answer["log_prob"].to(_precise(x))
+        asked = self._answer(self._query(x, sigma, class_labels, mask), with_trace=True)
+        return asked.answer["log_prob"].to(_precise(x))
 
     def divergence(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
@@ -188,7 +235,7 @@ class OptimalDenoiser(nn.Module):
         Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
         In the dtype of x, but at least float32; arguments as in `forward`.
         """
-        asked = self._ask(x, sigma, class_labels, mask, with_trace=True)
+        asked = self._answer(self._query(x, sigma, class_labels, mask), with_trace=True)
         return (asked.answer["trace"] / asked.sigma.detach().square()).to(_precise(x))
 
     def posterior(
@@ -206,23 +253,15 @@ class OptimalDenoiser(nn.Module):
         are -1 where a query sees fewer than that.
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
-        asked = self._ask(x, sigma, class_labels, mask, check_topk(topk, len(self._stored.rows)), with_trace=True)
+        topk = check_topk(topk, len(self._stored.rows))
+        asked = self._answer(self._query(x, sigma, class_labels, mask), topk, with_trace=True)
         numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
         return Posterior(
             mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
 
-    def _ask(
-        self,
-        x: Tensor,
-        sigma: float | Tensor,
-        class_labels: Any,
-        mask: Tensor | None,
-        topk: int = 0,
-        *,
-        with_trace: bool = False,
-    ) -> "_Asked":
-        """Shapes and dtypes are checked here, values in the operator, which torch.compile does not look into."""
+    def _query(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None) -> "_Query":
+        """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
         x = check_query_shape(x, self.shape, dtypes=QUERY_DTYPES)
         check_device(x, "x", self._stored.rows.device)
         levels = shape_sigma(sigma, len(x), device=x.device)
@@ -232,8 +271,12 @@ class OptimalDenoiser(nn.Module):
         followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
-        answer = operators.posterior(flat, levels, classes, mask, self._prepared.number, tol, topk, with_trace)
-        return _Asked(self._prepared, flat, levels, classes, mask, tol, dict(zip(FIELDS, answer, strict=True)))
+        return _Query(flat, levels, classes, mask, tol)
+
+    def _answer(self, query: "_Query", topk: int = 0, *, with_trace: bool = False) -> "_Asked":
+        x, sigma, classes, mask, tol = query
+        answer = operators.posterior(x, sigma, classes, mask, self._prepared.number, tol, topk, with_trace)
+        return _Asked(self._prepared, *query, dict(zip(FIELDS, answer, strict=True)))
 
     def recording_key(self, batch: int) -> tuple[int, float] | None:
         """What a CUDA graph of `unchecked` with `batch` queries holds for; None: it cannot be recorded.
@@ -245,12 +288,15 @@ class OptimalDenoiser(nn.Module):
         return self._prepared.number, self.tol
 
     @torch.no_grad()
-    def unchecked(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """r*(x; sigma) over all data, as `forward`, without the checks of its arguments, which wait for the device.
+    def unchecked(
+        self, x: Tensor, sigma: Tensor, gain: float = 1.0, terms: Sequence[Term] = (), *, out: Tensor
+    ) -> Tensor:
+        """`combine` over all data without the checks of its arguments, which wait for the device.
 
         x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place.
         """
-        return self._stored.unflatten(self._prepared.unchecked(self._stored.flatten(x), sigma, self.tol)).to(x.dtype)
+        flat, tol = self._stored.flatten(x), self.tol
+        return self._written(out, terms, lambda *rest: self._prepared.unchecked(flat, sigma, tol, gain, *rest))
 
     # ---- moving and copying ----
 
@@ -271,13 +317,23 @@ class OptimalDenoiser(nn.Module):
         return f"{stored}{classes}{augment}, backend={self.backend!r}, tol={self.tol:g}"
 
 
+class _Query(NamedTuple):
+    """Queries, flat, and what each of them sees."""
+
+    x: Tensor  # [B, d] float32 or float64
+    sigma: Tensor  # [B] float64
+    classes: Tensor | None
+    mask: Tensor | None
+    tol: float
+
+
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """Queries, flat, and the answers to them; what a `Posterior` goes back to for sums that depend on more."""
+    """A query and the answers to it; what a `Posterior` goes back to for sums that depend on more."""
 
     prepared: Prepared
-    x: Tensor  # [B, d]
-    sigma: Tensor  # [B] float64
+    x: Tensor
+    sigma: Tensor
     classes: Tensor | None
     mask: Tensor | None
     tol: float

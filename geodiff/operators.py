@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from geodiff import prepared
 
@@ -273,6 +274,20 @@ def _forward(
     dummies = [torch.zeros_like(value, requires_grad=True) for value in outputs]
     linear = _grad(outputs, inputs, dummies, create_graph=True)
     return _grad(linear, dummies, tangents, create_graph=create_graph)
+
+
+def watched(*values: Tensor) -> bool:
+    """Whether anyone but the caller looks at what is done to these: autograd, torch.func, torch.compile, a mode."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return True
+    return any(
+        type(value) not in (Tensor, torch.nn.Parameter)
+        or (torch.is_grad_enabled() and value.requires_grad)
+        or unpack_dual(value).tangent is not None
+        for value in values
+    )
 
 
 # torch.compile takes operators and no autograd.Function with a forward mode; torch.func takes it the other way round.

@@ -20,9 +20,10 @@ T* at(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-Query query(uintptr_t x, uintptr_t sigma, uintptr_t bias, int64_t bias_stride, int64_t batch, int64_t begin,
-            int64_t end, double tol, int threads) {
-    return {at<const double>(x),
+Query query(uintptr_t x, bool single, uintptr_t sigma, uintptr_t bias, int64_t bias_stride, int64_t batch,
+            int64_t begin, int64_t end, double tol, int threads) {
+    return {at<const void>(x),
+            single,
             at<const double>(sigma),
             at<const double>(bias),
             bias_stride,
@@ -40,6 +41,14 @@ void posterior(const Data& data, const Query& query, const std::string& isa, int
     Answer answer{at<double>(mean),  at<double>(log_sum), at<double>(entropy), at<double>(ess),
                   at<double>(trace), at<int64_t>(index),  at<double>(weight),  at<int8_t>(path)};
     data.posterior(geodiff::kernels_for(isa), query, topk, answer);
+}
+
+void combine(const Data& data, const Query& query, const std::string& isa, uintptr_t out, double gain,
+             const std::vector<double>& factors, const std::vector<uintptr_t>& terms, uintptr_t path) {
+    const py::gil_scoped_release release;
+    geodiff::Combination combination{gain, factors, {}, at<void>(out)};
+    for (const uintptr_t term : terms) combination.terms.push_back(at<const void>(term));
+    data.combine(geodiff::kernels_for(isa), query, combination, at<int8_t>(path));
 }
 
 void covariance(const Data& data, const Query& query, const std::string& isa, uintptr_t mean, uintptr_t v,
@@ -97,10 +106,13 @@ PYBIND11_MODULE(_cpu, m) {
         .def("posterior", &posterior, py::arg("query"), py::arg("isa"), py::arg("topk"), py::arg("mean"),
              py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("trace"), py::arg("index"),
              py::arg("weight"), py::arg("path"))
+        .def("combine", &combine, py::arg("query"), py::arg("isa"), py::arg("out"), py::arg("gain"), py::arg("factors"),
+             py::arg("terms"), py::arg("path"))
         .def("covariance", &covariance, py::arg("query"), py::arg("isa"), py::arg("mean"), py::arg("v"),
              py::arg("slope"), py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("isa"), py::arg("count"), py::arg("uniform"), py::arg("index"));
     py::class_<Query>(m, "Query", "Queries against rows begin..end; the caller keeps the arrays alive.")
-        .def(py::init(&query), py::arg("x"), py::arg("sigma"), py::arg("bias"), py::arg("bias_stride"),
-             py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"), py::arg("threads"));
+        .def(py::init(&query), py::arg("x"), py::arg("single"), py::arg("sigma"), py::arg("bias"),
+             py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
+             py::arg("threads"));
 }

@@ -1,6 +1,7 @@
 #include "data.h"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 
 #include "covariance.h"
@@ -31,12 +32,48 @@ Data::Data(const void* rows, DType dtype, int64_t n, int64_t d, int threads)
 
 namespace {
 
-// to[i] = from[i] factor + term
-void rescale(const double* from, int64_t n, int threads, double factor, double term, double* to) {
-    threads = int(std::clamp<int64_t>(n >> 16, 1, threads));
+// Calls each(begin, end) for shares of [0, n), on as many threads as are worth it.
+template <class Each>
+void in_shares(int64_t n, int threads, Each&& each) {
+    threads = int(std::clamp<int64_t>(n >> 15, 1, threads));
     parallel(threads, [&](int t) {
-        const Range mine = share(n, 8, t, threads);
-        for (int64_t i = mine.begin; i < mine.end; ++i) to[i] = from[i] * factor + term;
+        const Range mine = share(n, 16, t, threads);
+        each(mine.begin, mine.end);
+    });
+}
+
+// to[i] = from[i] factor + term; false if a number is NaN or Inf.
+template <class From>
+bool rescale(const From* from, int64_t n, int threads, double factor, double term, double* to) {
+    std::atomic<bool> finite{true};
+    in_shares(n, threads, [&](int64_t begin, int64_t end) {
+        double wrong = 0;
+#pragma omp simd reduction(+ : wrong)
+        for (int64_t i = begin; i < end; ++i) {
+            to[i] = double(from[i]) * factor + term;
+            wrong += double(from[i] - from[i]);  // NaN for NaN and Inf, else 0
+        }
+        if (wrong != 0) finite = false;
+    });
+    return finite;
+}
+
+// out = (gain mean + offset) + sum_k factors[k] terms[k], rounded once.
+template <class Real>
+void combine_as(const double* mean, double gain, double offset, const Combination& c, int64_t n, int threads) {
+    constexpr int64_t kPiece = 512;  // the sum of one stays in L1 while the terms are added
+    Real* const out = static_cast<Real*>(c.out);
+    in_shares(n, threads, [&](int64_t begin, int64_t end) {
+        double sum[kPiece];
+        for (int64_t base = begin; base < end; base += kPiece) {
+            const int64_t size = std::min(kPiece, end - base);
+            for (int64_t i = 0; i < size; ++i) sum[i] = mean[base + i] * gain + offset;
+            for (size_t k = 0; k < c.terms.size(); ++k) {
+                const Real* const term = static_cast<const Real*>(c.terms[k]) + base;
+                for (int64_t i = 0; i < size; ++i) sum[i] += c.factors[k] * double(term[i]);
+            }
+            for (int64_t i = 0; i < size; ++i) out[base + i] = Real(sum[i]);
+        }
     });
 }
 
@@ -55,7 +92,11 @@ struct Data::Centred {
           stats(data.stats_),
           request{query.batch, x.data(), sigma.data(),  query.bias ? query.bias + query.begin : nullptr,
                   query.tol,   topk,     query.threads, query.bias_stride} {
-        rescale(query.x, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
+        const auto centre = [&](const auto* from) {
+            return rescale(from, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
+        };
+        if (!(query.single ? centre(static_cast<const float*>(query.x)) : centre(static_cast<const double*>(query.x))))
+            throw std::domain_error("x");
         for (int64_t q = 0; q < query.batch; ++q) sigma[q] = query.sigma[q] * stats.unit;
         stats.half_norm += query.begin;
         stats.away += query.begin;
@@ -70,6 +111,20 @@ void Data::posterior(const Kernels& kernels, const Query& query, int64_t topk, A
     for (int64_t q = 0; q < query.batch; ++q) answer.trace[q] /= stats_.unit * stats_.unit;
     for (int64_t i = 0; i < query.batch * topk; ++i)
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
+}
+
+void Data::combine(const Kernels& kernels, const Query& query, const Combination& combination, int8_t* path) const {
+    const Centred c(*this, query, 0);
+    const int64_t size = query.batch * rows_.d;
+    Buffer<double> mean(size), numbers(4 * query.batch);
+    double* const n = numbers.data();
+    Answer answer{mean.data(), n, n + query.batch, n + 2 * query.batch, n + 3 * query.batch, nullptr, nullptr, path};
+    geodiff::posterior(kernels, c.rows, c.stats, c.request, answer);
+    const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
+    if (query.single)
+        combine_as<float>(mean.data(), gain, offset, combination, size, query.threads);
+    else
+        combine_as<double>(mean.data(), gain, offset, combination, size, query.threads);
 }
 
 void Data::covariance(const Kernels& kernels, const Query& query, const double* mean, const double* v,

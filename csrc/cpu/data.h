@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "buffer.h"
 #include "posterior.h"
@@ -9,12 +10,23 @@
 
 namespace geodiff {
 
-// Queries against rows [begin, end): x [batch, d] and sigma [batch] in model units, bias as in Request.
+// Queries against rows [begin, end), else std::domain_error for an x with NaN or Inf: x [batch, d] and sigma [batch] in model units, bias as in Request.
 struct Query {
-    const double *x, *sigma, *bias;
+    const void* x;  // float if `single`, else double
+    bool single;
+    const double *sigma, *bias;
     int64_t bias_stride, batch, begin, end;
     double tol;
     int threads;
+};
+
+// out = gain r + sum_k factors[k] terms[k], each [batch, d] of the precision of the queries. `out` may be the queries'
+// or one of the terms' memory.
+struct Combination {
+    double gain;
+    std::vector<double> factors;
+    std::vector<const void*> terms;
+    void* out;
 };
 
 class Data {
@@ -24,6 +36,9 @@ class Data {
 
     // The mean and the trace in model units.
     void posterior(const Kernels& kernels, const Query& query, int64_t topk, Answer& answer) const;
+
+    // A solver's update with the r that it needs, which is kept nowhere else. path [batch] as in Answer.
+    void combine(const Kernels& kernels, const Query& query, const Combination& combination, int8_t* path) const;
 
     // Cov_w(c, x_i) [batch, d] and Cov_w(c, |x - x_i|^2) [batch] with c_i = <x_i - r, v> + slope |x - x_i|^2, all in
     // model units; `mean` is r.

@@ -92,14 +92,18 @@ double to_digits(const double* x, double step, const float* up, int64_t d, int p
 
 void Logits::pack_integers(const Request& request, const int64_t* which, Precision precision) {
     const int64_t d = rows_.d;
+    const int threads = int(std::min<int64_t>(request.threads, std::max<int64_t>(1, count_ * d >> 16)));
     std::vector<double> top(size_t(count_), 0.0);
-    for (int64_t i = 0; i < count_; ++i) {
-        const double* x = request.x + which[i] * d;
-        double m = 0;
+    parallel(threads, [&](int t) {
+        const Range mine = share(count_, 1, t, threads);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
+            const double* x = request.x + which[i] * d;
+            double m = 0;
 #pragma omp simd reduction(max : m)
-        for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
-        top[size_t(i)] = m;
-    }
+            for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
+            top[size_t(i)] = m;
+        }
+    });
     const bool screening = precision == Precision::coarse || precision == Precision::sharp;
     if (screening) {
         // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
@@ -129,7 +133,6 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
         block.offset.assign(size_t(pieces * slots), 0);
         blocks_.push_back(std::move(block));
     }
-    const int threads = int(std::min<int64_t>(request.threads, std::max<int64_t>(1, count_ * d >> 16)));
     parallel(threads, [&](int t) {
         std::vector<int8_t> digits(size_t(d * parts_));
         const Range mine = share(count_, 1, t, threads);

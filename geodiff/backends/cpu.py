@@ -3,14 +3,15 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Engine
+from geodiff.arguments import check_finite
+from geodiff.backends.engine import Engine, Term
 from geodiff.errors import BackendUnavailable
 from geodiff.posterior import Posterior
 
@@ -65,6 +66,8 @@ def _checked(name: str) -> str:
 class CpuEngine(Engine):
     """Rows in memory (or memory-mapped), and what one pass over them found: norms [N], mean [d], radius."""
 
+    checks_queries = True
+
     def __init__(self, rows: Tensor) -> None:
         """rows: contiguous [N, d] on the CPU, of a dtype in DTYPES. Raises ValueError if it holds NaN or Inf."""
         if _cpu is None:
@@ -110,6 +113,39 @@ class CpuEngine(Engine):
         if log_prior is None:
             log_prob -= math.log(len(rows))
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
+
+    def combine(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        gain: float,
+        terms: Sequence[Term],
+        out: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> None:
+        if not _alike(x, out, *(values for _, values in terms)):
+            check_finite(x, "x")
+            super().combine(x, sigma, gain, terms, out, tol=tol, log_prior=log_prior, rows=rows)
+            return
+        paths = torch.empty(len(x), dtype=torch.int8)
+        with _Query(x, sigma, log_prior, rows, tol) as query:
+            try:
+                self._data.combine(
+                    query=query,
+                    isa=isa(),
+                    out=out.data_ptr(),
+                    gain=gain,
+                    factors=[factor for factor, _ in terms],
+                    terms=[values.data_ptr() for _, values in terms],
+                    path=paths.data_ptr(),
+                )
+            except ValueError:  # std::domain_error: the core looks at x while it reads it
+                check_finite(x, "x")
+                raise
+        self.last_paths = paths
 
     def covariance(
         self,
@@ -173,13 +209,15 @@ class _Query:
     """Queries as the core takes them: addresses, so that what they point to must live as long as the call."""
 
     def __init__(self, x: Tensor, sigma: Tensor, log_prior: Tensor | None, rows: range, tol: float) -> None:
-        self._held = _float64(x), _float64(sigma), None if log_prior is None else _float64(log_prior)
+        x = x.detach() if x.dtype == torch.float32 else _float64(x)
+        self._held = x.cpu().contiguous(), _float64(sigma), None if log_prior is None else _float64(log_prior)
         self._rows, self._tol = rows, tol
 
     def __enter__(self) -> Any:
         x, sigma, bias = self._held
         return _cpu.Query(
             x=x.data_ptr(),
+            single=x.dtype == torch.float32,
             sigma=sigma.data_ptr(),
             bias=0 if bias is None else bias.data_ptr(),
             bias_stride=0 if bias is None or bias.ndim == 1 else bias.shape[1],
@@ -192,6 +230,14 @@ class _Query:
 
     def __exit__(self, *_: object) -> None:
         """Nothing to do: being held until here is the point."""
+
+
+def _alike(*values: Tensor) -> bool:
+    """Whether the core can combine these where they are: [B, d] of one precision, row after row."""
+    dtype = values[0].dtype
+    return dtype in (torch.float32, torch.float64) and all(
+        value.dtype == dtype and value.is_contiguous() for value in values
+    )
 
 
 def _float64(values: Tensor) -> Tensor:

@@ -2,11 +2,23 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from geodiff import moments
 from geodiff.posterior import Posterior
+
+#: A factor and what it multiplies.
+Term = tuple[float, Tensor]
+
+
+def add_up(mean: Tensor, gain: float, terms: Sequence[Term]) -> Tensor:
+    """gain mean + sum_k c_k v_k for terms (c_k, v_k), built in `mean` (float64)."""
+    mean.mul_(gain)
+    for factor, values in terms:
+        mean.add_(values, alpha=factor)
+    return mean
 
 
 class Engine(ABC):
@@ -20,6 +32,8 @@ class Engine(ABC):
     mean: Tensor
     #: whether `posterior` never waits for the device, so that it can be recorded into a CUDA graph
     capturable = False
+    #: whether `combine` raises ValueError by itself for an x with NaN or Inf
+    checks_queries = False
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
@@ -32,6 +46,22 @@ class Engine(ABC):
 
         `indices` count from row 0 of the data.
         """
+
+    def combine(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        gain: float,
+        terms: Sequence[Term],
+        out: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> None:
+        """out = gain r + sum_k c_k v_k for terms (c_k, v_k), all [B, d]; out may be x or one of the v_k."""
+        mean = self.posterior(x, sigma, topk=0, tol=tol, log_prior=log_prior, rows=rows).mean
+        out.copy_(add_up(mean, gain, terms))
 
     def trace(self, x: Tensor, sigma: Tensor, answer: Posterior, *, log_prior: Tensor | None, rows: range) -> Tensor:
         """E_w |x_i - r|^2, [B] float64, for the answer of `posterior` to the same arguments."""

@@ -4,14 +4,16 @@ A step on a small batch is a dozen kernels of microseconds each; launched one by
 The first call runs step by step: it warms up, and most trajectories are wanted once. A denoiser keeps one recording.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from geodiff.backends.engine import Term
 from geodiff.denoiser import OptimalDenoiser
+from geodiff.solvers.combination import Combining
 from geodiff.solvers.step import Evaluate
 
 #: Takes all steps: run(evaluate, states [S + 1, B, *shape], outputs [S, B, *shape]), states[0] given, the rest written.
@@ -51,7 +53,7 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
     noise that is not where the data are, where recording fails, and where a result is not finite: step by step, the
     caller finds out where. `solver` and `levels` must name all that `run` depends on.
     """
-    if not isinstance(denoiser, OptimalDenoiser) or not _possible(denoiser, noise):
+    if not is_plain(denoiser) or not _possible(denoiser, noise):
         return None
     prepared = denoiser.recording_key(len(noise))
     if prepared is None:
@@ -74,6 +76,16 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
     return Replay(recorded.states.clone(), recorded.outputs.clone(), recorded.evaluations)
 
 
+def is_plain(denoiser: object) -> TypeGuard[OptimalDenoiser]:
+    """Whether calling it runs the optimal denoiser and nothing else: no subclass, no hooks, no forward of its own."""
+    return (
+        type(denoiser) is OptimalDenoiser
+        and "forward" not in vars(denoiser)
+        and not denoiser._forward_hooks
+        and not denoiser._forward_pre_hooks
+    )
+
+
 def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
     return (
         noise.device == denoiser.data.device
@@ -84,21 +96,33 @@ def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
 
 
 def _record(denoiser: OptimalDenoiser, noise: Tensor, count: int, run: Run) -> _Recorded | None:
-    evaluations = 0
-
-    def evaluate(x: Tensor, sigma: float) -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        # Filled on the device: a level copied from the host could not be recorded.
-        return denoiser.unchecked(x, torch.full((len(x),), sigma, dtype=torch.float64, device=x.device))
-
+    evaluate = _Unchecked(denoiser)
     states, outputs = noise.new_empty(count + 1, *noise.shape), noise.new_empty(count, *noise.shape)
     states[0].copy_(noise)
     try:
         launch = _capture(lambda: run(evaluate, states, outputs), noise.device)
     except RuntimeError:  # a step that copies from the host, or waits for the device
         return None
-    return _Recorded(launch, states, outputs, evaluations)
+    return _Recorded(launch, states, outputs, evaluate.count)
+
+
+class _Unchecked(Combining):
+    """The optimal denoiser as recorded steps call it: nothing is checked, since that waits for the device."""
+
+    def __init__(self, denoiser: OptimalDenoiser) -> None:
+        self.denoiser = denoiser
+        self.count = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self.combine(x, sigma, 1.0, (), torch.empty_like(x))
+
+    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor) -> Tensor:
+        self.count += 1
+        # In the precision of x, as steps that are not recorded have it, and filled on the device: a level copied from
+        # the host could not be recorded.
+        level = torch.tensor(sigma, dtype=x.dtype).item()
+        levels = torch.full((len(x),), level, dtype=torch.float64, device=x.device)
+        return self.denoiser.unchecked(x, levels, gain, terms, out=out)
 
 
 def _capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from geodiff.solvers.combination import combine
 from geodiff.solvers.euler import euler
 from geodiff.solvers.step import Evaluate, Visited
 
@@ -26,4 +27,4 @@ def heun(
     if sigma_next == 0:
         return guess
     weight = (sigma / sigma_next - 1) / 2
-    return guess.add_(denoiser(guess, sigma_next), alpha=weight).sub_(denoised, alpha=weight)
+    return combine(denoiser, guess, sigma_next, weight, ((1.0, guess), (-weight, denoised)), out)

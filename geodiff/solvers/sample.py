@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite, check_reals, check_tensor
-from geodiff.solvers.graph import replay
+from geodiff.backends.engine import Term
+from geodiff.denoiser import OptimalDenoiser
+from geodiff.solvers.combination import Combining
+from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.step import Step
 from geodiff.solvers.walk import Callback, walk, what
@@ -42,7 +45,8 @@ def sample(
     afs       the analytical first step: r = 0, so the direction x / sigma, instead of an evaluation at sigmas[0], where
               data are lost in the noise (Dockhorn et al., 2210.05475). Saves one evaluation; denoised[0] is then 0
 
-    Every state is built where it is kept: beyond the trajectory, only what the denoiser allocates.
+    Every state is built where it is kept: beyond the trajectory, only what the denoiser allocates; and the optimal
+    denoiser writes r, or the update that takes it, straight to where it is kept (`OptimalDenoiser.combine`).
     Returns a Trajectory of all states and denoiser outputs, on noise's device, its sigmas float64. Nothing here is
     recorded for autograd, as in other samplers; to differentiate, call a step function in a loop of your own, and for
     guidance use torch.enable_grad inside the denoiser.
@@ -57,7 +61,7 @@ def sample(
     if afs and count < 2:
         raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
     step_of, name = find_solver(solver)
-    evaluate = _Evaluate(denoiser)
+    evaluate = _EvaluateOptimal(denoiser) if is_plain(denoiser) else _Evaluate(denoiser)
     trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
 
     if callback is None and not progress and not afs and isinstance(solver, str):
@@ -109,6 +113,16 @@ class _Evaluate:
             )
         check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
         return denoised.to(x.dtype)
+
+
+class _EvaluateOptimal(_Evaluate, Combining):
+    """The optimal denoiser, whose answers need no check: it refuses what it cannot answer."""
+
+    denoiser: OptimalDenoiser
+
+    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor) -> Tensor:
+        self.count += 1
+        return self.denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out)
 
 
 def check_levels(sigmas: Tensor | Sequence[float]) -> list[float]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geodiff.arguments import check_number
+from geodiff.solvers.combination import combine
 from geodiff.solvers.euler import euler
 from geodiff.solvers.step import Evaluate, Step, Visited
 
@@ -34,8 +35,9 @@ def one_parameter(q: float) -> Step:
         h = sigma_next - sigma
         start = h * (1 - 0.5 / q) / sigma
         guess = euler(denoiser, x, sigma, between, denoised, out=out)
-        slope = guess.sub_(denoiser(guess, between)).mul_(h * 0.5 / q / between)
-        return slope.add_(x, alpha=1 + start).sub_(denoised, alpha=start)
+        turn = h * 0.5 / q / between
+        terms = ((turn, guess), (1 + start, x), (-start, denoised))
+        return combine(denoiser, guess, between, -turn, terms, out)
 
     step.__name__ = f"one-parameter:{q:g}"
     return step

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
+from geodiff.solvers.combination import combine
 from geodiff.solvers.step import Evaluate, Step, Visited
 
 Callback = Callable[[int, float, Tensor, Tensor], object]
@@ -36,7 +37,7 @@ def walk(
         if analytical_first_step and step == 0:
             denoised.zero_()
         else:
-            denoised.copy_(evaluate(x, sigma))
+            combine(evaluate, x, sigma, 1.0, (), denoised)
         if callback is not None:
             callback(step, sigma, x, denoised)
         following = step_of(evaluate, x, sigma, levels[step + 1], denoised, history, place)

@@ -111,11 +111,11 @@ def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
         pytest.skip(f"cuda: {backends.available()['cuda']}")
     denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
     x, levels = torch.randn(4, 784, device=device), torch.ones(4, dtype=torch.float64, device=device)
-    denoiser.unchecked(x, levels)
+    denoiser.unchecked(x, levels, out=torch.empty_like(x))
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        denoiser.unchecked(x, levels)
+        denoiser.unchecked(x, levels, out=torch.empty_like(x))
     finally:
         torch.cuda.set_sync_debug_mode(mode)
 
