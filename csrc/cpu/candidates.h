@@ -9,7 +9,7 @@
 
 namespace geodiff {
 
-constexpr int64_t kMaxCandidates = 2048;  // per query and thread; more than that is the dense pass's work
+constexpr int64_t kMaxCandidates = 2048;  // per query and piece of the rows; more than that is the dense pass's work
 
 struct Candidate {
     int64_t row;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "parallel.h"
 #include "passes.h"
@@ -92,23 +93,23 @@ struct Moments {
     }
 };
 
-struct Share {  // one thread's part
+struct Share {  // what one piece of the rows adds
     std::vector<Moments> moments;
     WeightedSum sum;
 };
 
-// Joins the threads' parts of query i; false if the error bound exceeds what covariance.h promises.
+// Joins what the pieces add to query i; false if the error bound exceeds what covariance.h promises.
 bool finish(const Stats& stats, const Request& request, const Direction& direction, const Rows& rows,
-            const Logits& logits, const Logits& along, const std::vector<Share>& shares, int64_t i, int64_t query,
-            Covariance& out) {
+            const Logits& logits, const Logits& along, const std::vector<std::optional<Share>>& shares, int64_t i,
+            int64_t query, Covariance& out) {
     const int64_t d = rows.d;
     Moments all;
     double top = -1e308;
-    for (const Share& s : shares) top = std::max(top, s.moments[size_t(i)].weights.max);
+    for (const auto& s : shares) top = std::max(top, s->moments[size_t(i)].weights.max);
     double* with_rows = out.with_rows + query * d;
     std::fill(with_rows, with_rows + d, 0.0);
-    for (const Share& s : shares) {
-        Moments m = s.moments[size_t(i)];
+    for (const auto& s : shares) {
+        Moments m = s->moments[size_t(i)];
         if (!(m.weights.sum > 0)) continue;
         const double scale = std::exp(m.weights.max - top);
         m.scale(scale);
@@ -123,7 +124,7 @@ bool finish(const Stats& stats, const Request& request, const Direction& directi
         all.away_4 += m.away_4;
         all.rounded += m.rounded;
         all.noise += m.noise;
-        s.sum.merge_into(i, scale, with_rows);
+        s->sum.merge_into(i, scale, with_rows);
     }
     const double sum = all.weights.sum, sigma = request.sigma[query];
     const double* mean = direction.mean + query * d;
@@ -177,67 +178,69 @@ std::vector<int64_t> dense_covariance(const Kernels& kernels, const Rows& rows, 
                                         direction.slope[q]) +
                          logits.gap_error(i);
     }
-    std::vector<Share> shares;
-    for (int t = 0; t < request.threads; ++t)
-        shares.push_back({std::vector<Moments>(size_t(count)),
-                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3,
-                                      WeightedSum::Weights::either_sign)});
-    parallel(request.threads, [&](int t) {
-        Share& mine = shares[size_t(t)];
+    const Pieces pieces = pieces_with_sums(rows, count, tile, request.threads);
+    std::vector<std::optional<Share>> shares(size_t(pieces.count()));
+    pieces.each([&](auto&& next) {
         Logits::Work work = logits.work(tile), work_v = along.work(tile);
         Buffer<double> p(tile);
-        const Range range = share(rows.n, tile, t, request.threads);
-        for (int64_t first = range.begin; first < range.end; first += tile) {
-            const int R = int(std::min(tile, range.end - first));
-            logits.load(work, first, R);
-            work_v.rows = work.rows;
-            work_v.ld = work.ld;
-            mine.sum.begin(R, uint64_t(first / tile));
-            const double* h = stats.half_norm + first;
-            for (int64_t b = 0; b < logits.blocks(); ++b) {
-                logits.block(work, first, R, b, tile);
-                along.block(work_v, first, R, b, tile);
-                for (int64_t q = 0; q < logits.block_size(b); ++q) {
-                    const int64_t i = b * kQueryBlock + q, query = which[size_t(i)];
-                    const double* l = work.logits.data() + q * tile;
-                    const double* a = work_v.logits.data() + q * tile;
-                    Moments& m = mine.moments[size_t(i)];
-                    double rescale = 1;
-                    if (!kernels.softmax(l, h, R, cut[size_t(i)], &m.weights, p.data(), &rescale)) continue;
-                    m.scale(rescale);
-                    const double sigma2 = request.sigma[query] * request.sigma[query];
-                    const double slope = direction.slope[query], base = level[size_t(i)], from = origin[size_t(i)];
-                    const double* bias = request.bias ? request.bias_of(query) + first : nullptr;
-                    const float* away = stats.away + first;
-                    double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0, away_2 = 0, away_4 = 0;
+        for (int piece = next(); piece >= 0; piece = next()) {
+            const Range range = pieces[piece];
+            Share& mine = shares[size_t(piece)].emplace(
+                Share{std::vector<Moments>(size_t(count)),
+                      WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3,
+                                  WeightedSum::Weights::either_sign)});
+            for (int64_t first = range.begin; first < range.end; first += tile) {
+                const int R = int(std::min(tile, range.end - first));
+                logits.load(work, first, R);
+                work_v.rows = work.rows;
+                work_v.ld = work.ld;
+                mine.sum.begin(R, uint64_t(first / tile));
+                const double* h = stats.half_norm + first;
+                for (int64_t b = 0; b < logits.blocks(); ++b) {
+                    logits.block(work, first, R, b, tile);
+                    along.block(work_v, first, R, b, tile);
+                    for (int64_t q = 0; q < logits.block_size(b); ++q) {
+                        const int64_t i = b * kQueryBlock + q, query = which[size_t(i)];
+                        const double* l = work.logits.data() + q * tile;
+                        const double* a = work_v.logits.data() + q * tile;
+                        Moments& m = mine.moments[size_t(i)];
+                        double rescale = 1;
+                        if (!kernels.softmax(l, h, R, cut[size_t(i)], &m.weights, p.data(), &rescale)) continue;
+                        m.scale(rescale);
+                        const double sigma2 = request.sigma[query] * request.sigma[query];
+                        const double slope = direction.slope[query], base = level[size_t(i)], from = origin[size_t(i)];
+                        const double* bias = request.bias ? request.bias_of(query) + first : nullptr;
+                        const float* away = stats.away + first;
+                        double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0, away_2 = 0, away_4 = 0;
 #pragma omp simd reduction(+ : c_1, c_2, far_1, c_far, away_2, away_4)
-                    for (int r = 0; r < R; ++r) {
-                        const double w = p[r], lifted = bias ? bias[r] : 0;
-                        const double far = w > 0 ? 2 * sigma2 * (lifted - l[r]) - from : 0;
-                        const double c = a[r] + h[r] - base + slope * far;
-                        c_1 += w * c;
-                        c_2 += w * c * c;
-                        far_1 += w * far;
-                        c_far += w * c * far;
-                        const double square = double(away[r]) * double(away[r]);
-                        away_2 += w * square;
-                        away_4 += w * square * square;
-                        p[r] = w * c;
+                        for (int r = 0; r < R; ++r) {
+                            const double w = p[r], lifted = bias ? bias[r] : 0;
+                            const double far = w > 0 ? 2 * sigma2 * (lifted - l[r]) - from : 0;
+                            const double c = a[r] + h[r] - base + slope * far;
+                            c_1 += w * c;
+                            c_2 += w * c * c;
+                            far_1 += w * far;
+                            c_far += w * c * far;
+                            const double square = double(away[r]) * double(away[r]);
+                            away_2 += w * square;
+                            away_4 += w * square * square;
+                            p[r] = w * c;
+                        }
+                        m.c += c_1;
+                        m.c_2 += c_2;
+                        m.far += far_1;
+                        m.c_far += c_far;
+                        m.away_2 += away_2;
+                        m.away_4 += away_4;
+                        Online signed_part{};
+                        mine.sum.set(i, p.data(), rescale, signed_part);
+                        m.rounded += signed_part.sum_q;
+                        m.noise += signed_part.noise;
                     }
-                    m.c += c_1;
-                    m.c_2 += c_2;
-                    m.far += far_1;
-                    m.c_far += c_far;
-                    m.away_2 += away_2;
-                    m.away_4 += away_4;
-                    Online signed_part{};
-                    mine.sum.set(i, p.data(), rescale, signed_part);
-                    m.rounded += signed_part.sum_q;
-                    m.noise += signed_part.noise;
                 }
+                const int64_t following = first + tile;
+                mine.sum.add(first, work.rows, work.ld, following + R <= range.end ? rows.row(following) : nullptr);
             }
-            const int64_t next = first + tile;
-            mine.sum.add(first, work.rows, work.ld, next + R <= range.end ? rows.row(next) : nullptr);
         }
     });
     std::vector<int64_t> open;

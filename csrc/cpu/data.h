@@ -10,7 +10,8 @@
 
 namespace geodiff {
 
-// Queries against rows [begin, end), else std::domain_error for an x with NaN or Inf: x [batch, d] and sigma [batch] in model units, bias as in Request.
+// Queries against rows [begin, end), else std::domain_error for an x with NaN or Inf: x [batch, d] and sigma [batch] in
+// model units, bias as in Request.
 struct Query {
     const void* x;  // float if `single`, else double
     bool single;

@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "parallel.h"
 #include "passes.h"
 #include "settle.h"
@@ -13,21 +15,22 @@ int64_t tops_wanted(const Request& request, bool integer) {
     return std::max(request.topk > 0 ? request.topk + kSpareTop : 0, integer ? 0 : kHeavy);
 }
 
-struct Share {  // one thread's part of every answer
+struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
     std::vector<Top> tops;
     WeightedSum sum;
 };
 
-// Joins the threads' parts of query i; false if the error bound exceeds the contract.
+// Joins what the pieces add to query i; false if the error bound exceeds the contract.
 bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request, const Logits& logits,
-            const std::vector<Share>& shares, int64_t i, int64_t query, Precision precision, Answer& answer) {
+            const std::vector<std::optional<Share>>& shares, int64_t i, int64_t query, Precision precision,
+            Answer& answer) {
     Online all{-1e308, 0, 0, 0, 0, 0, 0};
-    for (const Share& s : shares) all.max = std::max(all.max, s.states[size_t(i)].max);
+    for (const auto& s : shares) all.max = std::max(all.max, s->states[size_t(i)].max);
     double* mean = answer.mean + query * rows.d;
     std::fill(mean, mean + rows.d, 0.0);
-    for (const Share& s : shares) {
-        const Online& o = s.states[size_t(i)];
+    for (const auto& s : shares) {
+        const Online& o = s->states[size_t(i)];
         if (!(o.sum > 0)) continue;
         const double scale = std::exp(o.max - all.max);
         all.sum += o.sum * scale;
@@ -36,7 +39,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
         all.sum_h += o.sum_h * scale;
         all.sum_q += o.sum_q * scale;
         all.noise += o.noise * scale * scale;
-        s.sum.merge_into(i, scale, mean);
+        s->sum.merge_into(i, scale, mean);
     }
     for (int64_t k = 0; k < rows.d; ++k) mean[k] /= all.sum_q;
 
@@ -56,7 +59,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.radius * stats.radius));
     const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= kLogError; };
     Top nearest(tops_wanted(request, logits.integer()));
-    for (const Share& s : shares) nearest.merge(s.tops[size_t(i)]);
+    for (const auto& s : shares) nearest.merge(s->tops[size_t(i)]);
     if (!good()) {
         Rest rest;
         const double cut = cutoff(stats, rows.n, request.tol);
@@ -98,37 +101,39 @@ std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats
     const double cut = cutoff(stats, rows.n, request.tol);
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
     const int64_t tops = tops_wanted(request, logits.integer());
-    std::vector<Share> shares;
-    for (int t = 0; t < request.threads; ++t)
-        shares.push_back({std::vector<Online>(size_t(count), Online{-1e308, 0, 0, 0, 0, 0, 0}),
-                          std::vector<Top>(size_t(count), Top(tops)),
-                          WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
-    parallel(request.threads, [&](int t) {
-        Share& mine = shares[size_t(t)];
+    const Pieces pieces = pieces_with_sums(rows, count, tile, request.threads);
+    std::vector<std::optional<Share>> shares(size_t(pieces.count()));
+    pieces.each([&](auto&& next) {
         Logits::Work work = logits.work(tile);
         Buffer<double> p(tile);
-        const Range range = share(rows.n, tile, t, request.threads);
-        for (int64_t first = range.begin; first < range.end; first += tile) {
-            const int R = int(std::min(tile, range.end - first));
-            logits.load(work, first, R);
-            mine.sum.begin(R, uint64_t(first / tile));
-            for (int64_t b = 0; b < logits.blocks(); ++b) {
-                logits.block(work, first, R, b, tile);
-                for (int64_t q = 0; q < logits.block_size(b); ++q) {
-                    const int64_t i = b * kQueryBlock + q;
-                    const double* l = work.logits.data() + q * tile;
-                    Online& state = mine.states[size_t(i)];
-                    mine.tops[size_t(i)].offer(l, first, R);
-                    double rescale = 1;
-                    // A tile may be skipped only if it cannot matter even with the logits' error.
-                    if (kernels.softmax(l, stats.half_norm + first, R, cut + logits.gap_error(i), &state, p.data(),
-                                        &rescale))
-                        mine.sum.set(i, p.data(), rescale, state);
+        for (int piece = next(); piece >= 0; piece = next()) {
+            const Range range = pieces[piece];
+            Share& mine = shares[size_t(piece)].emplace(
+                Share{std::vector<Online>(size_t(count), Online{-1e308, 0, 0, 0, 0, 0, 0}),
+                      std::vector<Top>(size_t(count), Top(tops)),
+                      WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
+            for (int64_t first = range.begin; first < range.end; first += tile) {
+                const int R = int(std::min(tile, range.end - first));
+                logits.load(work, first, R);
+                mine.sum.begin(R, uint64_t(first / tile));
+                for (int64_t b = 0; b < logits.blocks(); ++b) {
+                    logits.block(work, first, R, b, tile);
+                    for (int64_t q = 0; q < logits.block_size(b); ++q) {
+                        const int64_t i = b * kQueryBlock + q;
+                        const double* l = work.logits.data() + q * tile;
+                        Online& state = mine.states[size_t(i)];
+                        mine.tops[size_t(i)].offer(l, first, R);
+                        double rescale = 1;
+                        // A tile may be skipped only if it cannot matter even with the logits' error.
+                        if (kernels.softmax(l, stats.half_norm + first, R, cut + logits.gap_error(i), &state, p.data(),
+                                            &rescale))
+                            mine.sum.set(i, p.data(), rescale, state);
+                    }
                 }
+                const int64_t following = first + tile;
+                const bool whole = following + R <= range.end;  // prefetch only addresses of this piece
+                mine.sum.add(first, work.rows, work.ld, whole ? rows.row(following) : nullptr);
             }
-            const int64_t next = first + tile;
-            const bool whole = next + R <= range.end;  // prefetch only addresses of this thread's rows
-            mine.sum.add(first, work.rows, work.ld, whole ? rows.row(next) : nullptr);
         }
     });
     std::vector<uint8_t> done(size_t(count), 0);

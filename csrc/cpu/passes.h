@@ -19,8 +19,17 @@ namespace geodiff {
 // n*d below which packing costs more than plain float64 arithmetic.
 inline bool small(const Rows& rows) { return rows.n * rows.d <= 1 << 14; }
 
+constexpr int64_t kSumBytes = 48 << 20;  // budget of all float32 sums of a pass
+
 // Queries that share a pass over the data, within the budget for their sums.
 int64_t queries_per_pass(const Rows& rows, int threads);
+
+// The pieces of a pass that keeps sums for `count` queries; balanced where the budget allows.
+inline Pieces pieces_with_sums(const Rows& rows, int64_t count, int64_t tile, int threads) {
+    const Pieces balanced(rows.n, tile, threads, true);
+    const bool fits = balanced.count() * count * padded(rows.d) * 4 <= kSumBytes;
+    return fits ? balanced : Pieces(rows.n, tile, threads, false);
+}
 
 struct Unanswered {
     std::vector<int64_t> blurred;  // too many candidates because the logits' error is wide: finer logits may help

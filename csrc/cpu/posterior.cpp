@@ -12,10 +12,9 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kFewQueries = 8;       // for so few, bound by memory, a third digit costs less than a second pass
-constexpr int64_t kMergedQueries = 48;   // the same beside queries that need the third digit anyway
-constexpr int64_t kBatch = 256;          // queries per pass over the data
-constexpr int64_t kSumBytes = 48 << 20;  // budget of all threads' float32 sums
+constexpr int64_t kFewQueries = 8;      // for so few, bound by memory, a third digit costs less than a second pass
+constexpr int64_t kMergedQueries = 48;  // the same beside queries that need the third digit anyway
+constexpr int64_t kBatch = 256;         // queries per pass over the data
 
 }  // namespace
 
