@@ -4,6 +4,7 @@
 #include <iterator>
 #include <mutex>
 #include <new>
+#include <thread>
 #include <vector>
 
 namespace geodiff::scratch {
@@ -34,6 +35,13 @@ Kept& kept() {
     return *all;
 }
 
+// Held for a few instructions at a time; but a child of fork() may find it held for ever, and then goes without.
+std::unique_lock<std::mutex> locked(std::mutex& guard) {
+    std::unique_lock<std::mutex> lock(guard, std::defer_lock);
+    for (int tries = 0; tries < 1000 && !lock.try_lock(); ++tries) std::this_thread::yield();
+    return lock;
+}
+
 // Sizes in eight steps from one power of two to the next, so that calls of nearly equal size share blocks.
 size_t rounded(size_t bytes) {
     size_t step = kSmall / 8;
@@ -43,13 +51,11 @@ size_t rounded(size_t bytes) {
 
 }  // namespace
 
-// Locks are only tried: a child of fork() may find one held for ever, and goes without.
-
 void* take(size_t bytes) {
     if (bytes < kSmall) return ::operator new(std::max<size_t>(bytes, 1), kAlignment);
     const size_t size = rounded(bytes);
     Kept& all = kept();
-    if (const std::unique_lock lock(all.guard, std::try_to_lock); lock) {
+    if (const auto lock = locked(all.guard); lock) {
         const auto found =
             std::find_if(all.blocks.rbegin(), all.blocks.rend(), [&](const Block& b) { return b.size == size; });
         if (found != all.blocks.rend()) {
@@ -66,7 +72,7 @@ void give(void* memory, size_t bytes) noexcept {
     if (bytes >= kSmall) {
         const size_t size = rounded(bytes);
         Kept& all = kept();
-        if (const std::unique_lock lock(all.guard, std::try_to_lock); lock && size <= kMostKept) {
+        if (const auto lock = locked(all.guard); lock && size <= kMostKept) {
             while (all.bytes + size > kMostKept) {  // what has not been wanted for longest goes
                 ::operator delete(all.blocks.front().memory, kAlignment);
                 all.bytes -= all.blocks.front().size;
