@@ -21,7 +21,7 @@ timeout 150 python3 -m pytest -q -p no:cacheprovider tests/gpu || status=$?
 echo "== sanitizers"
 # Parts of kernel names: the namespace of the CUDA C++ kernels, and the Triton kernels, which are named as their functions
 # are. A kernel that any filter names is looked at; PyTorch's own would take all the time.
-kernels=(geodiff logits_bytes logits_floats softmax_state weighted_sum_kernel merge_kernel distances_kernel gathered_sum_kernel)
+kernels=(combine_kernel geodiff logits_bytes logits_floats softmax_state weighted_sum_kernel merge_kernel distances_kernel gathered_sum_kernel)
 filters=()
 for name in "${kernels[@]}"; do filters+=(--kernel-regex "kns=$name"); done
 if command -v compute-sanitizer >/dev/null; then

@@ -58,6 +58,17 @@ class Data:
         path: int,
         stream: int,
     ) -> None: ...
+    def combine(
+        self,
+        mean: int,
+        gain: float,
+        factors: list[float],
+        terms: list[int],
+        out: int,
+        size: int,
+        single: bool,
+        stream: int,
+    ) -> None: ...
     def distances(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
     def listed_distances(self, x: int, list: int, batch: int, listed: int, out: int, stream: int) -> None: ...
     def inner_products(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...

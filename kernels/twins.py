@@ -1,5 +1,7 @@
 """The kernels again, in plain torch and float64, as the formulas read: what they are tested against."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,8 @@ def weighted_mean(logits: Tensor, rows: Tensor) -> Tensor:
 def distances(x: Tensor, rows: Tensor) -> Tensor:
     """|x_b - v_i|^2, [B, C]."""
     return (x[:, None] - centred(rows)).square().sum(2)
+
+
+def combine(mean: Tensor, gain: float, terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """gain mean + sum_k c_k v_k, [B, d] float64."""
+    return gain * mean + sum(factor * values.double() for factor, values in terms)

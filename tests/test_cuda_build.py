@@ -13,7 +13,7 @@ from geodiff import backends
 from geodiff.backends import cuda
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu")
+SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu", "combine.cu")
 TARGETS = ("sm_80", "sm_90a")
 #: Shared memory a kernel may have without asking for more; the streaming kernel's is planned in plan.cu.
 STATIC_SHARED = 48 * 1024
@@ -50,8 +50,9 @@ def test_every_kernel_compiles_without_spills(reports: dict[tuple[str, str], str
         shared = [int(size) for size in re.findall(r"(\d+) bytes smem", report)]
         assert max(shared, default=0) <= STATIC_SHARED, f"{source} for {target}:\n{report}"
         kernels[target] += len(re.findall("Compiling entry function", report))
-    # stream: 4 and 16 queries; exact, weighted sums: 4 dtypes each; pairs: 4 dtypes twice; prepare, merge, settle
-    assert set(kernels.values()) == {2 + 4 + 4 + 8 + 3}
+    # stream: 4 and 16 queries; exact, weighted sums: 4 dtypes each; pairs: 4 dtypes twice; prepare, merge, settle;
+    # combine: float and double
+    assert set(kernels.values()) == {2 + 4 + 4 + 8 + 3 + 2}
 
 
 def test_two_streaming_blocks_fit_into_the_registers_of_a_multiprocessor(reports: dict[tuple[str, str], str]) -> None:

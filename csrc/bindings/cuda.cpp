@@ -1,5 +1,8 @@
 // geodiff._cuda: the GPU core for Python. Arrays come as device addresses, the stream as an integer: no torch headers.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
 
 #include "../cuda/data.h"
 
@@ -45,6 +48,18 @@ void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, u
     const Result result{at<double>(mean), at<double>(log_sum),   at<double>(entropy),
                         at<double>(ess),  at<double>(mean_bias), at<int8_t>(path)};
     posterior(data, arguments, plan, at<void>(workspace), result, stream);
+}
+
+void combine_numbers(const Data& data, uintptr_t mean, double gain, const std::vector<double>& factors,
+                     const std::vector<uintptr_t>& terms, uintptr_t out, int64_t size, bool single, uintptr_t stream) {
+    const py::gil_scoped_release release;
+    Combined combined{at<const double>(mean), {}, {}, gain, at<void>(out), size, int(terms.size()), single};
+    if (terms.size() > kMostTerms || terms.size() != factors.size()) throw std::length_error("terms");
+    for (size_t k = 0; k < terms.size(); ++k) {
+        combined.terms[k] = at<const void>(terms[k]);
+        combined.factors[k] = factors[k];
+    }
+    combine(data, combined, stream);
 }
 
 template <void (*Of)(const Data&, const Products&, uintptr_t)>
@@ -95,6 +110,8 @@ PYBIND11_MODULE(_cuda, m) {
              py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
              py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),
              py::arg("ess"), py::arg("mean_bias"), py::arg("path"), py::arg("stream"))
+        .def("combine", &combine_numbers, py::arg("mean"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
+             py::arg("out"), py::arg("size"), py::arg("single"), py::arg("stream"))
         .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),
              py::arg("out"), py::arg("stream"))
         .def(

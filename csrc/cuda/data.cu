@@ -69,6 +69,11 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     }
 }
 
+void combine(const Data& data, const Combined& combined, uintptr_t stream) {
+    const OnDevice here(data.device);
+    combine(combined, stream);
+}
+
 void distances(const Data& data, const Products& p, uintptr_t stream) {
     const OnDevice here(data.device);
     distances(pairs(data, p), stream);

@@ -1,6 +1,7 @@
 // A data set as the GPU core holds it: addresses on the device, and what is known about the rows.
 #pragma once
 
+#include "combine.h"
 #include "plan.h"
 
 namespace geodiff::cuda {
@@ -44,6 +45,8 @@ struct Products {
 void distances(const Data& data, const Products& products, uintptr_t stream);       // |x - x_i|^2
 void inner_products(const Data& data, const Products& products, uintptr_t stream);  // <x, x_i>
 void weighted_sum(const Data& data, const Products& products, int64_t parts, uintptr_t stream);
+
+void combine(const Data& data, const Combined& combined, uintptr_t stream);
 
 // What device number `device` offers.
 Machine machine(int device);

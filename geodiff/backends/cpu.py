@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite
-from geodiff.backends.engine import Engine, Term
+from geodiff.backends.engine import Engine, Term, combinable
 from geodiff.errors import BackendUnavailable
 from geodiff.posterior import Posterior
 
@@ -126,7 +126,7 @@ class CpuEngine(Engine):
         log_prior: Tensor | None,
         rows: range,
     ) -> None:
-        if not _alike(x, out, *(values for _, values in terms)):
+        if not combinable(x, out, *(values for _, values in terms)):
             check_finite(x, "x")
             super().combine(x, sigma, gain, terms, out, tol=tol, log_prior=log_prior, rows=rows)
             return
@@ -230,14 +230,6 @@ class _Query:
 
     def __exit__(self, *_: object) -> None:
         """Nothing to do: being held until here is the point."""
-
-
-def _alike(*values: Tensor) -> bool:
-    """Whether the core can combine these where they are: [B, d] of one precision, row after row."""
-    dtype = values[0].dtype
-    return dtype in (torch.float32, torch.float64) and all(
-        value.dtype == dtype and value.is_contiguous() for value in values
-    )
 
 
 def _float64(values: Tensor) -> Tensor:

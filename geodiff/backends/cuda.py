@@ -4,14 +4,14 @@ Nothing here waits for the device once the engine is open, so that whole traject
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Engine
+from geodiff.backends.engine import Engine, Term, add_up, combinable
 from geodiff.errors import BackendUnavailable
 from geodiff.posterior import Posterior
 
@@ -35,6 +35,7 @@ OLDEST = (8, 0)
 
 _CHUNK = 2**22  # numbers widened to float64 at a time, while a data set is measured
 _PAIRS = 2**22  # distances held at a time, while the nearest rows are looked for
+_MOST_TERMS = 3  # of a step that the core takes (csrc/cuda/combine.h)
 _PARTS = 64  # shares of the rows in a weighted sum, at most
 _SUMS = 2**24  # numbers in their sums
 
@@ -116,6 +117,35 @@ class CudaEngine(Engine):
         indices, weights = self._nearest(queries, levels, bias, rows, topk, answer.log_prob)
         return replace(answer, indices=indices, weights=weights)
 
+    def combine(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        gain: float,
+        terms: Sequence[Term],
+        out: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> None:
+        bias = None if log_prior is None else self._float64(log_prior)
+        mean, _ = self._run(self._float64(x), self._float64(sigma), bias, rows, tol, None)
+        values = [value for _, value in terms]
+        if len(terms) > _MOST_TERMS or not combinable(out, *values):
+            out.copy_(add_up(mean, gain, terms))
+        elif out.numel():
+            self._data.combine(
+                mean=mean.data_ptr(),
+                gain=gain,
+                factors=[factor for factor, _ in terms],
+                terms=[value.data_ptr() for value in values],
+                out=out.data_ptr(),
+                size=out.numel(),
+                single=out.dtype == torch.float32,
+                stream=self._stream(),
+            )
+
     def refine(self, x: Tensor, sigma: Tensor, candidates: Tensor, *, tol: float = 1e-5) -> Posterior:
         """The posterior over listed rows only, from float64 differences: candidates int64 [B, K], -1 for none.
 
@@ -162,9 +192,10 @@ class CudaEngine(Engine):
 
     # ---- calls ----
 
-    def _answer(
+    def _run(
         self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, tol: float, listed: Tensor | None
-    ) -> Posterior:
+    ) -> tuple[Tensor, Tensor]:
+        """r [B, d], and log sum, entropy, effective sample size and mean bias, [4, B]."""
         batch, d = x.shape
         device = self.rows.device
         mean = torch.empty(batch, d, dtype=torch.float64, device=device)
@@ -195,6 +226,13 @@ class CudaEngine(Engine):
                 stream=self._stream(),
             )
         self.last_paths = paths
+        return mean, numbers
+
+    def _answer(
+        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, tol: float, listed: Tensor | None
+    ) -> Posterior:
+        batch, d = x.shape
+        mean, numbers = self._run(x, sigma, bias, rows, tol, listed)
         log_sum, entropy, ess, mean_bias = numbers
         log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi))
         if bias is None:
@@ -202,7 +240,7 @@ class CudaEngine(Engine):
         # Of the weights' logarithms, bias - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
         far = 2 * sigma.square() * (entropy + mean_bias - log_sum)  # E_w |x - x_i|^2
         trace = (far - (x - mean).square().sum(1)).clamp(min=0)
-        nobody = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        nobody = torch.empty(batch, 0, dtype=torch.int64, device=x.device)
         return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
     def _nearest(

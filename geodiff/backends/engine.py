@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from geodiff import moments
@@ -19,6 +20,14 @@ def add_up(mean: Tensor, gain: float, terms: Sequence[Term]) -> Tensor:
     for factor, values in terms:
         mean.add_(values, alpha=factor)
     return mean
+
+
+def combinable(*values: Tensor) -> bool:
+    """Whether a kernel can combine these where they are: of one precision, on one device, row after row."""
+    first = values[0]
+    return first.dtype in (torch.float32, torch.float64) and all(
+        value.dtype == first.dtype and value.device == first.device and value.is_contiguous() for value in values
+    )
 
 
 class Engine(ABC):

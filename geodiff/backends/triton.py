@@ -2,13 +2,15 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Engine
+from geodiff.backends.engine import Engine, Term, combinable
 from geodiff.kernels.bounds import cutoff
+from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.configs import INTERPRETED, ROWS
 from geodiff.kernels.dense import DIGITS, DIGITS_FINE, dense, weigh
 from geodiff.kernels.exact import exact
@@ -65,6 +67,25 @@ class TritonEngine(Engine):
         return Posterior(
             answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights, trace
         )
+
+    def combine(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        gain: float,
+        terms: Sequence[Term],
+        out: Tensor,
+        *,
+        tol: float,
+        log_prior: Tensor | None,
+        rows: range,
+    ) -> None:
+        if len(terms) > MOST_TERMS or not combinable(out, *(values for _, values in terms)):
+            super().combine(x, sigma, gain, terms, out, tol=tol, log_prior=log_prior, rows=rows)
+            return
+        answer = self._solve(x, sigma, 0, tol, log_prior, rows)
+        with self._on():
+            combine(answer.mean, gain, terms, out)
 
     def inner_products(self, x: Tensor) -> Tensor:
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()

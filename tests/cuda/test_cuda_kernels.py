@@ -281,6 +281,25 @@ def test_refine_looks_at_the_list_only(emulated: Any, dtype: torch.dtype) -> Non
         torch.testing.assert_close(found.ess[q], expected.ess[0])
 
 
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("count", range(5))
+def test_a_step_taken_with_the_evaluation(emulated: Any, count: int, single: bool) -> None:
+    rows = stored(40, 19, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    real = torch.float32 if single else torch.float64
+    x, levels = queries(rows, 3, 1.0).to(real), torch.ones(3, dtype=torch.float64)
+    terms = [(1 / (3 - 2 * k), torch.randn(3, 19, dtype=real)) for k in range(count)]
+    options: dict[str, Any] = {"tol": 1e-5, "log_prior": None, "rows": range(40)}
+    expected = -0.7 * engine.posterior(x, levels, topk=0, **options).mean
+    expected += sum(factor * values.double() for factor, values in terms)
+    start, out = x.clone(), torch.full((3, 19), torch.nan, dtype=real)
+    for place in (out, x, *(values for _, values in terms[:1])):
+        kept = [(factor, values.clone() if values is not place else place) for factor, values in terms]
+        engine.combine(start, levels, -0.7, kept, place, **options)
+        torch.testing.assert_close(place, expected.to(real), rtol=4 * torch.finfo(real).eps, atol=1e-15)
+    engine.combine(x[:0], levels[:0], 1.0, [], x[:0], **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_values_at_the_ends_of_a_dtype(emulated: Any, dtype: torch.dtype) -> None:
     info = torch.finfo(dtype)

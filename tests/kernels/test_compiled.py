@@ -47,6 +47,7 @@ class Variant:
 def variants() -> Iterator[Variant]:
     """All that the engine can launch, at the sizes and configurations that are written down."""
     from geodiff.kernels import configs
+    from geodiff.kernels.combine import MOST_TERMS
 
     per_query = {"half_ptr": "*fp64", "bias_ptr": "*fp64", "scale_ptr": "*fp64", "ref_ptr": "*fp64", "inv_ptr": "*fp64"}
     pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
@@ -95,6 +96,9 @@ def variants() -> Iterator[Variant]:
         for listed in (True, False):
             constants = {"LISTED": listed, "BP": 16, "BD": 64}
             yield Variant("refine.gathered_sum_kernel", {**gather, "out_ptr": "*fp64"}, constants)
+    for terms in range(MOST_TERMS + 1):
+        combined = {"mean_ptr": "*fp64", "factors_ptr": "*fp64", **{f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}}
+        yield Variant("combine.combine_kernel", {**combined, "out_ptr": "*fp32"}, {"TERMS": terms, "BN": 1024})
 
 
 def _constants(config: Any) -> dict[str, Any]:

@@ -327,3 +327,15 @@ def test_backend_is_listed_and_chosen() -> None:
     assert backends.available()["triton"].startswith("triton 3")
     assert OptimalDenoiser(torch.zeros(3, 2), backend="triton").backend == "triton"
     assert OptimalDenoiser(torch.zeros(3, 2)).backend != "triton"
+
+
+@TWO_DTYPES
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_step_taken_with_the_evaluation(stored: torch.dtype, count: int) -> None:
+    data = some_data(60, 21, stored)
+    denoiser = OptimalDenoiser(data, backend="triton")
+    x = queries(data, 3, 1.0)
+    terms = [(0.5 + k, torch.randn(3, 21, dtype=torch.float64)) for k in range(count)]
+    expected = -2 * reference.posterior(x, data, 1.0).mean + sum(factor * values for factor, values in terms)
+    for out in (torch.full_like(x, torch.nan), x):
+        assert (denoiser.combine(x, 1.0, -2.0, terms, out=out) - expected).norm(dim=1).max() <= 2 * TOL * 5

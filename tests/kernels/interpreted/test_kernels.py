@@ -8,6 +8,7 @@ from torch import Tensor
 from geodiff.kernels import configs, twins, weighted_sum
 from geodiff.kernels import logits as logits_module
 from geodiff.kernels.bounds import row_errors
+from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.logits import logits, logits_bytes, logits_floats
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
@@ -243,3 +244,18 @@ def test_difference_form(n: int, d: int, batch: int, stored: torch.dtype) -> Non
 def test_no_pairs_are_no_work() -> None:
     nothing = torch.empty(0, dtype=torch.int64)
     assert pair_distances(torch.randn(1, 2).double(), torch.randn(3, 2), nothing, nothing).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("terms", range(MOST_TERMS + 1))
+@pytest.mark.parametrize("shape", [(0, 7), (1, 1), (3, 341), (5, 1025)])
+def test_combine(shape: tuple[int, int], terms: int, dtype: torch.dtype) -> None:
+    mean, out = torch.randn(shape, dtype=torch.float64), torch.full(shape, NAN, dtype=dtype)
+    listed = [(1 / (3 - k), torch.randn(shape, dtype=dtype)) for k in range(terms)]
+    expected = twins.combine(mean, -1 / 7, listed)
+    combine(mean, -1 / 7, listed, out)
+    torch.testing.assert_close(out, expected.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-15)
+    for place in range(terms):  # out is one of the terms
+        own = [(factor, values.clone()) for factor, values in listed]
+        combine(mean, -1 / 7, own, own[place][1])
+        assert own[place][1].equal(out)
