@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from geodiff import operators
 from geodiff.arguments import check_data, check_device, check_log_weights, check_query_shape, check_topk, shape_sigma
@@ -206,6 +207,8 @@ class OptimalDenoiser(nn.Module):
         write([(float(factor), self._stored.flatten(values)) for factor, values in terms], place)
         if place.data_ptr() != out.data_ptr():  # flattened into a copy
             out.copy_(self._stored.unflatten(place))
+        elif not out.is_inference():
+            increment_version(out)  # kernels write to addresses: autograd must hear of it
         return out
 
     def score(

@@ -277,8 +277,10 @@ def _forward(
 
 
 def watched(*values: Tensor) -> bool:
-    """Whether anyone but the caller looks at what is done to these: autograd, torch.func, torch.compile, a mode."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    """Whether anyone but the caller looks at what is done to these: autograd, torch.func, a compiler, a mode."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    if torch._C._are_functorch_transforms_active():
         return True
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
         return True

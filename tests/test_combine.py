@@ -110,6 +110,23 @@ def test_a_step_of_two_evaluations_can_be_differentiated(denoiser: OptimalDenois
         assert torch.allclose(moved, (end(x + step) - end(x - step)) / 2, atol=0.02 * moved.abs().max().item())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_records_the_operator_and_no_constant(denoiser: OptimalDenoiser) -> None:
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda y: denoiser(y, 1.0), (points(1),))
+        assert torch.allclose(traced(points(2)), denoiser(points(2), 1.0), atol=1e-6)
+
+
+def test_autograd_hears_of_what_was_overwritten(denoiser: OptimalDenoiser) -> None:
+    saved, weight = points(2), points(3).requires_grad_()
+    product = (saved * weight).sum()
+    denoiser.combine(points(1), 1.0, out=saved)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    with torch.inference_mode():
+        denoiser.combine(points(1), 1.0, out=torch.empty_like(points(1)))
+
+
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": points(0).half()}, TypeError, r"^x: expected"),
     ({"out": points(0).double()}, TypeError, r"^out: expected"),
