@@ -65,6 +65,21 @@ def test_auto_serves_few_queries_and_many(device: torch.device) -> None:
         assert error.max() <= 1e-5, f"B {batch}, by {denoiser._prepared.engines.name(batch)}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_step_taken_with_the_evaluation(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    data = stored(257, 784, torch.uint8, device)
+    denoiser = OptimalDenoiser(data, backend=name)
+    x = torch.randn(17, 784, device=device, dtype=dtype)
+    for count in range(5):
+        terms = [(0.5 - k, torch.randn_like(x)) for k in range(count)]
+        expected = -0.7 * reference.posterior(x.double(), data, 2.0).mean
+        expected += sum(factor * values.double() for factor, values in terms)
+        for out in (torch.full_like(x, math.nan), *(values for _, values in terms[-1:])):
+            denoiser.combine(x, 2.0, -0.7, terms, out=out)
+            error = (out - expected).norm(dim=1) / expected.norm(dim=1)
+            assert error.max() <= 2e-5, f"{error.max():.1e} with {count} terms"
+
+
 def test_a_mask_for_every_query(name: str, device: torch.device) -> None:
     data = stored(500, 97, torch.uint8, device)
     denoiser, plain = OptimalDenoiser(data, backend=name), OptimalDenoiser(data, backend="reference")
