@@ -48,7 +48,7 @@ sanitize: $(STAMP) ## the kernel tests under AddressSanitizer and UndefinedBehav
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	$(BIN)/pytest -q -o pythonpath=build/sanitize tests/test_denoiser_contract.py tests/test_ops.py tests/test_threads.py \
-		tests/test_derivatives.py tests/test_posterior.py
+		tests/test_derivatives.py tests/test_posterior.py tests/test_combine.py
 
 lint: $(STAMP) ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .
