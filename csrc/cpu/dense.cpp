@@ -18,7 +18,18 @@ int64_t tops_wanted(const Request& request, bool integer) {
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
     std::vector<Top> tops;
-    WeightedSum sum;
+    WeightedSum two, three;  // of the first queries and of the others, by the digits of their weights
+    int64_t with_two;
+
+    void set(int64_t i, const double* p, double rescale) {
+        if (i < with_two)
+            two.set(i, p, rescale, states[size_t(i)]);
+        else
+            three.set(i - with_two, p, rescale, states[size_t(i)]);
+    }
+    void merge_into(int64_t i, double scale, double* mean) const {
+        i < with_two ? two.merge_into(i, scale, mean) : three.merge_into(i - with_two, scale, mean);
+    }
 };
 
 // Joins what the pieces add to query i; false if the error bound exceeds the contract.
@@ -39,7 +50,7 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
         all.sum_h += o.sum_h * scale;
         all.sum_q += o.sum_q * scale;
         all.noise += o.noise * scale * scale;
-        s->sum.merge_into(i, scale, mean);
+        s->merge_into(i, scale, mean);
     }
     for (int64_t k = 0; k < rows.d; ++k) mean[k] /= all.sum_q;
 
@@ -94,9 +105,12 @@ bool finish(const Kernels& kernels, const Rows& rows, const Stats& stats, const 
 
 }  // namespace
 
-std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                           const std::vector<int64_t>& which, Precision precision, Answer& answer) {
-    const int64_t count = int64_t(which.size()), tile = tile_rows(rows, kernels, count);
+ByDigits dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+               const ByDigits& by_digits, Precision precision, Answer& answer) {
+    std::vector<int64_t> which = by_digits.two;
+    which.insert(which.end(), by_digits.three.begin(), by_digits.three.end());
+    const int64_t count = int64_t(which.size()), with_two = int64_t(by_digits.two.size());
+    const int64_t tile = tile_rows(rows, kernels, count);
     if (count == 0) return {};
     const double cut = cutoff(stats, rows.n, request.tol);
     const Logits logits(kernels, rows, stats, request, which.data(), count, precision);
@@ -110,12 +124,13 @@ std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats
             const Range range = pieces[piece];
             Share& mine = shares[size_t(piece)].emplace(
                 Share{std::vector<Online>(size_t(count), Online{-1e308, 0, 0, 0, 0, 0, 0}),
-                      std::vector<Top>(size_t(count), Top(tops)),
-                      WeightedSum(kernels, rows, count, tile, precision == Precision::normal ? 2 : 3)});
+                      std::vector<Top>(size_t(count), Top(tops)), WeightedSum(kernels, rows, with_two, tile, 2),
+                      WeightedSum(kernels, rows, count - with_two, tile, 3), with_two});
             for (int64_t first = range.begin; first < range.end; first += tile) {
                 const int R = int(std::min(tile, range.end - first));
                 logits.load(work, first, R);
-                mine.sum.begin(R, uint64_t(first / tile));
+                mine.two.begin(R, uint64_t(first / tile));
+                mine.three.begin(R, uint64_t(first / tile));
                 for (int64_t b = 0; b < logits.blocks(); ++b) {
                     logits.block(work, first, R, b, tile);
                     for (int64_t q = 0; q < logits.block_size(b); ++q) {
@@ -127,12 +142,14 @@ std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats
                         // A tile may be skipped only if it cannot matter even with the logits' error.
                         if (kernels.softmax(l, stats.half_norm + first, R, cut + logits.gap_error(i), &state, p.data(),
                                             &rescale))
-                            mine.sum.set(i, p.data(), rescale, state);
+                            mine.set(i, p.data(), rescale);
                     }
                 }
                 const int64_t following = first + tile;
                 const bool whole = following + R <= range.end;  // prefetch only addresses of this piece
-                mine.sum.add(first, work.rows, work.ld, whole ? rows.row(following) : nullptr);
+                const void* ahead = whole ? rows.row(following) : nullptr;
+                mine.two.add(first, work.rows, work.ld, ahead);
+                mine.three.add(first, work.rows, work.ld, with_two > 0 ? nullptr : ahead);
             }
         }
     });
@@ -143,9 +160,9 @@ std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats
             done[size_t(i)] =
                 finish(kernels, rows, stats, request, logits, shares, i, which[size_t(i)], precision, answer);
     });
-    std::vector<int64_t> open;
+    ByDigits open;
     for (int64_t i = 0; i < count; ++i)
-        if (!done[size_t(i)]) open.push_back(which[size_t(i)]);
+        if (!done[size_t(i)]) (i < with_two ? open.two : open.three).push_back(which[size_t(i)]);
     return open;
 }
 

@@ -14,9 +14,8 @@ constexpr int64_t kQueryBlock = 64;  // queries whose packed form and logits are
 enum class Precision {
     coarse,  // float32, or the fewest digits whose error bound still screens
     sharp,   // float64, or the fewest digits whose error bound is small beside what carries weight
-    normal,  // float32, or 3 digits for the query and 2 for the weights
-    peaked,  // the same with 3 digits for the weights
-    fine,    // float64, or 4 digits for the query and 3 for the weights
+    normal,  // float32, or 3 digits
+    fine,    // float64, or 4 digits
 };
 
 // Rows per tile for `count` queries: the tile stays in L2 between the two products. Few queries want small tiles, which

@@ -71,7 +71,12 @@ std::vector<int64_t> over_lists(const Kernels& kernels, const Rows& rows, const 
 Unanswered screen(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
                   const std::vector<int64_t>& which, Precision precision, Answer& answer);
 
-std::vector<int64_t> dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
-                           const std::vector<int64_t>& which, Precision precision, Answer& answer);
+// Queries by the digits that their weights have, on the integer path; elsewhere all are in `three`.
+struct ByDigits {
+    std::vector<int64_t> two, three;
+};
+
+ByDigits dense(const Kernels& kernels, const Rows& rows, const Stats& stats, const Request& request,
+               const ByDigits& which, Precision precision, Answer& answer);
 
 }  // namespace geodiff

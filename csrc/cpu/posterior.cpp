@@ -12,9 +12,8 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kFewQueries = 8;      // for so few, bound by memory, a third digit costs less than a second pass
-constexpr int64_t kMergedQueries = 48;  // the same beside queries that need the third digit anyway
-constexpr int64_t kBatch = 256;         // queries per pass over the data
+constexpr int64_t kFewQueries = 8;  // for so few, bound by memory, a third digit costs less than a second pass
+constexpr int64_t kBatch = 256;     // queries per pass over the data
 
 }  // namespace
 
@@ -54,14 +53,17 @@ void posterior(const Kernels& kernels, const Rows& rows, const Stats& stats, con
             for (const auto* rest : {&some, &many}) exact(kernels, rows, plan, *rest, kUnderflow, answer);
             continue;
         }
-        if (!integer) append(many, std::exchange(some, {}));  // float32 weights need no further digits
-        if (integer && int64_t(many.size()) <= (some.empty() ? kFewQueries : kMergedQueries))
+        // Weights have digits on the integer path only; and where every third query needs the third, the guess is about
+        // to fail for others, which would cost another pass.
+        if (!integer || int64_t(many.size()) <= kFewQueries || 2 * some.size() > many.size())
             append(some, std::exchange(many, {}));
-        append(some, dense(kernels, rows, stats, plan, many, Precision::normal, answer));
-        std::vector<int64_t> open = std::move(some);
-        if (integer) open = dense(kernels, rows, stats, plan, open, Precision::peaked, answer);
-        open = dense(kernels, rows, stats, plan, open, Precision::fine, answer);
-        exact(kernels, rows, plan, open, kUnderflow, answer);
+        const auto pass = [&](const ByDigits& which, Precision precision) {
+            return dense(kernels, rows, stats, plan, which, precision, answer);
+        };
+        ByDigits open = pass({many, some}, Precision::normal);
+        append(open.three, pass({{}, open.two}, Precision::normal).three);
+        open = pass({{}, open.three}, Precision::fine);
+        exact(kernels, rows, plan, open.three, kUnderflow, answer);
     }
 }
 

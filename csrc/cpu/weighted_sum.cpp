@@ -20,7 +20,7 @@ WeightedSum::WeightedSum(const Kernels& kernels, const Rows& rows, int64_t count
       either_sign_(weights == Weights::either_sign) {
     const int64_t most = integer_ ? kSumSlots / parts : kernels.sum_block;
     groups_ = (count + most - 1) / most;
-    group_ = integer_ ? (count + groups_ - 1) / groups_ : most;
+    group_ = integer_ && count > 0 ? (count + groups_ - 1) / groups_ : most;
     const int64_t slots = groups_ * group_;
     sums_ = Buffer<float>(slots * dp_, true);
     active_.assign(size_t(groups_), 0);
