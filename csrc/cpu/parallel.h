@@ -88,12 +88,11 @@ class Pieces {
     void each(Body&& body) const {
         std::atomic<int> free{threads_};
         parallel(threads_, [&](int t) {
-            int piece = t;
+            bool first = true;
             body([&] {
-                const int taken = piece;
-                if (taken < 0 || taken >= count()) return -1;
-                piece = free++;
-                return taken;
+                const int piece = first ? t : free++;
+                first = false;
+                return piece < count() ? piece : -1;
             });
         });
     }
