@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 
 from geodiff import operators
 from geodiff.arguments import check_data, check_device, check_log_weights, check_query_shape, check_topk, shape_sigma
-from geodiff.backends.engine import Term, add_up
+from geodiff.backends.engine import Combination, Term
 from geodiff.data import load
 from geodiff.labels import check_labels, shape_requested_classes
 from geodiff.posterior import Posterior
@@ -166,7 +166,7 @@ class OptimalDenoiser(nn.Module):
         if operators.watched(x, query.sigma):
             return self._answer(query).shaped("mean").to(x.dtype)
         mean = torch.empty_like(query.x)
-        self._prepared.combine(*query, 1.0, (), mean)
+        self._prepared.combine(*query, Combination(1.0, (), mean))
         return self._stored.unflatten(mean).to(x.dtype)
 
     def combine(
@@ -195,16 +195,17 @@ class OptimalDenoiser(nn.Module):
             check_device(values, name, x.device)
             if len(values) != len(x):
                 raise ValueError(f"{name}: expected as many points as x, B = {len(x)}, found {len(values)}; allowed B")
+        into = Combination(float(gain), terms, out)
         with torch.no_grad():
             if operators.watched(x, query.sigma):  # torch.func and modes see tensors that have no address
-                mean = self._answer(query).shaped("mean")
-                return out.copy_(add_up(mean, gain, terms))
-            return self._written(out, terms, lambda *flat: self._prepared.combine(*query, gain, *flat))
+                into.take(self._answer(query).shaped("mean"))
+                return out
+            return self._written(into, lambda flat: self._prepared.combine(*query, flat))
 
-    def _written(self, out: Tensor, terms: Sequence[Term], write: Callable[[Sequence[Term], Tensor], None]) -> Tensor:
-        """out, once `write` has written to it: write(terms, out), all flat, in place where that can be."""
-        place = self._stored.flatten(out)
-        write([(float(factor), self._stored.flatten(values)) for factor, values in terms], place)
+    def _written(self, into: Combination, write: Callable[[Combination], None]) -> Tensor:
+        """The `out` of `into`, once `write` has written it: all flat, in place where that can be."""
+        out, place = into.out, self._stored.flatten(into.out)
+        write(Combination(into.gain, [(factor, self._stored.flatten(values)) for factor, values in into.terms], place))
         if place.data_ptr() != out.data_ptr():  # flattened into a copy
             out.copy_(self._stored.unflatten(place))
         elif not out.is_inference():
@@ -298,8 +299,8 @@ class OptimalDenoiser(nn.Module):
 
         x [B, *shape] finite, where the data are; sigma float64 [B], positive, in the same place.
         """
-        flat, tol = self._stored.flatten(x), self.tol
-        return self._written(out, terms, lambda *rest: self._prepared.unchecked(flat, sigma, tol, gain, *rest))
+        queries, into = self._stored.flatten(x), Combination(gain, terms, out)
+        return self._written(into, lambda flat: self._prepared.unchecked(queries, sigma, self.tol, flat))
 
     # ---- moving and copying ----
 

@@ -5,7 +5,7 @@ Everything here is flat: queries [B, d] in storage order, answers in float64, an
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 from weakref import WeakValueDictionary
@@ -16,7 +16,7 @@ from torch import Tensor
 from geodiff import backends, reference
 from geodiff.arguments import check_finite, check_levels, check_tensor, check_topk
 from geodiff.augmentation import merge, merge_covariances, split_draws
-from geodiff.backends.engine import Term, add_up
+from geodiff.backends.engine import Combination
 from geodiff.labels import check_requested_classes
 from geodiff.posterior import Posterior
 from geodiff.storage import StoredRows
@@ -106,31 +106,26 @@ class Prepared:
         classes: Tensor | None,
         mask: Tensor | None,
         tol: float,
-        gain: float,
-        terms: Sequence[Term],
-        out: Tensor,
+        into: Combination,
     ) -> None:
-        """out = gain r + sum_k c_k v_k for terms (c_k, v_k), r the mean of `posterior`, all [B, d].
+        """Writes `into`, r being the mean of `posterior`; raises as that does.
 
-        out may be x or one of the v_k. Where all queries see the same rows, nothing of the size of x is allocated.
-        Raises as `posterior` does.
+        Where all queries see the same rows, nothing of the size of x is allocated.
         """
         check_levels(sigma)
         group = next(self._groups(classes, mask, len(x)))
         if group.chosen is not None or self._flip is not None:
-            mean = self.posterior(x, sigma, classes, mask, tol, 0, with_trace=False).mean
-            out.copy_(add_up(mean, gain, terms))
+            into.take(self.posterior(x, sigma, classes, mask, tol, 0, with_trace=False).mean)
             return
         engine = self.engines.serving(len(x))  # for all: there is no other group
         if not engine.checks_queries:
             check_finite(x, "x")
-        engine.combine(x, sigma, gain, terms, out, tol=tol, log_prior=group.prior, rows=group.rows)
+        engine.combine(x, sigma, into, tol=tol, log_prior=group.prior, rows=group.rows)
 
-    def unchecked(self, x: Tensor, sigma: Tensor, tol: float, gain: float, terms: Sequence[Term], out: Tensor) -> None:
+    def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""
         rows = range(len(self.stored.rows))
-        engine = self.engines.serving(len(x))
-        engine.combine(x, sigma, gain, terms, out, tol=tol, log_prior=self._log_prior, rows=rows)
+        self.engines.serving(len(x)).combine(x, sigma, into, tol=tol, log_prior=self._log_prior, rows=rows)
 
     def covariance(
         self,

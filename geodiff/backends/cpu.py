@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geodiff.arguments import check_finite
-from geodiff.backends.engine import Engine, Term, combinable
+from geodiff.backends.engine import Combination, Engine
 from geodiff.errors import BackendUnavailable
 from geodiff.posterior import Posterior
 
@@ -115,20 +115,11 @@ class CpuEngine(Engine):
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
 
     def combine(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        gain: float,
-        terms: Sequence[Term],
-        out: Tensor,
-        *,
-        tol: float,
-        log_prior: Tensor | None,
-        rows: range,
+        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
     ) -> None:
-        if not combinable(x, out, *(values for _, values in terms)):
+        if not into.lies_right(x):
             check_finite(x, "x")
-            super().combine(x, sigma, gain, terms, out, tol=tol, log_prior=log_prior, rows=rows)
+            super().combine(x, sigma, into, tol=tol, log_prior=log_prior, rows=rows)
             return
         paths = torch.empty(len(x), dtype=torch.int8)
         with _Query(x, sigma, log_prior, rows, tol) as query:
@@ -136,10 +127,10 @@ class CpuEngine(Engine):
                 self._data.combine(
                     query=query,
                     isa=isa(),
-                    out=out.data_ptr(),
-                    gain=gain,
-                    factors=[factor for factor, _ in terms],
-                    terms=[values.data_ptr() for _, values in terms],
+                    out=into.out.data_ptr(),
+                    gain=into.gain,
+                    factors=[factor for factor, _ in into.terms],
+                    terms=[values.data_ptr() for _, values in into.terms],
                     path=paths.data_ptr(),
                 )
             except ValueError:  # std::domain_error: the core looks at x while it reads it

@@ -4,14 +4,14 @@ Nothing here waits for the device once the engine is open, so that whole traject
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Engine, Term, add_up, combinable
+from geodiff.backends.engine import Combination, Engine
 from geodiff.errors import BackendUnavailable
 from geodiff.posterior import Posterior
 
@@ -118,31 +118,21 @@ class CudaEngine(Engine):
         return replace(answer, indices=indices, weights=weights)
 
     def combine(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        gain: float,
-        terms: Sequence[Term],
-        out: Tensor,
-        *,
-        tol: float,
-        log_prior: Tensor | None,
-        rows: range,
+        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
     ) -> None:
         bias = None if log_prior is None else self._float64(log_prior)
         mean, _ = self._run(self._float64(x), self._float64(sigma), bias, rows, tol, None)
-        values = [value for _, value in terms]
-        if len(terms) > _MOST_TERMS or not combinable(out, *values):
-            out.copy_(add_up(mean, gain, terms))
-        elif out.numel():
+        if len(into.terms) > _MOST_TERMS or not into.lies_right():
+            into.take(mean)
+        elif into.out.numel():
             self._data.combine(
                 mean=mean.data_ptr(),
-                gain=gain,
-                factors=[factor for factor, _ in terms],
-                terms=[value.data_ptr() for value in values],
-                out=out.data_ptr(),
-                size=out.numel(),
-                single=out.dtype == torch.float32,
+                gain=into.gain,
+                factors=[factor for factor, _ in into.terms],
+                terms=[values.data_ptr() for _, values in into.terms],
+                out=into.out.data_ptr(),
+                size=into.out.numel(),
+                single=into.out.dtype == torch.float32,
                 stream=self._stream(),
             )
 

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,20 +15,27 @@ from geodiff.posterior import Posterior
 Term = tuple[float, Tensor]
 
 
-def add_up(mean: Tensor, gain: float, terms: Sequence[Term]) -> Tensor:
-    """gain mean + sum_k c_k v_k for terms (c_k, v_k), built in `mean` (float64)."""
-    mean.mul_(gain)
-    for factor, values in terms:
-        mean.add_(values, alpha=factor)
-    return mean
+class Combination(NamedTuple):
+    """out = gain r + sum_k c_k v_k for terms (c_k, v_k), all [B, d]; out may be the queries or one of the v_k."""
 
+    gain: float
+    terms: Sequence[Term]
+    out: Tensor
 
-def combinable(*values: Tensor) -> bool:
-    """Whether a kernel can combine these where they are: of one precision, on one device, row after row."""
-    first = values[0]
-    return first.dtype in (torch.float32, torch.float64) and all(
-        value.dtype == first.dtype and value.device == first.device and value.is_contiguous() for value in values
-    )
+    def take(self, mean: Tensor) -> None:
+        """Writes `out`, given r in float64, which is used up."""
+        mean.mul_(self.gain)
+        for factor, values in self.terms:
+            mean.add_(values, alpha=factor)
+        self.out.copy_(mean)
+
+    def lies_right(self, *others: Tensor) -> bool:
+        """Whether a kernel can write it where all is: of one precision, on one device, row after row."""
+        out = self.out
+        return out.dtype in (torch.float32, torch.float64) and all(
+            one.dtype == out.dtype and one.device == out.device and one.is_contiguous()
+            for one in (out, *others, *(values for _, values in self.terms))
+        )
 
 
 class Engine(ABC):
@@ -57,20 +65,10 @@ class Engine(ABC):
         """
 
     def combine(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        gain: float,
-        terms: Sequence[Term],
-        out: Tensor,
-        *,
-        tol: float,
-        log_prior: Tensor | None,
-        rows: range,
+        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
     ) -> None:
-        """out = gain r + sum_k c_k v_k for terms (c_k, v_k), all [B, d]; out may be x or one of the v_k."""
-        mean = self.posterior(x, sigma, topk=0, tol=tol, log_prior=log_prior, rows=rows).mean
-        out.copy_(add_up(mean, gain, terms))
+        """Writes `into`, r being the mean of `posterior`."""
+        into.take(self.posterior(x, sigma, topk=0, tol=tol, log_prior=log_prior, rows=rows).mean)
 
     def trace(self, x: Tensor, sigma: Tensor, answer: Posterior, *, log_prior: Tensor | None, rows: range) -> Tensor:
         """E_w |x_i - r|^2, [B] float64, for the answer of `posterior` to the same arguments."""

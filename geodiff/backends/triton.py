@@ -2,13 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Engine, Term, combinable
+from geodiff.backends.engine import Combination, Engine
 from geodiff.kernels.bounds import cutoff
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.configs import INTERPRETED, ROWS
@@ -69,23 +68,14 @@ class TritonEngine(Engine):
         )
 
     def combine(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        gain: float,
-        terms: Sequence[Term],
-        out: Tensor,
-        *,
-        tol: float,
-        log_prior: Tensor | None,
-        rows: range,
+        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
     ) -> None:
-        if len(terms) > MOST_TERMS or not combinable(out, *(values for _, values in terms)):
-            super().combine(x, sigma, gain, terms, out, tol=tol, log_prior=log_prior, rows=rows)
+        if len(into.terms) > MOST_TERMS or not into.lies_right():
+            super().combine(x, sigma, into, tol=tol, log_prior=log_prior, rows=rows)
             return
         answer = self._solve(x, sigma, 0, tol, log_prior, rows)
         with self._on():
-            combine(answer.mean, gain, terms, out)
+            combine(answer.mean, *into)
 
     def inner_products(self, x: Tensor) -> Tensor:
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()

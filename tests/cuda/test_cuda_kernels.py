@@ -13,6 +13,7 @@ from torch import Tensor
 from geodiff import OptimalDenoiser, backends, moments, reference
 from geodiff.backends import cuda
 from geodiff.backends.cuda import CudaEngine
+from geodiff.backends.engine import Combination
 from geodiff.posterior import Posterior
 
 DENSE, EXACT = 1, 3
@@ -295,9 +296,9 @@ def test_a_step_taken_with_the_evaluation(emulated: Any, count: int, single: boo
     start, out = x.clone(), torch.full((3, 19), torch.nan, dtype=real)
     for place in (out, x, *(values for _, values in terms[:1])):
         kept = [(factor, values.clone() if values is not place else place) for factor, values in terms]
-        engine.combine(start, levels, -0.7, kept, place, **options)
+        engine.combine(start, levels, Combination(-0.7, kept, place), **options)
         torch.testing.assert_close(place, expected.to(real), rtol=4 * torch.finfo(real).eps, atol=1e-15)
-    engine.combine(x[:0], levels[:0], 1.0, [], x[:0], **options)
+    engine.combine(x[:0], levels[:0], Combination(1.0, [], x[:0]), **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
