@@ -169,6 +169,7 @@ class OptimalDenoiser(nn.Module):
         self._prepared.combine(*query, Combination(1.0, (), mean))
         return self._stored.unflatten(mean).to(x.dtype)
 
+    @torch.no_grad()
     def combine(
         self,
         x: Tensor,
@@ -196,11 +197,10 @@ class OptimalDenoiser(nn.Module):
             if len(values) != len(x):
                 raise ValueError(f"{name}: expected as many points as x, B = {len(x)}, found {len(values)}; allowed B")
         into = Combination(float(gain), terms, out)
-        with torch.no_grad():
-            if operators.watched(x, query.sigma):  # torch.func and modes see tensors that have no address
-                into.take(self._answer(query).shaped("mean"))
-                return out
-            return self._written(into, lambda flat: self._prepared.combine(*query, flat))
+        if operators.watched(x, query.sigma):  # torch.func and modes see tensors that have no address
+            into.take(self._answer(query).shaped("mean"))
+            return out
+        return self._written(into, lambda flat: self._prepared.combine(*query, flat))
 
     def _written(self, into: Combination, write: Callable[[Combination], None]) -> Tensor:
         """The `out` of `into`, once `write` has written it: all flat, in place where that can be."""

@@ -58,6 +58,17 @@ def test_forward_is_the_combination_of_r_alone(denoiser: OptimalDenoiser) -> Non
     assert torch.equal(denoiser(x, 2.0), followed.detach())
 
 
+def test_nothing_is_recorded_and_gradients_ask_for_no_more_digits() -> None:
+    """With a float64 x that autograd follows, `forward` answers in float64 throughout; this does not follow it."""
+    data = torch.randint(0, 256, (3000, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    denoiser = OptimalDenoiser(data, backend="cpu")
+    x = 40 * points(1, dtype=torch.float64)
+    plain = denoiser.combine(x, 40.0, out=torch.empty_like(x))
+    followed = denoiser.combine(x.clone().requires_grad_(), 40.0, out=torch.empty_like(x))
+    assert not followed.requires_grad
+    assert torch.equal(followed, plain)
+
+
 @pytest.mark.parametrize("conditions", ["one class", "classes", "mask"])
 def test_conditions(denoiser: OptimalDenoiser, conditions: str) -> None:
     x, term = points(1), points(2)
