@@ -61,8 +61,8 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    # geodiff/kernels is a link to kernels/, so that source tree, editable and plain install all see the same package.
-    packages=find_packages(include=["geodiff", "geodiff.*"]),
+    packages=[*find_packages(include=["geodiff", "geodiff.*"]), "geodiff.kernels"],
+    package_dir={"geodiff.kernels": "kernels"},
     ext_modules=[CMakeExtension("geodiff._cpu"), CMakeExtension("geodiff._cuda", optional=True)],
     cmdclass={"build_ext": CMakeBuild},
 )

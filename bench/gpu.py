@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, backends, reference, sample, schedules
-from geodiff.peers import PeerFailed, made, model_points
+from geodiff.denoiser.recording import recording_key, unchecked
+from geodiff.measure.baselines import PeerFailed, made, model_points
 
 TOL = 1e-5
 #: (N, d, batches, dtypes): CIFAR-10 size, ten times it, ImageNet-64 size. Made-up bytes: speed does not depend on them.
@@ -127,12 +128,12 @@ def cell(
         "d": d,
         "B": batch,
         "sigma": sigma,
-        "error": error(denoiser.unchecked(x, levels, out=out), x, data, sigma),
+        "error": error(unchecked(denoiser, x, levels, 1.0, (), out), x, data, sigma),
     }
     if not found["error"] <= TOL:
         return {**found, "refused": "the error is over the contract"}
-    run: Callable[[], object] = lambda: denoiser.unchecked(x, levels, out=out)  # noqa: E731
-    if denoiser.recording_key(batch) is not None:
+    run: Callable[[], object] = lambda: unchecked(denoiser, x, levels, 1.0, (), out)  # noqa: E731
+    if recording_key(denoiser, batch) is not None:
         run = recorded(run)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 import geodiff
-from geodiff import geometry, machine
-from geodiff.files import atomic_path
-from geodiff.trajectory import Trajectory
+from geodiff.analysis import geometry
+from geodiff.base.files import atomic_path
+from geodiff.measure import machine
+from geodiff.solvers.trajectory import Trajectory
 
 # EDM's learned network on 50,000 noises, read off plots to +-0.2: sigma, |r|, dev x, dev r. The last is sigma -> 0.
 PUBLISHED = (

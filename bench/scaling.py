@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff import machine, reference
+from geodiff import reference
+from geodiff.base.files import atomic_path
 from geodiff.data import load
-from geodiff.files import atomic_path
-from geodiff.stopwatch import settled
+from geodiff.measure import machine
+from geodiff.measure.stopwatch import settled
 
 
 def interleaved(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:

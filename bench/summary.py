@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from geodiff.files import atomic_path
+from geodiff.base.files import atomic_path
 
 #: Peers with a column and a line of their own; the float32 forms of PyTorch share one.
 SHOWN = {

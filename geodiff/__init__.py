@@ -2,29 +2,70 @@
 
 denoiser = geodiff.OptimalDenoiser(data)      # r*(x; sigma) = sum_i softmax_i(-|x - x_i|^2 / 2 sigma^2) x_i
 trajectory = geodiff.sample(denoiser, noise, geodiff.schedules.karras(18))
+
+Every name below is imported when it is first used; docs/architecture.md says where each lives.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from geodiff import (
-    adapters,
-    analytic,
-    backends,
-    data,
-    geometry,
-    interpolation,
-    ops,
-    reference,
-    schedules,
-    solvers,
-    symmetry,
+from geodiff.base import moved
+
+if TYPE_CHECKING:
+    from geodiff.analysis import (
+        analytic,
+        geometry,
+        interpolation,
+        likelihood_ascent,
+        quality,
+        score_deviation,
+        symmetry,
+    )
+    from geodiff.analysis.mean_shift import mean_shift
+    from geodiff.base.errors import BackendUnavailable, DataError
+    from geodiff.base.posterior import Posterior
+    from geodiff.base.version import VERSION
+
+    __version__ = VERSION
+    from geodiff.denoiser import OptimalDenoiser, ops
+    from geodiff.solvers import Trajectory, sample
+
+    from . import adapters, analysis, backends, data, learned, measure, output, reference, report, schedules, solvers
+
+#: Names that stand in this module, and where they live: "module:name", or a module.
+_HOMES = {
+    "BackendUnavailable": "base.errors:BackendUnavailable",
+    "DataError": "base.errors:DataError",
+    "OptimalDenoiser": "denoiser.module:OptimalDenoiser",
+    "Posterior": "base.posterior:Posterior",
+    "Trajectory": "solvers.trajectory:Trajectory",
+    "mean_shift": "analysis.mean_shift:mean_shift",
+    "sample": "solvers.sampling:sample",
+    "__version__": "base.version:VERSION",
+    "analytic": "analysis.analytic",
+    "geometry": "analysis.geometry",
+    "interpolation": "analysis.interpolation",
+    "likelihood_ascent": "analysis.likelihood_ascent",
+    "moments": "reference.moments",
+    "ops": "denoiser.ops",
+    "quality": "analysis.quality",
+    "score_deviation": "analysis.score_deviation",
+    "symmetry": "analysis.symmetry",
+}
+_FOLDERS = (
+    "adapters",
+    "analysis",
+    "backends",
+    "data",
+    "denoiser",
+    "learned",
+    "measure",
+    "output",
+    "reference",
+    "report",
+    "schedules",
+    "solvers",
 )
-from geodiff.denoiser import OptimalDenoiser
-from geodiff.errors import BackendUnavailable, DataError
-from geodiff.mean_shift import mean_shift
-from geodiff.posterior import Posterior
-from geodiff.solvers import sample
-from geodiff.trajectory import Trajectory
 
 __all__ = [
     "BackendUnavailable",
@@ -33,21 +74,42 @@ __all__ = [
     "Posterior",
     "Trajectory",
     "adapters",
+    "analysis",
     "analytic",
     "backends",
     "data",
     "geometry",
     "interpolation",
+    "learned",
+    "likelihood_ascent",
     "mean_shift",
+    "measure",
     "ops",
+    "output",
+    "quality",
     "reference",
+    "report",
     "sample",
     "schedules",
+    "score_deviation",
     "solvers",
     "symmetry",
 ]
 
-try:
-    __version__ = version("geodiff")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "unknown"
+
+def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return importlib.import_module(f"geodiff.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geodiff' has no attribute {name!r}")
+    module, _, inside = _HOMES[name].partition(":")
+    home = importlib.import_module(f"geodiff.{module}")
+    globals()[name] = value = getattr(home, inside) if inside else home
+    return value
+
+
+moved.install({f"geodiff.{name}": f"geodiff.{home}" for name, home in _HOMES.items() if ":" not in home})
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geodiff.arguments import check_finite
+from geodiff.base.arguments import check_finite
 
 _ELEMENTS = 2**23  # values in float64 at a time
 

@@ -2,9 +2,12 @@
 
 EDM's sampler and k-diffusion's need no adapter: a denoiser of this package is called as r(x, sigma) there, too.
 `geodiff.adapters.azula` needs azula itself, and so is imported by its own name.
+
+Imports from `base`.
 """
 
 from geodiff.adapters.diffusers import DiffusersDenoiser, SchedulerModel
+from geodiff.adapters.ode import probability_flow
 from geodiff.adapters.parametrization import (
     abar_from_sigma,
     eps_to_v,
@@ -20,7 +23,6 @@ from geodiff.adapters.parametrization import (
     x0_to_v,
 )
 from geodiff.adapters.preconditioning import PreconditionedDenoiser, RawNetwork
-from geodiff.adapters.probability_flow import probability_flow
 
 __all__ = [
     "DiffusersDenoiser",

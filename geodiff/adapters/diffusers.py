@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodiff.adapters.levels import DTYPES, dtype_of, per_point
+from geodiff.adapters.levels import dtype_of, per_point
 from geodiff.adapters.parametrization import eps_to_x0, sigma_from_abar, v_to_x0, x0_to_eps, x0_to_v
-from geodiff.arguments import check_sigma, check_tensor
+from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.base.dtypes import FLOATING
 
 Convert = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -63,7 +64,7 @@ class SchedulerModel(nn.Module):
 
     def forward(self, z: Tensor, timestep: float | Tensor, **conditions: Any) -> Tensor:
         """The prediction [B, *shape] in the dtype of z. timestep: the one of scheduler.timesteps that comes next."""
-        check_tensor(z, "z", DTYPES)
+        check_tensor(z, "z", FLOATING)
         sigma = self.sigma(timestep).to(z.device)
         x = z * per_point((1 + sigma.square()).sqrt(), z)
         return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
@@ -121,7 +122,7 @@ class DiffusersDenoiser(nn.Module):
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
     ) -> Tensor:
         """[B, *shape] in the dtype of x. sigma: number, 0-d, [B] or [B, 1, ...]; conditions go to the network."""
-        check_tensor(x, "x", DTYPES)
+        check_tensor(x, "x", FLOATING)
         if class_labels is not None:
             conditions["class_labels"] = class_labels
         levels = check_sigma(sigma, len(x), device=x.device)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 
 def per_point(factor: Tensor, x: Tensor) -> Tensor:
     """factor [B] or 0-d as [B, 1, ...] or [1, ...], in the dtype and on the device of x [B, *shape]."""

@@ -14,8 +14,9 @@ import numbers
 import torch
 from torch import Tensor
 
-from geodiff.adapters.levels import DTYPES, per_point
-from geodiff.arguments import check_sigma, check_tensor
+from geodiff.adapters.levels import per_point
+from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.base.dtypes import FLOATING
 
 
 def sigma_from_abar(abar: object) -> Tensor:
@@ -47,14 +48,14 @@ def abar_from_sigma(sigma: float | Tensor) -> Tensor:
 
 def vp_to_ve(z: Tensor, abar: float | Tensor) -> tuple[Tensor, Tensor]:
     """x = z / sqrt(abar), sigma = sqrt((1 - abar) / abar), float64 [B]. abar: number, 0-d, [B] or [B, 1, ...]."""
-    check_tensor(z, "z", DTYPES)
+    check_tensor(z, "z", FLOATING)
     levels = check_sigma(sigma_from_abar(abar), len(z), device=z.device)
     return z * per_point((1 + levels.square()).sqrt(), z), levels
 
 
 def ve_to_vp(x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
     """z = sqrt(abar) x, abar = 1 / (1 + sigma^2), float64 [B]."""
-    check_tensor(x, "x", DTYPES)
+    check_tensor(x, "x", FLOATING)
     abar = abar_from_sigma(check_sigma(sigma, len(x), device=x.device))
     return x * per_point(abar.sqrt(), x), abar
 
@@ -114,8 +115,8 @@ def score_to_x0(x: Tensor, score: Tensor, sigma: float | Tensor) -> Tensor:
 
 def _levels(x: Tensor, value: Tensor, name: str, sigma: float | Tensor) -> Tensor:
     """sigma as float64 [B], once x and the value beside it are known to fit."""
-    check_tensor(x, "x", DTYPES)
-    check_tensor(value, name, DTYPES)
+    check_tensor(x, "x", FLOATING)
+    check_tensor(value, name, FLOATING)
     if x.ndim == 0 or value.shape != x.shape:
         raise ValueError(
             f"{name}: expected the shape of x, {list(x.shape)}, found {list(value.shape)}; allowed [B, *shape] for both"

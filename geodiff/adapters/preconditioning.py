@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from geodiff.adapters.levels import DTYPES, dtype_of, per_point
-from geodiff.arguments import check_sigma, check_tensor
+from geodiff.adapters.levels import dtype_of, per_point
+from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.base.dtypes import FLOATING
 
 
 class Coefficients(NamedTuple):
@@ -48,7 +49,7 @@ class PreconditionedDenoiser(nn.Module):
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
     ) -> Tensor:
         """[B, *shape] in the dtype of x. sigma: number, 0-d, [B] or [B, 1, ...]; conditions go to the network."""
-        check_tensor(x, "x", DTYPES)
+        check_tensor(x, "x", FLOATING)
         if class_labels is not None:
             conditions["class_labels"] = class_labels
         c = coefficients(check_sigma(sigma, len(x), device=x.device), self.sigma_data)
@@ -73,7 +74,7 @@ class RawNetwork(nn.Module):
 
     def forward(self, scaled: Tensor, c_noise: float | Tensor, **conditions: Any) -> Tensor:
         """[B, *shape] in the dtype of scaled = c_in x. c_noise: number, 0-d, [B] or [B, 1, ...] = ln(sigma) / 4."""
-        check_tensor(scaled, "scaled", DTYPES)
+        check_tensor(scaled, "scaled", FLOATING)
         sigma = check_sigma(torch.as_tensor(c_noise).double().mul(4).exp(), len(scaled), device=scaled.device)
         c = coefficients(sigma, self.sigma_data)
         # In float64: at small sigma r and c_skip x all but cancel, and c_out is small.

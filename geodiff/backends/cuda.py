@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Combination, Engine
-from geodiff.errors import BackendUnavailable
-from geodiff.posterior import Posterior
+from geodiff.backends.combination import Combination
+from geodiff.backends.engine import Engine
+from geodiff.backends.query import Query
+from geodiff.base.dtypes import number_of
+from geodiff.base.errors import BackendUnavailable
+from geodiff.base.posterior import Posterior
 
 if TYPE_CHECKING:
     from geodiff import _cuda
@@ -26,8 +29,6 @@ except ImportError as error:  # built where there was no nvcc, or never built
 else:
     _NOT_BUILT = ""
 
-#: Storage dtypes and their number in csrc/cpu/types.h.
-DTYPES = {torch.uint8: 0, torch.float16: 1, torch.bfloat16: 2, torch.float32: 3}
 #: What answered a query, by its number in csrc/cpu/types.h: the pass over bytes, or float64 differences.
 PATHS = {1: "dense", 3: "exact"}
 #: The oldest compute capability that the core is compiled for.
@@ -71,7 +72,7 @@ def streams(device: torch.device, dtype: torch.dtype, d: int, batch: int) -> boo
     That depends on the shared memory of the device, and on whether its blocks can share a row among them.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
-    return _core.streams(index, DTYPES[dtype], d, batch)
+    return _core.streams(index, number_of(dtype), d, batch)
 
 
 class CudaEngine(Engine):
@@ -80,7 +81,7 @@ class CudaEngine(Engine):
     capturable = True
 
     def __init__(self, rows: Tensor, core: Core | None = None) -> None:
-        """rows: contiguous [N, d] on a CUDA device, of a dtype in DTYPES. Raises ValueError if it holds NaN or Inf."""
+        """rows: contiguous [N, d] on a CUDA device, of a dtype in STORED. Raises ValueError if it holds NaN or Inf."""
         core = core or _core
         if core is None:
             raise BackendUnavailable(_NOT_BUILT)
@@ -93,7 +94,7 @@ class CudaEngine(Engine):
         self.mean = (mean + self._shift) / self._unit
         self._data = core.Data(
             rows=rows.data_ptr(),
-            dtype=DTYPES[rows.dtype],
+            dtype=number_of(rows.dtype),
             n=n,
             d=d,
             half_norm=self._half_norm.data_ptr(),
@@ -105,25 +106,18 @@ class CudaEngine(Engine):
         #: which path answered each query of the last call, as keys of PATHS: for tests and benchmarks
         self.last_paths = torch.empty(0, dtype=torch.int8)
 
-    def posterior(
-        self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
-    ) -> Posterior:
-        queries, levels, bias = self._float64(x), self._float64(sigma), log_prior
-        if bias is not None:
-            bias = self._float64(bias)
-        answer = self._answer(queries, levels, bias, rows, tol, None)
+    def posterior(self, query: Query, topk: int = 0) -> Posterior:
+        query = self._placed(query)
+        answer = self._answer(query)
         if topk == 0:
             return answer
-        indices, weights = self._nearest(queries, levels, bias, rows, topk, answer.log_prob)
+        indices, weights = self._nearest(query, topk, answer.log_prob)
         return replace(answer, indices=indices, weights=weights)
 
-    def combine(
-        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
-    ) -> None:
-        bias = None if log_prior is None else self._float64(log_prior)
-        mean, _ = self._run(self._float64(x), self._float64(sigma), bias, rows, tol, None)
-        if len(into.terms) > _MOST_TERMS or not into.lies_right():
-            into.take(mean)
+    def combine(self, query: Query, into: Combination) -> None:
+        mean, _ = self._run(self._placed(query))
+        if len(into.terms) > _MOST_TERMS or not into.in_place():
+            into.write(mean)
         elif into.out.numel():
             self._data.combine(
                 mean=mean.data_ptr(),
@@ -135,16 +129,6 @@ class CudaEngine(Engine):
                 single=into.out.dtype == torch.float32,
                 stream=self._stream(),
             )
-
-    def refine(self, x: Tensor, sigma: Tensor, candidates: Tensor, *, tol: float = 1e-5) -> Posterior:
-        """The posterior over listed rows only, from float64 differences: candidates int64 [B, K], -1 for none.
-
-        Every query needs one candidate at least. log_prob is that of the whole data set if what was left out weighs
-        nothing: pi_i = 1/N.
-        """
-        return self._answer(
-            self._float64(x), self._float64(sigma), None, range(len(self.rows)), tol, candidates.contiguous()
-        )
 
     def inner_products(self, x: Tensor) -> Tensor:
         return self._pairs(self._float64(x), range(len(self.rows)), self._data.inner_products)
@@ -182,29 +166,27 @@ class CudaEngine(Engine):
 
     # ---- calls ----
 
-    def _run(
-        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, tol: float, listed: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """r [B, d], and log sum, entropy, effective sample size and mean bias, [4, B]."""
-        batch, d = x.shape
-        device = self.rows.device
+    def _run(self, query: Query, listed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """r [B, d], and log sum, entropy, effective sample size and mean log prior, [4, B]."""
+        batch, d = query.x.shape
+        device, prior = self.rows.device, query.log_prior
         mean = torch.empty(batch, d, dtype=torch.float64, device=device)
         numbers = torch.empty(4, batch, dtype=torch.float64, device=device)
         paths = torch.empty(batch, dtype=torch.int8, device=device)
         if batch:
-            plan = self._data.plan(rows=len(rows), batch=batch)
+            plan = self._data.plan(rows=len(query.rows), batch=batch)
             workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=device)
             self._data.posterior(
                 plan=plan,
                 workspace=workspace.data_ptr(),
-                x=x.data_ptr(),
-                sigma=sigma.data_ptr(),
-                bias=0 if bias is None else bias.data_ptr(),
-                bias_stride=0 if bias is None or bias.ndim == 1 else bias.shape[1],
+                x=query.x.data_ptr(),
+                sigma=query.sigma.data_ptr(),
+                bias=0 if prior is None else prior.data_ptr(),
+                bias_stride=0 if prior is None or prior.ndim == 1 else prior.shape[1],
                 batch=batch,
-                begin=rows.start,
-                end=rows.stop,
-                tol=tol,
+                begin=query.rows.start,
+                end=query.rows.stop,
+                tol=query.tol,
                 list=0 if listed is None else listed.data_ptr(),
                 listed=0 if listed is None else listed.shape[1],
                 mean=mean.data_ptr(),
@@ -218,25 +200,23 @@ class CudaEngine(Engine):
         self.last_paths = paths
         return mean, numbers
 
-    def _answer(
-        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, tol: float, listed: Tensor | None
-    ) -> Posterior:
+    def _answer(self, query: Query, listed: Tensor | None = None) -> Posterior:
+        x, sigma = query.x, query.sigma
         batch, d = x.shape
-        mean, numbers = self._run(x, sigma, bias, rows, tol, listed)
-        log_sum, entropy, ess, mean_bias = numbers
+        mean, numbers = self._run(query, listed)
+        log_sum, entropy, ess, mean_prior = numbers
         log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        if bias is None:
-            log_prob -= math.log(len(rows))
-        # Of the weights' logarithms, bias - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
-        far = 2 * sigma.square() * (entropy + mean_bias - log_sum)  # E_w |x - x_i|^2
+        if query.log_prior is None:
+            log_prob -= math.log(len(query.rows))
+        # Of the weights' logarithms, log pi_i - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
+        far = 2 * sigma.square() * (entropy + mean_prior - log_sum)  # E_w |x - x_i|^2
         trace = (far - (x - mean).square().sum(1)).clamp(min=0)
         nobody = torch.empty(batch, 0, dtype=torch.int64, device=x.device)
         return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
-    def _nearest(
-        self, x: Tensor, sigma: Tensor, bias: Tensor | None, rows: range, topk: int, log_prob: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _nearest(self, query: Query, topk: int, log_prob: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and weights of the `topk` largest logits; of equal ones the lower row first."""
+        x, sigma, rows = query.x, query.sigma, query.rows
         batch, d = x.shape
         scale = -0.5 / sigma.square()[:, None]
         logits = x.new_empty(batch, 0)
@@ -245,17 +225,22 @@ class CudaEngine(Engine):
         for start in range(rows.start, rows.stop, step):
             part = range(start, min(start + step, rows.stop))
             found = self._pairs(x, part, self._data.distances) * scale
-            if bias is not None:
-                found += bias[..., part.start : part.stop]
+            if query.log_prior is not None:
+                found += query.log_prior[..., part.start : part.stop]
             places = torch.arange(part.start, part.stop, device=x.device).expand(batch, -1)
             # What is kept stands first, and a stable sort leaves equals in their order.
             logits, order = torch.cat([logits, found], 1).sort(dim=1, descending=True, stable=True)
             logits = logits[:, :topk]
             indices = torch.cat([indices, places], 1).gather(1, order[:, :topk])
         log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        if bias is None:
+        if query.log_prior is None:
             log_sum = log_sum + math.log(len(rows))
         return indices, (logits - log_sum[:, None]).exp()
+
+    def _placed(self, query: Query) -> Query:
+        """The query in float64, where the rows are."""
+        prior = None if query.log_prior is None else self._float64(query.log_prior)
+        return replace(query, x=self._float64(query.x), sigma=self._float64(query.sigma), log_prior=prior)
 
     def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
         """What `kernel` makes of every query and row, [B, len(rows)] float64."""

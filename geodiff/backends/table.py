@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from geodiff.base.dtypes import STORED
+
 UINT8 = frozenset({torch.uint8})
-STORED = frozenset({torch.uint8, torch.float16, torch.bfloat16, torch.float32})
+ANY = frozenset(STORED)
 NOT_MEASURED = "not yet measured"
 
 
@@ -37,14 +39,14 @@ class Rule:
         """
         return (
             self.device == device
-            and (self.dtypes == STORED or dtype in self.dtypes)
+            and (self.dtypes == ANY or dtype in self.dtypes)
             and (self.largest_b is None or (batch is not None and batch <= self.largest_b))
             and (self.largest_d is None or (d is not None and d <= self.largest_d))
         )
 
     def limits(self) -> str:
         """The line's conditions beside the device, as one reads them."""
-        parts = [] if self.dtypes == STORED else [", ".join(sorted(str(t).removeprefix("torch.") for t in self.dtypes))]
+        parts = [] if self.dtypes == ANY else [", ".join(sorted(str(t).removeprefix("torch.") for t in self.dtypes))]
         if self.largest_b is not None:
             parts.append(f"B ≤ {self.largest_b:,}")
         if self.largest_d is not None:
@@ -55,7 +57,7 @@ class Rule:
 
 
 TABLE = (
-    Rule("cpu", "cpu", STORED, "compiled for this processor's instruction set"),
+    Rule("cpu", "cpu", ANY, "compiled for this processor's instruction set"),
     Rule(
         "cuda",
         "cuda",
@@ -66,9 +68,9 @@ TABLE = (
         one_pass=True,
         measured=NOT_MEASURED,
     ),
-    Rule("triton", "cuda", STORED, "bound by arithmetic: both products on tensor cores"),
+    Rule("triton", "cuda", ANY, "bound by arithmetic: both products on tensor cores"),
     # Floats have no tensor-core path there: every query reads every row in float64.
-    Rule("cuda", "cuda", STORED, "where Triton is not installed; slow for floats, which it sums in float64"),
-    Rule("reference", "cpu", STORED, "where no compiled core loads"),
-    Rule("reference", "cuda", STORED, "where no GPU kernels can be used"),
+    Rule("cuda", "cuda", ANY, "where Triton is not installed; slow for floats, which it sums in float64"),
+    Rule("reference", "cpu", ANY, "where no compiled core loads"),
+    Rule("reference", "cuda", ANY, "where no GPU kernels can be used"),
 )

@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Combination, Engine
+from geodiff.backends.combination import Combination
+from geodiff.backends.engine import Engine
+from geodiff.backends.query import Query
+from geodiff.base.posterior import Posterior
 from geodiff.kernels.bounds import cutoff
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.configs import INTERPRETED, ROWS
@@ -19,7 +22,6 @@ from geodiff.kernels.queries import split
 from geodiff.kernels.refine import all_products, full_sum, pair_distances
 from geodiff.kernels.request import Answer, Request
 from geodiff.kernels.screen import screen
-from geodiff.posterior import Posterior
 
 #: The path that answered a query: see kernels/README.md.
 PATHS = ("screened", "dense", "dense_fine", "exact")
@@ -52,28 +54,23 @@ class TritonEngine(Engine):
         #: which path answered each query of the last call, as numbers into PATHS: for tests and benchmarks
         self.last_paths = torch.empty(0, dtype=torch.int8)
 
-    def posterior(
-        self, x: Tensor, sigma: Tensor, *, topk: int, tol: float, log_prior: Tensor | None, rows: range
-    ) -> Posterior:
-        answer = self._solve(x, sigma, topk, tol, log_prior, rows)
-        levels, queries = (value.detach().to(self._device, torch.float64) for value in (sigma, x))
+    def posterior(self, query: Query, topk: int = 0) -> Posterior:
+        answer = self._solve(query, topk)
+        levels, x = (value.detach().to(self._device, torch.float64) for value in (query.sigma, query.x))
         log_prob = answer.log_sum - x.shape[1] * (levels.log() + 0.5 * math.log(2 * math.pi))
-        if log_prior is None:
-            log_prob -= math.log(len(rows))
-        # Of the weights' logarithms, bias - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
+        if query.log_prior is None:
+            log_prob -= math.log(len(query.rows))
+        # Of the weights' logarithms, log pi_i - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
         far = 2 * levels.square() * (answer.entropy + answer.bias - answer.log_sum)  # E_w |x - x_i|^2
-        trace = (far - (queries - answer.mean).square().sum(1)).clamp(min=0)
-        return Posterior(
-            answer.mean, log_prob, answer.entropy, answer.ess, answer.indices + rows.start, answer.weights, trace
-        )
+        trace = (far - (x - answer.mean).square().sum(1)).clamp(min=0)
+        indices = answer.indices + query.rows.start
+        return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, indices, answer.weights, trace)
 
-    def combine(
-        self, x: Tensor, sigma: Tensor, into: Combination, *, tol: float, log_prior: Tensor | None, rows: range
-    ) -> None:
-        if len(into.terms) > MOST_TERMS or not into.lies_right():
-            super().combine(x, sigma, into, tol=tol, log_prior=log_prior, rows=rows)
+    def combine(self, query: Query, into: Combination) -> None:
+        if len(into.terms) > MOST_TERMS or not into.in_place():
+            super().combine(query, into)
             return
-        answer = self._solve(x, sigma, 0, tol, log_prior, rows)
+        answer = self._solve(query, 0)
         with self._on():
             combine(answer.mean, *into)
 
@@ -119,12 +116,12 @@ class TritonEngine(Engine):
             distances = pair_distances(self._centred(x), self._data.rows, queries, flat).reshape(rows.shape)
         return (distances / self._data.unit**2).masked_fill(rows < 0, torch.inf)
 
-    def _solve(self, x: Tensor, sigma: Tensor, topk: int, tol: float, log_prior: Tensor | None, rows: range) -> Answer:
-        queries, levels = self._centred(x), self._levels(sigma)
+    def _solve(self, query: Query, topk: int) -> Answer:
+        queries, levels, rows, tol = self._centred(query.x), self._levels(query.sigma), query.rows, query.tol
         batch, d = queries.shape
-        prior = None
-        if log_prior is not None:
-            prior = log_prior[..., rows.start : rows.stop].to(self._device, torch.float64)
+        prior = query.prior_of_rows
+        if prior is not None:
+            prior = prior.to(self._device, torch.float64)
             prior = prior if prior.stride(-1) == 1 else prior.contiguous()
         answer = Answer.empty(batch, d, topk, self._device)
         at_a_time = max(8, min(_QUERIES, _NUMBERS // d))

@@ -1,10 +1,13 @@
-"""The command `geodiff`: one module per subcommand, registered here."""
+"""The command `geodiff`: one module per subcommand, registered here.
 
-from importlib.metadata import version
+Imports from everything; nothing imports from here.
+"""
+
 from typing import Annotated
 
 import typer
 
+from geodiff.base.version import VERSION
 from geodiff.cli import bench, check, demo, denoise, info, report, sample, train
 from geodiff.cli.console import reports_errors
 
@@ -29,7 +32,7 @@ for command in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"geodiff {version('geodiff')}")
+        typer.echo(f"geodiff {VERSION}")
         raise typer.Exit
 
 

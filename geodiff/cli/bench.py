@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from geodiff import benchmark, machine, peer_process
+from geodiff.base.files import atomic_path
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
-from geodiff.files import atomic_path
-from geodiff.peers import DESCRIPTIONS
-from geodiff.reference import model_space
+from geodiff.measure import baseline_process, benchmark, machine
+from geodiff.measure.baselines import DESCRIPTIONS
+from geodiff.reference.formula import model_space
 
 
 def bench(
@@ -59,7 +59,7 @@ def bench(
     denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
     cells: list[benchmark.Cell] = []
     grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
-    with peer_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
+    with baseline_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
         for level, size in grid:
             found = benchmark.run_cell(

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from geodiff import check as grid
 from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
+from geodiff.measure import check as grid
 
 
 def check(

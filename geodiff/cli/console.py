@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from geodiff.errors import BackendUnavailable
+from geodiff.base.errors import BackendUnavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from geodiff import demo as main_job
 from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
+from geodiff.measure import demo as main_job
 
 
 def demo(

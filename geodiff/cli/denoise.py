@@ -10,14 +10,14 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from geodiff.arguments import check_integer, check_sigma
+from geodiff.base.arguments import check_integer, check_sigma
+from geodiff.base.files import atomic_path
+from geodiff.base.posterior import Posterior
 from geodiff.cli.console import check_target, print_json, print_table, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.data import load
-from geodiff.denoiser import OptimalDenoiser
-from geodiff.files import atomic_path
-from geodiff.posterior import Posterior
-from geodiff.reference import model_space
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.reference.formula import model_space
 
 _ROWS_SHOWN = 20
 _COLUMNS = ("point ", "log p ", "entropy ", "ess ", "‖r − x‖ ", "heaviest points (weight)")

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from geodiff import backends, machine
+from geodiff import backends
+from geodiff.base.version import VERSION
 from geodiff.cli.console import print_json, print_table, table
 from geodiff.cli.options import Json
 from geodiff.data import load
+from geodiff.measure import machine
 
 
 def info(
@@ -35,7 +37,7 @@ def info(
 
 def _document(data: str | None) -> dict[str, object]:
     document: dict[str, object] = {
-        "geodiff": version("geodiff"),
+        "geodiff": VERSION,
         "python": platform.python_version(),
         "torch": version("torch"),
         "numpy": version("numpy"),

@@ -6,9 +6,9 @@ from typing import Annotated
 import torch
 import typer
 
-from geodiff.arguments import check_integer
+from geodiff.base.arguments import check_integer
 from geodiff.data import BUILTIN_NAMES, Dataset, load
-from geodiff.denoiser import OptimalDenoiser
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers.named import ALLOWED
 
 Data = Annotated[

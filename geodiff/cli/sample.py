@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 import typer
 
-from geodiff import pictures
 from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Output, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
+from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
 

@@ -8,10 +8,10 @@ import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
+from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
 from geodiff.data.decoding import decoding
 from geodiff.data.mapping import map_file, view_array
-from geodiff.errors import DataError
 
 DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
 LABEL_KEYS = ("labels", "y")

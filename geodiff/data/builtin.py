@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
 from geodiff.data.optional import package_folder
-from geodiff.errors import DataError
 
 
 def digits() -> Contents:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents, as_labels
 from geodiff.data.decoding import decoding
-from geodiff.errors import DataError
 
 _SHAPE = (3, 32, 32)
 _BATCH_NAME = re.compile(r"data_batch_(\d+)")

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodiff.errors import DataError
-
-STORED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+from geodiff.base.dtypes import STORED
+from geodiff.base.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Contents(NamedTuple):
 
 def check_points(data: Tensor, where: object) -> Tensor:
     """Returns data [N, *shape] itself; raises DataError unless N, every dimension and the dtype are usable."""
-    if data.dtype not in STORED_DTYPES:
+    if data.dtype not in STORED:
         raise dtype_error(str(data.dtype).removeprefix("torch."), where)
     if data.ndim == 0:
         raise DataError(where, "data: expected [N, *shape], found a single number; allowed 1 dimension or more")
@@ -55,7 +54,7 @@ def check_points(data: Tensor, where: object) -> Tensor:
 
 def dtype_error(found: str, where: object) -> DataError:
     """The one wording for a dtype that is not served, with the way out; converting unasked would be a hidden copy."""
-    allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in STORED_DTYPES)
+    allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in STORED)
     return DataError(
         where,
         f"dtype: found {found}; allowed {allowed}; convert with array.astype('float32') (or 'uint8' for 0..255 pixels) "

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geodiff.errors import DataError
+from geodiff.base.errors import DataError
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
 from geodiff.data.optional import require
-from geodiff.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}

@@ -9,12 +9,12 @@ from typing import Any, SupportsIndex
 import numpy as np
 from torch import Tensor
 
+from geodiff.base.errors import DataError
 from geodiff.data import arrays, cifar, idx, images
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
 from geodiff.data.layout import LAYOUTS, arrange, arrange_images
 from geodiff.data.mapping import view_array
-from geodiff.errors import DataError
 
 BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")

@@ -1,4 +1,7 @@
-"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship."""
+"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship.
+
+Imports from `base`, `data` and `reference`.
+"""
 
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.network import UNetConfig

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodiff.arguments import check_integer, check_query, check_sigma
+from geodiff.base.arguments import check_integer, check_query, check_sigma
+from geodiff.base.dtypes import FLOATING
 from geodiff.learned.network import UNet, UNetConfig
 
 SIGMA_DATA = 0.5
@@ -71,7 +72,7 @@ class LearnedDenoiser(nn.Module):
         return torch.as_tensor(sigma)
 
     def _inputs(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        x = check_query(x, self.shape, dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64))
+        x = check_query(x, self.shape, dtypes=FLOATING)
         levels = check_sigma(sigma, len(x), device=x.device)
         return x, levels.to(torch.promote_types(x.dtype, torch.float32)).reshape(-1, 1, 1, 1)
 

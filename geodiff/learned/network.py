@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geodiff.arguments import check_integer
+from geodiff.base.arguments import check_integer
 
 Layer = TypeVar("Layer", bound=nn.Module)
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodiff.arguments import check_data, check_integer
-from geodiff.errors import DataError
-from geodiff.files import atomic_path
+from geodiff.base.arguments import check_data, check_integer
+from geodiff.base.errors import DataError
+from geodiff.base.files import atomic_path
 from geodiff.learned import noise_levels, weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.network import UNetConfig
-from geodiff.reference import model_space
+from geodiff.reference.formula import model_space
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)

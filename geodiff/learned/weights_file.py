@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from geodiff.errors import DataError
-from geodiff.files import atomic_path
+from geodiff.base.errors import DataError
+from geodiff.base.files import atomic_path
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.network import UNetConfig
 

@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geodiff import machine
-from geodiff.arguments import check_integer
+from geodiff.base.arguments import check_integer
+from geodiff.base.files import atomic_path
+from geodiff.base.version import VERSION
 from geodiff.data import Dataset
-from geodiff.denoiser import OptimalDenoiser
-from geodiff.files import atomic_path
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned import LearnedDenoiser
+from geodiff.measure import machine
 from geodiff.report.context import Context
 from geodiff.report.finding import Finding
 from geodiff.report.page import render
@@ -47,7 +47,7 @@ def run(
     if learned is not None and tuple(learned.shape) != shape:
         raise ValueError(f"net: expected a denoiser of points {shape}, as the data are, found one of {learned.shape}")
     inputs: dict[str, object] = {
-        "geodiff": version("geodiff"),
+        "geodiff": VERSION,
         "data": digest_of_data(dataset.data),
         "net": None if learned is None else digest_of_module(learned),
         "num": num,

@@ -7,15 +7,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from geodiff.analysis.quality import PrincipalComponents
+from geodiff.analysis.score_deviation import ScoreDeviation, score_deviation
 from geodiff.data import Dataset
-from geodiff.denoiser import OptimalDenoiser
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned import LearnedDenoiser
-from geodiff.quality import PrincipalComponents
-from geodiff.reference import model_space
+from geodiff.reference.formula import model_space
 from geodiff.schedules import karras
-from geodiff.score_deviation import ScoreDeviation, score_deviation
 from geodiff.solvers import sample
-from geodiff.trajectory import Trajectory
+from geodiff.solvers.trajectory import Trajectory
 
 #: The paper's grid: 20 Euler steps from 80 to 0.002, without the step to 0.
 LEVELS = 21

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 
-from geodiff import geometry, pictures
+from geodiff.analysis import geometry
+from geodiff.output import pictures
 from geodiff.report.finding import Picture
 from geodiff.report.typeset import mathtext
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodiff.files import atomic_path
+from geodiff.base.files import atomic_path
 from geodiff.report.finding import Finding
 
 _ROWS = 4096

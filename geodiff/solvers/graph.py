@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from geodiff.backends.engine import Term
-from geodiff.denoiser import OptimalDenoiser
-from geodiff.solvers.combination import Combining
-from geodiff.solvers.step import Evaluate
+from geodiff.backends.combination import Term
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.recording import recording_key, unchecked
+from geodiff.solvers.evaluation import Evaluator
 
 #: Takes all steps: run(evaluate, states [S + 1, B, *shape], outputs [S, B, *shape]), states[0] given, the rest written.
-Run = Callable[[Evaluate, Tensor, Tensor], None]
+Run = Callable[[Evaluator, Tensor, Tensor], None]
 
 
 class Replay(NamedTuple):
@@ -55,10 +55,10 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
     """
     if not is_plain(denoiser) or not _possible(denoiser, noise):
         return None
-    prepared = denoiser.recording_key(len(noise))
-    if prepared is None:
+    recordable = recording_key(denoiser, len(noise))
+    if recordable is None:
         return None
-    key = (prepared, solver, levels, tuple(noise.shape), noise.dtype, noise.device)
+    key = (recordable, solver, levels, tuple(noise.shape), noise.dtype, noise.device)
     kept = _kept.get(denoiser)
     if kept is None or kept.key != key:
         _kept[denoiser] = _Kept(key, None, failed=False)
@@ -106,23 +106,22 @@ def _record(denoiser: OptimalDenoiser, noise: Tensor, count: int, run: Run) -> _
     return _Recorded(launch, states, outputs, evaluate.count)
 
 
-class _Unchecked(Combining):
+class _Unchecked(Evaluator):
     """The optimal denoiser as recorded steps call it: nothing is checked, since that waits for the device."""
 
     def __init__(self, denoiser: OptimalDenoiser) -> None:
         self.denoiser = denoiser
-        self.count = 0
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        return self.combine(x, sigma, 1.0, (), torch.empty_like(x))
+        return self.combine(x, sigma, 1.0, (), None)
 
-    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor) -> Tensor:
+    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor | None) -> Tensor:
         self.count += 1
         # In the precision of x, as steps that are not recorded have it, and filled on the device: a level copied from
         # the host could not be recorded.
         level = torch.tensor(sigma, dtype=x.dtype).item()
         levels = torch.full((len(x),), level, dtype=torch.float64, device=x.device)
-        return self.denoiser.unchecked(x, levels, gain, terms, out=out)
+        return unchecked(self.denoiser, x, levels, gain, terms, torch.empty_like(x) if out is None else out)
 
 
 def _capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from geodiff.arguments import check_number
-from geodiff.solvers.sample import Denoiser, check_levels, sample
-from geodiff.solvers.step import Step
-from geodiff.solvers.walk import Callback
-from geodiff.trajectory import Trajectory
+from geodiff.base.arguments import check_number
+from geodiff.solvers.evaluation import Step
+from geodiff.solvers.loop import Callback
+from geodiff.solvers.sampling import Denoiser, check_levels, sample
+from geodiff.solvers.trajectory import Trajectory
 
 
 def jump_levels(sigmas: Tensor | Sequence[float], sigma: float) -> Tensor:

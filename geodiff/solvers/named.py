@@ -1,11 +1,11 @@
 """The solvers by the names that `sample` and the command line take."""
 
-from geodiff.solvers.dpm_solver_pp import dpm_solver_pp_2m
-from geodiff.solvers.euler import euler
-from geodiff.solvers.heun import heun
-from geodiff.solvers.multistep import deis, ipndm
-from geodiff.solvers.step import Step
-from geodiff.solvers.two_stage import dpm_solver_2, one_parameter
+from geodiff.solvers.evaluation import Step
+from geodiff.solvers.steps.dpm_solver_pp import dpm_solver_pp_2m
+from geodiff.solvers.steps.euler import euler
+from geodiff.solvers.steps.heun import heun
+from geodiff.solvers.steps.multistep import deis, ipndm
+from geodiff.solvers.steps.two_stage import dpm_solver_2, one_parameter
 
 _FAMILY = "one-parameter"
 

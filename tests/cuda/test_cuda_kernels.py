@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, moments, reference
-from geodiff.backends import cuda
+from geodiff import OptimalDenoiser, reference
+from geodiff.backends import Query, cuda, selection
+from geodiff.backends.combination import Combination
 from geodiff.backends.cuda import CudaEngine
-from geodiff.backends.engine import Combination
-from geodiff.posterior import Posterior
+from geodiff.base.dtypes import STORED
+from geodiff.base.posterior import Posterior
+from geodiff.reference import moments
 
 DENSE, EXACT = 1, 3
 SIGMAS = (1e-3, 0.02, 0.3, 2.0, 30.0, 1000.0)
-DTYPES = list(cuda.DTYPES)
+DTYPES = STORED
 BOUND = 1e-7  # what both paths reach; the contract asks for 1e-5
 
 
@@ -48,8 +50,8 @@ def queries(rows: Tensor, batch: int, sigma: float) -> Tensor:
 
 def answer(engine: CudaEngine, x: Tensor, sigma: float | Tensor, **options: Any) -> Posterior:
     levels = torch.as_tensor(sigma, dtype=torch.float64).expand(len(x))
-    arguments = {"topk": 0, "tol": 1e-5, "log_prior": None, "rows": range(len(engine.rows)), **options}
-    return engine.posterior(x, levels, **arguments)
+    topk, asked = options.pop("topk", 0), {"rows": range(len(engine.rows)), **options}
+    return engine.posterior(Query(x, levels, **asked), topk)
 
 
 def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prior: Tensor | None = None) -> None:
@@ -275,7 +277,8 @@ def test_refine_looks_at_the_list_only(emulated: Any, dtype: torch.dtype) -> Non
     candidates = torch.full((2, 35), -1)
     candidates[0, 3:38:2] = torch.arange(16)
     candidates[1, :34] = torch.arange(20, 54)
-    found = engine.refine(x, torch.full((2,), 3.0), candidates)
+    query = engine._placed(Query(x, torch.full((2,), 3.0), range(60)))
+    found = engine._answer(query, candidates)
     for q, listed in enumerate((range(16), range(20, 54))):
         expected = reference.posterior(x[q : q + 1], rows[list(listed)], 3.0)
         torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=1e-10, atol=1e-10)
@@ -290,15 +293,14 @@ def test_a_step_taken_with_the_evaluation(emulated: Any, count: int, single: boo
     real = torch.float32 if single else torch.float64
     x, levels = queries(rows, 3, 1.0).to(real), torch.ones(3, dtype=torch.float64)
     terms = [(1 / (3 - 2 * k), torch.randn(3, 19, dtype=real)) for k in range(count)]
-    options: dict[str, Any] = {"tol": 1e-5, "log_prior": None, "rows": range(40)}
-    expected = -0.7 * engine.posterior(x, levels, topk=0, **options).mean
+    expected = -0.7 * engine.posterior(Query(x, levels, range(40))).mean
     expected += sum(factor * values.double() for factor, values in terms)
     start, out = x.clone(), torch.full((3, 19), torch.nan, dtype=real)
     for place in (out, x, *(values for _, values in terms[:1])):
         kept = [(factor, values.clone() if values is not place else place) for factor, values in terms]
-        engine.combine(start, levels, Combination(-0.7, kept, place), **options)
+        engine.combine(Query(start, levels, range(40)), Combination(-0.7, kept, place))
         torch.testing.assert_close(place, expected.to(real), rtol=4 * torch.finfo(real).eps, atol=1e-15)
-    engine.combine(x[:0], levels[:0], Combination(1.0, [], x[:0]), **options)
+    engine.combine(Query(x[:0], levels[:0], range(40)), Combination(1.0, [], x[:0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
@@ -329,9 +331,9 @@ def test_a_whole_denoiser_over_this_engine(
     data = stored(50, 24, dtype).unflatten(1, (2, 3, 4))
     options = {"labels": torch.arange(50) % 3, "log_weights": torch.randn(50), "augment": augment}
     plain = OptimalDenoiser(data, backend="reference", **options)
-    monkeypatch.setattr(backends, "open_engine", lambda _, rows: CudaEngine(rows, emulated.core))
+    monkeypatch.setattr(selection, "open_engine", lambda _, rows: CudaEngine(rows, emulated.core))
     denoiser = OptimalDenoiser(data, **options)
-    assert isinstance(denoiser._prepared.engines.serving(), CudaEngine)
+    assert isinstance(denoiser._points.engines.serving(), CudaEngine)
     x = queries(data.flatten(1), 4, 1.0).unflatten(1, (2, 3, 4))
     sigma = torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
     classes, mask = torch.tensor([2, 0, 2, 1]), torch.rand(4, 50) < 0.7

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 
 RNG = np.random.default_rng(0)
 WRITERS = {

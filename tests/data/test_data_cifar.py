@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 
 RNG = np.random.default_rng(2)
 PIXELS = RNG.integers(0, 256, (6, 3072), dtype=np.uint8)

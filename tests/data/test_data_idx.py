@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 
 RNG = np.random.default_rng(1)
 IMAGES = RNG.integers(0, 256, (9, 5, 7), dtype=np.uint8)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 RNG = np.random.default_rng(3)

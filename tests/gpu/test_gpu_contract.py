@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, backends, reference, sample
+from geodiff.denoiser.recording import unchecked
 from geodiff.schedules import karras
 from geodiff.solvers import graph
 
@@ -62,7 +63,7 @@ def test_auto_serves_few_queries_and_many(device: torch.device) -> None:
         x = points[torch.arange(batch) % 257] + 2.0 * torch.randn(batch, 784, device=device, dtype=torch.float64)
         expected = reference.posterior(x, data, 2.0).mean
         error = (denoiser(x, 2.0) - expected).norm(dim=1) / expected.norm(dim=1).clamp_min(least)
-        assert error.max() <= 1e-5, f"B {batch}, by {denoiser._prepared.engines.name(batch)}"
+        assert error.max() <= 1e-5, f"B {batch}, by {denoiser._points.engines.name(batch)}"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -126,11 +127,11 @@ def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
         pytest.skip(f"cuda: {backends.available()['cuda']}")
     denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
     x, levels = torch.randn(4, 784, device=device), torch.ones(4, dtype=torch.float64, device=device)
-    denoiser.unchecked(x, levels, out=torch.empty_like(x))
+    unchecked(denoiser, x, levels, 1.0, (), torch.empty_like(x))
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        denoiser.unchecked(x, levels, out=torch.empty_like(x))
+        unchecked(denoiser, x, levels, 1.0, (), torch.empty_like(x))
     finally:
         torch.cuda.set_sync_debug_mode(mode)
 

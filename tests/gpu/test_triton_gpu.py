@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, check, reference
+from geodiff import OptimalDenoiser, backends, reference
 from geodiff.data import load
+from geodiff.measure import check
 
 REASON = backends.available()["triton"]
 if not backends.is_available("triton") or not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":

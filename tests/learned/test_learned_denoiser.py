@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, learned
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 from geodiff.learned import LearnedDenoiser, UNetConfig, noise_levels
 from geodiff.learned.denoiser import coefficients
 from geodiff.reference import model_space

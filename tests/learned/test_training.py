@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from geodiff import learned
+from geodiff.base.errors import DataError
 from geodiff.data import load
-from geodiff.errors import DataError
 from geodiff.learned import Training, train
 
 DIGITS = load("digits").data

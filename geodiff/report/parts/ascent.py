@@ -2,8 +2,8 @@
 
 import torch
 
-from geodiff.likelihood_ascent import likelihood_ascent
-from geodiff.mean_shift import mean_shift
+from geodiff.analysis.likelihood_ascent import likelihood_ascent
+from geodiff.analysis.mean_shift import mean_shift
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, RED, axes, drawn, line, numbers
 from geodiff.report.finding import Finding

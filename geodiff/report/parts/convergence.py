@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from geodiff import pictures
-from geodiff.quality import frechet_distance, kernel_distance, nearest
-from geodiff.reference import model_space
+from geodiff.analysis.quality import frechet_distance, kernel_distance, nearest
+from geodiff.output import pictures
+from geodiff.reference.formula import model_space
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, band, drawn, image_rows, line, numbers
 from geodiff.report.finding import Finding, Picture
-from geodiff.trajectory import Trajectory
+from geodiff.solvers.trajectory import Trajectory
 
 _SHOWN = 8
 _CLOSE = 1.5  # within this factor of the final distance counts as arrived

@@ -2,7 +2,7 @@
 
 import torch
 
-from geodiff.analytic import GaussianDenoiser
+from geodiff.analysis.analytic import GaussianDenoiser
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, axes, band, drawn, numbers
 from geodiff.report.finding import Finding

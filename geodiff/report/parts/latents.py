@@ -2,7 +2,8 @@
 
 import math
 
-from geodiff import interpolation, pictures
+from geodiff.analysis import interpolation
+from geodiff.output import pictures
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, drawn, image_rows, line, numbers
 from geodiff.report.finding import Finding

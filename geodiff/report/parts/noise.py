@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from geodiff.geometry import thin_shell
+from geodiff.analysis.geometry import thin_shell
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding

@@ -7,7 +7,7 @@ from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
 from geodiff.schedules import karras
 from geodiff.solvers import sample
-from geodiff.solvers.gits import GAMMAS, gits_costs, gits_schedule, gits_search
+from geodiff.solvers.schedule_search import GAMMAS, gits_costs, gits_schedule, gits_search
 
 _NOISES = 32
 _SEARCH = 16  # noises that the schedule is searched on, others than those it is judged on

@@ -2,14 +2,14 @@
 
 import torch
 
-from geodiff.analytic import GaussianDenoiser
-from geodiff.mean_shift import mean_shift
-from geodiff.quality import frechet_distance
-from geodiff.reference import model_space
+from geodiff.analysis.analytic import GaussianDenoiser
+from geodiff.analysis.mean_shift import mean_shift
+from geodiff.analysis.quality import frechet_distance
+from geodiff.analysis.symmetry import LateStart, critical_sigma, late_start
+from geodiff.reference.formula import model_space
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line
 from geodiff.report.finding import Finding
-from geodiff.symmetry import LateStart, critical_sigma, late_start
 
 _COUNT = 256
 _STARTS = 48

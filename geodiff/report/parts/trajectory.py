@@ -6,12 +6,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from geodiff import pictures
-from geodiff.geometry import cosines, deviation, direction_magnitude, distance_to_end, magnitude
+from geodiff.analysis.geometry import cosines, deviation, direction_magnitude, distance_to_end, magnitude
+from geodiff.output import pictures
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, band, drawn, image_rows, numbers
 from geodiff.report.finding import Finding, Picture
-from geodiff.trajectory import Trajectory
+from geodiff.solvers.trajectory import Trajectory
 
 _SHOWN = 3
 

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, moments, reference
+from geodiff import OptimalDenoiser, backends, reference
+from geodiff.backends import Query
 from geodiff.backends import triton as engine_module
 from geodiff.backends.triton import PATHS, TritonEngine
+from geodiff.base.posterior import Posterior
 from geodiff.kernels import dense as dense_module
 from geodiff.kernels import screen as screen_module
 from geodiff.kernels import twins
 from geodiff.kernels.bounds import cutoff
 from geodiff.kernels.dense import dense, weigh
 from geodiff.kernels.request import Request
-from geodiff.posterior import Posterior
+from geodiff.reference import moments
 
 TOL = 1e-5
 # Where the dtype only changes kernels that other tests run in every dtype.
@@ -72,7 +74,7 @@ def test_contract_where_the_dense_pass_goes_first(stored: torch.dtype, dense_fir
     engine = TritonEngine(data)
     sigma = torch.tensor([0.05, 0.3, 0.7, 1.5, 5.0, 80.0, 1e3], dtype=torch.float64)
     x = queries(data, 7, 1.0) * sigma[:, None]
-    found = engine.posterior(x, sigma, topk=2, tol=TOL, log_prior=None, rows=range(1025))
+    found = engine.posterior(Query(x, sigma, range(1025), None, TOL), 2)
     assert_contract(found, reference.posterior(x, data, sigma, topk=2), data)
     assert set(engine.last_paths[-2:].tolist()) == {PATHS.index("dense")}
 
@@ -86,7 +88,7 @@ def test_batches_wider_than_one_tile_and_data_longer_than_one_chunk(
     data = some_data(1027, 3, stored)
     engine = TritonEngine(data)
     x, sigma = queries(data, 19, 2.0), torch.full((19,), 2.0, dtype=torch.float64)
-    found = engine.posterior(x, sigma, topk=0, tol=TOL, log_prior=None, rows=range(1027))
+    found = engine.posterior(Query(x, sigma, range(1027), None, TOL))
     assert_contract(found, reference.posterior(x, data, 2.0), data)
     assert PATHS.index("dense") in engine.last_paths.tolist()
 
@@ -97,7 +99,7 @@ def test_screening_hands_on_what_has_too_many_candidates(monkeypatch: pytest.Mon
     engine = TritonEngine(data)
     sigma = torch.tensor([0.01, 0.01, 3.0, 3.0], dtype=torch.float64)
     x = queries(data, 4, 1.0) * sigma[:, None]
-    found = engine.posterior(x, sigma, topk=1, tol=TOL, log_prior=None, rows=range(130))
+    found = engine.posterior(Query(x, sigma, range(130), None, TOL), 1)
     assert_contract(found, reference.posterior(x, data, sigma, topk=1), data)
     assert engine.last_paths.tolist() == [0, 0, 1, 1]
 
@@ -110,7 +112,7 @@ def test_screening_over_several_chunks(monkeypatch: pytest.MonkeyPatch, stored: 
     sigma = torch.tensor([1e-3, 0.02], dtype=torch.float64)
     x = queries(data, 2, 0.01)
     for topk in (0, 7):
-        found = engine.posterior(x, sigma, topk=topk, tol=TOL, log_prior=None, rows=range(1500))
+        found = engine.posterior(Query(x, sigma, range(1500), None, TOL), topk)
         assert_contract(found, reference.posterior(x, data, sigma, topk=topk), data)
     assert engine.last_paths.tolist() == [0, 0]
 
@@ -126,7 +128,7 @@ def test_last_resort(stored: torch.dtype, dense_first: None, monkeypatch: pytest
     prior -= prior.logsumexp(0)
     sigma = torch.tensor([1e-3, 0.3, 50.0], dtype=torch.float64)
     x = queries(data, 3, 1.0) * sigma[:, None]
-    found = engine.posterior(x, sigma, topk=3, tol=TOL, log_prior=prior, rows=range(130))
+    found = engine.posterior(Query(x, sigma, range(130), prior, TOL), 3)
     assert_contract(found, reference.posterior(x, data, sigma, topk=3, log_weights=prior), data)
     assert PATHS.index("exact") in engine.last_paths.tolist()
 
@@ -142,7 +144,7 @@ def test_prior_and_a_range_of_rows(stored: torch.dtype, monkeypatch: pytest.Monk
         monkeypatch.setattr(engine_module, "_FEW", few)
         sigma = torch.tensor([0.01, 1.0, 20.0], dtype=torch.float64)
         x = queries(data, 3, 1.0) * sigma[:, None]
-        found = engine.posterior(x, sigma, topk=4, tol=TOL, log_prior=prior, rows=range(30, 81))
+        found = engine.posterior(Query(x, sigma, range(30, 81), prior, TOL), 4)
         expected = reference.posterior(x, data[part], sigma, topk=4, log_weights=prior[part])
         shifted = Posterior(**{**vars(expected), "indices": expected.indices + 30})
         assert_contract(found, shifted, data)
@@ -196,7 +198,7 @@ def test_every_query_may_have_its_own_prior(
         sigma = sigma / 20
     x = queries(data, 9, 1.0) * sigma[:, None]
     engine = TritonEngine(data)
-    found = engine.posterior(x, sigma, topk=topk, tol=TOL, log_prior=prior, rows=range(3, 1030))
+    found = engine.posterior(Query(x, sigma, range(3, 1030), prior, TOL), topk)
     expected = expected_each(x, data, sigma, topk, prior, part)
     assert_contract(found, expected, data)
     assert found.trace is not None
@@ -255,7 +257,7 @@ def test_float32_data_of_any_size(size: float, dense_first: None) -> None:
     data = (torch.randn(40, 5) * size).float()
     engine = TritonEngine(data)
     x, sigma = data[:2].double() * 1.1, (torch.tensor([0.5, 5.0], dtype=torch.float64) * size).clamp(1e-12, 1e12)
-    found = engine.posterior(x, sigma, topk=0, tol=TOL, log_prior=None, rows=range(40))
+    found = engine.posterior(Query(x, sigma, range(40), None, TOL))
     expected = reference.posterior(x, data, sigma)
     error = (found.mean - expected.mean).norm(dim=1)
     assert (error <= TOL * expected.mean.norm(dim=1).clamp_min(0.01 * data.double().norm(dim=1).max())).all()

@@ -1,0 +1,12 @@
+"""The optimal denoiser: a module that takes the place of a denoising network.
+
+module        OptimalDenoiser          ops        the steps it is made of, by themselves
+operators     its torch operators      registry   data sets by number, for operators
+point_set     the answers              conditioning, mirroring, storage   what they stand on
+
+Imports from `base`, `reference`, `data` and `backends`.
+"""
+
+from geodiff.denoiser.module import OptimalDenoiser
+
+__all__ = ["OptimalDenoiser"]

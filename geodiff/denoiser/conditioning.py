@@ -1,0 +1,119 @@
+"""Who sees what: a batch of queries, split into queries of engines by the rows that each may see."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from geodiff.backends import Query
+from geodiff.base.arguments import check_tensor
+from geodiff.data.labels import check_requested_classes
+from geodiff.denoiser.storage import StoredRows
+
+
+class Batch(NamedTuple):
+    """Queries, flat, and what each of them asks to see.
+
+    x        [B, d] float32 or float64 in model space, in storage order
+    sigma    [B] float64
+    classes  int64 [B] or one-hot [B, K]: the data of one class only; None: of all
+    mask     bool [B, N], in the order of the data passed in: the points that are True; None: all
+    tol      relative error allowed in the mean
+    """
+
+    x: Tensor
+    sigma: Tensor
+    classes: Tensor | None
+    mask: Tensor | None
+    tol: float
+
+    def at(self, x: Tensor, sigma: Tensor) -> Self:
+        """The same question asked elsewhere."""
+        return self._replace(x=x, sigma=sigma)
+
+
+class Part(NamedTuple):
+    """Queries of a batch that see the same range of rows."""
+
+    chosen: Tensor | None  # which queries; None: all of them
+    query: Query
+
+    def pick(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Of values that have a row for each query of the batch, the rows of these queries."""
+        return pick(self.chosen, *values)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What the data set allows to ask for.
+
+    stored     the rows
+    starts     [K + 1]: rows of class k are starts[k] .. starts[k + 1]; None without labels
+    log_prior  [N] float64, normalised, in storage order; None: all alike
+    """
+
+    stored: StoredRows
+    starts: list[int] | None = None
+    log_prior: Tensor | None = None
+
+    def parts(self, batch: Batch) -> Iterator[Part]:
+        """The batch as queries of engines: one of all, or one for each class that is asked for.
+
+        Raises ValueError for a class or mask that leaves a query nothing to see.
+        """
+        n = len(self.stored.rows)
+        seen = None if batch.mask is None else self.stored.in_storage_order(batch.mask)
+        if batch.classes is None or self.starts is None or len(batch.x) == 0:
+            yield Part(None, Query(batch.x, batch.sigma, range(n), self._prior(range(n), seen), batch.tol))
+            return
+        wanted = check_requested_classes(batch.classes, len(self.starts) - 1)
+        found = wanted.unique().tolist()
+        for label in found:
+            # All of one class, as often when sampling: nothing to pick apart and put together again.
+            chosen = None if len(found) == 1 else (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
+            rows = range(self.starts[label], self.starts[label + 1])
+            if not rows:
+                raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
+            prior = self._prior(rows, None if seen is None else pick(chosen, seen)[0])
+            x, sigma = pick(chosen, batch.x, batch.sigma)
+            yield Part(chosen, Query(x, sigma, rows, prior, batch.tol))
+
+    def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
+        prior, part = self.log_prior, slice(rows.start, rows.stop)
+        if seen is not None:
+            flat = torch.zeros(len(self.stored.rows), dtype=torch.float64, device=seen.device)
+            prior = (flat if prior is None else prior).masked_fill(~seen, -torch.inf)
+        elif prior is None or len(rows) == len(prior):
+            return prior
+        total = prior[..., part].logsumexp(-1, keepdim=True)
+        if total.isinf().any():
+            raise ValueError(
+                "mask: expected a point of weight above 0 for every query, found none for one; "
+                "allowed masks and classes that leave a query something to see"
+                if seen is not None
+                else "class_labels: expected a class of weight above 0, found one whose log_weights are all -inf"
+            )
+        return prior - total
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        prior = None if self.log_prior is None else self.log_prior.to(device)
+        return type(self)(self.stored.to(device), self.starts, prior)
+
+
+def pick(chosen: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
+    """The chosen rows of each value; all of them for None."""
+    return values if chosen is None else tuple(value[chosen.to(value.device)] for value in values)
+
+
+def check_mask(mask: object, batch: int, n: int) -> Tensor:
+    """mask itself, once it is known to be bool [B, N]; else TypeError or ValueError. Values are not read."""
+    mask = check_tensor(mask, "mask", (torch.bool,))
+    if mask.shape != (batch, n):
+        raise ValueError(
+            f"mask: expected shape [B, N] = [{batch}, {n}], found {list(mask.shape)}; "
+            f"allowed one row per query, one column per data point"
+        )
+    return mask

@@ -1,0 +1,299 @@
+"""The optimal denoiser over a data set, as a module that takes the place of a denoising network."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geodiff.backends.combination import Combination, Term
+from geodiff.base.arguments import (
+    check_data,
+    check_device,
+    check_log_weights,
+    check_query_shape,
+    check_topk,
+    shape_sigma,
+)
+from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.posterior import Posterior
+from geodiff.data import load
+from geodiff.data.labels import check_labels, shape_requested_classes
+from geodiff.denoiser.answered import Answered
+from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
+from geodiff.denoiser.mirroring import Mirror
+from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.point_set import FIELDS, PointSet
+from geodiff.denoiser.storage import StoredRows
+
+#: The kernels accumulate in float32: what they cannot promise is not accepted.
+TOL_MIN, TOL_MAX = 1e-6, 1e-1
+#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
+#: differences, second-order steps) sees errors of 1e-5.
+TOL_FLOAT64 = 1e-12
+
+
+class OptimalDenoiser(nn.Module):
+    """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
+
+    data         [N, *shape] tensor or array, or a path or name that `geodiff.data.load` knows. uint8 u means
+                 u/127.5 - 1; float16, bfloat16 and float32 are taken as they are. Kept in its own dtype; a tensor that
+                 already lies right is not copied. Do not change it afterwards.
+    labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
+    log_weights  [N]: pi = softmax(log_weights); default all alike
+    backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
+                 call by call: on a GPU a few queries may have another backend than many
+    device       where data is kept; default: where it is
+    tol          relative error allowed in every output: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
+    augment      "hflip": as if every point's mirror image (along the last dimension) were in the data too, each pair
+                 sharing its weight. Nothing is stored for it; a call costs what two cost. Copy of point i: index N + i
+
+    Attributes: mean [*shape] (the limit sigma -> infinity), backend (the one for any number of queries), data, shape,
+    and those that EDM's sampler reads: sigma_min, sigma_max, img_channels, img_resolution, label_dim.
+
+    Differentiable in x and sigma: `forward`, `score` and `log_prob`, in reverse and forward mode, with torch.func, and
+    twice (the second time through `geodiff.reference`, at its price); J = Cov_w / sigma^2 is symmetric. A gradient is
+    one more pass over the data and stores nothing. A float64 x that requires grad is answered in float64 throughout.
+
+    The data are no parameters: `state_dict` is empty, `.half()` leaves them, and `.to(device)` moves them. Copies and
+    pickles carry the data. Autocast changes nothing.
+
+    Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
+    """
+
+    sigma_min = 0.0
+    sigma_max = math.inf
+
+    def __init__(
+        self,
+        data: Tensor | np.ndarray | str | os.PathLike[str],
+        *,
+        labels: Tensor | np.ndarray | None = None,
+        log_weights: Tensor | None = None,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        tol: float = 1e-5,
+        augment: Literal["hflip"] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(data, str | os.PathLike | np.ndarray):
+            data = load(data).data
+        data = check_data(data, dtypes=STORED)
+        if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
+            raise ValueError(
+                f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
+            )
+        if augment not in (None, "hflip"):
+            raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
+        if augment == "hflip" and data.ndim < 3:
+            raise ValueError(
+                f"augment: expected data with rows and columns for 'hflip', found points of shape "
+                f"{list(data.shape[1:])}; allowed [..., H, W]"
+            )
+        self.tol, self.augment = float(tol), augment
+        n = len(data)
+        self.label_dim = 0
+        order = starts = None
+        if labels is not None:
+            classes = check_labels(labels, n)
+            self.label_dim = int(classes.max()) + 1
+            starts = [0, *torch.bincount(classes, minlength=self.label_dim).cumsum(0).tolist()]
+            if (classes.diff() < 0).any():
+                order = classes.argsort(stable=True)
+        stored = StoredRows(data, order, device)
+        prior = None
+        if log_weights is not None:
+            prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
+        mirror = Mirror(stored.mirrored()) if augment == "hflip" else None
+        self._points = PointSet(Conditioning(stored, starts, prior), mirror, backend)
+        self._points.engines.serving()  # opened here: data that will not do are refused at once
+
+    # ---- what it knows about itself ----
+
+    @property
+    def _stored(self) -> StoredRows:
+        return self._points.stored
+
+    @property
+    def backend(self) -> str:
+        """The backend that serves any number of queries; with "auto", a call of few may have another."""
+        return self._points.engines.name()
+
+    @property
+    def data(self) -> Tensor:
+        """The data as stored, [N, *shape]; with labels, sorted by class."""
+        return self._stored.points()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one data point."""
+        return self._stored.shape
+
+    @property
+    def mean(self) -> Tensor:
+        """sum_i x_i / N in model space, [*shape] float32: the limit of r* for sigma to infinity (log_weights aside)."""
+        return self._stored.unflatten(self._points.mean[None])[0].float()
+
+    @property
+    def img_channels(self) -> int:
+        """C of a shape [C, H, W]; AttributeError for data that are not images."""
+        return self._image_shape()[0]
+
+    @property
+    def img_resolution(self) -> int:
+        """W of a shape [C, H, W]; AttributeError for data that are not images."""
+        return self._image_shape()[2]
+
+    def _image_shape(self) -> tuple[int, ...]:
+        if len(self.shape) != 3:
+            raise AttributeError(f"data points of shape {self.shape} are not images [C, H, W]")
+        return self.shape
+
+    @staticmethod
+    def round_sigma(sigma: Any) -> Tensor:
+        """sigma as a tensor: every level is allowed (a network trained on a grid of levels would round here)."""
+        return torch.as_tensor(sigma)
+
+    # ---- what it computes ----
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """r*(x; sigma), [B, *shape] in the dtype of x.
+
+        x            [B, *shape] floating, in model space, B >= 0, on the device of the data
+        sigma        a number, 0-d, [B] or [B, 1, ...], > 0
+        class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
+        mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
+        """
+        batch = self._batch(x, sigma, class_labels, mask)
+        if recorded(x, batch.sigma):
+            return Answered.to(batch, self._points).shaped("mean").to(x.dtype)
+        mean = torch.empty_like(batch.x)
+        self._points.combine(batch, Combination(1.0, (), mean))
+        return self._stored.unflatten(mean).to(x.dtype)
+
+    @torch.no_grad()
+    def combine(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        gain: float = 1.0,
+        terms: Sequence[Term] = (),
+        *,
+        out: Tensor,
+        class_labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """out = gain r*(x; sigma) + sum_k c_k v_k for terms (c_k, v_k): a solver's update with the r that it needs.
+
+        out, v_k  [B, *shape] in the dtype of x, which is float32 or float64; out may be x or one of the v_k
+        Summed in float64 and rounded once; not recorded for autograd. On the CPU one call of the kernel, which
+        allocates nothing of the size of x where the data lie in memory in the order of their shape.
+        Returns out. Other arguments and errors as in `forward`; TypeError or ValueError also for an out or a v_k of
+        another shape, dtype or device than x.
+        """
+        x = check_query_shape(x, self.shape, dtypes=PRECISE)
+        batch = self._batch(x, sigma, class_labels, mask)
+        for name, values in (("out", out), *((f"terms[{k}]", values) for k, (_, values) in enumerate(terms))):
+            check_query_shape(values, self.shape, dtypes=(x.dtype,), name=name)
+            check_device(values, name, x.device)
+            if len(values) != len(x):
+                raise ValueError(f"{name}: expected as many points as x, B = {len(x)}, found {len(values)}; allowed B")
+        into = Combination(float(gain), terms, out)
+        if recorded(x, batch.sigma):  # torch.func and modes see tensors that have no address
+            into.write(Answered.to(batch, self._points).shaped("mean"))
+        else:
+            with self._stored.flat(into) as flat:
+                self._points.combine(batch, flat)
+        return out
+
+    def score(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points)
+        levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
+        return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
+
+    def log_prob(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """log p_sigma(x) = logsumexp_i(log pi_i - |x - x_i|^2 / 2 sigma^2) - (d/2) log 2 pi sigma^2, [B].
+
+        Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
+        """
+        # Its derivative in sigma takes the trace.
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
+        return asked.answer["log_prob"].to(_precise(x))
+
+    def divergence(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """div_x r*(x; sigma) = tr Cov_w / sigma^2, [B]: exact, from the pass that gives r, without random probes.
+
+        Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
+        In the dtype of x, but at least float32; arguments as in `forward`.
+        """
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
+        return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
+
+    def posterior(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        topk: int = 0,
+        *,
+        mask: Tensor | None = None,
+    ) -> Posterior:
+        """The posterior over data points given x = x_i + sigma z, in summary: see `Posterior` and `forward`.
+
+        topk: how many of the heaviest points to name, 0..N; `indices` count in the order of the `data` passed in, and
+        are -1 where a query sees fewer than that.
+        mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
+        """
+        topk = check_topk(topk, len(self._stored.rows))
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, topk, with_trace=True)
+        numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
+        return Posterior(
+            mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
+        )
+
+    def _batch(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None) -> Batch:
+        """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
+        x = check_query_shape(x, self.shape, dtypes=FLOATING)
+        check_device(x, "x", self._stored.rows.device)
+        levels = shape_sigma(sigma, len(x), device=x.device)
+        classes = shape_requested_classes(class_labels, len(x), self.label_dim)
+        if mask is not None:
+            mask = check_mask(mask, len(x), len(self._stored.rows))
+        followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
+        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
+        flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
+        return Batch(flat, levels, classes, mask, tol)
+
+    # ---- moving and copying ----
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
+        device = fn(torch.empty(0, device=self._stored.rows.device)).device
+        if device != self._stored.rows.device:
+            self._points = self._points.to(device)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def extra_repr(self) -> str:
+        """One line for print(denoiser)."""
+        rows = self._stored.rows
+        classes = f", classes={self.label_dim}" if self.label_dim else ""
+        augment = f", augment={self.augment!r}" if self.augment else ""
+        stored = f"N={len(rows)}, shape={self.shape}, dtype={rows.dtype}"
+        return f"{stored}{classes}{augment}, backend={self.backend!r}, tol={self.tol:g}"
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,0 +1,225 @@
+"""The data set made ready for queries, and its answers: over classes, masks, prior weights, and mirrored or not.
+
+Everything here is flat: queries [B, d] in storage order, answers in float64, and nothing recorded for autograd.
+`geodiff.denoiser.operators` turns it into torch operators.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from geodiff import reference
+from geodiff.backends import Engine, Engines, Query
+from geodiff.backends.combination import Combination
+from geodiff.backends.query import Direction
+from geodiff.base.arguments import check_finite, check_levels, check_topk
+from geodiff.base.posterior import Posterior
+from geodiff.denoiser import registry
+from geodiff.denoiser.conditioning import Batch, Conditioning, Part
+from geodiff.denoiser.mirroring import Mirror
+from geodiff.denoiser.storage import StoredRows
+
+#: What an operator returns of a posterior, in this order.
+FIELDS = ("mean", "log_prob", "entropy", "ess", "trace", "indices", "weights")
+
+
+class PointSet:
+    """Rows, what may be asked of them, their mirror image if it counts, and the engines over them.
+
+    conditioning  rows, classes and prior weights
+    mirror        None: no augmentation
+    backend       as `OptimalDenoiser` takes it; raises as `backends.choose` does. Engines are opened when first wanted
+    """
+
+    def __init__(self, conditioning: Conditioning, mirror: Mirror | None, backend: str) -> None:
+        self.conditioning, self.mirror, self._backend = conditioning, mirror, backend
+        self._open()
+
+    def _open(self) -> None:
+        self.engines = Engines(self._backend, self.stored.rows)
+        self.number = registry.register(self)
+
+    @property
+    def stored(self) -> StoredRows:
+        """The rows, in storage order."""
+        return self.conditioning.stored
+
+    @property
+    def mean(self) -> Tensor:
+        """sum_i x_i / N over points and copies, [d] float64."""
+        mean = self.engines.serving().mean
+        return mean if self.mirror is None else self.mirror.mean(mean)
+
+    # ---- answers ----
+
+    def posterior(self, batch: Batch, topk: int = 0, *, with_trace: bool = False) -> Posterior:
+        """The posterior, every field flat and float64; the trace is NaN unless asked for.
+
+        Raises ValueError for values that are not allowed: NaN in x, sigma <= 0, a class or mask without points.
+        """
+        check_finite(batch.x, "x")
+        check_levels(batch.sigma)
+        answers = []
+        for part in self.conditioning.parts(batch):
+            wanted = check_topk(topk, len(part.query.rows))
+            answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
+        found = _joined(answers, len(batch.x))
+        return replace(found, indices=self._original(found.indices)) if topk else found
+
+    def combine(self, batch: Batch, into: Combination) -> None:
+        """Writes `into`, r being the mean of `posterior`; raises as that does.
+
+        Where all queries see the same rows, nothing of the size of x is allocated.
+        """
+        check_levels(batch.sigma)
+        part = next(self.conditioning.parts(batch))
+        if part.chosen is not None or self.mirror is not None:
+            into.write(self.posterior(batch).mean)
+            return
+        engine = self.engines.serving(len(batch.x))  # for all: there is no other part
+        if not engine.checks_queries:
+            check_finite(batch.x, "x")
+        engine.combine(part.query, into)
+
+    def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
+        """`combine` over all rows; nothing is checked and mirroring is left out."""
+        query = Query(x, sigma, range(len(self.stored.rows)), self.conditioning.log_prior, tol)
+        self.engines.serving(len(x)).combine(query, into)
+
+    def covariance(self, batch: Batch, direction: Direction) -> tuple[Tensor, Tensor]:
+        """`Engine.covariance` under the same conditions as `posterior`, whose mean is the direction's."""
+        rows, far = torch.empty_like(batch.x, dtype=torch.float64), batch.sigma.new_empty(len(batch.x))
+        for part in self.conditioning.parts(batch):
+            along = Direction(*part.pick(direction.mean, direction.v, direction.slope))
+            found = self._covariance(part.query, along)
+            chosen = slice(None) if part.chosen is None else part.chosen
+            rows[chosen], far[chosen] = found[0].to(rows.device), found[1].to(far.device)
+        return rows, far
+
+    def draw(self, batch: Batch, uniform: Tensor) -> Tensor:
+        """Indices [B, n] in the order of the data passed in, by inverting the weights' distribution at `uniform`."""
+        out = torch.empty(uniform.shape, dtype=torch.int64, device="cpu")
+        for part in self.conditioning.parts(batch):
+            found = self._draw(part.query, *part.pick(uniform))
+            out[slice(None) if part.chosen is None else part.chosen.cpu()] = found.cpu()
+        return self._original(out)
+
+    def differentiable(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """mean [B, d] and log_prob [B] by `geodiff.reference` in float64, recorded for autograd: slow and large."""
+        batch = batch.at(batch.x.double(), batch.sigma)
+        means, log_probs = torch.zeros_like(batch.x), torch.zeros_like(batch.sigma)
+        for part in self.conditioning.parts(batch):
+            mean, log_prob = self._differentiable(part.query)
+            if part.chosen is None:
+                return mean, log_prob
+            means = means.index_copy(0, part.chosen, mean)
+            log_probs = log_probs.index_copy(0, part.chosen, log_prob)
+        return means, log_probs
+
+    # ---- one engine's query ----
+
+    def _posterior(self, query: Query, topk: int, *, with_trace: bool) -> Posterior:
+        both, engine = self._with_mirror_images(query)
+        answer = engine.posterior(both, topk)
+        # Only if asked for: some engines have to take another look at the rows, as expensive as the answer or more.
+        trace = engine.trace(both, answer) if with_trace else torch.full_like(answer.log_prob, torch.nan)
+        answer = replace(answer, trace=trace)
+        if self.mirror is None:
+            return answer
+        return self.mirror.merge(answer, _logits(both, self.stored.rows, answer.indices), len(self.stored.rows))
+
+    def _covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
+        both, engine = self._with_mirror_images(query)
+        if self.mirror is None:
+            return engine.covariance(query, direction)
+        answer = engine.posterior(both)
+        answer = replace(answer, trace=engine.trace(both, answer))
+        along = Direction(answer.mean, self.mirror.twice(direction.v), direction.slope.repeat(2))
+        return self.mirror.merge_covariances(query, direction, answer, engine.covariance(both, along))
+
+    def _draw(self, query: Query, uniform: Tensor) -> Tensor:
+        both, engine = self._with_mirror_images(query)
+        if self.mirror is None:
+            return engine.draw(query, uniform)
+        answer = engine.posterior(replace(both, tol=_TOL_OF_SHARES))
+        copied, rest = self.mirror.split_draws(answer.log_prob, uniform)
+        points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
+        return torch.where(copied.to(points.device), copies + len(self.stored.rows), points)
+
+    def _differentiable(self, query: Query) -> tuple[Tensor, Tensor]:
+        both = query if self.mirror is None else self.mirror.both(query)
+        rows, prior = query.seen(self.stored.rows), both.prior_of_rows
+        if prior is None or prior.ndim == 1:
+            found = [reference.posterior(both.x, rows, both.sigma, log_weights=prior)]
+        else:
+            found = [
+                reference.posterior(both.x[b : b + 1], rows, both.sigma[b], log_weights=prior[b])
+                for b in range(len(both))
+            ]
+        mean = torch.cat([one.mean for one in found])
+        log_prob = torch.cat([one.log_prob for one in found])
+        if self.mirror is None:
+            return mean, log_prob
+        means, log_probs = self.mirror.back(mean).unflatten(0, (2, -1)), log_prob.unflatten(0, (2, -1))
+        return (log_probs.softmax(0)[..., None] * means).sum(0), log_probs.logsumexp(0) - math.log(2)
+
+    def _with_mirror_images(self, query: Query) -> tuple[Query, Engine]:
+        """The query, with its mirror images behind it where they count, and the engine for so many."""
+        both = query if self.mirror is None else self.mirror.both(query)
+        return both, self.engines.serving(len(both))
+
+    def _original(self, indices: Tensor) -> Tensor:
+        """Rows to positions in the data as passed in; copies stay N further on, and -1 (no such point) as it is."""
+        n = len(self.stored.rows)
+        known = self.stored.original(indices.clamp(min=0) % n)
+        return torch.where(indices < 0, -1, known + (indices >= n) * n)
+
+    # ---- moving and copying ----
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device, under a number of its own."""
+        mirror = None if self.mirror is None else self.mirror.to(device)
+        return type(self)(self.conditioning.to(device), mirror, self._backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Engines hold addresses, and the number names this very object: a copy gets its own of both.
+        return {name: value for name, value in self.__dict__.items() if name not in ("engines", "number")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+
+_TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by
+
+
+def _joined(answers: list[tuple[Part, Posterior]], batch: int) -> Posterior:
+    """The answers to parts of a batch, in the order of the batch."""
+    if len(answers) == 1 and answers[0][0].chosen is None:
+        return answers[0][1]
+
+    def joined(name: str) -> Tensor:
+        first: Tensor = getattr(answers[0][1], name)
+        out = first.new_empty(batch, *first.shape[1:])
+        for part, answer in answers:
+            assert part.chosen is not None, "a batch is either one part or several of some queries each"
+            out[part.chosen.to(out.device)] = getattr(answer, name)
+        return out
+
+    found: dict[str, Any] = {name: joined(name) for name in FIELDS}
+    return Posterior(**found)
+
+
+def _logits(query: Query, rows: Tensor, indices: Tensor) -> Tensor:
+    """log pi_i - |x - x_i|^2 / 2 sigma^2 of the listed rows, [B, k] float64; -inf for index -1."""
+    out = torch.full(indices.shape, -torch.inf, dtype=torch.float64, device=query.x.device)
+    for b, row in enumerate(indices.to(query.x.device)):
+        known = row >= 0
+        points = reference.model_space(rows[row[known]], torch.float64)
+        out[b, known] = -(points - query.x[b].double()).square().sum(1) / (2 * query.sigma[b].square())
+        if query.log_prior is not None:
+            out[b, known] += (query.log_prior if query.log_prior.ndim == 1 else query.log_prior[b])[row[known]]
+    return out

@@ -1,0 +1,156 @@
+"""Times of our backends beside those of the peers, interleaved, each with its error in the same cell."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from geodiff import backends, reference
+from geodiff.backends import cpu
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.measure.baselines import BASELINES, COMPILED, Peer, PeerFailed
+from geodiff.measure.stopwatch import timed
+
+#: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
+CHECKED = 8
+#: A way that has cost so many seconds in a cell is not run again, however many rounds are asked for.
+PATIENCE = 5.0
+#: A peer that takes longer than so many seconds for one call is not given more queries in one.
+LIMIT = 20.0
+
+
+@dataclass
+class Timing:
+    """One way in one cell. error: |r - r64| / max(|r64|, 0.01 max |x_i|), the largest over the checked queries."""
+
+    name: str
+    milliseconds: list[float] = field(default_factory=list)
+    error: float = float("nan")
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median time in milliseconds; NaN if it did not run."""
+        return statistics.median(self.milliseconds) if self.milliseconds else float("nan")
+
+
+@dataclass
+class Cell:
+    """One (sigma, B): our backends first, then the peers."""
+
+    sigma: float
+    batch: int
+    ours: list[Timing]
+    peers: list[Timing]
+
+    @property
+    def baseline(self) -> Timing | None:
+        """The fastest float32 form of plain PyTorch in this cell."""
+        ran = [timing for timing in self.peers if timing.name in BASELINES and timing.milliseconds]
+        return min(ran, key=lambda timing: timing.median, default=None)
+
+    def ratio(self, timing: Timing) -> float:
+        """How many times faster than the baseline; NaN without one."""
+        return self.baseline.median / timing.median if self.baseline else float("nan")
+
+
+def our_variants(names: Sequence[str] | None = None, isas: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """(backend, ISA) to time: every compiled backend here, the CPU one on its best ISA or on those named."""
+    wanted = [name for name in (names or backends.NAMES) if backends.is_available(name)]
+    if names is None:
+        wanted = [name for name in wanted if name != "reference"]
+    return [(name, isa) for name in wanted for isa in ((isas or [cpu.isa()]) if name == "cpu" else [""])]
+
+
+def run_cell(
+    data: Tensor,
+    denoisers: dict[str, Callable[[Tensor, float], Tensor]],
+    peers: Sequence[Peer],
+    sigma: float,
+    batch: int,
+    *,
+    before: Sequence[Cell] = (),
+    rounds: int = 7,
+    tol: float = 1e-5,
+    seed: int = 0,
+) -> Cell:
+    """Times every way on the same queries x = x_i + sigma z, [B, *shape], round after round.
+
+    `before`: the cells of this run so far, which tell what is too slow to be tried. A result of ours that breaks
+    contract 1 at `tol` keeps its error and loses its times: there is no speed to report.
+    """
+    g = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(data), (batch,), generator=g)
+    clean = reference.model_space(data[chosen], torch.float32)
+    x = clean + sigma * torch.randn(clean.shape, generator=g)
+    flat = x.flatten(1)
+    exact = reference.denoise(x[:CHECKED].double(), data, sigma).flatten(1)
+    largest = _largest_norm(data)
+    scale = exact.norm(dim=1).clamp_min(0.01 * largest)
+
+    def error(answer: Tensor) -> float:
+        found = answer.flatten(1)[:CHECKED].double()
+        return ((found - exact).norm(dim=1) / scale).amax().item()
+
+    cell = Cell(sigma, batch, [], [])
+    ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
+    for name, denoiser in denoisers.items():
+        cell.ours.append(Timing(name))
+        ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
+    for peer in peers:
+        cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, before)))
+        if peer.timed is not None:
+            ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
+    for turn in range(rounds + 1):  # the first warms up and is checked
+        for timing, call in ways:
+            if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
+                continue
+            try:
+                answer, seconds = call()
+            except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
+                timing.note = str(failure)
+                continue
+            if turn == 0:
+                timing.error = error(answer)
+                if seconds < PATIENCE or timing.name in COMPILED:
+                    continue
+            timing.milliseconds.append(seconds * 1e3)
+    for timing in cell.ours:
+        if not timing.error <= tol:
+            timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
+    return cell
+
+
+def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float) -> dict[str, Callable[..., Tensor]]:
+    """One callable per (backend, ISA) over the same data."""
+    made: dict[str, Callable[..., Tensor]] = {}
+    opened: dict[str, OptimalDenoiser] = {}
+    for name, isa in variants:
+        denoiser = opened.setdefault(name, OptimalDenoiser(data, backend=name, tol=tol))
+        made[f"geodiff-{name}" + (f"-{isa}" if isa else "")] = _on_isa(denoiser, isa) if isa else denoiser
+    return made
+
+
+def _too_slow(name: str, batch: int, before: Sequence[Cell]) -> str:
+    """Why the named peer is left out of a cell with so many queries; "" if it is not."""
+    for cell in before:
+        for timing in cell.peers:
+            if timing.name == name and cell.batch < batch and timing.median > LIMIT * 1e3:
+                return f"left out: {timing.median / 1e3:.0f} s at B = {cell.batch}"
+    return ""
+
+
+def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Callable[[Tensor, float], Tensor]:
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        with cpu.use_isa(isa):
+            return denoiser(x, sigma)
+
+    return denoise
+
+
+def _largest_norm(data: Tensor) -> float:
+    parts = data.flatten(1).split(1024)
+    return max(reference.model_space(part, torch.float64).norm(dim=1).max().item() for part in parts)

@@ -1,0 +1,4 @@
+"""What a person looks at: pictures of images and trajectories.
+
+Imports from `base` and `solvers`; needs matplotlib, which is imported where it is used.
+"""

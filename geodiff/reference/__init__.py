@@ -1,0 +1,13 @@
+"""The formulas in plain PyTorch: twin and oracle of every kernel.
+
+formula    r*, log p_sigma and the rest of the posterior, in difference form
+moments    second moments of the posterior, and draws from it
+baseline   the two-product form that everybody writes: what times are compared with
+
+Imports from `base` alone.
+"""
+
+from geodiff.reference.baseline import two_product
+from geodiff.reference.formula import denoise, model_space, posterior
+
+__all__ = ["denoise", "model_space", "posterior", "two_product"]

@@ -1,0 +1,146 @@
+"""The loop around a solver: walk down the noise levels and keep everything on the way."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from geodiff.backends.combination import Term
+from geodiff.base.arguments import check_finite, check_reals, check_tensor
+from geodiff.base.dtypes import PRECISE
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.solvers.evaluation import Evaluator, Step
+from geodiff.solvers.graph import is_plain, replay
+from geodiff.solvers.loop import Callback, Walk, what
+from geodiff.solvers.named import find_solver
+from geodiff.solvers.trajectory import Trajectory
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    noise: Tensor,
+    sigmas: Tensor | Sequence[float],
+    solver: str | Step = "heun",
+    callback: Callback | None = None,
+    progress: bool = False,
+    *,
+    afs: bool = False,
+) -> Trajectory:
+    """Solve dx/dsigma = (x - r(x; sigma)) / sigma, the probability-flow ODE, down the levels `sigmas`.
+
+    denoiser  any r(x, sigma) -> [B, *shape], with sigma a 0-d tensor in x's dtype and on its device; an output of
+              another floating dtype is converted to x's
+    noise     [B, *shape] float32 or float64, which is then the dtype of all states: the state at sigmas[0], so already
+              scaled, as sigmas[0] * torch.randn(B, *shape) is
+    sigmas    [S + 1], S >= 1, strictly falling, the last may be 0: `geodiff.schedules` makes them
+    solver    a name in `geodiff.solvers.SOLVERS`, or a function that takes one step (`geodiff.solvers.Step`)
+    callback  called as callback(s, sigma_s, x_s, r_s) in each step s = 0..S-1, when r_s is known; x_s and r_s are views
+              of what is kept
+    progress  show a progress bar on standard error
+    afs       the analytical first step: r = 0, so the direction x / sigma, instead of an evaluation at sigmas[0], where
+              data are lost in the noise (Dockhorn et al., 2210.05475). Saves one evaluation; denoised[0] is then 0
+
+    Every state is built where it is kept: beyond the trajectory, only what the denoiser allocates; and the optimal
+    denoiser writes r, or the update that takes it, straight to where it is kept (`OptimalDenoiser.combine`).
+    Returns a Trajectory of all states and denoiser outputs, on noise's device, its sigmas float64. Nothing here is
+    recorded for autograd, as in other samplers; to differentiate, call a step function in a loop of your own, and for
+    guidance use torch.enable_grad inside the denoiser.
+    Raises TypeError or ValueError that names the argument, with the step where a denoiser's answer is at fault.
+    """
+    noise = check_tensor(noise, "noise", PRECISE).detach()
+    if noise.ndim == 0:
+        raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
+    check_finite(noise, "noise")
+    levels = check_levels(sigmas)
+    count = len(levels) - 1
+    if afs and count < 2:
+        raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
+    step_of, name = find_solver(solver)
+    evaluate = _EvaluateOptimal(denoiser) if is_plain(denoiser) else _Evaluate(denoiser)
+    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
+
+    if callback is None and not progress and not afs and isinstance(solver, str):
+        done = replay(
+            denoiser,
+            noise,
+            levels,
+            solver,
+            lambda recorded, states, outputs: Walk(levels, states, outputs).run(step_of, recorded),
+        )
+        if done is not None:
+            metadata = {"solver": name, "evaluations": str(done.evaluations)}
+            return Trajectory(trajectory_sigmas, done.states, done.denoised, metadata)
+    states = noise.new_empty(count + 1, *noise.shape)
+    outputs = noise.new_empty(count, *noise.shape)
+    states[0] = noise
+    steps = _track(count, f"{name}, {count} steps") if progress else None
+    Walk(levels, states, outputs, afs).run(step_of, evaluate, callback=callback, steps=steps)
+    metadata = {"solver": name, "evaluations": str(evaluate.count)}
+    if afs:
+        metadata["first_step"] = "analytical"
+    return Trajectory(trajectory_sigmas, states, outputs, metadata)
+
+
+class _Evaluate(Evaluator):
+    """The user's denoiser as steps call it: sigma made a tensor, the answer checked, evaluations counted."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        if not callable(denoiser):
+            raise TypeError(
+                f"denoiser: expected a callable denoiser(x, sigma), found {type(denoiser).__name__}; "
+                f"allowed a function or module"
+            )
+        self.denoiser = denoiser
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        denoised = self.denoiser(x, x.new_tensor(sigma))
+        self.count += 1
+        if not isinstance(denoised, Tensor) or not denoised.is_floating_point():
+            raise TypeError(
+                f"denoiser: expected a floating tensor at sigma = {sigma:g}, found {what(denoised)}; "
+                f"allowed the denoised x, of x's shape"
+            )
+        if denoised.shape != x.shape:
+            raise ValueError(
+                f"denoiser: expected an output of x's shape {list(x.shape)} at sigma = {sigma:g}, "
+                f"found {list(denoised.shape)}; allowed no other shape"
+            )
+        check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
+        return denoised.to(x.dtype)
+
+
+class _EvaluateOptimal(_Evaluate):
+    """The optimal denoiser, whose answers need no check: it refuses what it cannot answer."""
+
+    denoiser: OptimalDenoiser
+
+    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor | None) -> Tensor:
+        if out is None:
+            return super().combine(x, sigma, gain, terms, out)
+        self.count += 1
+        return self.denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out)
+
+
+def check_levels(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:
+    """sigmas as floats [S + 1], S >= 1, strictly falling, the last may be 0; TypeError or ValueError for others."""
+    levels: tuple[float, ...] = tuple(check_reals(sigmas, "sigmas", "[S + 1]", at_least=2).tolist())
+    for high, low in itertools.pairwise(levels):
+        if not (math.isfinite(high) and high > low >= 0):
+            raise ValueError(
+                f"sigmas: expected finite levels that fall strictly, found {high:g} and then {low:g}; "
+                f"allowed the last, and no other, to be 0"
+            )
+    return levels
+
+
+def _track(count: int, description: str) -> Iterable[int]:
+    # Imported here: rich takes longer to import than a short run takes, and most callers want no bar.
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(range(count), description=description, console=Console(stderr=True))

@@ -1,0 +1,92 @@
+"""Visual quality: distances against their closed forms, and the nearest points against all distances."""
+
+import pytest
+import torch
+
+from geodiff import OptimalDenoiser
+from geodiff.analysis.quality import PrincipalComponents, frechet_distance, kernel_distance, nearest
+from geodiff.data import load
+from geodiff.reference import model_space
+
+
+def test_frechet_distance_of_a_shift_is_its_square() -> None:
+    points, shift = torch.randn(50, 4, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5, 0.0])
+    assert frechet_distance(points, points) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(points, points + shift) == pytest.approx(float(shift.square().sum()), rel=1e-9)
+
+
+def test_frechet_distance_of_a_stretch_is_the_squared_change_of_the_deviations() -> None:
+    points = torch.randn(400, 3, dtype=torch.float64)
+    points = points - points.mean(0)
+    stretched = 3 * points
+    expected = 4 * float(torch.cov(points.T).trace())  # tr (3 - 1)^2 C
+    assert frechet_distance(points, stretched) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute() -> None:
+    a, b = torch.randn(60, 3, dtype=torch.float64), torch.randn(60, 3, dtype=torch.float64) @ torch.randn(3, 3).double()
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    cross = torch.linalg.eigvals(cov_a @ cov_b).real.sqrt().sum()  # the same eigenvalues, without symmetric roots
+    expected = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+
+
+def test_kernel_distance_is_the_mean_over_pairs() -> None:
+    a, b = torch.randn(7, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64) + 1
+
+    def kernel(u: torch.Tensor, v: torch.Tensor) -> float:
+        return float((u @ v / 3 + 1) ** 3)
+
+    def mean(u: torch.Tensor, v: torch.Tensor, same: bool) -> float:
+        pairs = [kernel(p, q) for i, p in enumerate(u) for j, q in enumerate(v) if not (same and i == j)]
+        return sum(pairs) / len(pairs)
+
+    expected = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_tells_distributions_apart() -> None:
+    same = kernel_distance(torch.randn(500, 4), torch.randn(500, 4))
+    assert abs(same) < 0.1 * kernel_distance(torch.randn(500, 4), torch.randn(500, 4) + 1)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(3), torch.zeros(1, 4)])
+def test_features_of_another_shape_are_refused(wrong: torch.Tensor) -> None:
+    for distance in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match=r"^b: "):
+            distance(torch.randn(5, 4), wrong)
+    with pytest.raises(ValueError, match=r"^b: expected k = 4"):
+        frechet_distance(torch.randn(5, 4), torch.randn(5, 3))
+
+
+@pytest.mark.parametrize("count", [1797, 20])  # more and fewer points than dimensions
+def test_principal_components_keep_the_most_variance(count: int) -> None:
+    data = load("digits").data[:count]
+    features = PrincipalComponents(data, k=5)
+    points = model_space(data, torch.float64).flatten(1)
+    values = torch.linalg.svdvals(points - points.mean(0))[:5]
+    torch.testing.assert_close(features(points.reshape(-1, 1, 8, 8)).norm(dim=0), values, rtol=1e-6, atol=1e-8)
+    identity = torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(features.components.T @ features.components, identity, rtol=0, atol=1e-8)
+
+
+def test_nearest_points_are_those_of_all_distances() -> None:
+    data = load("digits").data
+    x = model_space(data[::90], torch.float32) + 0.2 * torch.randn(20, 1, 8, 8)
+    found = nearest(OptimalDenoiser(data), x)
+    distances = torch.cdist(x.flatten(1).double(), model_space(data, torch.float64).flatten(1))
+    expected, index = distances.topk(2, largest=False)
+    assert torch.equal(found.index, index[:, 0])
+    torch.testing.assert_close(found.distance, expected[:, 0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.second, expected[:, 1], rtol=1e-6, atol=1e-6)
+
+
+def test_copies_are_told_from_new_points() -> None:
+    optimal = OptimalDenoiser(torch.tensor([[0.0], [3.0]]))
+    found = nearest(optimal, torch.tensor([[0.1], [1.4], [2.9]]))
+    assert found.copied.tolist() == [True, False, True]
+    single = nearest(OptimalDenoiser(torch.zeros(1, 2)), torch.ones(1, 2))
+    assert single.second.isinf().all()
+    with pytest.raises(ValueError, match=r"^optimal: "):
+        nearest(OptimalDenoiser(torch.zeros(2, 1), labels=torch.tensor([0, 1])), torch.zeros(1, 1))
