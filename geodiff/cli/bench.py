@@ -1,6 +1,5 @@
 """`geodiff bench`: our backends and their peers, timed in one run, each with its error."""
 
-import datetime
 import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,24 +56,20 @@ def bench(
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
     denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
-    cells: list[benchmark.Cell] = []
     grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
     with baseline_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
+        bench = benchmark.Bench(stored, denoisers, peers, rounds, tol, seed)
         for level, size in grid:
-            found = benchmark.run_cell(
-                stored, denoisers, peers, level, size, before=cells, rounds=rounds, tol=tol, seed=seed
-            )
-            cells.append(found)
+            bench.run(level, size)
             bar.advance(task)
     document = {
         "what": "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch",
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
+        **machine.provenance(),
         "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
         "tol": tol,
         "rounds": rounds,
-        "cells": [_cell(cell) for cell in cells],
+        "cells": [_cell(cell) for cell in bench.cells],
     }
     if out is not None:
         with atomic_path(out) as temporary:
@@ -83,7 +78,7 @@ def bench(
     if json:
         print_json(document)
         return
-    for cell in cells:
+    for cell in bench.cells:
         print_table(f"{dataset.name} {list(stored.shape)}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
 
 
@@ -100,6 +95,7 @@ def _cell(cell: benchmark.Cell) -> dict[str, Any]:
         return {
             "name": timing.name,
             "median_ms": round(timing.median, 4) if ran else None,
+            "spread": round(timing.spread, 3) if ran else None,
             "ratio": round(cell.ratio(timing), 3) if ran and cell.baseline else None,
             "error": timing.error if timing.error == timing.error else None,
             "rounds": len(timing.milliseconds),

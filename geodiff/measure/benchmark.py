@@ -1,9 +1,9 @@
 """Times of our backends beside those of the peers, interleaved, each with its error in the same cell."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -36,6 +36,14 @@ class Timing:
         """Median time in milliseconds; NaN if it did not run."""
         return statistics.median(self.milliseconds) if self.milliseconds else float("nan")
 
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles over the median: how far another measurement may well be off."""
+        if len(self.milliseconds) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.milliseconds, n=4, method="inclusive")
+        return (high - low) / 2 / self.median
+
 
 @dataclass
 class Cell:
@@ -65,63 +73,72 @@ def our_variants(names: Sequence[str] | None = None, isas: Sequence[str] | None 
     return [(name, isa) for name in wanted for isa in ((isas or [cpu.isa()]) if name == "cpu" else [""])]
 
 
-def run_cell(
-    data: Tensor,
-    denoisers: dict[str, Callable[[Tensor, float], Tensor]],
-    peers: Sequence[Peer],
-    sigma: float,
-    batch: int,
-    *,
-    before: Sequence[Cell] = (),
-    rounds: int = 7,
-    tol: float = 1e-5,
-    seed: int = 0,
-) -> Cell:
-    """Times every way on the same queries x = x_i + sigma z, [B, *shape], round after round.
+@dataclass
+class Bench:
+    """Every way timed on the same queries, cell by cell.
 
-    `before`: the cells of this run so far, which tell what is too slow to be tried. A result of ours that breaks
-    contract 1 at `tol` keeps its error and loses its times: there is no speed to report.
+    data       [N, *shape] as stored
+    denoisers  ours, by name: see `denoisers_for`
+    rounds     calls that count, of each way, in turns
+    tol        a result of ours that breaks contract 1 at it keeps its error and loses its times: no speed to report
+    cells      those of this run so far, which tell what is too slow to be tried
     """
-    g = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(data), (batch,), generator=g)
-    clean = reference.model_space(data[chosen], torch.float32)
-    x = clean + sigma * torch.randn(clean.shape, generator=g)
-    flat = x.flatten(1)
-    exact = reference.denoise(x[:CHECKED].double(), data, sigma).flatten(1)
-    largest = _largest_norm(data)
-    scale = exact.norm(dim=1).clamp_min(0.01 * largest)
 
-    def error(answer: Tensor) -> float:
-        found = answer.flatten(1)[:CHECKED].double()
-        return ((found - exact).norm(dim=1) / scale).amax().item()
+    data: Tensor
+    denoisers: Mapping[str, Callable[[Tensor, float], Tensor]]
+    peers: Sequence[Peer]
+    rounds: int = 7
+    tol: float = 1e-5
+    seed: int = 0
+    cells: list[Cell] = field(default_factory=list)
 
-    cell = Cell(sigma, batch, [], [])
-    ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
-    for name, denoiser in denoisers.items():
-        cell.ours.append(Timing(name))
-        ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
-    for peer in peers:
-        cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, before)))
-        if peer.timed is not None:
-            ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
-    for turn in range(rounds + 1):  # the first warms up and is checked
-        for timing, call in ways:
-            if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
-                continue
-            try:
-                answer, seconds = call()
-            except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
-                timing.note = str(failure)
-                continue
-            if turn == 0:
-                timing.error = error(answer)
-                if seconds < PATIENCE or timing.name in COMPILED:
+    def run(self, sigma: float, batch: int) -> Cell:
+        """Times all on x = x_i + sigma z, [B, *shape], round after round; the cell is added to `cells`."""
+        g = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randint(len(self.data), (batch,), generator=g)
+        clean = reference.model_space(self.data[chosen], torch.float32)
+        x = clean + sigma * torch.randn(clean.shape, generator=g)
+        flat = x.flatten(1)
+        exact = reference.denoise(x[:CHECKED].double(), self.data, sigma).flatten(1)
+        scale = exact.norm(dim=1).clamp_min(0.01 * self._largest_norm)
+
+        def error(answer: Tensor) -> float:
+            found = answer.flatten(1)[:CHECKED].double()
+            return ((found - exact).norm(dim=1) / scale).amax().item()
+
+        cell = Cell(sigma, batch, [], [])
+        ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
+        for name, denoiser in self.denoisers.items():
+            cell.ours.append(Timing(name))
+            ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
+        for peer in self.peers:
+            cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, self.cells)))
+            if peer.timed is not None:
+                ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
+        for turn in range(self.rounds + 1):  # the first warms up and is checked
+            for timing, call in ways:
+                if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
                     continue
-            timing.milliseconds.append(seconds * 1e3)
-    for timing in cell.ours:
-        if not timing.error <= tol:
-            timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
-    return cell
+                try:
+                    answer, seconds = call()
+                except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
+                    timing.note = str(failure)
+                    continue
+                if turn == 0:
+                    timing.error = error(answer)
+                    if seconds < PATIENCE or timing.name in COMPILED:
+                        continue
+                timing.milliseconds.append(seconds * 1e3)
+        for timing in cell.ours:
+            if not timing.error <= self.tol:
+                timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
+        self.cells.append(cell)
+        return cell
+
+    @cached_property
+    def _largest_norm(self) -> float:
+        parts = (reference.model_space(p, torch.float64).flatten(1).norm(dim=1).amax() for p in self.data.split(1024))
+        return max(float(part) for part in parts)
 
 
 def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float) -> dict[str, Callable[..., Tensor]]:
@@ -149,8 +166,3 @@ def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Callable[[Tensor, float], Te
             return denoiser(x, sigma)
 
     return denoise
-
-
-def _largest_norm(data: Tensor) -> float:
-    parts = data.flatten(1).split(1024)
-    return max(reference.model_space(part, torch.float64).norm(dim=1).max().item() for part in parts)

@@ -1,7 +1,9 @@
 """The machine a measurement is made on, which every number that is reported carries with it, and its threads."""
 
+import datetime
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 
 from geodiff import backends
 from geodiff.backends import cpu
+from geodiff.base.version import VERSION
 
 
 def describe() -> dict[str, object]:
@@ -23,6 +26,36 @@ def describe() -> dict[str, object]:
         "isas": cpu.isas() if built else [],
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
     }
+
+
+def provenance() -> dict[str, object]:
+    """What a result that is kept has to say of itself: date, commit, versions and machine."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "versions": {
+            "geodiff": VERSION,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+        },
+        "machine": describe(),
+    }
+
+
+def commit() -> str:
+    """The commit of the source tree that this package runs from, with "+" where files differ; "" outside of one."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def cpu_name() -> str:

@@ -105,7 +105,7 @@ def test_times_in_the_table_are_those_of_the_worker(fake: Path, capfd: pytest.Ca
         _, seconds = faiss.timed(queries(4), 0.5)
         around = time.perf_counter() - start
         assert SLOW <= seconds <= around - 2 * baseline_process.PAUSE
-        cell = benchmark.run_cell(DATA, {}, [softmax, faiss], 0.5, 4, rounds=2)
+        cell = benchmark.Bench(DATA, {}, [softmax, faiss], rounds=2).run(0.5, 4)
     assert not running(pid)
     assert "faiss" not in sys.modules
     assert "noise" not in capfd.readouterr().out
@@ -122,7 +122,7 @@ def test_failures_become_remarks(fake: Path) -> None:
         pid = int((fake / "pid").read_text())
 
         def remark(batch: int) -> str:
-            (timing,) = benchmark.run_cell(DATA, {}, peers, 0.5, batch, rounds=1).peers
+            (timing,) = benchmark.Bench(DATA, {}, peers, rounds=1).run(0.5, batch).peers
             assert bool(timing.milliseconds) == (timing.note == "")
             return timing.note
 

@@ -66,7 +66,7 @@ def test_a_long_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cell_times_and_checks_every_way() -> None:
     denoisers = benchmark.denoisers_for(DATA, benchmark.our_variants(), 1e-5)
     with opened(DATA, QUICK[:2]) as peers:
-        cell = benchmark.run_cell(DATA, denoisers, peers, 2.0, 5, rounds=3)
+        cell = benchmark.Bench(DATA, denoisers, peers, rounds=3).run(2.0, 5)
     assert len(cell.ours) >= 1
     for timing in (*cell.ours, *cell.peers):
         assert len(timing.milliseconds) == 3
@@ -76,7 +76,7 @@ def test_a_cell_times_and_checks_every_way() -> None:
 
 
 def test_a_broken_result_has_no_speed() -> None:
-    cell = benchmark.run_cell(DATA, {"wrong": lambda x, sigma: x * 1.001}, [], 2.0, 5, rounds=2)
+    cell = benchmark.Bench(DATA, {"wrong": lambda x, sigma: x * 1.001}, [], rounds=2).run(2.0, 5)
     assert cell.ours[0].milliseconds == []
     assert "breaks the contract" in cell.ours[0].note
 
@@ -85,10 +85,10 @@ def test_a_peer_that_fails_says_why() -> None:
     def fail(x: torch.Tensor, sigma: float) -> torch.Tensor:
         raise RuntimeError("too large")
 
-    cell = benchmark.run_cell(DATA, {}, [Peer("naive", timed(reporting(fail)))], 2.0, 5, rounds=1)
+    cell = benchmark.Bench(DATA, {}, [Peer("naive", timed(reporting(fail)))], rounds=1).run(2.0, 5)
     assert cell.peers[0].note == "RuntimeError: too large"
     with pytest.raises(RuntimeError, match="too large"):
-        benchmark.run_cell(DATA, {"ours": fail}, [], 2.0, 5, rounds=1)
+        benchmark.Bench(DATA, {"ours": fail}, [], rounds=1).run(2.0, 5)
 
 
 @pytest.mark.parametrize(("name", "kept"), [("naive", [40.0]), ("keops", [30.0])])
@@ -99,7 +99,7 @@ def test_a_slow_peer_runs_once(monkeypatch: pytest.MonkeyPatch, name: str, kept:
     def slow(x: torch.Tensor, sigma: float) -> tuple[torch.Tensor, float]:
         return x, next(seconds)
 
-    cell = benchmark.run_cell(DATA, {}, [Peer(name, slow)], 2.0, 5, rounds=3)
+    cell = benchmark.Bench(DATA, {}, [Peer(name, slow)], rounds=3).run(2.0, 5)
     assert cell.peers[0].milliseconds == kept
 
 
@@ -107,8 +107,8 @@ def test_a_peer_over_the_limit_is_not_given_more_queries() -> None:
     def slow(x: torch.Tensor, sigma: float) -> tuple[torch.Tensor, float]:
         return x, 30.0
 
-    cells: list[benchmark.Cell] = []
+    bench = benchmark.Bench(DATA, {}, [Peer("naive", slow)], rounds=3)
     for batch in (4, 5, 4, 1):
-        cells.append(benchmark.run_cell(DATA, {}, [Peer("naive", slow)], 2.0, batch, before=cells, rounds=3))
-    assert [cell.peers[0].note for cell in cells] == ["", "left out: 30 s at B = 4", "", ""]
-    assert [len(cell.peers[0].milliseconds) for cell in cells] == [1, 0, 1, 1]
+        bench.run(2.0, batch)
+    assert [cell.peers[0].note for cell in bench.cells] == ["", "left out: 30 s at B = 4", "", ""]
+    assert [len(cell.peers[0].milliseconds) for cell in bench.cells] == [1, 0, 1, 1]
