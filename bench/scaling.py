@@ -6,7 +6,6 @@ Medians of interleaved rounds. The trajectory is 18 points of Heun, 35 evaluatio
 """
 
 import argparse
-import datetime
 import json
 import re
 import statistics
@@ -14,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -129,6 +129,29 @@ def gradients(data: Tensor, rounds: int, batch: int = 16) -> list[dict[str, floa
     return out
 
 
+def overhead(calls: int = 2000) -> dict[str, float]:
+    """Microseconds of one query against 500 points of 64 numbers, and of the core alone on the same query."""
+    data = torch.randint(0, 256, (500, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    denoiser, x = geodiff.OptimalDenoiser(data, backend="cpu"), torch.randn(1, 64)
+    within: list[float] = []
+
+    def core(*args: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        combine(*args, **options)
+        within.append(time.perf_counter() - start)
+
+    engine: Any = denoiser._points.engines.serving()
+    combine = engine._data.combine
+    engine._data = SimpleNamespace(combine=core)
+    whole: list[float] = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        denoiser(x, 1.0)
+        whole.append(time.perf_counter() - start)
+    call, kernel = (round(statistics.median(times) * 1e6, 1) for times in (whole, within))
+    return {"call_us": call, "core_us": kernel, "python_us": round(call - kernel, 1)}
+
+
 def trajectory(data: Tensor, batch: int = 64) -> dict[str, float]:
     """Seconds for one trajectory with our denoiser, and with the plain two-product form in the same sampler."""
     points = reference.model_space(data, torch.float32).flatten(1)
@@ -167,8 +190,7 @@ def main() -> None:
     data = dataset.data.clone(memory_format=torch.preserve_format)  # in memory: no page faults of the file are timed
     document = {
         "what": "bench/scaling.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
+        **machine.provenance(),
         "data": {"name": dataset.name, "shape": list(data.shape), "dtype": str(data.dtype).removeprefix("torch.")},
         "memory": memory(data),
         "threads": scaling_with_threads(data, arguments.rounds),
@@ -176,6 +198,7 @@ def main() -> None:
         "one_class_of_ten": one_class(data, arguments.rounds),
         "gradients": gradients(data, arguments.rounds),
         "trajectory": trajectory(data),
+        "overhead": overhead(),
     }
     with atomic_path(arguments.out) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")

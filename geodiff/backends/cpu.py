@@ -199,7 +199,7 @@ class _Passed:
             sigma=sigma.data_ptr(),
             bias=0 if log_prior is None else log_prior.data_ptr(),
             bias_stride=0 if log_prior is None or log_prior.ndim == 1 else log_prior.shape[1],
-            batch=len(x),
+            batch=x.shape[0],
             begin=self._rows.start,
             end=self._rows.stop,
             tol=self._tol,

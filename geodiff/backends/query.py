@@ -24,7 +24,7 @@ class Query:
 
     def __len__(self) -> int:
         """B, the number of queries."""
-        return len(self.x)
+        return self.x.shape[0]
 
     @property
     def prior_of_rows(self) -> Tensor | None:

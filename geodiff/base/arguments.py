@@ -36,6 +36,8 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
 
 def shape_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
     """`check_sigma` without a look at the values, which torch.compile could not trace."""
+    if type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:  # at once: as a tensor it would take four operations
+        return torch.full((batch,), sigma, dtype=torch.float64, device=device or "cpu")
     levels = _real_tensor(sigma).to(device=device, dtype=torch.float64)
     per_query = levels.ndim > 0 and levels.shape[0] == batch and levels.shape[1:].numel() == 1
     if not (levels.numel() == 1 or per_query):
@@ -96,7 +98,7 @@ def check_query_shape(
 ) -> Tensor:
     """`check_query` without a look at the values, which torch.compile could not trace."""
     x = check_tensor(x, name, dtypes)
-    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != tuple(shape):
+    if x.shape[1:] != tuple(shape) or x.ndim != len(shape) + 1:
         sizes = ", ".join(str(size) for size in shape)
         raise ValueError(
             f"{name}: expected shape [B, {sizes}], found {list(x.shape)}; "

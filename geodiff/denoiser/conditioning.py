@@ -63,9 +63,9 @@ class Conditioning:
 
         Raises ValueError for a class or mask that leaves a query nothing to see.
         """
-        n = len(self.stored.rows)
+        n = self.stored.n
         seen = None if batch.mask is None else self.stored.in_storage_order(batch.mask)
-        if batch.classes is None or self.starts is None or len(batch.x) == 0:
+        if batch.classes is None or self.starts is None or batch.x.shape[0] == 0:
             yield Part(None, Query(batch.x, batch.sigma, range(n), self._prior(range(n), seen), batch.tol))
             return
         wanted = check_requested_classes(batch.classes, len(self.starts) - 1)
@@ -83,9 +83,9 @@ class Conditioning:
     def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
         prior, part = self.log_prior, slice(rows.start, rows.stop)
         if seen is not None:
-            flat = torch.zeros(len(self.stored.rows), dtype=torch.float64, device=seen.device)
+            flat = torch.zeros(self.stored.n, dtype=torch.float64, device=seen.device)
             prior = (flat if prior is None else prior).masked_fill(~seen, -torch.inf)
-        elif prior is None or len(rows) == len(prior):
+        elif prior is None or len(rows) == prior.shape[0]:
             return prior
         total = prior[..., part].logsumexp(-1, keepdim=True)
         if total.isinf().any():

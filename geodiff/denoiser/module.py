@@ -256,7 +256,7 @@ class OptimalDenoiser(nn.Module):
         are -1 where a query sees fewer than that.
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
-        topk = check_topk(topk, len(self._stored.rows))
+        topk = check_topk(topk, self._stored.n)
         asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, topk, with_trace=True)
         numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
         return Posterior(
@@ -267,10 +267,11 @@ class OptimalDenoiser(nn.Module):
         """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
         x = check_query_shape(x, self.shape, dtypes=FLOATING)
         check_device(x, "x", self._stored.rows.device)
-        levels = shape_sigma(sigma, len(x), device=x.device)
-        classes = shape_requested_classes(class_labels, len(x), self.label_dim)
+        size = x.shape[0]  # len(x) takes longer than the rest of this line, for a call of microseconds
+        levels = shape_sigma(sigma, size, device=x.device)
+        classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
-            mask = check_mask(mask, len(x), len(self._stored.rows))
+            mask = check_mask(mask, size, self._stored.n)
         followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())

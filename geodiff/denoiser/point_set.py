@@ -66,7 +66,7 @@ class PointSet:
         for part in self.conditioning.parts(batch):
             wanted = check_topk(topk, len(part.query.rows))
             answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
-        found = _joined(answers, len(batch.x))
+        found = _joined(answers, batch.x.shape[0])
         return replace(found, indices=self._original(found.indices)) if topk else found
 
     def combine(self, batch: Batch, into: Combination) -> None:
@@ -79,19 +79,19 @@ class PointSet:
         if part.chosen is not None or self.mirror is not None:
             into.write(self.posterior(batch).mean)
             return
-        engine = self.engines.serving(len(batch.x))  # for all: there is no other part
+        engine = self.engines.serving(batch.x.shape[0])  # for all: there is no other part
         if not engine.checks_queries:
             check_finite(batch.x, "x")
         engine.combine(part.query, into)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""
-        query = Query(x, sigma, range(len(self.stored.rows)), self.conditioning.log_prior, tol)
-        self.engines.serving(len(x)).combine(query, into)
+        query = Query(x, sigma, range(self.stored.n), self.conditioning.log_prior, tol)
+        self.engines.serving(x.shape[0]).combine(query, into)
 
     def covariance(self, batch: Batch, direction: Direction) -> tuple[Tensor, Tensor]:
         """`Engine.covariance` under the same conditions as `posterior`, whose mean is the direction's."""
-        rows, far = torch.empty_like(batch.x, dtype=torch.float64), batch.sigma.new_empty(len(batch.x))
+        rows, far = torch.empty_like(batch.x, dtype=torch.float64), batch.sigma.new_empty(batch.x.shape[0])
         for part in self.conditioning.parts(batch):
             along = Direction(*part.pick(direction.mean, direction.v, direction.slope))
             found = self._covariance(part.query, along)
@@ -129,7 +129,7 @@ class PointSet:
         answer = replace(answer, trace=trace)
         if self.mirror is None:
             return answer
-        return self.mirror.merge(answer, _logits(both, self.stored.rows, answer.indices), len(self.stored.rows))
+        return self.mirror.merge(answer, _logits(both, self.stored.rows, answer.indices), self.stored.n)
 
     def _covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         both, engine = self._with_mirror_images(query)
@@ -147,7 +147,7 @@ class PointSet:
         answer = engine.posterior(replace(both, tol=_TOL_OF_SHARES))
         copied, rest = self.mirror.split_draws(answer.log_prob, uniform)
         points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
-        return torch.where(copied.to(points.device), copies + len(self.stored.rows), points)
+        return torch.where(copied.to(points.device), copies + self.stored.n, points)
 
     def _differentiable(self, query: Query) -> tuple[Tensor, Tensor]:
         both = query if self.mirror is None else self.mirror.both(query)
@@ -173,7 +173,7 @@ class PointSet:
 
     def _original(self, indices: Tensor) -> Tensor:
         """Rows to positions in the data as passed in; copies stay N further on, and -1 (no such point) as it is."""
-        n = len(self.stored.rows)
+        n = self.stored.n
         known = self.stored.original(indices.clamp(min=0) % n)
         return torch.where(indices < 0, -1, known + (indices >= n) * n)
 

@@ -12,7 +12,7 @@ from geodiff.backends.combination import Combination
 
 
 class StoredRows:
-    """rows [N, d]: every data point flattened in storage order; queries are permuted instead of the data.
+    """rows [n, d]: every data point flattened in storage order; queries are permuted instead of the data.
 
     data   [N, *shape], any strides
     order  [N] or None: row j is data point order[j] (a copy)
@@ -24,10 +24,11 @@ class StoredRows:
         dims = list(range(1, data.ndim))
         # Outermost dimension first; a size-1 dimension may stand anywhere and stays in place among equals.
         by_stride = sorted(dims, key=lambda k: -strides[k] if data.shape[k] > 1 else 0)
-        if not data.permute(0, *by_stride).is_contiguous():
+        if data.is_contiguous() or not data.permute(0, *by_stride).is_contiguous():
             by_stride = dims
         self.shape = tuple(data.shape[1:])
         self._permutation = by_stride
+        self._in_order = by_stride == dims
         self._inverse = [0, *(by_stride.index(k) + 1 for k in dims)]
         stored = data.permute(0, *by_stride)
         self._stored_shape = tuple(stored.shape[1:])
@@ -35,6 +36,7 @@ class StoredRows:
             stored = stored[order.to(stored.device)]
         self._order = order
         self.rows = stored.to(device).contiguous().detach().flatten(1)
+        self.n, self.d = self.rows.shape
 
     def points(self) -> Tensor:
         """[N, *shape], a view of the rows."""
@@ -42,11 +44,12 @@ class StoredRows:
 
     def flatten(self, x: Tensor) -> Tensor:
         """[B, *shape] -> [B, d] in storage order."""
-        return x.permute(0, *self._permutation).reshape(len(x), self.rows.shape[1])
+        return (x if self._in_order else x.permute(0, *self._permutation)).reshape(x.shape[0], self.d)
 
     def unflatten(self, x: Tensor) -> Tensor:
         """[B, d] in storage order -> [B, *shape]."""
-        return x.reshape(len(x), *self._stored_shape).permute(self._inverse)
+        x = x.reshape(x.shape[0], *self._stored_shape)
+        return x if self._in_order else x.permute(self._inverse)
 
     @contextmanager
     def flat(self, into: Combination) -> Iterator[Combination]:
