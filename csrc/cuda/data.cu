@@ -1,6 +1,5 @@
-#include "data.h"
-
 #include "../common/contract.h"
+#include "data.h"
 #include "kernels.h"
 
 namespace geodiff::cuda {

@@ -1,4 +1,4 @@
-// What the kernels read and write. All addresses are the device's; everything is in centred units (csrc/common/stored.h)
+// What the kernels read and write. All addresses are device addresses; everything is in centred units (common/stored.h)
 // unless a name says otherwise.
 #pragma once
 

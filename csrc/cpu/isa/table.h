@@ -38,7 +38,7 @@ struct IntegerLayout {
 
 // Weights of a tile as integers: p = quantum * (d0 B^(parts-1) + d1 B^(parts-2) + ...), B = 2^digit_bits. One factor of
 // the products is unsigned and the other signed. Softmax weights are never negative: their digits are unsigned, which
-// holds a weight twice as finely as signed ones; weights of either sign have signed digits.
+// holds a weight twice as finely as balanced ones; weights of either sign have balanced digits.
 struct WeightDigits {
     bool either_sign;
     int groups, group, parts;  // queries in groups of `group` <= sum_group / parts

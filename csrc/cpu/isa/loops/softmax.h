@@ -72,7 +72,7 @@ bool softmax(const double* l, const double* half_norm, int R, double cut, Online
             }
         }
         VecD w = exp_nonpositive<VecD, VecL>(t);
-        w = t < -cut ? VecD{} : w;  // such a row cannot matter: see `cut` in bounds.h
+        w = t < -cut ? VecD{} : w;  // such a row cannot matter: see `cut` in contract.h
         t = t < -cut ? VecD{} : t;
         s0 += w;
         s1 += w * t;
