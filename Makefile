@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all sanitize lint types format clean
+.PHONY: help install demo test test-all test-csrc sanitize lint types format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -34,11 +34,24 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
 	$(BIN)/geodiff demo --out out/demo
 
-test: $(STAMP) ## the test suite without the heavy tests
+test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included
 	$(BIN)/pytest -q -m "not heavy"
 
-test-all: $(STAMP) ## the whole test suite
+test-all: $(STAMP) test-csrc ## the whole test suite
 	$(BIN)/pytest -q
+
+# doctest is one header: the system's, the one that DOCTEST_INCLUDE=FOLDER has, or Debian's package, unpacked in build/.
+# Without any of them the C++ tests are left out, with a word about it; in CI that is an error.
+FIND_DOCTEST = for at in "$(DOCTEST_INCLUDE)" /usr/include "$(CURDIR)/build/doctest/usr/include"; do \
+	if test -f "$$at/doctest/doctest.h"; then echo "$$at"; break; fi; done
+test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set of this machine and emulated ones
+	@if test -z "$$($(FIND_DOCTEST))"; then mkdir -p build/doctest && cd build/doctest && \
+		{ apt-get -qq download doctest-dev || { apt-get -qq update && apt-get -qq download doctest-dev; }; } >/dev/null 2>&1 && \
+		dpkg -x doctest-dev*.deb . || true; fi
+	@at="$$($(FIND_DOCTEST))"; if test -n "$$at"; then \
+		$(BIN)/cmake -S tests/csrc -B build/csrc -DCMAKE_BUILD_TYPE=Release -DDOCTEST_INCLUDE="$$at" >/dev/null && \
+		$(BIN)/cmake --build build/csrc --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && build/csrc/geodiff_tests; \
+	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
 # A copy of the package with an instrumented core, so that the installed one stays as it is. The leak check is off: it sees
 # the interpreter's own. Every kernel runs on every instruction set of this machine.

@@ -1,52 +1,30 @@
 #include "data.h"
 
-#include <algorithm>
 #include <atomic>
 #include <stdexcept>
+#include <string>
 
-#include "covariance.h"
-#include "draw.h"
-#include "isa.h"
-#include "operations.h"
-#include "parallel.h"
+#include "isa/dispatch.h"
+#include "passes/posterior.h"
+#include "passes/prepare.h"
+#include "passes/steps.h"
+#include "runtime/parallel.h"
 
 namespace geodiff {
 
-Data::Data(const void* rows, DType dtype, int64_t n, int64_t d, int threads)
-    : rows_{rows, dtype, n, d}, half_norm_(n), mean_(d), away_(n) {
-    // uint8: model = u / 127.5 - 1 = (v + 0.5) / 127.5 with v = u - 128.
-    stats_.unit = dtype == DType::u8 ? 127.5 : 1;
-    stats_.shift = dtype == DType::u8 ? 0.5 : 0;
-    const Prepared p =
-        prepare(kernels_for(""), rows_, stats_.shift, threads, half_norm_.data(), away_.data(), mean_.data());
-    if (p.bad_row >= 0) throw std::domain_error(std::to_string(p.bad_row));
-    stats_.half_norm = half_norm_.data();
-    stats_.away = away_.data();
-    stats_.radius = p.radius;
-    stats_.mean_square = p.mean_square;
-    stats_.max_norm = p.max_norm;
-    stats_.mean_norm = p.mean_norm;
-    stats_.max_model_norm = p.max_model_norm;
-    for (int64_t k = 0; k < d; ++k) mean_[k] = (mean_[k] + stats_.shift) / stats_.unit;
+Data::Data(const Rows& rows, int threads) : rows_(rows), half_norm_(rows.n), mean_(rows.d), away_(rows.n) {
+    const int64_t bad = prepare(kernels_for(""), rows_, threads, half_norm_.data(), away_.data(), mean_.data(), stats_);
+    if (bad >= 0) throw std::domain_error(std::to_string(bad));
+    for (int64_t k = 0; k < rows.d; ++k) mean_[k] = (mean_[k] + stats_.shift) / stats_.unit;
 }
 
 namespace {
-
-// Calls each(begin, end) for shares of [0, n), on as many threads as are worth it.
-template <class Each>
-void in_shares(int64_t n, int threads, Each&& each) {
-    threads = int(std::clamp<int64_t>(n >> 15, 1, threads));
-    parallel(threads, [&](int t) {
-        const Range mine = share(n, 16, t, threads);
-        each(mine.begin, mine.end);
-    });
-}
 
 // to[i] = from[i] factor + term; false if a number is NaN or Inf.
 template <class From>
 bool rescale(const From* from, int64_t n, int threads, double factor, double term, double* to) {
     std::atomic<bool> finite{true};
-    in_shares(n, threads, [&](int64_t begin, int64_t end) {
+    in_shares(n, 4 * n, threads, [&](int64_t begin, int64_t end) {
         double wrong = 0;
 #pragma omp simd reduction(+ : wrong)
         for (int64_t i = begin; i < end; ++i) {
@@ -63,10 +41,10 @@ template <class Real>
 void combine_as(const double* mean, double gain, double offset, const Combination& c, int64_t n, int threads) {
     constexpr int64_t kPiece = 512;  // the sum of one stays in L1 while the terms are added
     Real* const out = static_cast<Real*>(c.out);
-    in_shares(n, threads, [&](int64_t begin, int64_t end) {
+    in_shares((n + 15) / 16, 4 * n, threads, [&](int64_t begin, int64_t end) {
         double sum[kPiece];
-        for (int64_t base = begin; base < end; base += kPiece) {
-            const int64_t size = std::min(kPiece, end - base);
+        for (int64_t base = 16 * begin; base < std::min(16 * end, n); base += kPiece) {
+            const int64_t size = std::min(kPiece, std::min(16 * end, n) - base);
             for (int64_t i = 0; i < size; ++i) sum[i] = mean[base + i] * gain + offset;
             for (size_t k = 0; k < c.terms.size(); ++k) {
                 const Real* const term = static_cast<const Real*>(c.terms[k]) + base;
@@ -90,22 +68,42 @@ struct Data::Centred {
           sigma(query.batch),
           rows{data.rows_.row(query.begin), data.rows_.dtype, query.end - query.begin, data.rows_.d},
           stats(data.stats_),
-          request{query.batch, x.data(), sigma.data(),  query.bias ? query.bias + query.begin : nullptr,
-                  query.tol,   topk,     query.threads, query.bias_stride} {
+          request{*query.kernels, rows, stats} {
         const auto centre = [&](const auto* from) {
             return rescale(from, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
         };
         if (!(query.single ? centre(static_cast<const float*>(query.x)) : centre(static_cast<const double*>(query.x))))
             throw std::domain_error("x");
-        for (int64_t q = 0; q < query.batch; ++q) sigma[q] = query.sigma[q] * stats.unit;
+        for (int64_t q = 0; q < query.batch; ++q) {
+            if (!(query.sigma[q] >= kSigmaMin && query.sigma[q] <= kSigmaMax)) throw std::domain_error("sigma");
+            sigma[q] = query.sigma[q] * stats.unit;
+        }
         stats.half_norm += query.begin;
         stats.away += query.begin;
+        request.batch = query.batch;
+        request.x = x.data();
+        request.sigma = sigma.data();
+        request.log_prior = query.log_prior ? query.log_prior + query.begin : nullptr;
+        request.log_prior_stride = query.log_prior_stride;
+        request.tol = query.tol;
+        request.topk = topk;
+        request.threads = query.threads;
     }
+    Centred(const Centred&) = delete;  // the request points into it
 };
 
-void Data::posterior(const Kernels& kernels, const Query& query, int64_t topk, Answer& answer) const {
+Request Data::whole(const Query& query) const {
+    Request request{*query.kernels, rows_, stats_};
+    request.batch = query.batch;
+    request.x = static_cast<const double*>(query.x);
+    request.tol = query.tol;
+    request.threads = query.threads;
+    return request;
+}
+
+void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
     const Centred c(*this, query, topk);
-    geodiff::posterior(kernels, c.rows, c.stats, c.request, answer);
+    geodiff::posterior(c.request, answer);
     rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
             answer.mean);
     for (int64_t q = 0; q < query.batch; ++q) answer.trace[q] /= stats_.unit * stats_.unit;
@@ -113,13 +111,13 @@ void Data::posterior(const Kernels& kernels, const Query& query, int64_t topk, A
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
 }
 
-void Data::combine(const Kernels& kernels, const Query& query, const Combination& combination, int8_t* path) const {
+void Data::combine(const Query& query, const Combination& combination, int8_t* path) const {
     const Centred c(*this, query, 0);
     const int64_t size = query.batch * rows_.d;
     Buffer<double> mean(size), numbers(4 * query.batch);
     double* const n = numbers.data();
     Answer answer{mean.data(), n, n + query.batch, n + 2 * query.batch, n + 3 * query.batch, nullptr, nullptr, path};
-    geodiff::posterior(kernels, c.rows, c.stats, c.request, answer);
+    geodiff::posterior(c.request, answer);
     const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
     if (query.single)
         combine_as<float>(mean.data(), gain, offset, combination, size, query.threads);
@@ -127,48 +125,48 @@ void Data::combine(const Kernels& kernels, const Query& query, const Combination
         combine_as<double>(mean.data(), gain, offset, combination, size, query.threads);
 }
 
-void Data::covariance(const Kernels& kernels, const Query& query, const double* mean, const double* v,
-                      const double* slope, double* with_rows, double* with_distance) const {
+void Data::covariance(const Query& query, const Direction& direction, Covariance& out) const {
     const Centred c(*this, query, 0);
     const double unit = stats_.unit;
     Buffer<double> r(query.batch * rows_.d), s(query.batch);
-    rescale(mean, query.batch * rows_.d, query.threads, unit, -stats_.shift, r.data());
-    for (int64_t q = 0; q < query.batch; ++q) s[q] = slope[q] / unit;  // c then is `unit` times what it is in the model
-    Covariance out{with_rows, with_distance};
-    geodiff::covariance(kernels, c.rows, c.stats, c.request, {r.data(), v, s.data()}, out);
-    for (int64_t i = 0; i < query.batch * rows_.d; ++i) with_rows[i] /= unit * unit;
-    for (int64_t q = 0; q < query.batch; ++q) with_distance[q] /= unit * unit * unit;
+    rescale(direction.mean, query.batch * rows_.d, query.threads, unit, -stats_.shift, r.data());
+    for (int64_t q = 0; q < query.batch; ++q) s[q] = direction.slope[q] / unit;  // c is `unit` times the model's
+    geodiff::covariance(c.request, {r.data(), direction.v, s.data()}, out);
+    for (int64_t i = 0; i < query.batch * rows_.d; ++i) out.with_rows[i] /= unit * unit;
+    for (int64_t q = 0; q < query.batch; ++q) out.with_distance[q] /= unit * unit * unit;
 }
 
-void Data::draw(const Kernels& kernels, const Query& query, int64_t count, const double* uniform,
-                int64_t* index) const {
+void Data::draw(const Query& query, const Draws& draws) const {
     const Centred c(*this, query, 0);
-    geodiff::draw(kernels, c.rows, c.stats, c.request, count, uniform, index);
-    for (int64_t i = 0; i < query.batch * count; ++i) index[i] += query.begin;
+    geodiff::draw(c.request, draws);
+    for (int64_t i = 0; i < query.batch * draws.count; ++i) draws.index[i] += query.begin;
 }
 
-void Data::inner_products(const Kernels& kernels, const double* x, int64_t batch, int threads, double* out) const {
-    geodiff::inner_products(kernels, rows_, stats_, x, batch, threads, out);
-    for (int64_t q = 0; q < batch; ++q) {  // <x, (v + shift) / unit>
+void Data::inner_products(const Query& query, double* out) const {
+    const std::vector<double> one(size_t(query.batch), 1.0);
+    Request request = whole(query);
+    request.sigma = one.data();
+    geodiff::inner_products(request, out);
+    for (int64_t q = 0; q < query.batch; ++q) {  // <x, (v + shift) / unit>
         double sum = 0;
-        for (int64_t k = 0; k < rows_.d; ++k) sum += x[q * rows_.d + k];
+        for (int64_t k = 0; k < rows_.d; ++k) sum += request.query(q)[k];
         for (int64_t i = 0; i < rows_.n; ++i)
             out[q * rows_.n + i] = (out[q * rows_.n + i] + stats_.shift * sum) / stats_.unit;
     }
 }
 
-void Data::weighted_mean(const Kernels& kernels, const double* logits, int64_t batch, double tol, int threads,
-                         double* mean) const {
-    geodiff::weighted_mean(kernels, rows_, stats_, logits, batch, tol, threads, mean);
-    rescale(mean, batch * rows_.d, threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
+void Data::weighted_mean(const Query& query, const double* logits, double* mean) const {
+    geodiff::weighted_mean(whole(query), logits, mean);
+    rescale(mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
 }
 
-void Data::squared_distances(const Kernels& kernels, const double* x, const int64_t* candidates, int64_t batch,
-                             int64_t width, int threads, double* out) const {
-    Buffer<double> centred(batch * rows_.d);
-    rescale(x, batch * rows_.d, threads, stats_.unit, -stats_.shift, centred.data());
-    geodiff::squared_distances(kernels, rows_, centred.data(), candidates, batch, width, threads, out);
-    for (int64_t i = 0; i < batch * width; ++i) out[i] /= stats_.unit * stats_.unit;
+void Data::squared_distances(const Query& query, const int64_t* candidates, int64_t width, double* out) const {
+    Buffer<double> centred(query.batch * rows_.d);
+    Request request = whole(query);
+    rescale(request.x, query.batch * rows_.d, query.threads, stats_.unit, -stats_.shift, centred.data());
+    request.x = centred.data();
+    geodiff::squared_distances(request, candidates, width, out);
+    for (int64_t i = 0; i < query.batch * width; ++i) out[i] /= stats_.unit * stats_.unit;
 }
 
 }  // namespace geodiff

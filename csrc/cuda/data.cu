@@ -1,4 +1,4 @@
-#include "../cpu/bounds.h"
+#include "../common/contract.h"
 #include "data.h"
 #include "kernels.h"
 
@@ -20,9 +20,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
                uintptr_t to) {
     const OnDevice here(data.device);
     const int64_t d = data.d;
-    Stats stats{};
-    stats.radius = data.radius;
-    stats.max_model_norm = data.max_model_norm;
+    const Scale scale{data.max_model_norm, data.radius};
     Call call{};
     Problem& p = call.problem;
     p.rows = row(data, a.begin);
@@ -34,9 +32,9 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     p.shift = data.shift();
     p.radius = data.radius;
     p.max_norm = data.max_norm;
-    p.cut = cutoff(stats, p.n, a.tol);
+    p.cut = scale.cut(p.n, a.tol);
     p.tol = a.tol;
-    p.least_scale = least_scale(stats);
+    p.least_scale = scale.least();
     call.work = plan.carve(workspace);
     call.slice = plan.slice;
     call.cluster = plan.cluster;

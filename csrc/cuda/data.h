@@ -15,8 +15,8 @@ struct Data {
     int device;
     Machine machine;
 
-    double unit() const { return dtype == DType::u8 ? 127.5 : 1; }
-    double shift() const { return dtype == DType::u8 ? 0.5 : 0; }
+    double unit() const { return unit_of(dtype); }
+    double shift() const { return shift_of(dtype); }
 };
 
 struct Arguments {

@@ -1,10 +1,10 @@
-// What the kernels read and write. All addresses are the device's; everything is in centred units (csrc/cpu/types.h)
+// What the kernels read and write. All addresses are device addresses; everything is in centred units (common/stored.h)
 // unless a name says otherwise.
 #pragma once
 
 #include <cstdint>
 
-#include "../cpu/types.h"
+#include "../common/stored.h"
 
 namespace geodiff::cuda {
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from geodiff.backends.combination import Combination
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Direction, Query
-from geodiff.base.arguments import check_finite
+from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.dtypes import number_of
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.posterior import Posterior
@@ -26,7 +26,7 @@ except ImportError as error:  # a source tree that was never built
 else:
     MISSING = ""
 
-#: The path that answered a query, by its number in csrc/cpu/types.h: see csrc/cpu/README.md.
+#: The path that answered a query, by its number in csrc/common/stored.h: see csrc/cpu/README.md.
 PATHS = ("screened", "dense", "dense_fine", "exact")
 
 _chosen: ContextVar[str] = ContextVar("geodiff_isa", default="")
@@ -91,20 +91,12 @@ class CpuEngine(Engine):
         indices = torch.empty(batch, topk, dtype=torch.int64, device="cpu")
         weights = torch.empty(batch, topk, dtype=torch.float64, device="cpu")
         paths = torch.empty(batch, dtype=torch.int8, device="cpu")
+        answer = _cpu.Answer()
+        answer.mean = mean.data_ptr()
+        answer.log_sum, answer.entropy, answer.ess, answer.trace = (row.data_ptr() for row in numbers)
+        answer.index, answer.weight, answer.path = indices.data_ptr(), weights.data_ptr(), paths.data_ptr()
         with _Passed(query) as passed:
-            self._data.posterior(
-                query=passed,
-                isa=isa(),
-                topk=topk,
-                mean=mean.data_ptr(),
-                log_sum=numbers[0].data_ptr(),
-                entropy=numbers[1].data_ptr(),
-                ess=numbers[2].data_ptr(),
-                trace=numbers[3].data_ptr(),
-                index=indices.data_ptr(),
-                weight=weights.data_ptr(),
-                path=paths.data_ptr(),
-            )
+            self._data.posterior(passed, topk, answer)
         self.last_paths = paths
         log_sum, entropy, ess, trace = numbers
         levels = query.sigma.detach().to("cpu", torch.float64)
@@ -115,6 +107,7 @@ class CpuEngine(Engine):
 
     def combine(self, query: Query, into: Combination) -> None:
         if not into.in_place(query.x):
+            check_levels(query.sigma)
             check_finite(query.x, "x")
             super().combine(query, into)
             return
@@ -123,14 +116,14 @@ class CpuEngine(Engine):
             try:
                 self._data.combine(
                     query=passed,
-                    isa=isa(),
-                    out=into.out.data_ptr(),
                     gain=into.gain,
                     factors=[factor for factor, _ in into.terms],
                     terms=[values.data_ptr() for _, values in into.terms],
+                    out=into.out.data_ptr(),
                     path=paths.data_ptr(),
                 )
-            except ValueError:  # std::domain_error: the core looks at x while it reads it
+            except ValueError:  # std::domain_error: the core looks at sigma and x while it reads them
+                check_levels(query.sigma)
                 check_finite(query.x, "x")
                 raise
         self.last_paths = paths
@@ -142,7 +135,6 @@ class CpuEngine(Engine):
         with _Passed(query) as passed:
             self._data.covariance(
                 query=passed,
-                isa=isa(),
                 mean=mean.data_ptr(),
                 v=v.data_ptr(),
                 slope=slope.data_ptr(),
@@ -155,31 +147,35 @@ class CpuEngine(Engine):
         numbers = _float64(uniform)
         found = torch.empty(uniform.shape, dtype=torch.int64, device="cpu")
         with _Passed(query) as passed:
-            self._data.draw(
-                query=passed, isa=isa(), count=uniform.shape[1], uniform=numbers.data_ptr(), index=found.data_ptr()
-            )
+            self._data.draw(passed, count=uniform.shape[1], uniform=numbers.data_ptr(), index=found.data_ptr())
         return found
 
     def inner_products(self, x: Tensor) -> Tensor:
         queries = _float64(x)
         out = torch.empty(len(x), len(self.rows), dtype=torch.float64, device="cpu")
-        self._data.inner_products(isa(), queries.data_ptr(), len(x), torch.get_num_threads(), out.data_ptr())
+        self._data.inner_products(_query(len(x), x=queries), out.data_ptr())
         return out
 
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
         weights = _float64(logits)
         mean = torch.empty(len(logits), self.rows.shape[1], dtype=torch.float64, device="cpu")
-        threads = torch.get_num_threads()
-        self._data.weighted_mean(isa(), weights.data_ptr(), len(logits), tol, threads, mean.data_ptr())
+        self._data.weighted_mean(_query(len(logits), tol=tol), weights.data_ptr(), mean.data_ptr())
         return mean
 
     def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         queries, rows = _float64(x), candidates.cpu().contiguous()
         out = torch.empty(rows.shape, dtype=torch.float64, device="cpu")
-        threads = torch.get_num_threads()
-        batch, width = rows.shape
-        self._data.squared_distances(isa(), queries.data_ptr(), rows.data_ptr(), batch, width, threads, out.data_ptr())
+        query = _query(len(x), x=queries)
+        self._data.squared_distances(query, rows.data_ptr(), rows.shape[1], out.data_ptr())
         return out
+
+
+def _query(batch: int, *, x: Tensor | None = None, tol: float = 0.0) -> Any:
+    """A query of the core on the instruction set in use; x [batch, d] must outlive it."""
+    query = _cpu.Query(isa())
+    query.x = 0 if x is None else x.data_ptr()
+    query.batch, query.tol, query.threads = batch, tol, torch.get_num_threads()
+    return query
 
 
 class _Passed:
@@ -193,18 +189,14 @@ class _Passed:
 
     def __enter__(self) -> Any:
         x, sigma, log_prior = self._held
-        return _cpu.Query(
-            x=x.data_ptr(),
-            single=x.dtype == torch.float32,
-            sigma=sigma.data_ptr(),
-            bias=0 if log_prior is None else log_prior.data_ptr(),
-            bias_stride=0 if log_prior is None or log_prior.ndim == 1 else log_prior.shape[1],
-            batch=x.shape[0],
-            begin=self._rows.start,
-            end=self._rows.stop,
-            tol=self._tol,
-            threads=torch.get_num_threads(),
-        )
+        query = _query(x.shape[0], x=x, tol=self._tol)
+        query.single = x.dtype == torch.float32
+        query.sigma = sigma.data_ptr()
+        if log_prior is not None:
+            query.log_prior = log_prior.data_ptr()
+            query.log_prior_stride = 0 if log_prior.ndim == 1 else log_prior.shape[1]
+        query.begin, query.end = self._rows.start, self._rows.stop
+        return query
 
     def __exit__(self, *_: object) -> None:
         """Nothing to do: being held until here is the point."""

@@ -29,7 +29,7 @@ except ImportError as error:  # built where there was no nvcc, or never built
 else:
     _NOT_BUILT = ""
 
-#: What answered a query, by its number in csrc/cpu/types.h: the pass over bytes, or float64 differences.
+#: What answered a query, by its number in csrc/common/stored.h: the pass over bytes, or float64 differences.
 PATHS = {1: "dense", 3: "exact"}
 #: The oldest compute capability that the core is compiled for.
 OLDEST = (8, 0)

@@ -18,7 +18,7 @@ class Engine(ABC):
     mean: Tensor
     #: whether `posterior` never waits for the device, so that it can be recorded into a CUDA graph
     capturable = False
-    #: whether `combine` raises ValueError by itself for an x with NaN or Inf
+    #: whether `combine` raises ValueError by itself for an x with NaN or Inf, or a sigma out of range
     checks_queries = False
 
     def __init__(self, rows: Tensor) -> None:

@@ -1,0 +1,31 @@
+// Contract 1: |r - exact r| <= tol max(|r|, 0.01 max_i |x_i|), and log p to 1e-3 beside a relative part.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace geodiff {
+
+// Noise levels that are answered, in model units: those of geodiff/base/arguments.py.
+constexpr double kSigmaMin = 1e-12, kSigmaMax = 1e12;
+
+constexpr double kLogError = 1e-3;  // of log p, without its relative part
+
+// What the contract measures an answer against; lengths in the units of the model, times any common factor.
+struct Scale {
+    double max_norm;  // max_i |x_i|
+    double radius;    // max_i |x_i - mean|
+
+    // The smallest value that it divides by.
+    double least() const { return std::max(0.01 * max_norm, 1e-300); }
+    // The most that r, of length `norm`, may be off by.
+    double allowed(double norm, double tol) const { return tol * std::max(norm, least()); }
+    // Rows whose logit lies this far below the largest may be dropped altogether: all n of them together then move r by
+    // at most n e^-cut 2 radius <= tol/50 least().
+    double cut(int64_t n, double tol) const {
+        return std::log(std::max(2.0, double(n) * 2 * std::max(radius, 1e-300) * 50 / (tol * least())));
+    }
+};
+
+}  // namespace geodiff

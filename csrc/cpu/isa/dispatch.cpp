@@ -1,0 +1,56 @@
+#include "dispatch.h"
+
+#include <stdexcept>
+
+namespace geodiff {
+
+namespace targets {
+#define GEODIFF_TARGET(name, processor, flags, probe) const Table& name();
+#include "compiled_targets.def"  // the lines of targets.def that CMake could compile
+#undef GEODIFF_TARGET
+}  // namespace targets
+
+namespace {
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#else
+#define HAS(feature) false
+#endif
+
+std::vector<const Table*> usable() {
+    std::vector<const Table*> found;
+#if defined(__x86_64__) || defined(_M_X64)
+    __builtin_cpu_init();
+#endif
+#define GEODIFF_TARGET(name, processor, flags, probe) \
+    if (probe) found.push_back(&targets::name());
+#include "compiled_targets.def"
+#undef GEODIFF_TARGET
+    return found;
+}
+
+const std::vector<const Table*>& tables() {
+    static const std::vector<const Table*> found = usable();
+    return found;
+}
+
+}  // namespace
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names;
+    for (const Table* k : tables()) names.emplace_back(k->name);
+    return names;
+}
+
+const Table& kernels_for(const std::string& name) {
+    if (name.empty()) return *tables().back();
+    std::string allowed;
+    for (const Table* k : tables()) {
+        if (name == k->name) return *k;
+        allowed += (allowed.empty() ? "" : ", ") + std::string(k->name);
+    }
+    throw std::invalid_argument("isa: found '" + name + "'; this machine runs " + allowed);
+}
+
+}  // namespace geodiff

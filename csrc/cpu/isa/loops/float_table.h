@@ -1,0 +1,32 @@
+// The table of a target without integer products of its own; its vector header comes first.
+#pragma once
+
+#include "dot.h"
+#include "exact.h"
+#include "few_queries.h"
+#include "softmax.h"
+#include "sum.h"
+
+namespace {
+
+inline geodiff::Table float_table(const char* name) {
+    geodiff::Table t;
+    t.name = name;
+    t.floats.lanes = kF;
+    t.floats.terms = int(kFold) / kF;
+    t.floats.sum_group = Shape::sum_queries;
+    t.floats.few = kFew;
+    t.widen = widen;
+    t.dot_f32 = dot_f32;
+    t.dot_f64 = dot_f64;
+    t.sum_f32 = sum_f32;
+    t.dot_few = dot_few;
+    t.sum_few = sum_few;
+    t.softmax = softmax;
+    t.distance = distance;
+    t.axpy = axpy;
+    t.row_stats = row_stats;
+    return t;
+}
+
+}  // namespace

@@ -1,0 +1,109 @@
+// The inner loops, one table of them per instruction set. Everything outside this folder is free of instruction sets.
+//
+// Shapes: R rows of a tile, nq query vectors, d columns (dp: d rounded up to `kPad` columns).
+#pragma once
+
+#include <cstdint>
+
+#include "../../common/stored.h"
+
+namespace geodiff {
+
+constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
+constexpr int kMaxTileRows = 256;
+constexpr int64_t kFold = 256;  // columns summed in float32 before the partial sum moves to float64
+
+inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
+
+// Running state of one query's online softmax; `max` is the largest logit seen, sums are relative to it.
+struct Online {
+    double max = -1e308;  // m
+    double sum = 0;       // sum p,         p = exp(l - m)
+    double sum_l = 0;     // sum p (l - m)  -> entropy
+    double sum_2 = 0;     // sum p^2        -> effective sample size
+    double sum_h = 0;     // sum p h, h = |v|^2/2 as a rule  -> trace of the posterior covariance
+    double sum_q = 0;  // sum of the weights as the second product sees them (rounded to integers on the integer path)
+    double noise = 0;  // variance carried by that rounding
+};
+
+// How numbers and rows lie for the integer products.
+struct IntegerLayout {
+    int digit_bits;                // of a digit, which is stored in as many bits: base 2^digit_bits
+    int weight_rows;               // rows whose digits of one weight lie side by side
+    int dot_group;                 // most query digits that the first product holds in registers
+    int sum_group;                 // most weight digits that the second product holds in registers
+    int row_unit;                  // rows of a full tile are a multiple of every register block's
+    uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
+};
+
+// Weights of a tile as integers: p = quantum * (d0 B^(parts-1) + d1 B^(parts-2) + ...), B = 2^digit_bits. One factor of
+// the products is unsigned and the other signed. Softmax weights are never negative: their digits are unsigned, which
+// holds a weight twice as finely as balanced ones; weights of either sign have balanced digits.
+struct WeightDigits {
+    bool either_sign;
+    int groups, group, parts;  // queries in groups of `group` <= sum_group / parts
+    const void* digits;        // [groups][ceil(R/weight_rows)][group][parts][weight_rows]
+    const uint8_t* active;     // [groups]   0: no query of the group takes anything from this tile
+    const int32_t* total;      // [groups*group][parts]   sum of the digits over the rows of the tile
+    const float* rescale;      // [groups*group]
+    const float* quantum;      // [groups*group]
+};
+
+// Exact products of uint8 rows with integers: see products/digits.h.
+struct IntegerProducts {
+    IntegerLayout layout;
+    // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
+    // digits. Q: [groups][dq/64][group][64], dq = padded(d); total [groups*group]: sum_k q_k.
+    void (*dot)(const uint8_t* X, int64_t ldx, int R, const void* Q, const int64_t* total, int64_t dq, int groups,
+                int group, int64_t d, double* S, int64_t lds);
+    // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
+    // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
+    void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
+                const uint8_t* prefetch);
+};
+
+// How the float32 products sum.
+struct FloatLayout {
+    int lanes, terms;  // column k of each kFold is summed in lane k % lanes, so `terms` additions in a row
+    int sum_group;     // queries of a register block of `sum_f32`
+    int few;           // most queries that `dot_few` and `sum_few` take
+};
+
+struct Table {
+    const char* name = nullptr;
+    FloatLayout floats{};
+    const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
+
+    // dst[0..d) = centred row as float32, zero up to dp
+    void (*widen)(const void* row, DType dtype, int64_t d, int64_t dp, float* dst) = nullptr;
+    // S[q*lds + r] += <X_r, Q_q>, folded into float64 every kFold columns
+    void (*dot_f32)(const float* X, int64_t ldx, int R, const float* Q, int64_t ldq, int nq, int64_t dp, double* S,
+                    int64_t lds) = nullptr;
+    // The same product wholly in float64, for logits that float32 cannot hold to the contract
+    void (*dot_f64)(const float* X, int64_t ldx, int R, const double* Q, int64_t ldq, int nq, int64_t dp, double* S,
+                    int64_t lds) = nullptr;
+    // A[q] = rescale[q] A[q] + sum_r P[q*ldp + r] X_r
+    void (*sum_f32)(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, int nq,
+                    int64_t dp, float* A, int64_t lda) = nullptr;
+
+    // The two float32 products for nq <= floats.few, straight from rows as stored, d values each: widened in
+    // registers, since a tile of float32 written and read back would cost more than the products.
+    void (*dot_few)(const void* X, DType dtype, int64_t d, int R, const float* Q, int64_t ldq, int nq, double* S,
+                    int64_t lds) = nullptr;
+    // `prefetch` (or null): the next R rows, half of which are brought to L2 meanwhile
+    void (*sum_few)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
+                    int nq, float* A, int64_t lda, const void* prefetch) = nullptr;
+
+    // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can
+    // matter. `rescale` is what older partial sums must be multiplied with.
+    bool (*softmax)(const double* l, const double* half_norm, int R, double cut, Online* state, double* p,
+                    double* rescale) = nullptr;
+
+    // sum_k (x_k - v_k)^2 and acc += w v, in float64
+    double (*distance)(const double* x, const void* row, DType dtype, int64_t d) = nullptr;
+    void (*axpy)(double w, const void* row, DType dtype, int64_t d, double* acc) = nullptr;
+    // |v|^2 in float64; the sum of the row into acc; false if the row holds NaN or Inf
+    bool (*row_stats)(const void* row, DType dtype, int64_t d, double* norm2, double* acc) = nullptr;
+};
+
+}  // namespace geodiff

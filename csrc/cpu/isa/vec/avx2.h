@@ -1,0 +1,32 @@
+// AVX2 + FMA + F16C: 16 registers of 8 floats, 12 of them accumulators.
+#pragma once
+
+#include <immintrin.h>
+
+namespace {
+
+struct Shape {
+    static constexpr int bytes = 32;
+    static constexpr int dot_rows = 3, dot_queries = 4;     // register block of the first product
+    static constexpr int sum_queries = 4, sum_vectors = 3;  // and of the second: queries x vectors of columns
+    static constexpr int few_rows = 2;                      // rows of the first product's block for four queries
+};
+
+}  // namespace
+
+#include "floats.h"
+
+namespace {
+
+inline VecF widen_u8(const uint8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64((const __m128i*)p);
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(128)));
+}
+
+inline VecF widen_f16(const uint16_t* p) { return _mm256_cvtph_ps(load<__m128i>(p)); }
+
+inline VecF widen_bf16(const uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load<__m128i>(p)), 16));
+}
+
+}  // namespace

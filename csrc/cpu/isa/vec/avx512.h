@@ -1,0 +1,35 @@
+// AVX-512 F/BW/DQ/VL: 32 registers of 16 floats, 24 of them accumulators.
+#pragma once
+
+// GCC 12 warns about its own AVX-512 headers (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+namespace {
+
+struct Shape {
+    static constexpr int bytes = 64;
+    static constexpr int dot_rows = 4, dot_queries = 6;     // register block of the first product
+    static constexpr int sum_queries = 6, sum_vectors = 4;  // and of the second: queries x vectors of columns
+    static constexpr int few_rows = 4;                      // rows of the first product's block for four queries
+};
+
+}  // namespace
+
+#include "floats.h"
+
+namespace {
+
+inline VecF widen_u8(const uint8_t* p) {
+    const __m128i bytes = load<__m128i>(p);
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(128)));
+}
+
+inline VecF widen_f16(const uint16_t* p) { return _mm512_cvtph_ps(load<__m256i>(p)); }
+
+inline VecF widen_bf16(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(p)), 16));
+}
+
+}  // namespace

@@ -1,0 +1,61 @@
+// Vectors of floats and doubles in GCC/Clang vector extensions, as wide as `Shape::bytes` says. A vector header
+// includes this file after its Shape.
+//
+// Everything in vec/ and loops/ has internal linkage and calls no library template: a symbol merged across translation
+// units with different -m flags would run AVX-512 code on a machine without it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define GEODIFF_UNROLL _Pragma("GCC unroll 32")
+#define GEODIFF_UNROLL4 _Pragma("GCC unroll 4")
+
+namespace {
+
+constexpr int kF = Shape::bytes / 4;  // floats in a register
+constexpr int kD = Shape::bytes / 8;  // doubles in a register
+typedef float VecF __attribute__((vector_size(Shape::bytes)));
+typedef double VecD __attribute__((vector_size(Shape::bytes)));
+typedef int64_t VecL __attribute__((vector_size(Shape::bytes)));
+typedef float HalfF __attribute__((vector_size(Shape::bytes / 2)));
+
+template <class V, class T>
+inline V load(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V, class T>
+inline void store(T* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+template <class V, class T>
+inline T lane_sum(V v) {
+    T lanes[sizeof(V) / sizeof(T)];
+    store(lanes, v);
+    for (int width = sizeof(V) / sizeof(T) / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+inline VecD as_doubles(HalfF v) { return __builtin_convertvector(v, VecD); }
+
+inline float bits_to_float(uint32_t u) {
+    float f;
+    std::memcpy(&f, &u, 4);
+    return f;
+}
+
+inline float half_to_float(uint16_t h) {
+    const uint32_t sign = uint32_t(h & 0x8000u) << 16, magnitude = h & 0x7fffu;
+    if (magnitude >= 0x7c00u) return bits_to_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    // Exponents are rebiased by a multiplication with 2^112, which is exact for subnormal halves as well.
+    return bits_to_float(sign | magnitude << 13) * 0x1p112f;
+}
+
+inline float bfloat_to_float(uint16_t b) { return bits_to_float(uint32_t(b) << 16); }
+
+}  // namespace

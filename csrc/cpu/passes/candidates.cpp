@@ -1,0 +1,57 @@
+#include "candidates.h"
+
+#include <algorithm>
+
+namespace geodiff {
+
+void Candidates::offer(const double* logits, const float* away, int64_t first, int R) {
+    if (overflowed_) return;
+    double lower = -1e308, upper = -1e308;
+#pragma omp simd reduction(max : lower, upper)
+    for (int r = 0; r < R; ++r) {
+        const double error = row_error_ * double(away[r]) + base_error_;
+        lower = std::max(lower, logits[r] - error);
+        upper = std::max(upper, logits[r] + error);
+    }
+    if (upper < threshold()) return;
+    max_ = std::max(max_, lower);
+    if (nearest_.wanted() > 0)
+        for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, first + r);
+    const double least = threshold();
+    for (int r = 0; r < R; ++r) {
+        const double most = logits[r] + row_error_ * double(away[r]) + base_error_;
+        if (!(most >= least)) continue;
+        if (int64_t(kept_.size()) == kMaxCandidates) {
+            kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [&](const Candidate& c) { return c.upper < least; }),
+                        kept_.end());
+            if (int64_t(kept_.size()) > kMaxCandidates * 3 / 4) {
+                overflowed_ = true;
+                std::vector<Candidate>().swap(kept_);
+                return;
+            }
+        }
+        kept_.push_back({first + r, most});
+    }
+}
+
+double Candidates::threshold() const {
+    // Until k rows are known, all of them may be among the k nearest.
+    const double nearest = nearest_.wanted() == 0 ? max_ : nearest_.full() ? nearest_.last() : -1e308;
+    return std::min(max_ - cut_, nearest);
+}
+
+void Candidates::collect(double least, std::vector<int64_t>& rows) const {
+    for (const Candidate& c : kept_)
+        if (c.upper >= least) rows.push_back(c.row);
+}
+
+double Candidates::least(const std::vector<const Candidates*>& parts) {
+    Candidates all(parts.front()->cut_, 0, 0, parts.front()->nearest_.wanted());
+    for (const Candidates* part : parts) {
+        all.max_ = std::max(all.max_, part->max_);
+        all.nearest_.merge(part->nearest_);
+    }
+    return all.threshold();
+}
+
+}  // namespace geodiff

@@ -1,0 +1,286 @@
+#include "covariance.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "../products/bounds.h"
+#include "../products/weighted_sum.h"
+#include "plan.h"
+#include "screen.h"
+#include "spread.h"
+#include "tiles.h"
+
+namespace geodiff {
+namespace {
+
+constexpr double kLeast = 0.01;  // smallest length of J v over |v| that the error is measured against
+
+// Rows this far below the best may be dropped: README.md, "Covariances".
+double covariance_cut(const Request& request, const Direction& direction, int64_t q) {
+    const double R = request.stats.scale.radius, sigma = request.sigma[q],
+                 x_norm = norm(request.query(q), request.rows.d);
+    const double span = direction.slope[q] == 0 ? 0 : 4 * R * (x_norm + request.stats.max_norm + R);
+    return request.cut() + std::log1p((4 * R * R + span) / (sigma * sigma));
+}
+
+// One query over a list of rows (null: all n), in float64 and difference form.
+void from_list(const Request& request, const Direction& direction, int64_t q, const std::vector<int64_t>* list,
+               double cut, Covariance& out) {
+    const Rows& rows = request.rows;
+    const int64_t d = rows.d, dp = padded(d), n = list ? int64_t(list->size()) : rows.n;
+    const auto row_at = [&](int64_t i) { return list ? (*list)[size_t(i)] : i; };
+    const double sigma = request.sigma[q], *mean = direction.mean + q * d;
+    Buffer<double> p(n), far(n), v(dp, true);
+    Buffer<float> wide(dp);
+    double top = -1e308, sum = 0, sum_far = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        p[i] = request.logit(q, row_at(i));
+        top = std::max(top, p[i]);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const double t = p[i] - top;
+        far[i] = t < -cut ? 0 : 2 * sigma * sigma * (request.prior_at(q, row_at(i)) - p[i]);
+        p[i] = t < -cut ? 0 : std::exp(t);
+        sum += p[i];
+        sum_far += p[i] * far[i];
+    }
+    sum_far /= sum;
+    std::copy(direction.v + q * d, direction.v + (q + 1) * d, v.data());
+    const double level = dot(mean, v.data(), d);
+    double* with_rows = out.with_rows + q * d;
+    std::fill(with_rows, with_rows + d, 0.0);
+    double total = 0, cross = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (p[i] == 0) continue;
+        double along = 0;
+        request.kernels.widen(rows.row(row_at(i)), rows.dtype, d, dp, wide.data());
+        request.kernels.dot_f64(wide.data(), dp, 1, v.data(), dp, 1, dp, &along, 1);
+        const double c = along - level + direction.slope[q] * (far[i] - sum_far);
+        total += p[i] * c;
+        cross += p[i] * c * (far[i] - sum_far);
+        request.add_row(p[i] * c, row_at(i), with_rows);
+    }
+    for (int64_t k = 0; k < d; ++k) with_rows[k] = (with_rows[k] - total * mean[k]) / sum;
+    out.with_distance[q] = cross / sum;
+}
+
+// The sums of one query beside its online softmax; `far` = |x - v|^2 - |x - r|^2.
+struct Moments {
+    double c = 0, c_2 = 0, far = 0, c_far = 0;
+    double away_2 = 0, away_4 = 0;  // of |v - mean of the data|
+    double rounded = 0, noise = 0;  // of p c, as the second product sees it
+
+    // this = this keep + s other
+    void blend(double keep, double s, const Moments& other) {
+        const auto mix = [&](double& mine, double theirs) { mine = mine * keep + theirs * s; };
+        mix(c, other.c);
+        mix(c_2, other.c_2);
+        mix(far, other.far);
+        mix(c_far, other.c_far);
+        mix(away_2, other.away_2);
+        mix(away_4, other.away_4);
+        mix(rounded, other.rounded);
+        noise = noise * keep * keep + other.noise * s * s;
+    }
+};
+
+struct Share {  // what one piece of the rows adds
+    std::vector<Online> weights;
+    std::vector<Moments> moments;
+    WeightedSum sum;
+};
+
+class DenseCovariance {
+  public:
+    DenseCovariance(const Request& request, const Direction& direction, const std::vector<int64_t>& which,
+                    Precision precision)
+        : request_(request),
+          direction_(direction),
+          which_(which),
+          count_(int64_t(which.size())),
+          tile_(tile_rows(request, count_)),
+          ones_(size_t(request.batch), 1.0),
+          bits_(precision == Precision::normal ? 16 : 24),
+          logits_(request, which.data(), count_, precision),
+          along_(towards(), which.data(), count_, precision),
+          level_(size_t(count_)),
+          origin_(size_t(count_)),
+          cut_(size_t(count_)) {
+        const int64_t d = request.rows.d;
+        for (int64_t i = 0; i < count_; ++i) {
+            const int64_t q = which[size_t(i)];
+            const double* mean = direction.mean + q * d;
+            level_[size_t(i)] = dot(mean, direction.v + q * d, d);
+            origin_[size_t(i)] = dot(mean, mean, d) - 2 * dot(request.query(q), mean, d);
+            cut_[size_t(i)] = covariance_cut(request, direction, q) + logits_.gap_error(i);
+        }
+    }
+
+    void pass() {
+        struct Worker {
+            Logits::Work work, along;
+            Buffer<double> p;
+        };
+        const auto worker = [&] { return Worker{logits_.work(tile_), along_.work(tile_), Buffer<double>(tile_)}; };
+        const auto nothing = [&] {
+            return Share{std::vector<Online>(size_t(count_)), std::vector<Moments>(size_t(count_)),
+                         WeightedSum(request_, count_, tile_, bits_, WeightedSum::Weights::either_sign)};
+        };
+        const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
+            mine.sum.begin(t.R, t.seed);
+            const auto before = [&](int64_t b) {
+                w.along.rows = w.work.rows;
+                w.along.ld = w.work.ld;
+                along_.block(w.along, t.first, t.R, b, tile_);
+            };
+            logits_.over(w.work, t.first, t.R, tile_, before, [&](int64_t i, const double* l) {
+                weigh(i, l, w.along.logits.data() + i % kQueryBlock * tile_, t, w.p.data(), mine);
+            });
+            mine.sum.add(t.first, w.work.rows, w.work.ld, t.ahead);
+        };
+        shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing, visit);
+    }
+
+    // Joins what the pieces add to query i; false if the error bound exceeds what covariance.h promises.
+    bool finish(int64_t i, Covariance& out) const;
+
+  private:
+    // <v_i, v> comes from the same product as the logits: logits at sigma = 1, less their norms.
+    Request towards() const {
+        Request other = request_;
+        other.x = direction_.v;
+        other.sigma = ones_.data();
+        other.log_prior = nullptr;
+        return other;
+    }
+    void weigh(int64_t i, const double* l, const double* along, const Tile& t, double* p, Share& mine) const;
+
+    const Request& request_;
+    const Direction& direction_;
+    const std::vector<int64_t>& which_;
+    const int64_t count_, tile_;
+    const std::vector<double> ones_;
+    const int bits_;
+    const Logits logits_, along_;
+    std::vector<double> level_, origin_, cut_;
+    std::vector<Share> shares_;
+};
+
+// The weights of one query for a tile, its sums, and p c for the second product.
+void DenseCovariance::weigh(int64_t i, const double* l, const double* along, const Tile& t, double* p,
+                            Share& mine) const {
+    const int64_t q = which_[size_t(i)];
+    const double* h = request_.stats.half_norm + t.first;
+    double rescale = 1;
+    if (!request_.kernels.softmax(l, h, t.R, cut_[size_t(i)], &mine.weights[size_t(i)], p, &rescale)) return;
+    const double sigma2 = request_.sigma[q] * request_.sigma[q];
+    const double slope = direction_.slope[q], base = level_[size_t(i)], from = origin_[size_t(i)];
+    const double* prior = request_.log_prior ? request_.prior_of(q) + t.first : nullptr;
+    const float* away = request_.stats.away + t.first;
+    double c_1 = 0, c_2 = 0, far_1 = 0, c_far = 0, away_2 = 0, away_4 = 0;
+#pragma omp simd reduction(+ : c_1, c_2, far_1, c_far, away_2, away_4)
+    for (int r = 0; r < t.R; ++r) {
+        const double w = p[r], lifted = prior ? prior[r] : 0;
+        const double far = w > 0 ? 2 * sigma2 * (lifted - l[r]) - from : 0;
+        const double c = along[r] + h[r] - base + slope * far;
+        c_1 += w * c;
+        c_2 += w * c * c;
+        far_1 += w * far;
+        c_far += w * c * far;
+        const double square = double(away[r]) * double(away[r]);
+        away_2 += w * square;
+        away_4 += w * square * square;
+        p[r] = w * c;
+    }
+    Online signed_part;
+    mine.sum.set(i, p, rescale, signed_part);
+    Moments& m = mine.moments[size_t(i)];
+    m.blend(rescale, 1, {c_1, c_2, far_1, c_far, away_2, away_4, signed_part.sum_q, signed_part.noise});
+}
+
+bool DenseCovariance::finish(int64_t i, Covariance& out) const {
+    const int64_t d = request_.rows.d, q = which_[size_t(i)];
+    const Stats& stats = request_.stats;
+    Moments all;
+    double* with_rows = out.with_rows + q * d;
+    std::fill(with_rows, with_rows + d, 0.0);
+    const Online weights = join(
+        shares_, [&](const Share& s) -> const Online& { return s.weights[size_t(i)]; },
+        [&](const Share& s, double scale) {
+            all.blend(1, scale, s.moments[size_t(i)]);
+            s.sum.add_to(i, scale, with_rows);
+        });
+    const double sum = weights.sum, sigma = request_.sigma[q];
+    const double* mean = direction_.mean + q * d;
+    for (int64_t k = 0; k < d; ++k) with_rows[k] = (with_rows[k] - all.rounded * mean[k]) / sum;
+    out.with_distance[q] = all.c_far / sum - all.c / sum * (all.far / sum);
+
+    const double length = norm(mean, d), away = length + stats.mean_norm, radius = stats.scale.radius;
+    const double trace = std::max(0.0, 2 * weights.sum_h / sum - length * length);
+    const double variance = std::max(0.0, all.c_2 / sum - all.c / sum * (all.c / sum));
+    const double bound = std::sqrt(variance * trace);
+    const double spread = std::sqrt(stats.mean_square + std::min(away * away, radius * radius));
+    // sqrt(E |v - r|^4) from the distances to the mean of the data, which r is `off` from.
+    const double off = std::sqrt(std::max(0.0, all.away_2 / sum - trace));
+    const double minkowski = std::pow(all.away_4 / sum, 0.25) + off;
+    const double fourth = std::min(minkowski * minkowski, (radius + off) * std::sqrt(trace));
+    const double steep = 2 * std::fabs(direction_.slope[q]), sigma2 = sigma * sigma;
+    const double few = std::sqrt(trace * weights.sum_2) / sum;
+    const double noise[] = {
+        logits_.query_step(i) * (std::sqrt(variance) * fourth / sigma2 + steep * trace),  // the query's rounding
+        logits_.logit_noise(i) * (std::sqrt(variance) + steep * sigma2) * few,
+        along_.query_step(i) * trace,  // the direction's
+        along_.logit_noise(i) * few,
+        std::sqrt(all.noise) / sum * spread,  // the weights'
+    };
+    // The least length of with_rows that its error is measured against.
+    const double least =
+        sigma2 * std::max(kLeast * norm(direction_.v + q * d, d), std::fabs(direction_.slope[q]) * stats.scale.least());
+    return kDeviations * norm(noise, 5) <= request_.tol * std::max(bound, least);
+}
+
+std::vector<int64_t> dense_covariance(const Request& request, const Direction& direction,
+                                      const std::vector<int64_t>& which, Precision precision, Covariance& out) {
+    if (which.empty()) return {};
+    DenseCovariance pass(request, direction, which, precision);
+    pass.pass();
+    std::vector<int64_t> open;
+    for (size_t i = 0; i < which.size(); ++i)
+        if (!pass.finish(int64_t(i), out)) open.push_back(which[i]);
+    return open;
+}
+
+}  // namespace
+
+void covariance(const Request& asked, const Direction& direction, Covariance& out) {
+    Request request = planned(asked);
+    request.topk = 0;
+    const auto exactly = [&](const std::vector<int64_t>& which) {
+        one_by_one(int64_t(which.size()), request.threads,
+                   [&](int64_t i) { from_list(request, direction, which[size_t(i)], nullptr, kUnderflow, out); });
+    };
+    if (small(request.rows)) return exactly(numbers_from(0, request.batch));
+    const int64_t batch = queries_per_pass(request);
+    for (int64_t base = 0; base < request.batch; base += batch) {
+        auto [few, some, many] = by_spread(request, base, std::min(batch, request.batch - base));
+        double cut = 0;
+        for (const int64_t q : few) cut = std::max(cut, covariance_cut(request, direction, q));
+        append(some, over_lists(request, few, cut, [&](int64_t q, const std::vector<int64_t>& list) {
+                   from_list(request, direction, q, &list, cut, out);
+               }));
+        if (request.tol < kFloat64) {
+            exactly(some);
+            exactly(many);
+            continue;
+        }
+        if (!request.integers()) {  // float32 weights need no further digits
+            append(many, some);
+            some.clear();
+        }
+        append(some, dense_covariance(request, direction, many, Precision::normal, out));
+        // Where one digit more is needed, all are: a pass costs more than digits.
+        exactly(dense_covariance(request, direction, some, Precision::fine, out));
+    }
+}
+
+}  // namespace geodiff

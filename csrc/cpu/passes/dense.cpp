@@ -1,0 +1,164 @@
+#include "dense.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "../products/bounds.h"
+#include "../products/weighted_sum.h"
+#include "plan.h"
+#include "settle.h"
+#include "tiles.h"
+#include "top.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
+constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
+
+struct Share {  // what one piece of the rows adds to every answer
+    std::vector<Online> states;
+    std::vector<Top> tops;
+    WeightedSum coarser, finer;  // of the first queries and of the others, by the bits of their weights
+    int64_t with_coarser;
+
+    void set(int64_t i, const double* p, double rescale) {
+        if (i < with_coarser)
+            coarser.set(i, p, rescale, states[size_t(i)]);
+        else
+            finer.set(i - with_coarser, p, rescale, states[size_t(i)]);
+    }
+    void add_to(int64_t i, double scale, double* mean) const {
+        i < with_coarser ? coarser.add_to(i, scale, mean) : finer.add_to(i - with_coarser, scale, mean);
+    }
+};
+
+class Dense {
+  public:
+    Dense(const Request& request, const std::vector<int64_t>& which, int64_t with_coarser, Precision precision)
+        : request_(request),
+          which_(which),
+          with_coarser_(with_coarser),
+          count_(int64_t(which.size())),
+          precision_(precision),
+          tile_(tile_rows(request, count_)),
+          logits_(request, which.data(), count_, precision),
+          tops_(std::max(request.topk > 0 ? request.topk + kSpareTop : 0, logits_.integer() ? 0 : kHeavy)) {}
+
+    void pass() {
+        struct Worker {
+            Logits::Work work;
+            Buffer<double> p;
+        };
+        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_)}; };
+        const auto nothing = [&] {
+            return Share{std::vector<Online>(size_t(count_)), std::vector<Top>(size_t(count_), Top(tops_)),
+                         WeightedSum(request_, with_coarser_, tile_, 16),
+                         WeightedSum(request_, count_ - with_coarser_, tile_, 24), with_coarser_};
+        };
+        shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
+                             [&](Worker& w, Share& s, const Tile& t) { visit(w.work, w.p.data(), s, t); });
+    }
+
+    // Joins what the pieces add to query i; false if the error bound exceeds the contract.
+    bool finish(int64_t i, Answer& answer) const;
+
+  private:
+    void visit(Logits::Work& work, double* p, Share& mine, const Tile& t) const {
+        const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
+        mine.coarser.begin(t.R, t.seed);
+        mine.finer.begin(t.R, t.seed);
+        logits_.over(work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
+            mine.tops[size_t(i)].offer(l, t.first, t.R);
+            double rescale = 1;
+            // A tile may be skipped only if it cannot matter even with the logits' error.
+            if (request_.kernels.softmax(l, h, t.R, cut + logits_.gap_error(i), &mine.states[size_t(i)], p, &rescale))
+                mine.set(i, p, rescale);
+        });
+        mine.coarser.add(t.first, work.rows, work.ld, t.ahead);
+        mine.finer.add(t.first, work.rows, work.ld, with_coarser_ > 0 ? nullptr : t.ahead);
+    }
+
+    const Request& request_;
+    const std::vector<int64_t>& which_;
+    const int64_t with_coarser_, count_;
+    const Precision precision_;
+    const int64_t tile_;
+    const Logits logits_;
+    const int64_t tops_;
+    std::vector<Share> shares_;
+};
+
+bool Dense::finish(int64_t i, Answer& answer) const {
+    const int64_t q = which_[size_t(i)], d = request_.rows.d;
+    const Stats& stats = request_.stats;
+    double* mean = answer.mean + q * d;
+    std::fill(mean, mean + d, 0.0);
+    Online all = join(
+        shares_, [&](const Share& s) -> const Online& { return s.states[size_t(i)]; },
+        [&](const Share& s, double scale) { s.add_to(i, scale, mean); });
+    for (int64_t k = 0; k < d; ++k) mean[k] /= all.sum_q;
+
+    const double sigma = request_.sigma[q];
+    double model = 0;  // |r|^2 in model units, times `unit` squared
+    for (int64_t k = 0; k < d; ++k) model += (mean[k] + stats.shift) * (mean[k] + stats.shift);
+    const double allowed = stats.scale.allowed(std::sqrt(model), request_.tol);
+    const double length = norm(mean, d), away = length + stats.mean_norm;  // >= |r - mean of the data|
+    DenseErrors e{};
+    e.query_step = logits_.query_step(i);
+    e.logit_noise = logits_.logit_noise(i);
+    e.weight_noise = all.noise / (all.sum_q * all.sum_q);
+    e.weight = 1;
+    e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
+    e.concentration = all.sum_2 / (all.sum * all.sum);
+    e.length = length;
+    e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
+    const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= kLogError; };
+    Top nearest(tops_);
+    for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
+    if (!good()) {
+        Rest rest;
+        if (logits_.integer() || !settle(request_, q, nearest, all, mean, rest)) return false;
+        e.weight = rest.weight;
+        e.trace = rest.trace;
+        e.concentration = rest.largest;
+        if (!good()) return false;
+    }
+
+    // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
+    const double x2 = norm(request_.query(q), d);
+    answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
+    answer.entropy[q] = std::log(all.sum) - all.sum_l / all.sum;
+    answer.ess[q] = all.sum * all.sum / all.sum_2;
+    answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - std::pow(norm(mean, d), 2));
+    answer.path[q] = int8_t(precision_ == Precision::fine ? Path::dense_fine : Path::dense);
+    if (request_.topk > 0) {
+        Top settled(request_.topk);
+        for (const Top::Entry& entry : nearest.entries()) settled.offer(request_.logit(q, entry.row), entry.row);
+        settled.write(answer.log_sum[q], answer.index + q * request_.topk, answer.weight + q * request_.topk);
+    }
+    return true;
+}
+
+}  // namespace
+
+ByBits dense(const Request& request, const ByBits& by_bits, Precision precision, Answer& answer) {
+    std::vector<int64_t> which = by_bits.coarser;
+    append(which, by_bits.finer);
+    const int64_t count = int64_t(which.size()), with_coarser = int64_t(by_bits.coarser.size());
+    if (count == 0) return {};
+    Dense pass(request, which, with_coarser, precision);
+    pass.pass();
+    std::vector<uint8_t> done(size_t(count), 0);
+    const int threads = int(std::min<int64_t>(request.threads, count));
+    parallel(threads, [&](int t) {
+        const Range mine = share(count, 1, t, threads);
+        for (int64_t i = mine.begin; i < mine.end; ++i) done[size_t(i)] = pass.finish(i, answer);
+    });
+    ByBits open;
+    for (int64_t i = 0; i < count; ++i)
+        if (!done[size_t(i)]) (i < with_coarser ? open.coarser : open.finer).push_back(which[size_t(i)]);
+    return open;
+}
+
+}  // namespace geodiff

@@ -1,0 +1,19 @@
+// The dense pass: both products fused tile by tile, and a bound on what it answers.
+#pragma once
+
+#include <vector>
+
+#include "../products/logits.h"
+#include "../request.h"
+
+namespace geodiff {
+
+// Queries by the bits that their weights have, on the integer path; elsewhere all are in `finer`.
+struct ByBits {
+    std::vector<int64_t> coarser, finer;  // 16 and 24 bits
+};
+
+// Answers `which` where the error bound keeps the contract; returns the others.
+ByBits dense(const Request& request, const ByBits& which, Precision precision, Answer& answer);
+
+}  // namespace geodiff

@@ -1,0 +1,49 @@
+#include "posterior.h"
+
+#include <utility>
+
+#include "../products/bounds.h"
+#include "dense.h"
+#include "plan.h"
+#include "refine.h"
+#include "screen.h"
+#include "spread.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kFewQueries = 8;  // for so few, bound by memory, a third digit costs less than a second pass
+
+}  // namespace
+
+void posterior(const Request& asked, Answer& answer) {
+    const Request request = planned(asked);
+    if (small(request.rows)) {
+        exact(request, numbers_from(0, request.batch), kUnderflow, answer);
+        return;
+    }
+    const int64_t batch = queries_per_pass(request);
+    for (int64_t base = 0; base < request.batch; base += batch) {
+        auto [few, some, many] = by_spread(request, base, std::min(batch, request.batch - base));
+        // Each pass hands on what it could not answer to the next, finer one.
+        Unanswered left = screen(request, few, Precision::coarse, answer);
+        append(some, left.crowded);
+        left = screen(request, left.blurred, Precision::sharp, answer);
+        append(some, left.crowded);
+        append(some, left.blurred);
+        if (request.tol < kFloat64) {  // float32 sums cannot meet it
+            for (const auto* rest : {&some, &many}) exact(request, *rest, kUnderflow, answer);
+            continue;
+        }
+        // Weights have digits on the integer path only; and where every third query needs more of them, the guess is
+        // about to fail for others, which would cost another pass.
+        if (!request.integers() || int64_t(many.size()) <= kFewQueries || 2 * some.size() > many.size())
+            append(some, std::exchange(many, {}));
+        ByBits open = dense(request, {many, some}, Precision::normal, answer);
+        append(open.finer, dense(request, {{}, open.coarser}, Precision::normal, answer).finer);
+        open = dense(request, {{}, open.finer}, Precision::fine, answer);
+        exact(request, open.finer, kUnderflow, answer);
+    }
+}
+
+}  // namespace geodiff

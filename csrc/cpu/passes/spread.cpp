@@ -1,0 +1,81 @@
+#include "spread.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../products/bounds.h"
+#include "../products/digits.h"
+#include "../runtime/buffer.h"
+#include "../runtime/parallel.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kSample = 64;   // rows looked at
+constexpr double kCaution = 1.5;  // a digit too many costs a sixth of a pass, one too few a whole one
+constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
+
+enum class Spread : uint8_t { few, some, many };
+
+Spread judge(const Request& request, const double* logits, int64_t samples) {
+    const Stats& stats = request.stats;
+    double top = -1e308, sum = 0;
+    for (int64_t i = 0; i < samples; ++i) top = std::max(top, logits[i]);
+    const double window = request.cut();
+    int64_t within = 0;
+    for (int64_t i = 0; i < samples; ++i) {
+        within += logits[i] >= top - window;
+        sum += std::exp(logits[i] - top);
+    }
+    if (within <= 2 || within * kFewShare <= samples) return Spread::few;
+    // What the dense pass will find for the rounding of weights of 16 bits (bounds.h), if the largest weight of a tile
+    // is that of the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
+    const double quantum = 1 / largest_unsigned(16, 1), average = sum / double(samples);
+    const double noise = quantum / average / std::sqrt(6 * double(request.rows.n));
+    const double error = kDeviations * noise * std::sqrt(stats.mean_square);
+    return kCaution * error < stats.scale.allowed(stats.mean_norm, request.tol) ? Spread::many : Spread::some;
+}
+
+}  // namespace
+
+BySpread by_spread(const Request& request, int64_t first, int64_t count) {
+    const Rows& rows = request.rows;
+    const int64_t samples = std::min(kSample, rows.n), d = rows.d, dp = padded(d), bytes = d * item_size(rows.dtype);
+    const int64_t few = request.kernels.floats.few;
+    Buffer<char> sampled(samples * bytes);
+    int64_t row[kSample];
+    for (int64_t i = 0; i < samples; ++i) {
+        row[i] = rows.n * i / samples;
+        std::memcpy(sampled.data() + i * bytes, rows.row(row[i]), size_t(bytes));
+    }
+    std::vector<Spread> spread(static_cast<size_t>(count));
+    in_shares((count + few - 1) / few, count * samples * d, request.threads, [&](int64_t begin, int64_t end) {
+        Buffer<float> queries(few * dp, true);
+        Buffer<double> logits(few * kSample);
+        for (int64_t start = begin * few; start < std::min(end * few, count); start += few) {
+            const int64_t size = std::min(few, count - start);
+            for (int64_t q = 0; q < size; ++q)
+                for (int64_t k = 0; k < d; ++k) queries[q * dp + k] = float(request.query(first + start + q)[k]);
+            std::fill(logits.data(), logits.data() + few * kSample, 0.0);
+            request.kernels.dot_few(sampled.data(), rows.dtype, d, int(samples), queries.data(), dp, int(size),
+                                    logits.data(), kSample);
+            for (int64_t q = 0; q < size; ++q) {
+                const int64_t query = first + start + q;
+                const double sigma = request.sigma[query];
+                double* l = logits.data() + q * kSample;
+                for (int64_t i = 0; i < samples; ++i)
+                    l[i] = (l[i] - request.stats.half_norm[row[i]]) / (sigma * sigma) + request.prior_at(query, row[i]);
+                spread[size_t(start + q)] = judge(request, l, samples);
+            }
+        }
+    });
+    BySpread out;
+    for (int64_t i = 0; i < count; ++i) {
+        const Spread s = spread[size_t(i)];
+        (s == Spread::few ? out.few : s == Spread::some ? out.some : out.many).push_back(first + i);
+    }
+    return out;
+}
+
+}  // namespace geodiff

@@ -1,0 +1,20 @@
+// How many rows carry weight, guessed from an even sample before any pass. A wrong guess costs time, never accuracy.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../request.h"
+
+namespace geodiff {
+
+struct BySpread {
+    std::vector<int64_t> few;   // screening and refinement of single rows is cheaper than the dense pass
+    std::vector<int64_t> some;  // dense, but weights so unequal that 16 bits will hardly hold them
+    std::vector<int64_t> many;
+};
+
+// Queries [first, first + count), each in rising order.
+BySpread by_spread(const Request& request, int64_t first, int64_t count);
+
+}  // namespace geodiff

@@ -1,0 +1,114 @@
+#include "steps.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../products/bounds.h"
+#include "../products/weighted_sum.h"
+#include "plan.h"
+#include "tiles.h"
+
+namespace geodiff {
+namespace {
+
+// The mean of one query in float64, for weights that integers cannot hold to the contract.
+void plain_mean(const Request& request, const double* l, double top, double* mean) {
+    const Rows& rows = request.rows;
+    double sum = 0;
+    std::fill(mean, mean + rows.d, 0.0);
+    for (int64_t i = 0; i < rows.n; ++i) {
+        if (l[i] < top - request.cut()) continue;
+        const double p = std::exp(l[i] - top);
+        sum += p;
+        request.add_row(p, i, mean);
+    }
+    for (int64_t k = 0; k < rows.d; ++k) mean[k] /= sum;
+}
+
+// The same for queries [base, base + count), tile by tile.
+void weighted_mean(const Request& request, const double* l, int64_t base, int64_t count, double* mean) {
+    const Rows& rows = request.rows;
+    const int64_t n = rows.n, d = rows.d, dp = padded(d), tile = tile_rows(request, request.batch);
+    const double cut = request.cut();
+    struct Worker {
+        Buffer<double> p;
+        Buffer<float> widened;
+    };
+    struct Share {
+        std::vector<Online> states;
+        WeightedSum sum;
+    };
+    const auto worker = [&] { return Worker{Buffer<double>(tile), Buffer<float>(request.integers() ? 0 : tile * dp)}; };
+    const auto nothing = [&] {
+        return Share{std::vector<Online>(size_t(count)), WeightedSum(request, count, tile, 24)};
+    };
+    const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
+        mine.sum.begin(t.R, t.seed);
+        for (int64_t q = 0; q < count; ++q) {
+            double rescale = 1;
+            Online& state = mine.states[size_t(q)];
+            const double* logits = l + (base + q) * n + t.first;
+            if (request.kernels.softmax(logits, request.stats.half_norm + t.first, t.R, cut, &state, w.p.data(),
+                                        &rescale))
+                mine.sum.set(q, w.p.data(), rescale, state);
+        }
+        if (mine.sum.empty()) return;
+        if (!request.integers())
+            for (int r = 0; r < t.R; ++r)
+                request.kernels.widen(rows.row(t.first + r), rows.dtype, d, dp, w.widened.data() + r * dp);
+        mine.sum.add(t.first, w.widened.data(), dp, nullptr);
+    };
+    const Pieces pieces(n, tile, request.threads, false);
+    const auto shares = over_tiles(rows, pieces, tile, worker, nothing, visit);
+    one_by_one(count, request.threads, [&](int64_t q) {
+        double* out = mean + (base + q) * d;
+        std::fill(out, out + d, 0.0);
+        const Online all = join(
+            shares, [&](const Share& s) -> const Online& { return s.states[size_t(q)]; },
+            [&](const Share& s, double scale) { s.sum.add_to(q, scale, out); });
+        for (int64_t k = 0; k < d; ++k) out[k] /= all.sum_q;
+        // |v - r| <= 2 radius for every row: the crudest spread there is.
+        const double error = kDeviations * std::sqrt(all.noise) / all.sum_q * 2 * request.stats.scale.radius;
+        if (error > request.stats.scale.allowed(0, request.tol)) plain_mean(request, l + (base + q) * n, all.max, out);
+    });
+}
+
+}  // namespace
+
+void inner_products(const Request& asked, double* out) {
+    const Request request = planned(asked);
+    const int64_t n = request.rows.n, tile = tile_rows(request, request.batch);
+    for (int64_t base = 0; base < request.batch; base += kBatch) {
+        const std::vector<int64_t> which = numbers_from(base, std::min(kBatch, request.batch - base));
+        const Logits logits(request, which.data(), int64_t(which.size()), Precision::fine);
+        const auto visit = [&](Logits::Work& work, int, const Tile& t) {
+            logits.load(work, t.first, t.R);
+            for (int64_t b = 0; b < logits.blocks(); ++b) {
+                logits.products(work, t.first, t.R, b, tile);
+                for (int64_t q = 0; q < logits.block_size(b); ++q)
+                    std::copy_n(work.logits.data() + q * tile, t.R, out + (base + b * kQueryBlock + q) * n + t.first);
+            }
+        };
+        over_tiles(
+            request.rows, Pieces(n, tile, request.threads, false), tile, [&] { return logits.work(tile); },
+            [] { return 0; }, visit);
+    }
+}
+
+void weighted_mean(const Request& asked, const double* l, double* mean) {
+    const Request request = planned(asked);
+    for (int64_t base = 0; base < request.batch; base += kBatch)
+        weighted_mean(request, l, base, std::min(kBatch, request.batch - base), mean);
+}
+
+void squared_distances(const Request& request, const int64_t* candidates, int64_t width, double* out) {
+    const int64_t pairs = request.batch * width;
+    in_shares(pairs, pairs * request.rows.d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            out[i] = candidates[i] < 0 ? std::numeric_limits<double>::infinity()
+                                       : request.distance(i / width, candidates[i]);
+    });
+}
+
+}  // namespace geodiff

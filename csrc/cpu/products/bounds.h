@@ -1,0 +1,63 @@
+// The error bounds that decide how many digits a product needs and when an answer is accepted. Derivations:
+// csrc/cpu/README.md. All in centred units.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace geodiff {
+
+constexpr double kUnitRoundoff = 0x1p-24;  // float32
+constexpr double kDeviations = 5;  // random errors are bounded at this many standard deviations: 6e-7 in one dimension
+
+constexpr double kUnderflow = 745;  // exp(-745) is 0: as a cut it drops nothing, and answers are smooth in the query
+constexpr double kFloat64 = 1e-8;   // a smaller tol asks for float64 arithmetic throughout
+
+inline double norm(const double* x, int64_t d) {
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < d; ++k) total += x[k] * x[k];
+    return std::sqrt(total);
+}
+
+inline double dot(const double* a, const double* b, int64_t d) {
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < d; ++k) total += a[k] * b[k];
+    return total;
+}
+
+// What the dense pass knows about a query once it is done.
+struct DenseErrors {
+    double query_step;     // standard deviation of one coordinate's rounding, of the query
+    double logit_noise;    // standard deviation of independent errors of the logits
+    double weight_noise;   // sum over rows of the variance of the weights' rounding, relative to (sum p)^2
+    double weight;         // sum of w over the rows whose logits err: 1, or less where the heaviest were settled
+    double trace;          // sum of w |v - r|^2 over them
+    double concentration;  // sum of w^2 over them is at most this times their weight
+    double length;         // |r|
+    double spread;         // root mean square distance of *all* rows from r
+};
+
+// Bound on |r - exact r|. A query rounded by delta answers with r*(x - delta): the error is J delta with J = Cov_w /
+// sigma^2, and delta is random with known variance (its last digit is rounded stochastically), so
+// E|J delta|^2 = step^2 |J|_F^2 <= (step trace / sigma^2)^2.
+inline double dense_error(const DenseErrors& e, double sigma) {
+    // Settled rows do not share what <delta, r> / sigma^2 adds to all the others.
+    const double common = e.weight < 1 ? e.length * std::sqrt(e.weight * e.trace) : 0;
+    const double query = e.query_step * (e.trace + common) / (sigma * sigma);
+    const double logits = e.logit_noise * std::sqrt(e.trace * e.concentration);
+    const double weights = std::sqrt(e.weight_noise) * e.spread;
+    return kDeviations * std::sqrt(query * query + logits * logits + weights * weights);
+}
+
+// Bound on |log sum - exact|, to first order sum_i w_i e_i over the logits' errors: <delta, r> / sigma^2 from the
+// query's rounding, common to all rows and so without effect on r, and what independent errors leave after averaging.
+inline double dense_log_error(const DenseErrors& e, double sigma) {
+    const double query = e.query_step * e.length * e.weight / (sigma * sigma);
+    const double logits = e.logit_noise * std::sqrt(e.weight * e.concentration);
+    return kDeviations * std::sqrt(query * query + logits * logits);
+}
+
+}  // namespace geodiff

@@ -1,0 +1,217 @@
+#include "logits.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "../runtime/parallel.h"
+#include "bounds.h"
+#include "digits.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kFloatUnit = 16;    // rows of a full tile of floats are a multiple of this
+constexpr int64_t kMostFloats = 128;  // and at most so many
+constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
+
+// Floats from one widened row to the next: a cache line more than the row, since rows a multiple of 4 KiB apart share
+// the same few lines of L1, which the second product reads down the columns.
+int64_t tile_stride(int64_t d) { return padded(d) + 16; }
+
+}  // namespace
+
+int64_t tile_rows(const Request& request, int64_t count) {
+    const Rows& rows = request.rows;
+    const IntegerProducts* integers = request.integers();
+    const bool as_stored = integers || count <= request.kernels.floats.few;
+    const int64_t budget = (count <= kMemoryBound ? 128 : integers ? 384 : 768) << 10;
+    const int64_t bytes = padded(rows.d) * (as_stored ? item_size(rows.dtype) : 4);
+    const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
+    const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
+    return std::clamp((budget + bytes * unit / 2) / bytes / unit * unit, unit, most);
+}
+
+Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision)
+    : kernels_(request.kernels),
+      rows_(request.rows),
+      stats_(request.stats),
+      integers_(request.integers()),
+      count_(count),
+      wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
+      prior_(size_t(count)),
+      inv_sigma2_(size_t(count)),
+      row_error_(size_t(count)),
+      base_error_(size_t(count)),
+      query_step_(size_t(count)),
+      logit_noise_(size_t(count)),
+      scale_(size_t(count)) {
+    for (int64_t i = 0; i < count; ++i) {
+        const double sigma = request.sigma[which[i]];
+        inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
+        prior_[size_t(i)] = request.prior_of(which[i]);
+    }
+    if (integers_)
+        pack_integers(request, which, precision);
+    else
+        pack_floats(request, which);
+}
+
+void Logits::pack_integers(const Request& request, const int64_t* which, Precision precision) {
+    const int64_t d = rows_.d, dp = padded(d);
+    const int bits = integers_->layout.digit_bits;
+    std::vector<double> top(size_t(count_), 0.0);
+    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const double* x = request.query(which[i]);
+            double m = 0;
+#pragma omp simd reduction(max : m)
+            for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
+            top[size_t(i)] = m;
+        }
+    });
+    const bool screening = precision == Precision::coarse || precision == Precision::sharp;
+    const int usual = (24 + bits - 1) / bits;  // digits that hold 24 bits
+    if (screening) {
+        // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
+        // by 4 |delta| |v - mean|.
+        const double blur = precision == Precision::coarse ? 0.25 : 0.003;
+        const double worst = *std::max_element(top.begin(), top.end());
+        for (parts_ = 1; parts_ < usual; ++parts_) {
+            const double residual = 0.29 * worst / largest_balanced(bits, parts_) * std::sqrt(double(d));
+            if (4 * residual <= blur * std::sqrt(stats_.mean_square)) break;
+        }
+    } else {
+        parts_ = precision == Precision::fine ? 32 / bits : usual;
+    }
+    // Screening wants the smallest residual, which is known; the dense pass wants an unbiased one.
+    const bool stochastic = !screening;
+    const double units = largest_balanced(bits, parts_);
+    for (int64_t b = 0; b < blocks(); ++b) {
+        Block block;
+        const int64_t vectors = block_size(b) * parts_, most_in_group = integers_->layout.dot_group;
+        block.groups = (vectors + most_in_group - 1) / most_in_group;
+        block.group = (vectors + block.groups - 1) / block.groups;
+        const int64_t slots = block.groups * block.group;
+        block.digits = Buffer<char>(slots * dp * bits / 8, true);
+        block.total.assign(size_t(slots), 0);
+        blocks_.push_back(std::move(block));
+    }
+    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const double* x = request.query(which[i]);
+            Block& block = blocks_[size_t(i / kQueryBlock)];
+            // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
+            // A hair more than the largest, which must not round up beyond the digits.
+            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
+            const double residual =
+                place_query(x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
+                            {block.digits.data(), block.total.data(), block.group, dp});
+            scale_[size_t(i)] = step;
+            query_step_[size_t(i)] = step * std::sqrt(1.0 / 6);
+            row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
+            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * norm(x, d) * stats_.max_norm;
+        }
+    });
+}
+
+void Logits::pack_floats(const Request& request, const int64_t* which) {
+    const int64_t d = rows_.d, dp = padded(d);
+    if (wide_)
+        queries64_ = Buffer<double>(count_ * dp, true);
+    else
+        queries32_ = Buffer<float>(count_ * dp, true);
+    // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
+    // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
+    // variance is at most n u^2 max_j |x_j|^2 |v|^2.
+    const int lanes = kernels_.floats.lanes;
+    const double terms = kernels_.floats.terms, unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
+    for (int64_t i = 0; i < count_; ++i) {
+        const double* x = request.query(which[i]);
+        double lane_max = 0, top = 0;
+        for (int64_t base = 0; base < d; base += kFold) {
+            double lane[kPad] = {};
+            for (int64_t k = base; k < std::min(base + kFold, d); ++k) {
+                lane[k % lanes] += x[k] * x[k];
+                top = std::max(top, std::fabs(x[k]));
+            }
+            lane_max = std::max(lane_max, *std::max_element(lane, lane + lanes));
+        }
+        for (int64_t k = 0; k < d; ++k)
+            if (wide_)
+                queries64_[i * dp + k] = x[k];
+            else
+                queries32_[i * dp + k] = float(x[k]);
+        const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
+        row_error_[size_t(i)] = 0;
+        base_error_[size_t(i)] = (terms + 2) * size * norm(x, d);
+        query_step_[size_t(i)] = unit * top;
+        logit_noise_[size_t(i)] = std::sqrt(terms * lane_max) * size;
+    }
+}
+
+Logits::Work Logits::work(int64_t tile) const {
+    Work w;
+    const int64_t block = std::min(kQueryBlock, count_);
+    w.logits = Buffer<double>(block * tile);
+    if (integer())
+        w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
+    else if (!direct())
+        w.tile = Buffer<float>(tile * tile_stride(rows_.d));
+    return w;
+}
+
+void Logits::load(Work& w, int64_t first, int R) const {
+    if (integer() || direct()) return;
+    const int64_t dp = padded(rows_.d), ld = tile_stride(rows_.d);
+    if (rows_.dtype == DType::f32 && rows_.d == dp && count_ <= kMemoryBound) {  // as stored is as needed
+        w.rows = static_cast<const float*>(rows_.row(first));
+        w.ld = rows_.d;
+        return;
+    }
+    for (int r = 0; r < R; ++r) kernels_.widen(rows_.row(first + r), rows_.dtype, rows_.d, dp, w.tile.data() + r * ld);
+    w.rows = w.tile.data();
+    w.ld = ld;
+}
+
+void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
+    double* l = w.logits.data();
+    if (integer()) {
+        const Block& block = blocks_[size_t(b)];
+        integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R, block.digits.data(),
+                       block.total.data(), dp, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile);
+        const double base = double(int64_t(1) << integers_->layout.digit_bits);
+        for (int64_t q = 0; q < size; ++q) {
+            const double* s = w.sums.data() + q * parts_ * tile;
+            double* out = l + q * tile;
+            double weight = scale_[size_t(start + q)];
+            for (int part = parts_ - 1; part >= 0; --part, weight *= base)
+                for (int r = 0; r < R; ++r) out[r] = (part == parts_ - 1 ? 0 : out[r]) + weight * s[part * tile + r];
+        }
+        return;
+    }
+    for (int64_t q = 0; q < size; ++q) std::fill(l + q * tile, l + q * tile + R, 0.0);
+    if (wide_)
+        kernels_.dot_f64(w.rows, w.ld, R, queries64_.data() + start * dp, dp, int(size), dp, l, tile);
+    else if (direct())
+        kernels_.dot_few(rows_.row(first), rows_.dtype, rows_.d, R, queries32_.data(), dp, int(size), l, tile);
+    else
+        kernels_.dot_f32(w.rows, w.ld, R, queries32_.data() + start * dp, dp, int(size), dp, l, tile);
+}
+
+void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    products(w, first, R, b, tile);
+    const int64_t size = block_size(b), start = b * kQueryBlock;
+    double* l = w.logits.data();
+    const double* h = stats_.half_norm + first;
+    for (int64_t q = 0; q < size; ++q) {
+        double* out = l + q * tile;
+        const double inverse = inv_sigma2_[size_t(start + q)];
+        if (const double* prior = prior_[size_t(start + q)])
+            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + prior[first + r];
+        else
+            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse;
+    }
+}
+
+}  // namespace geodiff

@@ -1,0 +1,100 @@
+// The first product: logits of a block of queries for a tile of rows, to a known error.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../request.h"
+#include "../runtime/buffer.h"
+
+namespace geodiff {
+
+constexpr int64_t kQueryBlock = 64;  // queries whose packed form and logits are in L2 together
+
+enum class Precision {
+    coarse,  // float32, or the fewest digits whose error bound still screens
+    sharp,   // float64, or the fewest digits whose error bound is small beside what carries weight
+    normal,  // float32, or 24 bits of digits
+    fine,    // float64, or 32 bits of digits
+};
+
+// Rows per tile for `count` queries: the tile stays in L2 between the two products. Few queries want small tiles, which
+// keep memory busy all the time; many want large ones, over which the sums are written back less often.
+int64_t tile_rows(const Request& request, int64_t count);
+
+class Logits {
+  public:
+    // `which[0..count)` picks the queries of `request`.
+    Logits(const Request& request, const int64_t* which, int64_t count, Precision precision);
+
+    // Scratch of one thread.
+    struct Work {
+        Buffer<float> tile;           // [R, dp]     float path: the rows, widened
+        Buffer<double> sums;          // [parts * block, R]  integer path
+        Buffer<double> logits;        // [block, R]
+        const float* rows = nullptr;  // null where the products take rows as stored
+        int64_t ld = 0;
+    };
+    Work work(int64_t tile) const;
+
+    int64_t blocks() const { return (count_ + kQueryBlock - 1) / kQueryBlock; }
+    int64_t block_size(int64_t b) const { return std::min(kQueryBlock, count_ - b * kQueryBlock); }
+
+    // Makes rows [first, first + R) ready in `work`; then `block` fills work.logits with
+    //   l[q, r] = (<x_q, v_r> - |v_r|^2 / 2) / sigma_q^2 + log prior_r     (stride `tile`, the |x|^2 term is common)
+    void load(Work& work, int64_t first, int R) const;
+    void block(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+    // The products alone, <x_q, v_r>, in the same place.
+    void products(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+
+    // `load`, then each(i, l) for every query i of the pass with its logits l[0..R); before(b) ahead of each block b.
+    template <class Each, class Before>
+    void over(Work& work, int64_t first, int R, int64_t tile, Before&& before, Each&& each) const {
+        load(work, first, R);
+        for (int64_t b = 0; b < blocks(); ++b) {
+            block(work, first, R, b, tile);
+            before(b);
+            for (int64_t q = 0; q < block_size(b); ++q) each(b * kQueryBlock + q, work.logits.data() + q * tile);
+        }
+    }
+    template <class Each>
+    void over(Work& work, int64_t first, int R, int64_t tile, Each&& each) const {
+        over(work, first, R, tile, [](int64_t) {}, each);
+    }
+
+    bool integer() const { return integers_ != nullptr; }
+    // The logit of row r is off by at most row_error * away_r + base_error, up to a constant common to all rows of the
+    // query; certain, not probable. A *difference* of two logits is off by at most gap_error.
+    double row_error(int64_t i) const { return row_error_[size_t(i)]; }
+    double base_error(int64_t i) const { return base_error_[size_t(i)]; }
+    double gap_error(int64_t i) const { return 2 * (row_error(i) * stats_.scale.radius + base_error(i)); }
+    // Standard deviations for bounds.h.
+    double query_step(int64_t i) const { return query_step_[size_t(i)]; }
+    double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
+
+  private:
+    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // no tile: see table.h
+    void pack_integers(const Request& request, const int64_t* which, Precision precision);
+    void pack_floats(const Request& request, const int64_t* which);
+
+    const Table& kernels_;
+    const Rows& rows_;
+    const Stats& stats_;
+    const IntegerProducts* integers_;
+    int64_t count_;
+    bool wide_;  // float64 products
+    int parts_ = 1;
+    std::vector<const double*> prior_;  // [count], of row 0
+    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
+    // Integer path. Per block: groups x group vectors of dp digits, laid out for IntegerProducts::dot.
+    struct Block {
+        int64_t groups, group;
+        Buffer<char> digits;
+        std::vector<int64_t> total;  // [groups*group]  sum of the digits
+    };
+    std::vector<Block> blocks_;
+    Buffer<float> queries32_;   // [count, dp]
+    Buffer<double> queries64_;  // [count, dp]
+};
+
+}  // namespace geodiff

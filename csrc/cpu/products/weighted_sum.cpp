@@ -1,0 +1,191 @@
+#include "weighted_sum.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "digits.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int kMostWeightRows = 4;  // of any IntegerLayout::weight_rows
+
+int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace
+
+WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights)
+    : kernels_(request.kernels),
+      rows_(request.rows),
+      integers_(request.integers()),
+      count_(count),
+      tile_(rounded_up(tile, kMostWeightRows)),
+      dp_(padded(rows_.d)),
+      either_sign_(weights == Weights::either_sign) {
+    int64_t most = kernels_.floats.sum_group;
+    if (integers_) {
+        const IntegerLayout& layout = integers_->layout;
+        parts_ = (bits + layout.digit_bits - 1) / layout.digit_bits;
+        most = layout.sum_group / parts_;
+        const double held =
+            either_sign_ ? largest_balanced(layout.digit_bits, parts_) : largest_unsigned(layout.digit_bits, parts_);
+        units_ = std::min(held, double(INT32_MAX));
+    }
+    groups_ = (count + most - 1) / most;
+    group_ = integers_ && count > 0 ? (count + groups_ - 1) / groups_ : most;
+    const int64_t slots = groups_ * group_;
+    sums_ = Buffer<float>(slots * dp_, true);
+    active_.assign(size_t(groups_), 0);
+    rescale_.assign(size_t(slots), 1.0f);
+    if (integers_) {
+        digits_ = Buffer<char>(slots * parts_ * tile_ * integers_->layout.digit_bits / 8, true);
+        total_.assign(size_t(slots * parts_), 0);
+        quantum_.assign(size_t(slots), 0.0f);
+    } else {
+        weights_ = Buffer<float>(slots * tile_, true);
+    }
+}
+
+int64_t WeightedSum::group_bytes() const {
+    const IntegerLayout& layout = integers_->layout;
+    return group_ * parts_ * rounded_up(R_, layout.weight_rows) * layout.digit_bits / 8;
+}
+
+void WeightedSum::begin(int R, uint64_t seed) {
+    R_ = R;
+    seed_ = seed;
+    any_ = false;
+    std::fill(active_.begin(), active_.end(), uint8_t(0));
+}
+
+void WeightedSum::activate(int64_t g) {
+    active_[size_t(g)] = 1;
+    any_ = true;
+    std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
+    if (integers_) {
+        std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), char(0));
+        std::fill_n(total_.begin() + g * group_ * parts_, group_ * parts_, 0);
+    } else {
+        std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
+    }
+}
+
+template <bool kEitherSign, class Digit>
+void WeightedSum::write_digits(int64_t q, int32_t* value) {
+    constexpr int kBits = 8 * sizeof(Digit);
+    constexpr int32_t kHalf = int32_t(1) << (kBits - 1);
+    const int64_t g = q / group_, member = q % group_;
+    const int rows = integers_->layout.weight_rows;
+    Digit* out = reinterpret_cast<Digit*>(digits_.data() + g * group_bytes());
+    const int64_t step = group_ * parts_ * rows;
+    Digit digit[kMaxTileRows + kMostWeightRows];
+    for (int r = R_; r < R_ + rows; ++r) digit[r] = 0;
+    for (int part = parts_ - 1; part >= 0; --part) {
+        int32_t sum = 0;
+        const bool first = part == 0;
+#pragma omp simd reduction(+ : sum)
+        for (int r = 0; r < R_; ++r) {
+            const int32_t rest =
+                kEitherSign ? ((value[r] + kHalf) & (2 * kHalf - 1)) - kHalf : value[r] & (2 * kHalf - 1);
+            const int32_t low = first ? value[r] : rest;
+            digit[r] = Digit(low);
+            sum += low;
+            value[r] = (value[r] - low) >> kBits;
+        }
+        total_[size_t(q * parts_ + part)] = sum;
+        Digit* o = out + (member * parts_ + part) * rows;
+        for (int r = 0; r < R_; r += rows, o += step) std::memcpy(o, digit + r, size_t(rows) * sizeof(Digit));
+    }
+}
+
+void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
+    const int64_t g = q / group_;
+    if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
+    rescale_[size_t(q)] = float(rescale);
+    if (integers_) {
+        if (integers_->layout.digit_bits == 16)
+            return either_sign_ ? set_digits<true, int16_t>(q, p, state) : set_digits<false, int16_t>(q, p, state);
+        return either_sign_ ? set_digits<true, int8_t>(q, p, state) : set_digits<false, int8_t>(q, p, state);
+    }
+    float* w = weights_.data() + q * tile_;
+    for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
+    double total = 0;
+    for (int r = 0; r < R_; ++r) total += double(w[r]);
+    state.sum_q += total;
+}
+
+template <bool kEitherSign, class Digit>
+void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
+    double top = 0;
+#pragma omp simd reduction(max : top)
+    for (int r = 0; r < R_; ++r) top = std::max(top, kEitherSign ? std::fabs(p[r]) : p[r]);
+    const double units = units_;
+    quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
+    const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
+    // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
+    const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
+    int32_t value[kMaxTileRows];
+    double total = 0;  // of integers: exact
+    float variance = 0;
+#pragma omp simd reduction(+ : total, variance)
+    for (int r = 0; r < R_; ++r) {
+        const double exact = std::min(kEitherSign ? std::max(p[r] * inverse, -units) : p[r] * inverse, units);
+        int32_t whole = int32_t(exact);
+        if (kEitherSign) whole -= exact < double(whole);  // down, where the conversion goes towards 0
+        const float rest = float(exact - double(whole));
+        variance += rest * (1 - rest);
+        value[r] = whole + (rest > u[r]);
+        total += double(value[r]);
+    }
+    state.sum_q += quantum * total;
+    state.noise += quantum * quantum * double(variance);
+    write_digits<kEitherSign, Digit>(q, value);
+}
+
+void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {
+    if (!any_) return;
+    if (integers_) {
+        WeightDigits w{};
+        w.either_sign = either_sign_;
+        w.groups = int(groups_);
+        w.group = int(group_);
+        w.parts = parts_;
+        w.digits = digits_.data();
+        w.active = active_.data();
+        w.total = total_.data();
+        w.rescale = rescale_.data();
+        w.quantum = quantum_.data();
+        integers_->sum(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R_, rows_.d, w, sums_.data(), dp_,
+                       static_cast<const uint8_t*>(next));
+        return;
+    }
+    if (!tile) {
+        kernels_.sum_few(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data(), tile_, rescale_.data(),
+                         int(count_), sums_.data(), dp_, next);
+        return;
+    }
+    for (int64_t g = 0; g < groups_;) {  // runs of groups, so that a block of columns in L1 serves them all
+        int64_t end = g;
+        while (end < groups_ && active_[size_t(end)]) ++end;
+        if (end > g)
+            kernels_.sum_f32(tile, ld, R_, weights_.data() + g * group_ * tile_, tile_, rescale_.data() + g * group_,
+                             int(std::min(end * group_, count_) - g * group_), dp_, sums_.data() + g * group_ * dp_,
+                             dp_);
+        g = end + 1;
+    }
+}
+
+void WeightedSum::add_to(int64_t q, double factor, double* out) const {
+    const float* sums = sums_.data() + q * dp_;
+    if (!integers_) {
+        for (int64_t k = 0; k < rows_.d; ++k) out[k] += factor * double(sums[k]);
+        return;
+    }
+    const uint8_t* column = integers_->layout.column_of_slot;
+    for (int64_t c = 0; c < rows_.d; c += kPad, sums += kPad, out += kPad)
+        for (int64_t i = 0; i < kPad; ++i)
+            if (c + column[i] < rows_.d) out[column[i]] += factor * double(sums[i]);
+}
+
+}  // namespace geodiff

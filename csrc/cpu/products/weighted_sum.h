@@ -1,0 +1,55 @@
+// The second product: one thread's weighted sums of rows, tile by tile, for every query of a pass.
+#pragma once
+
+#include <vector>
+
+#include "../request.h"
+#include "../runtime/buffer.h"
+
+namespace geodiff {
+
+class WeightedSum {
+  public:
+    enum class Weights { positive, either_sign };
+
+    // `bits`: of a weight on the integer path, 16 or 24; rounded up to whole digits.
+    WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive);
+
+    // Per tile: `begin`, then `set` for every query that takes something, then `add`.
+    void begin(int R, uint64_t seed);
+    // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
+    // `state`.
+    void set(int64_t q, const double* p, double rescale, Online& state);
+    // `tile`, `ld`: the widened rows (float path; null: rows as stored, at most floats.few queries). `next`: the next
+    // tile or null, prefetched meanwhile.
+    void add(int64_t first, const float* tile, int64_t ld, const void* next);
+    bool empty() const { return !any_; }  // nothing was set since `begin`
+
+    // out[0..d) += factor * sum of query q
+    void add_to(int64_t q, double factor, double* out) const;
+
+  private:
+    template <bool kEitherSign, class Digit>
+    void set_digits(int64_t q, const double* p, Online& state);
+    template <bool kEitherSign, class Digit>
+    void write_digits(int64_t q, int32_t* value);  // uses `value` up
+    void activate(int64_t g);                      // clears what a group holds from an earlier tile
+    int64_t group_bytes() const;                   // digits of one group, this tile
+
+    const Table& kernels_;
+    const Rows& rows_;
+    const IntegerProducts* integers_;
+    int64_t count_, tile_, dp_, group_, groups_;
+    int parts_ = 1, R_ = 0;
+    uint64_t seed_ = 0;
+    bool either_sign_, any_ = false;
+    double units_ = 0;       // the largest weight as an integer
+    Buffer<float> sums_;     // [groups*group, dp]
+    Buffer<float> weights_;  // float path: [groups*group, tile]
+    Buffer<char> digits_;
+    std::vector<uint8_t> active_;
+    std::vector<int32_t> total_;
+    std::vector<float> rescale_, quantum_;
+};
+
+}  // namespace geodiff

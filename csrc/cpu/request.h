@@ -1,0 +1,82 @@
+// What every pass is asked: queries against rows, with what is known about the rows and the kernels to use.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/contract.h"
+#include "../common/stored.h"
+#include "isa/table.h"
+
+namespace geodiff {
+
+// The data set as stored: n rows of d values, contiguous.
+struct Rows {
+    const void* ptr;
+    DType dtype;
+    int64_t n, d;
+
+    const void* row(int64_t i) const { return static_cast<const char*>(ptr) + i * d * item_size(dtype); }
+};
+
+// What one pass over the rows tells about them, in centred units.
+struct Stats {
+    const double* half_norm;  // [n]  |v_i|^2 / 2
+    const float* away;        // [n]  |v_i - mean|, rounded up
+    double mean_square;       // mean_i |v_i - mean|^2
+    double max_norm;          // max_i |v_i|
+    double mean_norm;         // |mean|
+    Scale scale;              // max_i |x_i| in model space times `unit`, and max_i |v_i - mean|
+    double unit, shift;       // model = (v + shift) / unit
+};
+
+struct Request {
+    const Table& kernels;
+    const Rows& rows;
+    const Stats& stats;
+    int64_t batch = 0;
+    const double* x = nullptr;          // [batch, d]  centred units
+    const double* sigma = nullptr;      // [batch]     centred units
+    const double* log_prior = nullptr;  // [n] or [batch, n] or null: log weight of every row
+    int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
+    double tol = 0;                     // contract 1
+    int64_t topk = 0;
+    int threads = 1;
+
+    const double* query(int64_t q) const { return x + q * rows.d; }
+    const double* prior_of(int64_t q) const { return log_prior ? log_prior + q * log_prior_stride : nullptr; }
+    double prior_at(int64_t q, int64_t row) const { return log_prior ? log_prior[q * log_prior_stride + row] : 0; }
+    double cut() const { return stats.scale.cut(rows.n, tol); }
+
+    // The exact integer products, where the instruction set has them and the rows are bytes; else null.
+    const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
+    // sum_k (x_k - v_k)^2 for query q and a row
+    double distance(int64_t q, int64_t row) const {
+        return kernels.distance(query(q), rows.row(row), rows.dtype, rows.d);
+    }
+    // The exact logit -|x - v|^2 / (2 sigma^2) + log prior of a row, in difference form.
+    double logit(int64_t q, int64_t row) const {
+        return -0.5 * distance(q, row) / (sigma[q] * sigma[q]) + prior_at(q, row);
+    }
+    // to[0..d) += w v
+    void add_row(double w, int64_t row, double* to) const { kernels.axpy(w, rows.row(row), rows.dtype, rows.d, to); }
+
+    Request with_threads(int count) const {
+        Request other = *this;
+        other.threads = count;
+        return other;
+    }
+};
+
+// All pointers [batch] unless noted; `log_sum` refers to the logits -|x - x_i|^2 / (2 sigma^2) + log prior_i.
+struct Answer {
+    double* mean;     // [batch, d]  centred units
+    double* log_sum;  // log sum_i exp(logit_i)
+    double* entropy;  // nats
+    double* ess;      // 1 / sum w^2
+    double* trace;    // sum w |v - r|^2, centred units
+    int64_t* index;   // [batch, topk]
+    double* weight;   // [batch, topk]
+    int8_t* path;     // which path answered: see Path
+};
+
+}  // namespace geodiff

@@ -1,0 +1,22 @@
+// The portable loops with vectors of 32 bytes, whatever the processor has: what it takes to add an instruction set.
+namespace {
+
+struct Shape {
+    static constexpr int bytes = 32;
+    static constexpr int dot_rows = 3, dot_queries = 2, sum_queries = 3, sum_vectors = 2, few_rows = 3;
+};
+
+}  // namespace
+
+#include "../../../csrc/cpu/isa/vec/portable.h"
+// The loops come after the vectors they are written in.
+#include "../../../csrc/cpu/isa/loops/float_table.h"
+
+namespace geodiff::targets {
+
+const Table& portable_wide() {
+    static const Table table = float_table("portable_wide");
+    return table;
+}
+
+}  // namespace geodiff::targets

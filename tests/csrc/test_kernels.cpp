@@ -1,0 +1,196 @@
+// The float kernels of every instruction set against plain loops in float64.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "problem.h"
+
+using namespace geodiff;
+using namespace geodiff::test;
+
+namespace {
+
+constexpr DType kAll[] = {DType::u8, DType::f16, DType::bf16, DType::f32};
+
+std::vector<float> random_floats(int64_t count, uint64_t seed) {
+    Random random(seed);
+    std::vector<float> out(static_cast<size_t>(count));
+    for (float& value : out) value = float(random.normal());
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("each instruction set has a name of its own, and an unknown one is refused by name") {
+    std::vector<std::string> names = isas();
+    CHECK(names.front() == "portable");
+    std::sort(names.begin(), names.end());
+    CHECK(std::adjacent_find(names.begin(), names.end()) == names.end());
+    CHECK_THROWS_WITH_AS(kernels_for("sse9"), doctest::Contains("portable"), std::invalid_argument);
+}
+
+TEST_CASE("rows widen to their value, and zeros follow") {
+    for (const Table* table : tables())
+        for (const DType dtype : kAll)
+            for (const int64_t d : {1, 31, 64, 65, 200}) {
+                const Points points(dtype, 2, d);
+                std::vector<float> wide(size_t(padded(d)), -1);
+                table->widen(points.rows().row(1), dtype, d, padded(d), wide.data());
+                int64_t wrong = 0;
+                for (int64_t k = 0; k < padded(d); ++k)
+                    wrong += double(wide[size_t(k)]) != (k < d ? points.v[size_t(d + k)] : 0);
+                CAPTURE(table->name);
+                CHECK(wrong == 0);
+            }
+}
+
+TEST_CASE("float products, for every number of queries that a register block leaves over") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        for (const int64_t d : {64, 320, 1088})
+            for (int nq = 1; nq <= 13; ++nq) {
+                const int R = 7;
+                const Points points(DType::f32, R, d);
+                const float* X = reinterpret_cast<const float*>(points.stored.data());
+                const std::vector<float> Q = random_floats(nq * d, uint64_t(nq)), P = random_floats(nq * R, 5);
+                const std::vector<double> Q64(Q.begin(), Q.end());
+                std::vector<double> S(size_t(nq * R), 1.0), S64(size_t(nq * R), 1.0);
+                table->dot_f32(X, d, R, Q.data(), d, nq, d, S.data(), R);
+                table->dot_f64(X, d, R, Q64.data(), d, nq, d, S64.data(), R);
+                std::vector<float> A(size_t(nq * d), 2.0f);
+                const std::vector<float> rescale(size_t(nq), 0.5f);
+                table->sum_f32(X, d, R, P.data(), R, rescale.data(), nq, d, A.data(), d);
+                double worst = 0, worst64 = 0, worst_sum = 0;
+                for (int q = 0; q < nq; ++q) {
+                    for (int r = 0; r < R; ++r) {
+                        double exact = 1, size = 1;
+                        for (int64_t k = 0; k < d; ++k) {
+                            exact += Q64[size_t(q * d + k)] * points.v[size_t(r * d + k)];
+                            size += std::fabs(Q64[size_t(q * d + k)] * points.v[size_t(r * d + k)]);
+                        }
+                        worst = std::max(worst, std::fabs(S[size_t(q * R + r)] - exact) / size);
+                        worst64 = std::max(worst64, std::fabs(S64[size_t(q * R + r)] - exact) / size);
+                    }
+                    for (int64_t k = 0; k < d; ++k) {
+                        double exact = 1, size = 1;
+                        for (int r = 0; r < R; ++r) {
+                            exact += double(P[size_t(q * R + r)]) * points.v[size_t(r * d + k)];
+                            size += std::fabs(double(P[size_t(q * R + r)]) * points.v[size_t(r * d + k)]);
+                        }
+                        worst_sum = std::max(worst_sum, std::fabs(double(A[size_t(q * d + k)]) - exact) / size);
+                    }
+                }
+                CHECK(worst <= table->floats.terms * 0x1p-24);
+                CHECK(worst64 <= 1e-13);
+                CHECK(worst_sum <= (R + 2) * 0x1p-24);
+            }
+    }
+}
+
+TEST_CASE("products of rows as stored, whole registers and tails") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        for (const DType dtype : kAll)
+            for (const int64_t d : {1, 5, 77, 259, 600})
+                for (int nq = 1; nq <= table->floats.few; ++nq) {
+                    const int R = 11;
+                    const Points points(dtype, R, d);
+                    const int64_t dp = padded(d);
+                    std::vector<float> Q = random_floats(nq * dp, 3), P = random_floats(nq * R, 5);
+                    std::vector<double> S(size_t(nq * R), 0.0);
+                    std::vector<float> A(size_t(nq * dp), 2.0f);
+                    const std::vector<float> rescale(size_t(nq), 0.5f);
+                    table->dot_few(points.stored.data(), dtype, d, R, Q.data(), dp, nq, S.data(), R);
+                    table->sum_few(points.stored.data(), dtype, d, R, P.data(), R, rescale.data(), nq, A.data(), dp,
+                                   nullptr);
+                    double worst = 0;
+                    for (int q = 0; q < nq; ++q) {
+                        for (int r = 0; r < R; ++r) {
+                            double exact = 0, size = 1;
+                            for (int64_t k = 0; k < d; ++k) {
+                                exact += double(Q[size_t(q * dp + k)]) * points.v[size_t(r * d + k)];
+                                size += std::fabs(double(Q[size_t(q * dp + k)]) * points.v[size_t(r * d + k)]);
+                            }
+                            worst = std::max(worst, std::fabs(S[size_t(q * R + r)] - exact) / size);
+                        }
+                        for (int64_t k = 0; k < d; ++k) {
+                            double exact = 1, size = 1;
+                            for (int r = 0; r < R; ++r) {
+                                exact += double(P[size_t(q * R + r)]) * points.v[size_t(r * d + k)];
+                                size += std::fabs(double(P[size_t(q * R + r)]) * points.v[size_t(r * d + k)]);
+                            }
+                            worst = std::max(worst, std::fabs(double(A[size_t(q * dp + k)]) - exact) / size);
+                        }
+                    }
+                    CHECK(worst <= table->floats.terms * 0x1p-24);
+                }
+    }
+}
+
+TEST_CASE("online softmax over tiles is the softmax over all") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        Random random(11);
+        const int n = 301, tile = 37;
+        std::vector<double> l(n), h(n), p(tile);
+        for (int i = 0; i < n; ++i) {
+            l[size_t(i)] = 200 * random.normal();
+            h[size_t(i)] = random.uniform();
+        }
+        Online state;
+        double weighted = 0;
+        for (int first = 0; first < n; first += tile) {
+            const int R = std::min(tile, n - first);
+            double rescale = 1;
+            if (!table->softmax(l.data() + first, h.data() + first, R, 745, &state, p.data(), &rescale)) continue;
+            weighted *= rescale;
+            for (int r = 0; r < R; ++r) weighted += p[size_t(r)] * h[size_t(first + r)];
+        }
+        const double top = *std::max_element(l.begin(), l.end());
+        double sum = 0, sum_l = 0, sum_2 = 0, sum_h = 0;
+        for (int i = 0; i < n; ++i) {
+            const double w = std::exp(l[size_t(i)] - top);
+            sum += w;
+            sum_l += w * (l[size_t(i)] - top);
+            sum_2 += w * w;
+            sum_h += w * h[size_t(i)];
+        }
+        CHECK(state.max == top);
+        CHECK(state.sum == doctest::Approx(sum).epsilon(1e-13));
+        CHECK(state.sum_l == doctest::Approx(sum_l).epsilon(1e-12));
+        CHECK(state.sum_2 == doctest::Approx(sum_2).epsilon(1e-13));
+        CHECK(state.sum_h == doctest::Approx(sum_h).epsilon(1e-13));
+        CHECK(weighted == doctest::Approx(sum_h).epsilon(1e-13));
+        const Online before = state;
+        const std::vector<double> far(5, top - 800);
+        double rescale = 7;
+        CHECK_FALSE(table->softmax(far.data(), h.data(), 5, 700, &state, p.data(), &rescale));
+        CHECK(state.sum == before.sum);
+        CHECK(rescale == 1);
+    }
+}
+
+TEST_CASE("distances, weighted rows and statistics in float64") {
+    for (const Table* table : tables())
+        for (const DType dtype : kAll)
+            for (const int64_t d : {1, 63, 513, 1100}) {
+                CAPTURE(table->name);
+                const Points points(dtype, 1, d);
+                std::vector<double> x(size_t(d), 0.25), acc(size_t(d), 1.0), sums(size_t(d), 0.0);
+                double exact = 0, norm2 = 0, found = -1;
+                for (int64_t k = 0; k < d; ++k) {
+                    exact += (0.25 - points.v[size_t(k)]) * (0.25 - points.v[size_t(k)]);
+                    norm2 += points.v[size_t(k)] * points.v[size_t(k)];
+                }
+                CHECK(table->distance(x.data(), points.stored.data(), dtype, d) ==
+                      doctest::Approx(exact).epsilon(1e-14));
+                table->axpy(2, points.stored.data(), dtype, d, acc.data());
+                CHECK(table->row_stats(points.stored.data(), dtype, d, &found, sums.data()));
+                CHECK(found == doctest::Approx(norm2).epsilon(1e-14));
+                int64_t wrong = 0;
+                for (int64_t k = 0; k < d; ++k)
+                    wrong += acc[size_t(k)] != 1 + 2 * points.v[size_t(k)] || sums[size_t(k)] != points.v[size_t(k)];
+                CHECK(wrong == 0);
+            }
+}

@@ -1,0 +1,159 @@
+// Whole passes on every instruction set of the build, the tests' own included, against the formula.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "../../csrc/cpu/passes/covariance.h"
+#include "../../csrc/cpu/passes/draw.h"
+#include "../../csrc/cpu/passes/posterior.h"
+#include "../../csrc/cpu/passes/steps.h"
+#include "problem.h"
+
+using namespace geodiff;
+using namespace geodiff::test;
+
+namespace {
+
+struct Answers {
+    std::vector<double> mean, log_sum, entropy, ess, trace, weight;
+    std::vector<int64_t> index;
+    std::vector<int8_t> path;
+
+    explicit Answers(const Request& request)
+        : mean(size_t(request.batch * request.rows.d), NAN),
+          log_sum(size_t(request.batch), NAN),
+          entropy(log_sum),
+          ess(log_sum),
+          trace(log_sum),
+          weight(size_t(request.batch * request.topk), NAN),
+          index(size_t(request.batch * request.topk), -7),
+          path(size_t(request.batch), int8_t(-1)) {
+        Answer answer{mean.data(),  log_sum.data(), entropy.data(), ess.data(),
+                      trace.data(), index.data(),   weight.data(),  path.data()};
+        posterior(request, answer);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("the posterior keeps contract 1 at every tol") {
+    for (const Table* table : tables())
+        for (const DType dtype : {DType::u8, DType::f32})
+            for (const double sigma : {0.02, 0.5, 3.0, 40.0}) {
+                const Problem problem(dtype, 700, 130, 9, sigma);
+                for (const double tol : {1e-6, 1e-5, 1e-4, 1e-3}) {
+                    const Request request = problem.request(*table, tol);
+                    const Answers found(request);
+                    CAPTURE(table->name);
+                    CAPTURE(sigma);
+                    CAPTURE(tol);
+                    for (int64_t q = 0; q < request.batch; ++q)
+                        CHECK(problem.error(q, found.mean.data() + q * request.rows.d, tol) <= 1);
+                }
+            }
+}
+
+TEST_CASE("the same bits whoever does which piece") {
+    const Problem problem(DType::u8, 3000, 70, 20, 5.0);
+    for (const Table* table : tables()) {
+        const Request request = problem.request(*table, 1e-5, 3);
+        const Answers once(request);
+        for (int again = 0; again < 5; ++again) CHECK(Answers(request).mean == once.mean);
+    }
+}
+
+TEST_CASE("covariances with a direction and a slope") {
+    const Problem problem(DType::u8, 400, 90, 3, 2.0);
+    const int64_t d = 90;
+    Random random(5);
+    std::vector<double> v(size_t(3 * d)), r, slope { 0, 0.3, -0.2 };
+    for (double& value : v) value = random.normal();
+    for (int64_t q = 0; q < 3; ++q) {
+        const std::vector<double> mean = problem.denoised(q);
+        r.insert(r.end(), mean.begin(), mean.end());
+    }
+    for (const Table* table : tables()) {
+        std::vector<double> with_rows(size_t(3 * d), NAN), with_distance(3, NAN);
+        Covariance out{with_rows.data(), with_distance.data()};
+        covariance(problem.request(*table), {r.data(), v.data(), slope.data()}, out);
+        for (int64_t q = 0; q < 3; ++q) {
+            const std::vector<double> l = problem.log_weights(q);
+            std::vector<double> c(l.size(), 0.0);
+            double mean_c = 0, size = 0, off = 0;
+            for (size_t i = 0; i < l.size(); ++i) {
+                for (int64_t k = 0; k < d; ++k) {
+                    const double value = problem.points.v[i * size_t(d) + size_t(k)],
+                                 e = problem.x[size_t(q * d + k)] - value;
+                    c[i] += value * v[size_t(q * d + k)] + slope[size_t(q)] * e * e;
+                }
+                mean_c += std::exp(l[i]) * c[i];
+            }
+            for (int64_t k = 0; k < d; ++k) {
+                double exact = 0;
+                for (size_t i = 0; i < l.size(); ++i)
+                    exact += std::exp(l[i]) * (c[i] - mean_c) * problem.points.v[i * size_t(d) + size_t(k)];
+                size += exact * exact;
+                off += std::pow(with_rows[size_t(q * d + k)] - exact, 2);
+            }
+            CAPTURE(table->name);
+            CHECK(std::sqrt(off) <= 1e-4 * std::sqrt(size) + 1e-2);
+        }
+    }
+}
+
+TEST_CASE("draws invert the distribution function") {
+    for (const double sigma : {0.5, 30.0}) {
+        const Problem problem(DType::u8, 900, 60, 2, sigma);
+        Random random(9);
+        const int64_t count = 200;
+        std::vector<double> uniform(size_t(2 * count));
+        for (double& u : uniform) u = random.uniform();
+        for (const Table* table : tables()) {
+            std::vector<int64_t> index(size_t(2 * count), -1);
+            draw(problem.request(*table), {count, uniform.data(), index.data()});
+            for (int64_t q = 0; q < 2; ++q) {
+                const std::vector<double> l = problem.log_weights(q);
+                std::vector<double> upto(l.size());
+                double sum = 0;
+                for (size_t i = 0; i < l.size(); ++i) upto[i] = sum += std::exp(l[i]);
+                int64_t wrong = 0;
+                for (int64_t j = 0; j < count; ++j) {
+                    const int64_t row = index[size_t(q * count + j)];
+                    REQUIRE(row >= 0);
+                    const double u = uniform[size_t(q * count + j)], before = row ? upto[size_t(row - 1)] : 0;
+                    wrong += u < before - 1e-6 || u > upto[size_t(row)] + 1e-6;
+                }
+                CAPTURE(table->name);
+                CHECK(wrong == 0);
+            }
+        }
+    }
+}
+
+TEST_CASE("the steps: inner products and weighted means") {
+    const Problem problem(DType::u8, 300, 75, 70, 2.0);
+    for (const Table* table : tables()) {
+        const Request request = problem.request(*table);
+        std::vector<double> out(size_t(70 * 300), NAN), mean(size_t(70 * 75), NAN);
+        inner_products(request, out.data());
+        double worst = 0;
+        for (int64_t q = 0; q < 70; ++q)
+            for (int64_t i = 0; i < 300; ++i) {
+                double exact = 0, size = 0;
+                for (int64_t k = 0; k < 75; ++k) {
+                    exact += problem.x[size_t(q * 75 + k)] * problem.points.v[size_t(i * 75 + k)];
+                    size += std::fabs(problem.x[size_t(q * 75 + k)] * problem.points.v[size_t(i * 75 + k)]);
+                }
+                worst = std::max(worst, std::fabs(out[size_t(q * 300 + i)] - exact) / size);
+            }
+        CAPTURE(table->name);
+        CHECK(worst <= 1e-8);
+        std::vector<double> l;
+        for (int64_t q = 0; q < 70; ++q) {
+            const std::vector<double> one = problem.log_weights(q);
+            l.insert(l.end(), one.begin(), one.end());
+        }
+        weighted_mean(request, l.data(), mean.data());
+        for (int64_t q = 0; q < 70; ++q) CHECK(problem.error(q, mean.data() + q * 75, 1e-5) <= 1);
+    }
+}
