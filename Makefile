@@ -34,8 +34,12 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
 	$(BIN)/geodiff demo --out out/demo
 
-test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included
-	$(BIN)/pytest -q -m "not heavy"
+# One process a core, each with one thread of its own where a test does not ask for more. Tests of one file share what
+# they set up, so they stay together, and the longest files begin (tests/conftest.py).
+PARALLEL := -n $(or $(JOBS),auto) --dist loadfile --no-loadscope-reorder
+
+test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL)
 
 test-all: $(STAMP) test-csrc ## the whole test suite
 	$(BIN)/pytest -q

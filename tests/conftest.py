@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+#: Files that take longest for their number of tests: begun first, so that no process is left with one of them at the end.
+LONGEST = ("kernels/test_interpreted.py", "cuda/", "backends/test_cuda_build.py", "report/", "learned/", "cli/test_train")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves LONGEST to the front; otherwise the order stays."""
+    items.sort(key=lambda item: not any(f"tests/{name}" in item.path.as_posix() for name in LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
