@@ -5,8 +5,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-#: Files that take longest for their number of tests: begun first, so that no process is left with one of them at the end.
-LONGEST = ("kernels/test_interpreted.py", "cuda/", "backends/test_cuda_build.py", "report/", "learned/", "cli/test_train")
+#: What takes longest for its number of tests: begun first, so that no process is left with it at the end.
+LONGEST = (
+    "kernels/test_interpreted.py",
+    "cuda/",
+    "backends/test_cuda_build.py",
+    "report/",
+    "learned/",
+    "cli/test_train",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ jump, schedule_search                                   ODE-Jump; levels chosen 
 Imports from `base`, `schedules`, `backends` (what a combination is) and `denoiser`.
 """
 
-from geodiff.solvers.evaluation import Evaluate, Evaluator, Step, Visited, blend, combine
+from geodiff.solvers.evaluation import Evaluate, Evaluator, Level, Step, blend, combine
 from geodiff.solvers.jump import jump_levels, ode_jump
 from geodiff.solvers.loop import Callback
 from geodiff.solvers.named import SOLVERS
@@ -27,9 +27,9 @@ __all__ = [
     "Denoiser",
     "Evaluate",
     "Evaluator",
+    "Level",
     "Step",
     "Trajectory",
-    "Visited",
     "blend",
     "combine",
     "deis",

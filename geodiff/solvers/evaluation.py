@@ -20,8 +20,8 @@ class Evaluate(Protocol):
     def __call__(self, x: Tensor, sigma: float, /) -> Tensor: ...
 
 
-class Visited(NamedTuple):
-    """A level that the solver has left behind: the state x [B, *shape] there, and r(x; sigma). Views, not copies."""
+class Level(NamedTuple):
+    """Where the solver is, or has been: the state x [B, *shape] at sigma, and r(x; sigma). Views, not copies."""
 
     sigma: float
     x: Tensor
@@ -29,24 +29,18 @@ class Visited(NamedTuple):
 
 
 class Step(Protocol):
-    """One step of a solver, from sigma to sigma_next < sigma: returns the next x, [B, *shape], and leaves x as it is.
+    """One step of a solver, from at.sigma to sigma_next below it: returns the next x, [B, *shape], and leaves x alone.
 
-    denoised is r(x; sigma), already evaluated; `denoiser` gives r elsewhere. sigma_next may be 0, where the right side
-    of the ODE is not defined: a step must not evaluate the denoiser there. Levels are Python floats, which are float64.
-    history  the levels before sigma, the latest last: what multistep methods extrapolate from
+    at         where the step starts; `denoiser` gives r elsewhere
+    sigma_next may be 0, where the right side of the ODE is not defined: a step must not evaluate the denoiser there
+    history    the levels before, the latest last: what multistep methods extrapolate from
 
-    A step that builds the next x by `blend` and `combine` allocates nothing; one that does not may return any tensor.
+    Noise levels are Python floats, which are float64. A step that builds the next x by `blend` and `combine` allocates
+    nothing; one that does not may return any tensor.
     """
 
     def __call__(
-        self,
-        denoiser: Evaluate,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        denoised: Tensor,
-        history: Sequence[Visited] = (),
-        /,
+        self, denoiser: Evaluate, at: Level, sigma_next: float, history: Sequence[Level] = (), /
     ) -> Tensor: ...
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from geodiff.solvers.evaluation import Evaluator, Step, Visited
+from geodiff.solvers.evaluation import Evaluator, Level, Step
 
 Callback = Callable[[int, float, Tensor, Tensor], object]
 
@@ -38,7 +38,7 @@ class Walk:
         Beyond what `evaluate` and `callback` do, nothing here waits for the device, looks at a value, or allocates, so
         that it can be recorded as one graph. Raises ValueError for a step that returns something else than the next x.
         """
-        history: list[Visited] = []
+        history: list[Level] = []
         for step in range(len(self.levels) - 1) if steps is None else steps:
             sigma, x, denoised = self.levels[step], self.states[step], self.outputs[step]
             evaluate.place = self.states[step + 1]
@@ -48,10 +48,11 @@ class Walk:
                 evaluate.combine(x, sigma, 1.0, (), denoised)
             if callback is not None:
                 callback(step, sigma, x, denoised)
-            following = step_of(evaluate, x, sigma, self.levels[step + 1], denoised, history)
+            at = Level(sigma, x, denoised)
+            following = step_of(evaluate, at, self.levels[step + 1], history)
             if following is not evaluate.place:
                 evaluate.place.copy_(_checked(following, x, step_of))
-            history.append(Visited(sigma, x, denoised))
+            history.append(at)
 
 
 def _checked(following: object, x: Tensor, step_of: Step) -> Tensor:

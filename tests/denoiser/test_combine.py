@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, reference, sample
-from geodiff.solvers import SOLVERS
+from geodiff.solvers import SOLVERS, Level
 
 resource = pytest.importorskip("resource", reason="page faults are counted by getrusage, which is POSIX")
 
@@ -114,7 +114,7 @@ def test_a_step_of_two_evaluations_can_be_differentiated(denoiser: OptimalDenois
         def evaluate(y: Tensor, sigma: float) -> Tensor:
             return denoiser(y, sigma)
 
-        return SOLVERS[solver](evaluate, x, 2.0, 1.0, evaluate(x, 2.0))
+        return SOLVERS[solver](evaluate, Level(2.0, x, evaluate(x, 2.0)), 1.0)
 
     x, step = points(1, 2, torch.float64), 1e-4 * points(2, 2, torch.float64)
     moved = torch.autograd.functional.jvp(end, x, step)[1]

@@ -13,8 +13,8 @@ from geodiff.analytic import two_point_flow
 from geodiff.solvers import (
     SOLVERS,
     Evaluator,
+    Level,
     Step,
-    Visited,
     deis,
     dpm_solver_2,
     dpm_solver_pp_2m,
@@ -25,7 +25,7 @@ from geodiff.solvers import (
 )
 
 SIGMA_P, SIGMA, AFTER = 3.0, 2.0, 0.9
-Implied = Callable[[Tensor, Tensor, Visited], Tensor]
+Implied = Callable[[Tensor, Tensor, Level], Tensor]
 
 
 class Placed(Evaluator):
@@ -84,10 +84,10 @@ def test_the_update_is_its_finite_difference_of_the_denoising_trajectory(name: s
     """x' = (s'/s) x + ((s - s')/s) (r + (s' - s) r' / 2)."""
     step, implied = IMPLIED[name]
     before = torch.randn(5, 4, dtype=torch.float64)
-    previous = Visited(SIGMA_P, before, curved(before, SIGMA_P))
+    previous = Level(SIGMA_P, before, curved(before, SIGMA_P))
     x = before + 0.1 * torch.randn(5, 4, dtype=torch.float64)
     r = curved(x, SIGMA)
-    following = step(curved, x, SIGMA, AFTER, r, [previous])
+    following = step(curved, Level(SIGMA, x, r), AFTER, [previous])
     found = 2 * ((following - AFTER / SIGMA * x) * SIGMA / (SIGMA - AFTER) - r) / (AFTER - SIGMA)
     assert torch.allclose(found, implied(x, r, previous), rtol=0, atol=1e-10)
 
@@ -96,10 +96,10 @@ def test_the_update_is_its_finite_difference_of_the_denoising_trajectory(name: s
 def test_ipndm_weighs_as_published(order: int) -> None:
     weights = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}[order]
     levels = (2.0, 3.0, 3.5, 7.0)[:order]
-    visited = [Visited(sigma, *torch.randn(2, 5, 4, dtype=torch.float64)) for sigma in levels]
+    visited = [Level(sigma, *torch.randn(2, 5, 4, dtype=torch.float64)) for sigma in levels]
     slope = sum(w * eps(v.x, v.denoised, v.sigma) for w, v in zip(weights, visited, strict=True))
     now = visited[0]
-    found = ipndm(order)(curved, now.x, now.sigma, AFTER, now.denoised, visited[:0:-1])
+    found = ipndm(order)(curved, now, AFTER, visited[:0:-1])
     assert torch.allclose(found, now.x + (AFTER - now.sigma) * slope, rtol=0, atol=1e-12)
 
 
@@ -113,9 +113,9 @@ def test_deis_integrates_polynomials_exactly(order: int) -> None:
     def integral(sigma: float) -> float:
         return 0.7 * sigma ** (order + 1) / (order + 1) - 1.3 * sigma**2 / 2 + 0.2 * sigma
 
-    visited = [Visited(sigma, torch.ones(1, 1).double(), 1 - sigma * slope(sigma)) for sigma in levels]
+    visited = [Level(sigma, torch.ones(1, 1).double(), 1 - sigma * slope(sigma)) for sigma in levels]
     now = visited[0]
-    found = deis(order)(curved, now.x, now.sigma, AFTER, now.denoised, visited[:0:-1])
+    found = deis(order)(curved, now, AFTER, visited[:0:-1])
     assert found.item() == pytest.approx(1 + integral(AFTER) - integral(2.0), abs=1e-12)
 
 
@@ -130,14 +130,12 @@ def error(step: Step, levels: Sequence[float], known: int) -> float:
     So a multistep method has its own order from the first step on, not that of the steps which start it.
     """
     exact = two_point_flow(torch.tensor([10.0]).double(), 80.0, torch.tensor(levels, dtype=torch.float64))
-    history = [
-        Visited(sigma, x[None], denoise(x[None], sigma)) for sigma, x in zip(levels[:known], exact, strict=False)
-    ]
+    history = [Level(sigma, x[None], denoise(x[None], sigma)) for sigma, x in zip(levels[:known], exact, strict=False)]
     x = exact[known][None]
     for sigma, after in itertools.pairwise(levels[known:]):
-        denoised = denoise(x, sigma)
-        following = step(denoise, x, sigma, after, denoised, history)
-        history.append(Visited(sigma, x, denoised))
+        at = Level(sigma, x, denoise(x, sigma))
+        following = step(denoise, at, after, history)
+        history.append(at)
         x = following
     return abs(x.item() - exact[-1].item())
 
@@ -186,12 +184,12 @@ def test_order_of_convergence_on_karras_levels(solver: str) -> None:
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_the_next_state_is_built_in_its_place_and_x_stays(solver: str) -> None:
     x = torch.randn(5, 4, dtype=torch.float64)
-    history = [Visited(SIGMA_P, x + 1, curved(x + 1, SIGMA_P))]
+    history = [Level(SIGMA_P, x + 1, curved(x + 1, SIGMA_P))]
     denoised = curved(x, SIGMA)
     kept = [x.clone(), denoised.clone(), history[0].x.clone(), history[0].denoised.clone()]
     place = torch.full_like(x, math.nan)
-    alone = SOLVERS[solver](curved, x, SIGMA, AFTER, denoised, history)
-    assert SOLVERS[solver](Placed(curved, place), x, SIGMA, AFTER, denoised, history) is place
+    alone = SOLVERS[solver](curved, Level(SIGMA, x, denoised), AFTER, history)
+    assert SOLVERS[solver](Placed(curved, place), Level(SIGMA, x, denoised), AFTER, history) is place
     assert torch.equal(place, alone)
     for before, after in zip(kept, [x, denoised, *history[0][1:]], strict=True):
         assert torch.equal(before, after)
@@ -200,8 +198,8 @@ def test_the_next_state_is_built_in_its_place_and_x_stays(solver: str) -> None:
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_a_step_can_be_differentiated(solver: str) -> None:
     def endpoint(x: Tensor) -> Tensor:
-        history = [Visited(SIGMA_P, x + 1, curved(x + 1, SIGMA_P))]
-        return SOLVERS[solver](curved, x, SIGMA, AFTER, curved(x, SIGMA), history)
+        history = [Level(SIGMA_P, x + 1, curved(x + 1, SIGMA_P))]
+        return SOLVERS[solver](curved, Level(SIGMA, x, curved(x, SIGMA)), AFTER, history)
 
     assert torch.autograd.gradcheck(endpoint, torch.randn(2, 3, dtype=torch.float64, requires_grad=True))
 
@@ -210,8 +208,8 @@ def test_a_step_can_be_differentiated(solver: str) -> None:
 def test_a_denoiser_that_answers_with_its_own_input(solver: str) -> None:
     """Where eps = 0 nothing moves, also when the answer is the very tensor that the step builds its result in."""
     x = torch.randn(5, 4, dtype=torch.float64)
-    history = [Visited(SIGMA_P, x, x)]
-    found = SOLVERS[solver](Placed(lambda y, _: y, torch.empty_like(x)), x, SIGMA, AFTER, x, history)
+    history = [Level(SIGMA_P, x, x)]
+    found = SOLVERS[solver](Placed(lambda y, _: y, torch.empty_like(x)), Level(SIGMA, x, x), AFTER, history)
     assert torch.allclose(found, x, rtol=1e-14)
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from geodiff import schedules
-from geodiff.solvers import SOLVERS, Evaluate, Visited, euler, heun, sample
+from geodiff.solvers import SOLVERS, Evaluate, Level, euler, heun, sample
 
 SIGMAS = [8.0, 3.0, 0.5, 0.0]
 
@@ -50,7 +50,7 @@ def test_gaussian_flow(solver: str, tolerance: float) -> None:
 
 def test_euler_is_the_textbook_step() -> None:
     x, denoised = noise(), noise() / 7
-    found = euler(lambda x, sigma: x, x, 3.0, 0.5, denoised)
+    found = euler(lambda x, sigma: x, Level(3.0, x, denoised), 0.5)
     assert torch.allclose(found, x + (0.5 - 3.0) * (x - denoised) / 3.0, rtol=1e-13)
 
 
@@ -59,7 +59,7 @@ def test_heun_is_the_textbook_step() -> None:
     slope = (x - gaussian(x, sigma)) / sigma
     guess = x + (after - sigma) * slope
     expected = x + (after - sigma) * (slope + (guess - gaussian(guess, after)) / after) / 2
-    found = heun(lambda x, sigma: gaussian(x, torch.tensor(sigma)), x, 3.0, 0.5, gaussian(x, sigma))
+    found = heun(lambda x, sigma: gaussian(x, torch.tensor(sigma)), Level(3.0, x, gaussian(x, sigma)), 0.5)
     assert torch.allclose(found, expected, rtol=1e-12)
 
 
@@ -155,18 +155,11 @@ def test_what_a_callback_raises_comes_through() -> None:
 
 
 def test_a_step_function_of_your_own() -> None:
-    def midpoint(
-        denoiser: Evaluate,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        denoised: Tensor,
-        history: Sequence[Visited] = (),
-        out: Tensor | None = None,
-    ) -> Tensor:
-        between = (sigma + sigma_next) / 2
-        assert [level.sigma for level in history] == [level for level in SIGMAS if level > sigma]
-        return euler(denoiser, x, sigma, sigma_next, denoiser(euler(denoiser, x, sigma, between, denoised), between))
+    def midpoint(denoiser: Evaluate, at: Level, sigma_next: float, history: Sequence[Level] = ()) -> Tensor:
+        between = (at.sigma + sigma_next) / 2
+        assert [level.sigma for level in history] == [level for level in SIGMAS if level > at.sigma]
+        halfway = euler(denoiser, at, between).clone()
+        return euler(denoiser, at._replace(denoised=denoiser(halfway, between)), sigma_next)
 
     trajectory = sample(gaussian, noise(), SIGMAS, midpoint)
     assert trajectory.metadata == {"solver": "midpoint", "evaluations": "6"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer
-from geodiff.solvers.evaluation import Evaluate, Step, Visited, blend
+from geodiff.solvers.evaluation import Evaluate, Level, Step, blend
 from geodiff.solvers.steps.euler import euler
 
 # Classical Adams-Bashforth, the weight of the newest slope first.
@@ -44,21 +44,14 @@ def deis(order: int) -> Step:
 def _adams_bashforth(name: str, slopes: int, weights_of: Callable[[Sequence[float]], Sequence[float]]) -> Step:
     """The step that weighs up to `slopes` slopes; weights_of takes their places (s - sigma) / h, newest (0) first."""
 
-    def step(
-        denoiser: Evaluate,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        denoised: Tensor,
-        history: Sequence[Visited] = (),
-    ) -> Tensor:
+    def step(denoiser: Evaluate, at: Level, sigma_next: float, history: Sequence[Level] = ()) -> Tensor:
         if sigma_next == 0:
-            return euler(denoiser, x, sigma, sigma_next, denoised)
-        h = sigma_next - sigma
+            return euler(denoiser, at, sigma_next)
+        h = sigma_next - at.sigma
         past = [history[-back] for back in range(1, min(slopes - 1, len(history)) + 1)]
-        weights = weights_of([0.0, *((level.sigma - sigma) / h for level in past)])
-        share = h * weights[0] / sigma
-        terms = [(1 + share, x), (-share, denoised)]
+        weights = weights_of([0.0, *((level.sigma - at.sigma) / h for level in past)])
+        share = h * weights[0] / at.sigma
+        terms = [(1 + share, at.x), (-share, at.denoised)]
         for weight, level in zip(weights[1:], past, strict=True):
             share = h * weight / level.sigma
             terms += [(share, level.x), (-share, level.denoised)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geodiff.base.arguments import check_number
-from geodiff.solvers.evaluation import Evaluate, Step, Visited, combine
+from geodiff.solvers.evaluation import Evaluate, Level, Step, combine
 from geodiff.solvers.steps.euler import euler
 
 
@@ -19,41 +19,27 @@ def one_parameter(q: float) -> Step:
     """
     q = check_number(q, "q", 0.0, 1.0)
 
-    def step(
-        denoiser: Evaluate,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        denoised: Tensor,
-        history: Sequence[Visited] = (),
-    ) -> Tensor:
+    def step(denoiser: Evaluate, at: Level, sigma_next: float, history: Sequence[Level] = ()) -> Tensor:
         if sigma_next == 0:
-            return euler(denoiser, x, sigma, sigma_next, denoised)
-        between = sigma_next**q * sigma ** (1 - q)
-        h = sigma_next - sigma
-        start = h * (1 - 0.5 / q) / sigma
-        guess = euler(denoiser, x, sigma, between, denoised)
+            return euler(denoiser, at, sigma_next)
+        between = sigma_next**q * at.sigma ** (1 - q)
+        h = sigma_next - at.sigma
+        start = h * (1 - 0.5 / q) / at.sigma
+        guess = euler(denoiser, at, between)
         turn = h * 0.5 / q / between
-        terms = ((turn, guess), (1 + start, x), (-start, denoised))
+        terms = ((turn, guess), (1 + start, at.x), (-start, at.denoised))
         return combine(denoiser, guess, between, -turn, terms)
 
     step.__name__ = f"one-parameter:{q:g}"
     return step
 
 
-def dpm_solver_2(
-    denoiser: Evaluate,
-    x: Tensor,
-    sigma: float,
-    sigma_next: float,
-    denoised: Tensor,
-    history: Sequence[Visited] = (),
-) -> Tensor:
+def dpm_solver_2(denoiser: Evaluate, at: Level, sigma_next: float, history: Sequence[Level] = ()) -> Tensor:
     """x' = x + (sigma' - sigma) eps(u; s), s = sqrt(sigma sigma'), u = x + (s - sigma) eps: second order.
 
     The midpoint rule in log sigma; two evaluations (Lu et al., DPM-Solver, 2206.00927). A step to 0 is an Euler step.
     """
-    return _MIDPOINT(denoiser, x, sigma, sigma_next, denoised, history)
+    return _MIDPOINT(denoiser, at, sigma_next, history)
 
 
 _MIDPOINT = one_parameter(0.5)
