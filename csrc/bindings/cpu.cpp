@@ -8,6 +8,7 @@
 
 #include "../cpu/data.h"
 #include "../cpu/isa/dispatch.h"
+#include "../cpu/runtime/checksum.h"
 
 namespace py = pybind11;
 using geodiff::Answer;
@@ -74,6 +75,9 @@ void squared_distances(const Data& data, const Query& query, uintptr_t candidate
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Optimal denoiser on the CPU: see csrc/cpu/README.md";
     m.def("isas", &geodiff::isas, "Instruction sets compiled in and run by this machine, slowest first.");
+    m.def(
+        "checksum", [](uintptr_t memory, int64_t bytes) { return geodiff::checksum(at<const void>(memory), bytes); },
+        py::arg("memory"), py::arg("bytes"), "A sum that nearly every change changes, over at most 16 KiB.");
     py::class_<Query> query(m, "Query", "Queries against rows begin..end; the caller keeps the arrays alive.");
     query.def(py::init([](const std::string& isa) {
                   Query q;

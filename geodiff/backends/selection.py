@@ -14,6 +14,7 @@ from geodiff.backends.cuda import CudaEngine
 from geodiff.backends.engine import Engine
 from geodiff.backends.plain import PlainEngine
 from geodiff.backends.table import TABLE, Rule
+from geodiff.backends.watch import Watch
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.version import VERSION
 
@@ -102,6 +103,7 @@ class Engines:
         self._asked, self._rows = backend, rows
         self._names: dict[int | None, str] = {}
         self._opened: dict[str, Engine] = {}
+        self._watch = Watch(rows)
         self.name()
 
     def name(self, batch: int | None = None) -> str:
@@ -114,12 +116,18 @@ class Engines:
     def serving(self, batch: int | None = None) -> Engine:
         """The engine of that backend. Opening it, once, takes a pass over the data and waits for the device.
 
-        Raises ValueError if rows hold NaN or Inf.
+        Raises ValueError if rows hold NaN or Inf, or have changed since this was made.
         """
+        self.check()
         name = self.name(batch)
         if name not in self._opened:
             self._opened[name] = open_engine(name, self._rows)
         return self._opened[name]
+
+    def check(self) -> None:
+        """Raises ValueError (DataError for a mapped file) if the rows have changed since this was made."""
+        if self._watch.moved():
+            self._opened = {}
 
 
 def _known(name: str, *more: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -50,13 +51,24 @@ class Conditioning:
     """What the data set allows to ask for.
 
     stored     the rows
-    starts     [K + 1]: rows of class k are starts[k] .. starts[k + 1]; None without labels
+    groups     int64 [k, 3], for each class that has points: class, first row, last row + 1; None without labels
     log_prior  [N] float64, normalised, in storage order; None: all alike
     """
 
     stored: StoredRows
-    starts: list[int] | None = None
+    groups: Tensor | None = None
     log_prior: Tensor | None = None
+
+    @cached_property
+    def _ranges(self) -> dict[int, range]:
+        """The rows of each class that has points, classes rising."""
+        groups = [] if self.groups is None else self.groups.tolist()
+        return {label: range(begin, end) for label, begin, end in groups}
+
+    @property
+    def label_dim(self) -> int:
+        """The largest class with points, plus 1; 0 without labels."""
+        return next(reversed(self._ranges)) + 1 if self._ranges else 0
 
     def parts(self, batch: Batch) -> Iterator[Part]:
         """The batch as queries of engines: one of all, or one for each class that is asked for.
@@ -65,16 +77,16 @@ class Conditioning:
         """
         n = self.stored.n
         seen = None if batch.mask is None else self.stored.in_storage_order(batch.mask)
-        if batch.classes is None or self.starts is None or batch.x.shape[0] == 0:
+        if batch.classes is None or self.groups is None or batch.x.shape[0] == 0:
             yield Part(None, Query(batch.x, batch.sigma, range(n), self._prior(range(n), seen), batch.tol))
             return
-        wanted = check_requested_classes(batch.classes, len(self.starts) - 1)
+        wanted = check_requested_classes(batch.classes, self.label_dim)
         found = wanted.unique().tolist()
         for label in found:
             # All of one class, as often when sampling: nothing to pick apart and put together again.
             chosen = None if len(found) == 1 else (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
-            rows = range(self.starts[label], self.starts[label + 1])
-            if not rows:
+            rows = self._ranges.get(label)
+            if rows is None:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
             prior = self._prior(rows, None if seen is None else pick(chosen, seen)[0])
             x, sigma = pick(chosen, batch.x, batch.sigma)
@@ -100,7 +112,7 @@ class Conditioning:
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
         prior = None if self.log_prior is None else self.log_prior.to(device)
-        return type(self)(self.stored.to(device), self.starts, prior)
+        return type(self)(self.stored.to(device), self.groups, prior)
 
 
 def pick(chosen: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:

@@ -21,11 +21,11 @@ from geodiff.base.arguments import (
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
 from geodiff.base.posterior import Posterior
 from geodiff.data import load
-from geodiff.data.labels import check_labels, shape_requested_classes
+from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
-from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.operators import recorded, transformed
 from geodiff.denoiser.point_set import FIELDS, PointSet
 from geodiff.denoiser.storage import StoredRows
 
@@ -96,19 +96,17 @@ class OptimalDenoiser(nn.Module):
         self.tol, self.augment = float(tol), augment
         n = len(data)
         self.label_dim = 0
-        order = starts = None
+        order = groups = None
         if labels is not None:
             classes = check_labels(labels, n)
             self.label_dim = int(classes.max()) + 1
-            starts = [0, *torch.bincount(classes, minlength=self.label_dim).cumsum(0).tolist()]
-            if (classes.diff() < 0).any():
-                order = classes.argsort(stable=True)
+            order, groups = group(classes)
         stored = StoredRows(data, order, device)
         prior = None
         if log_weights is not None:
             prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
         mirror = Mirror(stored.mirrored()) if augment == "hflip" else None
-        self._points = PointSet(Conditioning(stored, starts, prior), mirror, backend)
+        self._points = PointSet(Conditioning(stored, groups, prior), mirror, backend)
         self._points.engines.serving()  # opened here: data that will not do are refused at once
 
     # ---- what it knows about itself ----
@@ -272,7 +270,7 @@ class OptimalDenoiser(nn.Module):
         classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
             mask = check_mask(mask, size, self._stored.n)
-        followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
+        followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, tol)
