@@ -7,7 +7,7 @@
 
 namespace geodiff {
 
-// Over all of it up to 16 KiB, else over 256 lines of 64 bytes, spread evenly, and the end.
+// Over all of it up to 16 KiB, else over 256 to 512 lines of 64 bytes, spread evenly, and the end.
 inline uint64_t checksum(const void* memory, int64_t bytes) {
     constexpr int64_t kLine = 64, kMost = 256;
     constexpr uint64_t kFactor = 0x9E3779B97F4A7C15;  // odd: no word is multiplied away

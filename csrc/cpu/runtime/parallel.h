@@ -15,6 +15,8 @@
 #include <omp.h>
 #endif
 
+#include "interrupt.h"
+
 namespace geodiff {
 
 // Calls body(t) for t = 0..threads-1, each once, in any order; the first exception is rethrown here.
@@ -26,7 +28,9 @@ void parallel(int threads, Body&& body) {
     }
     std::exception_ptr failure;
     std::mutex guard;
+    Call* const call = Call::current();
     auto run = [&](int t) {
+        const Call::Helper helper(call);
         try {
             body(t);
         } catch (...) {
@@ -81,7 +85,10 @@ template <class Body>
 void one_by_one(int64_t n, int threads, Body&& body) {
     std::atomic<int64_t> next{0};
     parallel(int(std::min<int64_t>(threads, std::max<int64_t>(n, 1))), [&](int) {
-        for (int64_t i = next++; i < n; i = next++) body(i);
+        for (int64_t i = next++; i < n; i = next++) {
+            interruption_point();
+            body(i);
+        }
     });
 }
 
