@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.foreign import as_tensor
 
 # Between these sigma^2, and a squared distance up to 1e14 divided by it, are ordinary numbers even in float32.
 SIGMA_MIN = 1e-12
@@ -68,6 +69,8 @@ def _real_tensor(sigma: object) -> Tensor:
         if sigma.dtype == torch.bool or sigma.is_complex():
             raise TypeError(_not_real(f"a tensor of {_dtype(sigma.dtype)}"))
         return sigma
+    if not isinstance(sigma, np.ndarray | numbers.Real) and (hasattr(sigma, "__dlpack__") or hasattr(sigma, "__array__")):
+        return _real_tensor(as_tensor(sigma, "sigma"))
     if isinstance(sigma, np.ndarray):
         if sigma.dtype.kind not in "fiu":
             raise TypeError(_not_real(f"an array of {sigma.dtype}"))
@@ -109,13 +112,15 @@ def check_query_shape(
 
 
 def check_data(data: object, *, dtypes: Sequence[torch.dtype] = DATA_DTYPES) -> Tensor:
-    """data itself, once it is known to be [N, *shape] with N >= 1, at least one feature, and of an allowed dtype.
+    """data as a tensor, once it is known to be [N, *shape] with N >= 1, at least one feature, and of an allowed dtype.
 
     Values are not read (they may be many, and on disk): `check_finite` does that.
     Raises TypeError for something else than a dense tensor of `dtypes`, ValueError for a shape without points or
     features.
     """
-    data = check_tensor(data, "data", dtypes)
+    data = check_tensor(as_tensor(data, "data"), "data", dtypes)
+    if data.is_meta:
+        raise ValueError("data: expected values, found a tensor on the device meta, which has none; allowed cpu or cuda")
     if data.ndim < 2:
         raise ValueError(
             f"data: expected [N, *shape] with at least one feature dimension, found shape {list(data.shape)}; "
@@ -221,9 +226,10 @@ def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
 def check_log_weights(log_weights: object, n: int, *, device: torch.device | str | None = None) -> Tensor:
     """log pi_i = log_weights_i - logsumexp(log_weights), float64 [N]: the prior weights of the points, normalised.
 
-    log_weights: real tensor [N]; -inf leaves a point out. Raises TypeError for something else, ValueError for a wrong
-    shape, NaN, +inf, or nothing but -inf.
+    log_weights: real [N], a tensor, array or list; -inf leaves a point out. Raises TypeError for something else,
+    ValueError for a wrong shape, NaN, +inf, or nothing but -inf.
     """
+    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
     log_weights = check_tensor(log_weights, "log_weights", FLOATING)
     if log_weights.shape != (n,):
         raise ValueError(

@@ -20,6 +20,7 @@ class Dataset:
     name: the built-in name or the file's or folder's own name, without its folder.
     layout: how the axes were understood, in words: "CHW", "HWC viewed as CHW", "flat", "as given", ...
     classes: the name of each label for a folder of images with subfolders, otherwise empty.
+    left_out: what lies in the source and was not read, by name; `load` warns of it.
     """
 
     data: Tensor
@@ -27,6 +28,7 @@ class Dataset:
     name: str
     layout: str
     classes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -39,6 +41,7 @@ class Contents(NamedTuple):
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     is_chw: bool = False  # the format itself fixes the axes as [N, C, H, W]
+    left_out: tuple[str, ...] = ()
 
 
 def check_points(data: Tensor, where: object) -> Tensor:

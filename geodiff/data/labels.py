@@ -4,16 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_INTEGERS = (
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-)
+from geodiff.base.dtypes import INTEGERS
+from geodiff.base.foreign import as_tensor
 
 
 def check_labels(labels: object, n: int) -> Tensor:
@@ -86,9 +78,9 @@ def check_requested_classes(found: Tensor, classes: int) -> Tensor:
 
 def _integers(values: object, name: str, allowed: str) -> Tensor:
     try:
-        found = torch.as_tensor(values)
+        found = as_tensor(values, name) if hasattr(values, "__dlpack__") else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected integers, found {type(values).__name__}; allowed {allowed}") from error
-    if found.dtype not in _INTEGERS:
+    if found.dtype not in INTEGERS:
         raise TypeError(f"{name}: expected integers, found {found.dtype}; allowed {allowed}")
     return found.to("cpu", torch.int64)

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -10,11 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import as_tensor
 from geodiff.data import arrays, cifar, idx, images
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
+from geodiff.data.folders import beside, class_folders
 from geodiff.data.layout import LAYOUTS, arrange, arrange_images
-from geodiff.data.mapping import view_array
 
 BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")
@@ -42,7 +44,8 @@ def load(
         (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
-        a folder of images of one size (subfolders are classes; train/ and test/ inside are splits).
+        a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and test/
+        inside are splits; links are followed, EXIF orientation too; labels of EDM's dataset.json are read).
     layout: "auto", "chw", "hwc" or "flat" (arrays as they are, images as [N, d]). "auto" leaves a Tensor or ndarray
         alone; in files, four axes with the last 1, 3 or 4 and the second not are HWC, viewed (not copied) as
         [N, C, H, W], all other four axes are CHW, and uint8 [N, H, W] becomes [N, 1, H, W]. Dataset.layout says what
@@ -52,7 +55,8 @@ def load(
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
-    package of the extra geodiff[data] is missing). NaN and Inf are left for the denoiser to find.
+    package of the extra geodiff[data] is missing). NaN and Inf are left for the denoiser to find. Warns of files and
+    arrays in the source that are not read; Dataset.left_out names them.
     """
     _check_choice("layout", layout, LAYOUTS)
     _check_choice("split", split, SPLITS)
@@ -65,20 +69,21 @@ def load(
     else:
         data, understood = (arrange_images if contents.is_chw else arrange)(contents.data, layout)
     labels = None if contents.labels is None else contents.labels[:limit]
-    return Dataset(data[:limit], labels, name, understood, contents.classes)
+    if contents.left_out:
+        warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
+    return Dataset(data[:limit], labels, name, understood, contents.classes, contents.left_out)
+
+
+def _left_out(names: tuple[str, ...], source: object) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{source}: {len(names)} left out, neither data nor labels of a kind that is read: {shown}"
 
 
 def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
     """The contents of a source and its name; `limit` only saves reading files that the cut would drop."""
     if isinstance(source, Tensor | np.ndarray):
         _check_no_splits(split, "a Tensor or ndarray")
-        if isinstance(source, Tensor):
-            return Contents(source), "tensor"
-        try:
-            return Contents(view_array(source)), "array"
-        except (TypeError, ValueError) as error:
-            found = f"array of dtype {source.dtype}"
-            raise type(error)(f"source: {found} cannot be viewed as a tensor: {error}") from error
+        return Contents(as_tensor(source, "source")), "tensor" if isinstance(source, Tensor) else "array"
     if isinstance(source, str) and source in BUILTIN:
         _check_no_splits(split, repr(source))
         return BUILTIN[source](), source
@@ -125,12 +130,14 @@ def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
         return cifar.read_batches(batches, limit)
     if file := idx.find_images(folder, split):
         return idx.read_idx(file)
-    inside = {child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")}
+    inside = set(class_folders(folder))
     # Only a folder with nothing but splits inside: "train" is also a class name in data sets of vehicles.
     if inside & set(SPLITS) and inside <= _SPLIT_FOLDERS:
         if split not in inside:
             raise FileNotFoundError(f"{folder}: no folder {split!r} inside for split={split!r}; found {sorted(inside)}")
-        return images.read_folder(folder / split, limit)
+        classes = sorted({name for one in inside for name in class_folders(folder / one)})
+        contents = images.read_folder(folder / split, limit, classes)
+        return contents._replace(left_out=(*beside(folder), *contents.left_out))
     _check_no_splits(split, f"the folder {folder}")
     return images.read_folder(folder, limit)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geodiff.backends import Query
 from geodiff.base.arguments import check_tensor
+from geodiff.base.foreign import as_tensor
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser.storage import StoredRows
 
@@ -121,8 +122,8 @@ def pick(chosen: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_mask(mask: object, batch: int, n: int) -> Tensor:
-    """mask itself, once it is known to be bool [B, N]; else TypeError or ValueError. Values are not read."""
-    mask = check_tensor(mask, "mask", (torch.bool,))
+    """mask as a tensor, once it is known to be bool [B, N]; else TypeError or ValueError. Values are not read."""
+    mask = check_tensor(as_tensor(mask, "mask"), "mask", (torch.bool,))
     if mask.shape != (batch, n):
         raise ValueError(
             f"mask: expected shape [B, N] = [{batch}, {n}], found {list(mask.shape)}; "

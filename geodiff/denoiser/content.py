@@ -4,10 +4,12 @@ A number would do in one process only. Tensors go along wherever a graph goes: i
 compiled model, another process; so the data that a graph was made with are the data that it answers from.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -43,6 +45,18 @@ class Content(NamedTuple):
         return (*places, self.backend)
 
 
+    def digest(self) -> bytes:
+        """sha256 of the values of all of it, wherever it lies; how it is computed (the backend) aside."""
+        found = hashlib.sha256()
+        for name, values in zip(self._fields[:-1], self[:-1], strict=True):
+            if values is not None:
+                found.update(f"{name} {tuple(values.shape)} {values.dtype};".encode())
+                for part in values.detach().split(_ROWS):
+                    found.update(part.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return found.digest()
+
+
+_ROWS = 4096  # that are hashed at a time
 _alive: dict[tuple[object, ...], "WeakSet[PointSet]"] = {}
 # By the tensor of rows, which a loaded program keeps: what was made for it goes when it goes.
 _made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

@@ -1,11 +1,11 @@
 """The optimal denoiser over a data set, as a module that takes the place of a denoising network."""
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from geodiff.base.arguments import (
     shape_sigma,
 )
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.foreign import Array, as_tensor, like
 from geodiff.base.posterior import Posterior
 from geodiff.data import load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
@@ -29,6 +30,9 @@ from geodiff.denoiser.operators import recorded, transformed
 from geodiff.denoiser.point_set import FIELDS, PointSet
 from geodiff.denoiser.storage import StoredRows
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
 #: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
@@ -36,12 +40,25 @@ TOL_MIN, TOL_MAX = 1e-6, 1e-1
 TOL_FLOAT64 = 1e-12
 
 
+def _of_any_kind(method: Callable[Concatenate["OptimalDenoiser", Tensor, P], R]) -> Any:
+    """Lets `x` be an array or list; the answer to an array of NumPy is one."""
+
+    @functools.wraps(method)
+    def answered(self: "OptimalDenoiser", x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(x, Tensor):
+            return method(self, x, *args, **kwargs)
+        return like(method(self, as_tensor(x, "x").to(self._stored.rows.device), *args, **kwargs), x)
+
+    return answered
+
+
 class OptimalDenoiser(nn.Module):
     """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
 
-    data         [N, *shape] tensor or array, or a path or name that `geodiff.data.load` knows. uint8 u means
-                 u/127.5 - 1; float16, bfloat16 and float32 are taken as they are. Kept in its own dtype; a tensor that
-                 already lies right is not copied. Do not change it afterwards.
+    data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
+                 `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they are.
+                 Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to shared
+                 memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when noticed.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
     backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
@@ -58,8 +75,10 @@ class OptimalDenoiser(nn.Module):
     twice (the second time through `geodiff.reference`, at its price); J = Cov_w / sigma^2 is symmetric. A gradient is
     one more pass over the data and stores nothing. A float64 x that requires grad is answered in float64 throughout.
 
-    The data are no parameters: `state_dict` is empty, `.half()` leaves them, and `.to(device)` moves them. Copies and
-    pickles carry the data. Autocast changes nothing.
+    The data are no parameters: `state_dict` holds a digest of them alone and loads into a denoiser over the same data
+    only, `.half()` leaves them, and `.to(device)` moves them. Copies, pickles and exported programs carry the data.
+    Autocast changes nothing. Queries, masks, class labels and noise levels may be whatever data may be; the answer to an
+    array of NumPy is one, and to all else a tensor.
 
     Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
     """
@@ -69,17 +88,17 @@ class OptimalDenoiser(nn.Module):
 
     def __init__(
         self,
-        data: Tensor | np.ndarray | str | os.PathLike[str],
+        data: Array | str | os.PathLike[str],
         *,
-        labels: Tensor | np.ndarray | None = None,
-        log_weights: Tensor | None = None,
+        labels: Array | None = None,
+        log_weights: Array | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
         tol: float = 1e-5,
         augment: Literal["hflip"] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(data, str | os.PathLike | np.ndarray):
+        if isinstance(data, str | os.PathLike):
             data = load(data).data
         data = check_data(data, dtypes=STORED)
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
@@ -157,6 +176,7 @@ class OptimalDenoiser(nn.Module):
 
     # ---- what it computes ----
 
+    @_of_any_kind
     def forward(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
@@ -209,6 +229,7 @@ class OptimalDenoiser(nn.Module):
                 self._points.combine(batch, flat)
         return out
 
+    @_of_any_kind
     def score(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
@@ -217,6 +238,7 @@ class OptimalDenoiser(nn.Module):
         levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
+    @_of_any_kind
     def log_prob(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
@@ -228,6 +250,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
         return asked.answer["log_prob"].to(_precise(x))
 
+    @_of_any_kind
     def divergence(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
@@ -239,6 +262,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
         return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
 
+    @_of_any_kind
     def posterior(
         self,
         x: Tensor,
@@ -276,6 +300,20 @@ class OptimalDenoiser(nn.Module):
         return Batch(flat, levels, classes, mask, tol)
 
     # ---- moving and copying ----
+
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` holds: uint8 [32], a digest of the data and all that goes with them. A pass over the data."""
+        return torch.frombuffer(bytearray(self._points.digest()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Raises ValueError where a `state_dict` is of a denoiser over other data: nothing could be loaded from it."""
+        found = bytes(torch.as_tensor(state, device="cpu").tolist()).hex()
+        mine = self._points.digest().hex()
+        if found != mine:
+            raise ValueError(
+                f"state_dict: expected that of a denoiser over the same data, labels and weights ({mine[:12]}...), found "
+                f"one over others ({found[:12]}...); allowed a denoiser made with those, or one that is pickled with them"
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""

@@ -47,6 +47,7 @@ class PointSet:
 
     def _open(self) -> None:
         self.engines = Engines(self._backend, self.stored.rows)
+        self._digest = (0, b"")
         content.register(self)
 
     @property
@@ -55,6 +56,14 @@ class PointSet:
         conditioning, flip = self.conditioning, None if self.mirror is None else self.mirror.flip
         stored = conditioning.stored
         return Content(stored.rows, stored.order, conditioning.groups, conditioning.log_prior, flip, self._backend)
+
+    def digest(self) -> bytes:
+        """sha256 of the content: the same for the same values, in any process. Taken once, and again when they change."""
+        self.engines.check()
+        changes, known = self._digest
+        if changes != self.engines.changes or not known:
+            self._digest = (self.engines.changes, self.content.digest())
+        return self._digest[1]
 
     @property
     def stored(self) -> StoredRows:
@@ -172,7 +181,8 @@ class PointSet:
 
     def __getstate__(self) -> dict[str, Any]:
         self.engines.check()  # a copy of changed data would answer from other data than this
-        state = {name: value for name, value in self.__dict__.items() if name != "engines"}  # they hold addresses
+        # Engines hold addresses, and a digest is of this process's count of changes.
+        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest")}
         return {**state, "format": _FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

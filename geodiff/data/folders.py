@@ -1,0 +1,130 @@
+"""What lies in a folder of images: the images, their classes, and what is left out, by name."""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from geodiff.base.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+#: What desktops put into every folder that they show, and archives of macOS beside every file.
+_OF_THE_SYSTEM = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*", re.IGNORECASE)
+#: How EDM's and StyleGAN's dataset_tool names folders of a thousand images each, and its file of labels.
+_SHARD, _OF_SHARD = re.compile(r"\d{5}"), re.compile(r"img\d{8}")
+_LABELS = "dataset.json"
+
+
+class Listing(NamedTuple):
+    """paths: sorted, classes in order; labels: one for each path, or none; classes: their names, if folders have them."""
+
+    paths: list[Path]
+    labels: list[int] | None
+    classes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the subfolders that are classes, if the images lie in them; sorted, empty ones included."""
+    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def list_images(folder: Path, classes: Iterable[str]) -> Listing:
+    """The images of a folder, or of its subfolders `classes`, which are numbered in that order, present or not.
+
+    Links are followed. Raises DataError for a folder without images, for images in both places, and for links to what
+    is not there.
+    """
+    if (folder / _LABELS).is_file():
+        return _labelled_by_file(folder)
+    here, left_out = _sift(folder, os.scandir(folder), folder)
+    members: dict[str, list[Path]] = {}
+    for name in classes:
+        members[name] = []
+        if (folder / name).is_dir():
+            members[name], others = _walk(folder / name, folder)
+            left_out += others
+    full = [name for name, paths in members.items() if paths]
+    if here and full:
+        raise DataError(here[0], f"lies beside the class folder {full[0]!r}; expected images in one or the other")
+    if not here and not full:
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(folder, f"the folder holds no data; expected images ({kinds}), MNIST IDX or CIFAR files")
+    if here:
+        return Listing(here, None, (), tuple(left_out))
+    paths = [path for name in members for path in members[name]]
+    # Shards without their file: numbers of folders are no classes.
+    if all(map(_SHARD.fullmatch, full)) and all(_OF_SHARD.fullmatch(path.stem) for path in paths):
+        return Listing(paths, None, (), tuple(left_out))
+    labels = [label for label, name in enumerate(members) for _ in members[name]]
+    return Listing(paths, labels, tuple(members), tuple(left_out))
+
+
+def beside(folder: Path) -> list[str]:
+    """The names of what lies beside the subfolders of a folder that holds splits: none of it is read."""
+    images, left_out = _sift(folder, os.scandir(folder), folder)
+    return [*(path.name for path in images), *left_out]
+
+
+def _labelled_by_file(folder: Path) -> Listing:
+    """EDM's and StyleGAN's data sets: {"labels": [["00000/img00000000.png", 3], ...]}, or null for none."""
+    path = folder / _LABELS
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        known = None if listed is None else {str(name): label for name, label in listed}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(path, f'expected {{"labels": [[name, class], ...]}} or null, found another ({error})') from None
+    paths, left_out = _walk(folder, folder)
+    left_out = [name for name in left_out if name != _LABELS]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    if not paths:
+        raise DataError(folder, f"the folder holds {_LABELS}, and no images")
+    if known is None:
+        return Listing(paths, None, (), tuple(left_out))
+    for name in names:
+        if type(known.get(name)) is not int or known[name] < 0:
+            raise DataError(path, f"labels: expected a class 0, 1, ... for {name}, found {known.get(name)!r}")
+    if gone := sorted(known.keys() - set(names)):
+        raise DataError(path, f"labels: expected images that are there, found {len(gone)} of others, such as {gone[0]}")
+    return Listing(paths, [known[name] for name in names], (), tuple(left_out))
+
+
+def _walk(top: Path, base: Path) -> tuple[list[Path], list[str]]:
+    """All images below `top`, sorted, and all other files by their name below `base`."""
+    images: list[Path] = []
+    left_out: list[str] = []
+    inside = {os.path.realpath(top)}  # folders that were entered: a link back to one of them ends here
+
+    def enter(folder: Path) -> None:
+        found, others = _sift(folder, os.scandir(folder), base)
+        images.extend(found)
+        left_out.extend(others)
+        for child in sorted(folder.iterdir()):
+            if not child.is_dir() or child.name.startswith("."):
+                continue
+            real = os.path.realpath(child)
+            if child.is_symlink() and any(up == real or up.startswith(real + os.sep) for up in inside):
+                continue
+            inside.add(real)
+            enter(child)
+            inside.discard(real)
+
+    enter(top)
+    return sorted(images), left_out
+
+
+def _sift(folder: Path, entries: "Iterable[os.DirEntry[str]]", base: Path) -> tuple[list[Path], list[str]]:
+    """Of what lies in one folder: images, sorted, and the names of what is neither an image nor a folder to enter."""
+    images, left_out = [], []
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        path = folder / entry.name
+        if entry.is_symlink() and not path.exists():
+            raise DataError(path, f"a link to {os.readlink(path)}, which is not there; expected an image or a folder")
+        hidden = entry.name.startswith(".")
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not hidden:
+            images.append(path)
+        elif (hidden or not path.is_dir()) and not _OF_THE_SYSTEM.fullmatch(entry.name):
+            left_out.append(path.relative_to(base).as_posix() + ("/" if path.is_dir() else ""))
+    return images, left_out
