@@ -20,6 +20,9 @@ from geodiff.base.foreign import as_tensor
 SIGMA_MIN = 1e-12
 SIGMA_MAX = 1e12
 
+#: Streams of random numbers are seeded with 1,000,003 times the seed and a little more, which must fit 64 bits.
+SEED_MAX = 2**32 - 1
+
 DATA_DTYPES = (*STORED, torch.float64)
 
 

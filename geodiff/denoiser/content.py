@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from geodiff.data.digest import digest
 
 if TYPE_CHECKING:
     from geodiff.denoiser.point_set import PointSet
@@ -50,13 +51,10 @@ class Content(NamedTuple):
         found = hashlib.sha256()
         for name, values in zip(self._fields[:-1], self[:-1], strict=True):
             if values is not None:
-                found.update(f"{name} {tuple(values.shape)} {values.dtype};".encode())
-                for part in values.detach().split(_ROWS):
-                    found.update(part.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+                found.update(f"{name} {digest(values)};".encode())
         return found.digest()
 
 
-_ROWS = 4096  # that are hashed at a time
 _alive: dict[tuple[object, ...], "WeakSet[PointSet]"] = {}
 # By the tensor of rows, which a loaded program keeps: what was made for it goes when it goes.
 _made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

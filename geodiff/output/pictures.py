@@ -22,6 +22,11 @@ _INK = "#22303c"
 _GREY = "#6b7785"
 
 
+def check_available() -> None:
+    """Raises ImportError without matplotlib."""
+    _matplotlib("image")
+
+
 def check_shape(shape: Sequence[int]) -> None:
     """Raises ValueError unless points of this shape can be shown: [H, W] or [C, H, W] with 1, 3 or 4 channels."""
     if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3, 4)):
