@@ -4,6 +4,7 @@ Nothing is imported from diffusers: of a scheduler only `config`, `alphas_cumpro
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -33,6 +34,21 @@ PREDICTIONS: dict[str, tuple[Convert, Convert]] = {
 BETWEEN = ("sigmas_interpol", "mid_point_sigma")
 
 
+#: Stands for sigma = infinity: r is then the mean of the data to 1e-9 of their size, and z tells nothing.
+_FAR = 1e9
+
+
+class Prediction(Tensor):
+    """What a network predicts, as a tensor, and as pipelines read it: `.sample`. Results of operations are plain tensors."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @property
+    def sample(self) -> Tensor:
+        """The same as a plain tensor."""
+        return self.as_subclass(Tensor)
+
+
 class SchedulerModel(nn.Module):
     """The network that predicts what `scheduler` expects, from z = x / sqrt(1 + sigma^2), computed from r(x; sigma).
 
@@ -42,8 +58,11 @@ class SchedulerModel(nn.Module):
         for t in scheduler.timesteps:
             x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample
 
+    Over a denoiser of images a pipeline takes it for a network, too: DDIMPipeline(model, scheduler).
+
     denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
-    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it
+    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it. A last
+               level of pure noise (zero terminal SNR) is answered by the limit sigma -> infinity of r
     """
 
     def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
@@ -62,20 +81,67 @@ class SchedulerModel(nn.Module):
         self.scheduler = scheduler
         self._from_x0 = _prediction(scheduler)[0]
 
-    def forward(self, z: Tensor, timestep: float | Tensor, **conditions: Any) -> Tensor:
-        """The prediction [B, *shape] in the dtype of z. timestep: the one of scheduler.timesteps that comes next."""
+    def forward(
+        self, z: Tensor, timestep: float | Tensor, *, return_dict: bool = True, **conditions: Any
+    ) -> "Prediction | tuple[Tensor]":
+        """The prediction [B, *shape] in the dtype of z, a tensor that is its own `.sample`; without return_dict (it,).
+
+        timestep: the one of scheduler.timesteps that comes next, a number, 0-d, or [B] of equal ones
+        """
         check_tensor(z, "z", FLOATING)
         sigma = self.sigma(timestep).to(z.device)
+        prediction = self._of_pure_noise(z, conditions) if sigma.isinf() else self._of(z, sigma, conditions)
+        return prediction.as_subclass(Prediction) if return_dict else (prediction,)
+
+    def _of(self, z: Tensor, sigma: Tensor, conditions: dict[str, Any]) -> Tensor:
         x = z * per_point((1 + sigma.square()).sqrt(), z)
         return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
 
+    def _of_pure_noise(self, z: Tensor, conditions: dict[str, Any]) -> Tensor:
+        """At abar = 0: z tells nothing, and v = -x0."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            raise ValueError(
+                f"scheduler: expected prediction_type 'v_prediction' or 'sample' with rescale_betas_zero_snr, found {kind!r} "
+                f"of {type(self.scheduler).__name__}; allowed at its last level, where the noise tells nothing of x0, those"
+            )
+        far = min(_FAR, getattr(self.denoiser, "sigma_max", _FAR))
+        x0 = self.denoiser(z * far, torch.tensor(far, dtype=torch.float64, device=z.device), **conditions)
+        return x0 if kind == "sample" else -x0
+
+    @property
+    def config(self) -> SimpleNamespace:
+        """What pipelines read of a network: in_channels, out_channels, sample_size. AttributeError unless over images."""
+        channels, height, width = self._shape_of_images()
+        size = height if height == width else (height, width)
+        return SimpleNamespace(in_channels=channels, out_channels=channels, sample_size=size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pipelines make noise in."""
+        return dtype_of(self.denoiser, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pipelines make noise: where the denoiser keeps its data or parameters."""
+        data = getattr(self.denoiser, "data", None)
+        return data.device if isinstance(data, Tensor) else next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def _shape_of_images(self) -> tuple[int, int, int]:
+        shape = getattr(self.denoiser, "shape", None)
+        if shape is None or len(shape) != 3:
+            raise AttributeError(f"denoiser: expected one over images, with a shape (C, H, W), found shape {shape}")
+        channels, height, width = shape
+        return channels, height, width
+
     def sigma(self, timestep: float | Tensor) -> Tensor:
         """The noise level of a timestep, 0-d float64; ValueError unless the scheduler is about to take that step."""
-        scheduler = self.scheduler
+        scheduler, timestep = self.scheduler, _one(timestep)
+        if not hasattr(scheduler, "sigmas"):  # then levels are those of training
+            abar = scheduler.alphas_cumprod[int(timestep)].double()
+            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64)
         if scheduler.num_inference_steps is None:
             raise ValueError("scheduler: expected set_timesteps to have been called, found no timesteps")
-        if not hasattr(scheduler, "sigmas"):
-            return sigma_from_abar(scheduler.alphas_cumprod[int(timestep)])
         index = scheduler.step_index
         if index is None:  # before the first step
             index = getattr(scheduler, "begin_index", None)
@@ -162,6 +228,18 @@ class DiffusersDenoiser(nn.Module):
         above = torch.searchsorted(self._log_levels, logs).clamp(1, len(self._log_levels) - 1)
         nearer_below = logs - self._log_levels[above - 1] < self._log_levels[above] - logs
         return torch.where(nearer_below, above - 1, above)
+
+
+def _one(timestep: float | Tensor) -> float | Tensor:
+    """The timestep of all points: loops often expand it to one for each."""
+    if not isinstance(timestep, Tensor) or timestep.ndim == 0:
+        return timestep
+    flat = timestep.flatten()
+    if flat.numel() == 0 or (flat != flat[0]).any():
+        raise ValueError(
+            f"timestep: expected one for all points, found {flat.tolist()[:8]}; allowed a number, 0-d, or [B] of equal ones"
+        )
+    return flat[0]
 
 
 def _prediction(scheduler: Any) -> tuple[Convert, Convert]:

@@ -159,6 +159,13 @@ def check_device(value: Tensor, name: str, device: torch.device) -> None:
         )
 
 
+def check_place(device: torch.device) -> torch.device:
+    """device itself, unless values cannot lie there."""
+    if device.type == "meta":
+        raise ValueError("device: expected one that holds values, found meta; allowed cpu or cuda")
+    return device
+
+
 def check_finite(value: Tensor, name: str, *, first_row: int = 0) -> None:
     """Raise ValueError if value [n, ...] holds NaN or Inf. `first_row` is the row number of value[0] in the message.
 

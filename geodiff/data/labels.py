@@ -78,7 +78,8 @@ def check_requested_classes(found: Tensor, classes: int) -> Tensor:
 
 def _integers(values: object, name: str, allowed: str) -> Tensor:
     try:
-        found = as_tensor(values, name) if hasattr(values, "__dlpack__") else torch.as_tensor(values)
+        foreign = hasattr(values, "__dlpack__") or hasattr(values, "__array__")
+        found = as_tensor(values, name) if foreign else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected integers, found {type(values).__name__}; allowed {allowed}") from error
     if found.dtype not in INTEGERS:

@@ -14,6 +14,7 @@ from geodiff.base.arguments import (
     check_data,
     check_device,
     check_log_weights,
+    check_place,
     check_query_shape,
     check_topk,
     shape_sigma,
@@ -120,7 +121,7 @@ class OptimalDenoiser(nn.Module):
             classes = check_labels(labels, n)
             self.label_dim = int(classes.max()) + 1
             order, groups = group(classes)
-        stored = StoredRows(data, order, device)
+        stored = StoredRows(data, order, None if device is None else check_place(torch.device(device)))
         prior = None
         if log_weights is not None:
             prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
@@ -317,7 +318,7 @@ class OptimalDenoiser(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
-        device = fn(torch.empty(0, device=self._stored.rows.device)).device
+        device = check_place(fn(torch.empty(0, device=self._stored.rows.device)).device)
         if device != self._stored.rows.device:
             self._points = self._points.to(device)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
