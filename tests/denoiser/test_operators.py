@@ -5,6 +5,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,14 +81,55 @@ def test_copies_answer_alike_and_a_shallow_one_shares_what_it_copies(denoiser: g
     assert len(keys) == 3
 
 
-def test_state_dict_holds_no_data_and_loads(denoiser: geodiff.OptimalDenoiser) -> None:
-    assert denoiser.state_dict() == {}
-    denoiser.load_state_dict({})
+def test_state_dict_holds_a_digest_and_loads_where_it_belongs(denoiser: geodiff.OptimalDenoiser) -> None:
+    kept = denoiser.state_dict()
+    assert sum(value.numel() for value in kept.values()) == 32
+    denoiser.load_state_dict(kept)
+    copy.deepcopy(denoiser).load_state_dict(kept)
+    other = geodiff.OptimalDenoiser(denoiser.data ^ 1, labels=torch.arange(len(denoiser.data)) % 3)
+    with pytest.raises(ValueError, match="^state_dict: expected that of a denoiser over the same data"):
+        other.load_state_dict(kept)
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        other.load_state_dict({})
     network = torch.nn.Sequential(torch.nn.Linear(2, 2))
     network.denoiser = denoiser
-    assert not [name for name in network.state_dict() if name.startswith("denoiser")]
+    network.load_state_dict(network.state_dict())
     x = torch.randn(2, 3, 4, 5)
     assert torch.equal(network.to("cpu").double().denoiser(x, 1.0), denoiser(x, 1.0))
+
+
+@pytest.mark.parametrize("change", ["labels", "log_weights", "augment", "dtype"])
+def test_the_digest_is_of_all_that_an_answer_depends_on(change: str, tmp_path: Path) -> None:
+    data = torch.randn(12, 1, 2, 2)
+    options = {"labels": torch.arange(12) % 2, "log_weights": torch.randn(12), "augment": "hflip"}
+    one = geodiff.OptimalDenoiser(data)
+    if change == "dtype":
+        other = geodiff.OptimalDenoiser(data.half())
+    else:
+        other = geodiff.OptimalDenoiser(data, **{change: options[change]})
+    torch.save(one.state_dict(), tmp_path / "state.pt")
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    geodiff.OptimalDenoiser(data.clone()).load_state_dict(kept)
+    with pytest.raises(ValueError, match="^state_dict"):
+        other.load_state_dict(kept)
+
+
+def test_a_pickle_of_another_format_is_refused(denoiser: geodiff.OptimalDenoiser) -> None:
+    state = denoiser._points.__getstate__()
+    for changed in ({**state, "format": 1}, {name: value for name, value in state.items() if name != "format"}):
+        with pytest.raises(ValueError, match="^state: expected a denoiser pickled in format"):
+            object.__new__(PointSet).__setstate__(changed)
+
+
+def test_labels_may_be_ids() -> None:
+    data, labels = torch.randn(100, 8), torch.arange(100) % 4 * 10**9
+    denoiser = geodiff.OptimalDenoiser(data, labels=labels)
+    assert denoiser.label_dim == 3 * 10**9 + 1
+    x = torch.randn(2, 8)
+    alone = geodiff.OptimalDenoiser(data[2::4])(x, 0.7)
+    assert torch.allclose(denoiser(x, 0.7, torch.tensor([2 * 10**9] * 2)), alone, atol=1e-5)
+    with pytest.raises(ValueError, match="class_labels: expected a class with data, found 5"):
+        denoiser(x, 0.7, torch.tensor([5, 5]))
 
 
 def test_float64_input_is_answered_in_float64(denoiser: geodiff.OptimalDenoiser) -> None:
