@@ -69,7 +69,7 @@ def _reason(error: BaseException, temporary: Path) -> OSError | None:
         return error if ours else None
     # NumPy, PyTorch and safetensors say in words of their own, and by types of their own, that a file could not be
     # written, not why: the system is asked again.
-    written = isinstance(error, OSError) or "PytorchStreamWriter" in str(error)
+    written = isinstance(error, OSError) or any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
     if not (written or type(error).__name__ == "SafetensorError"):
         return None
     try:

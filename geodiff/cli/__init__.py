@@ -6,6 +6,8 @@ Imports from everything; nothing imports from here.
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,20 @@ def __getattr__(name: str) -> Any:
     return app
 
 
+def _stop_at_once(number: int, _frame: FrameType | None) -> None:
+    """While modules are imported: some swallow what is raised meanwhile, and nothing has been written yet."""
+    _end(number)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped(number)
+
+
+def _listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for name in _SAID:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -42,10 +56,7 @@ def main() -> None:
 
     (130: Ctrl-C, 141: whoever read the output is gone, 143: kill.) What a command writes is whole or not there.
     """
-    names = [name for name in _SAID if hasattr(signal, name)]
-    for name in names:
-        if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(getattr(signal, name), _stop)
+    _listen(_stop_at_once)
     for stream in (sys.stdout, sys.stderr):
         # A file's name or a sigma that the output cannot show is no reason to lose the result; \uXXXX is JSON, too.
         if stream is not None and hasattr(stream, "reconfigure"):
@@ -53,18 +64,16 @@ def main() -> None:
     try:
         from geodiff.cli.app import app  # here: it takes seconds, in which signals are to be heard
 
+        _listen(_stop)
         app()
     except _Stopped as stopped:
-        _end(_SAID[signal.Signals(stopped.number).name], 128 + stopped.number)
+        _end(stopped.number)
     finally:
-        for name in names:
-            signal.signal(getattr(signal, name), signal.SIG_IGN)  # too late to stop anything
+        _listen(signal.SIG_IGN)  # too late to stop anything
 
 
-def _end(text: str, code: int) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, AttributeError):
-        pass
+def _end(number: int) -> None:
+    with suppress(OSError, AttributeError):  # no standard error, or none that takes anything
+        print(_SAID[signal.Signals(number).name], file=sys.stderr, flush=True)
     # Not sys.exit: a thread or a half-imported module could hold it up, and all files are whole or gone by now.
-    os._exit(code)
+    os._exit(128 + number)

@@ -67,9 +67,16 @@ def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
     typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would leave with exit code 1, which is check's."""
+        raise BrokenPipeError
+
+
 def print_table(title: str, table: Table) -> None:
     """To standard output, as wide as the terminal, or of a fixed width where there is none (a pipe, a log)."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = _Console(width=None if terminal else _WIDTH_WITHOUT_TERMINAL)
     # Not Table.title, which wraps at the width of the table.
     console.print(title, style="bold", markup=False, highlight=False)
     console.print(table)
