@@ -25,7 +25,7 @@ class AzulaDenoiser(Denoiser):  # type: ignore[misc]  # azula is untyped
     def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
         """A posterior whose mean is [*batch, *shape] in the dtype of x_t. t: 0-d, [*batch] or what broadcasts to it.
 
-        kwargs go to the denoiser; tensors among them that begin with the batch's dimensions (class labels) have them flat.
+        kwargs go to the denoiser; tensors among them that begin as the batch does (class labels) are flat, too.
         """
         shape = getattr(self.denoiser, "shape", x_t.shape[1:])
         batch = x_t.shape[: x_t.ndim - len(shape)]

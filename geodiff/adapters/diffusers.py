@@ -39,9 +39,9 @@ _FAR = 1e9
 
 
 class Prediction(Tensor):
-    """What a network predicts, as a tensor, and as pipelines read it: `.sample`. Results of operations are plain tensors."""
+    """What a network predicts: a tensor, and as pipelines read it, `.sample`. Operations make plain tensors of it."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @property
     def sample(self) -> Tensor:
@@ -61,8 +61,8 @@ class SchedulerModel(nn.Module):
     Over a denoiser of images a pipeline takes it for a network, too: DDIMPipeline(model, scheduler).
 
     denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
-    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it. A last
-               level of pure noise (zero terminal SNR) is answered by the limit sigma -> infinity of r
+    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it. A
+               last level of pure noise (zero terminal SNR) is answered by the limit sigma -> infinity of r
     """
 
     def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
@@ -102,8 +102,8 @@ class SchedulerModel(nn.Module):
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
             raise ValueError(
-                f"scheduler: expected prediction_type 'v_prediction' or 'sample' with rescale_betas_zero_snr, found {kind!r} "
-                f"of {type(self.scheduler).__name__}; allowed at its last level, where the noise tells nothing of x0, those"
+                f"scheduler: expected prediction_type 'v_prediction' or 'sample' with rescale_betas_zero_snr, found "
+                f"{kind!r} of {type(self.scheduler).__name__}; allowed where the noise tells nothing of x0 are those"
             )
         far = min(_FAR, getattr(self.denoiser, "sigma_max", _FAR))
         x0 = self.denoiser(z * far, torch.tensor(far, dtype=torch.float64, device=z.device), **conditions)
@@ -111,7 +111,7 @@ class SchedulerModel(nn.Module):
 
     @property
     def config(self) -> SimpleNamespace:
-        """What pipelines read of a network: in_channels, out_channels, sample_size. AttributeError unless over images."""
+        """What pipelines read: in_channels, out_channels, sample_size. AttributeError unless over images."""
         channels, height, width = self._shape_of_images()
         size = height if height == width else (height, width)
         return SimpleNamespace(in_channels=channels, out_channels=channels, sample_size=size)
@@ -125,7 +125,11 @@ class SchedulerModel(nn.Module):
     def device(self) -> torch.device:
         """Where pipelines make noise: where the denoiser keeps its data or parameters."""
         data = getattr(self.denoiser, "data", None)
-        return data.device if isinstance(data, Tensor) else next((p.device for p in self.parameters()), torch.device("cpu"))
+        return (
+            data.device
+            if isinstance(data, Tensor)
+            else next((p.device for p in self.parameters()), torch.device("cpu"))
+        )
 
     def _shape_of_images(self) -> tuple[int, int, int]:
         shape = getattr(self.denoiser, "shape", None)
@@ -237,7 +241,7 @@ def _one(timestep: float | Tensor) -> float | Tensor:
     flat = timestep.flatten()
     if flat.numel() == 0 or (flat != flat[0]).any():
         raise ValueError(
-            f"timestep: expected one for all points, found {flat.tolist()[:8]}; allowed a number, 0-d, or [B] of equal ones"
+            f"timestep: expected one for all points, found {flat.tolist()[:8]}; allowed a number, 0-d, or [B] all equal"
         )
     return flat[0]
 

@@ -79,7 +79,9 @@ def find(values: Tensor) -> MappedFile | None:
         return None
     file, needed = MappedFile(found.path, descriptor), found.offset + last - found.begin + 1
     if now.st_size < needed:
-        raise DataError(found.path, f"data: expected {needed} bytes or more, found {now.st_size}: cut after it was mapped")
+        raise DataError(
+            found.path, f"data: expected {needed} bytes or more, found {now.st_size}: cut after it was mapped"
+        )
     return file
 
 

@@ -79,6 +79,6 @@ class Watch:
 
 def _refused(found: str) -> ValueError:
     return ValueError(
-        f"data: expected as they were when the denoiser was made, found {found}; allowed changes by operations of PyTorch, "
-        f"or a new denoiser after the change, or one over data.clone()"
+        f"data: expected as they were when the denoiser was made, found {found}; allowed changes by operations of "
+        f"PyTorch, or a new denoiser after the change, or one over data.clone()"
     )

@@ -72,7 +72,9 @@ def _real_tensor(sigma: object) -> Tensor:
         if sigma.dtype == torch.bool or sigma.is_complex():
             raise TypeError(_not_real(f"a tensor of {_dtype(sigma.dtype)}"))
         return sigma
-    if not isinstance(sigma, np.ndarray | numbers.Real) and (hasattr(sigma, "__dlpack__") or hasattr(sigma, "__array__")):
+    if not isinstance(sigma, np.ndarray | numbers.Real) and (
+        hasattr(sigma, "__dlpack__") or hasattr(sigma, "__array__")
+    ):
         return _real_tensor(as_tensor(sigma, "sigma"))
     if isinstance(sigma, np.ndarray):
         if sigma.dtype.kind not in "fiu":
@@ -123,7 +125,9 @@ def check_data(data: object, *, dtypes: Sequence[torch.dtype] = DATA_DTYPES) -> 
     """
     data = check_tensor(as_tensor(data, "data"), "data", dtypes)
     if data.is_meta:
-        raise ValueError("data: expected values, found a tensor on the device meta, which has none; allowed cpu or cuda")
+        raise ValueError(
+            "data: expected values, found a tensor on the device meta, which has none; allowed cpu or cuda"
+        )
     if data.ndim < 2:
         raise ValueError(
             f"data: expected [N, *shape] with at least one feature dimension, found shape {list(data.shape)}; "

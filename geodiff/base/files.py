@@ -13,8 +13,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on success rename it to `path`, on any exception remove it.
 
     An old file at `path` stays as it is until the new one is whole, also when Ctrl-C comes in between. The temporary
-    name is hidden and keeps the suffix, by which many writers choose a format. The folder must exist. What a process that
-    was killed has left is removed.
+    name is hidden and keeps the suffix, by which many writers choose a format. The folder must exist. What a process
+    that was killed has left is removed.
     Raises FileNotFoundError or IsADirectoryError before anything is written, and OSError that names `path` and says why
     where it cannot be written, whatever the writer itself raises.
     """
@@ -69,7 +69,9 @@ def _reason(error: BaseException, temporary: Path) -> OSError | None:
         return error if ours else None
     # NumPy, PyTorch and safetensors say in words of their own, and by types of their own, that a file could not be
     # written, not why: the system is asked again.
-    written = isinstance(error, OSError) or any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
+    written = isinstance(error, OSError) or any(
+        name in str(error) for name in ("PytorchStreamWriter", "inline_container")
+    )
     if not (written or type(error).__name__ == "SafetensorError"):
         return None
     try:

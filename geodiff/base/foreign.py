@@ -1,4 +1,4 @@
-"""Numbers from elsewhere as tensors: arrays, lists, and whatever shows its memory by __dlpack__ or __array__ (JAX, CuPy)."""
+"""Numbers from elsewhere as tensors: arrays, lists, and what has __dlpack__ or __array__ (JAX, CuPy)."""
 
 import dataclasses
 import warnings
@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
 _T = TypeVar("_T")
@@ -19,8 +20,8 @@ ARRAYS = "a tensor, array or list, or anything with __dlpack__ or __array__"
 def as_tensor(value: object, name: str, listed: torch.dtype | None = None) -> Tensor:
     """A tensor over the same memory where there is memory to share: arrays are viewed, a list is copied.
 
-    A tensor is returned as it is. A list becomes of dtype `listed`; without one, Python's floats become float32, as they do
-    in torch, and integers stay what they are.
+    A tensor is returned as it is. A list becomes of dtype `listed`; without one, Python's floats become float32, as
+    they do in torch, and integers stay what they are.
     Raises TypeError or ValueError that names the argument for what no tensor can show.
     """
     if isinstance(value, Tensor):
@@ -30,7 +31,7 @@ def as_tensor(value: object, name: str, listed: torch.dtype | None = None) -> Te
     # Not first: arrays of numpy have both, too, and refuse the first where they are read-only.
     if hasattr(value, "__dlpack__"):
         try:
-            return torch.from_dlpack(value)
+            return torch.utils.dlpack.from_dlpack(value)
         except (TypeError, ValueError, RuntimeError, BufferError):
             if not hasattr(value, "__array__"):
                 raise
@@ -50,7 +51,7 @@ def view_array(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def like(value: _T, asked: object) -> _T:
-    """An answer (a tensor, or a dataclass of tensors) in the kind of the query: an array of numpy for an array, else as is."""
+    """An answer (a tensor, or a dataclass of tensors) in the kind of the query: arrays for an array, else as it is."""
     if not isinstance(asked, np.ndarray):
         return value
     if isinstance(value, Tensor):
@@ -81,7 +82,9 @@ def _from_list(values: Sequence[Any], name: str, dtype: torch.dtype | None) -> T
             return torch.stack(list(values)).to(dtype)
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected equally long lists of numbers, found others; allowed {ARRAYS} ({error})") from None
+        raise ValueError(
+            f"{name}: expected equally long lists of numbers, found others; allowed {ARRAYS} ({error})"
+        ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, found a list of {array.dtype}; allowed {ARRAYS}")
     return _view(array, name).to(torch.float32 if dtype is None and array.dtype == np.float64 else dtype)

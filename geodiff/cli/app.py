@@ -1,4 +1,5 @@
 """The commands and what they share, as one Typer application."""
+
 from typing import Annotated
 
 import typer

@@ -47,7 +47,9 @@ def check(
         )
     passed = all(row.ok for row in rows)
     if json:
-        print_json({"data": dataset.name, "tol": tol, "ok": passed, "left_out": missing, "rows": [asdict(row) for row in rows]})
+        print_json(
+            {"data": dataset.name, "tol": tol, "ok": passed, "left_out": missing, "rows": [asdict(row) for row in rows]}
+        )
     else:
         title = f"{dataset.name}: error against float64, allowed {tol:g}; log p in units of what is allowed"
         print_table(title, _summary(rows))

@@ -20,9 +20,7 @@ Data = Annotated[
         f"{', '.join(BUILTIN_NAMES)}.",
     ),
 ]
-Seed = Annotated[
-    int, typer.Option("--seed", help="Seed of everything that is drawn at random.", min=0, max=SEED_MAX)
-]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn at random.", min=0, max=SEED_MAX)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, or a backend that `geodiff info` lists.")]
 Tolerance = Annotated[float, typer.Option("--tol", help="Relative error allowed in a denoiser output.")]

@@ -18,7 +18,7 @@ _LABELS = "dataset.json"
 
 
 class Listing(NamedTuple):
-    """paths: sorted, classes in order; labels: one for each path, or none; classes: their names, if folders have them."""
+    """paths: sorted, class by class; labels: one for each path, or None; classes: names, where folders have them."""
 
     paths: list[Path]
     labels: list[int] | None

@@ -40,7 +40,9 @@ def read_folder(folder: Path, limit: int | None, classes: Sequence[str] | None =
         with decoding(path, "an image"), image.open(path) as file:
             pixels: np.ndarray[Any, Any] = np.array(upright(file).convert(mode))
         if pixels.shape[:2] != size[::-1]:  # turned by EXIF behind the pixels of a PNG
-            raise DataError(path, f"size: found {pixels.shape[1]}x{pixels.shape[0]} once turned, expected {size[0]}x{size[1]}")
+            raise DataError(
+                path, f"size: found {pixels.shape[1]}x{pixels.shape[0]} once turned, expected {size[0]}x{size[1]}"
+            )
         point.copy_(torch.from_numpy(pixels.reshape(size[1], size[0], -1)).permute(2, 0, 1))
     labels = None if listing.labels is None else torch.tensor(listing.labels)
     return Contents(data, labels, listing.classes, is_chw=True, left_out=listing.left_out)

@@ -44,8 +44,8 @@ def load(
         (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
-        a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and test/
-        inside are splits; links are followed, EXIF orientation too; labels of EDM's dataset.json are read).
+        a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and
+        test/ inside are splits; links are followed, EXIF orientation too; labels of EDM's dataset.json are read).
     layout: "auto", "chw", "hwc" or "flat" (arrays as they are, images as [N, d]). "auto" leaves a Tensor or ndarray
         alone; in files, four axes with the last 1, 3 or 4 and the second not are HWC, viewed (not copied) as
         [N, C, H, W], all other four axes are CHW, and uint8 [N, H, W] becomes [N, 1, H, W]. Dataset.layout says what

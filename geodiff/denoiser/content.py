@@ -45,7 +45,6 @@ class Content(NamedTuple):
         ]
         return (*places, self.backend)
 
-
     def digest(self) -> bytes:
         """sha256 of the values of all of it, wherever it lies; how it is computed (the backend) aside."""
         found = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""How autograd and torch.func see the operators: first derivatives are one more pass of the kernel, further ones `higher`.
+"""How autograd and torch.func see the operators: the first derivative is one more pass, further ones are `higher`.
 
 torch.compile takes operators and no autograd.Function with a forward mode; torch.func takes it the other way round. So
 `posterior`, `vjp` and `jvp` ask either. Their first argument is a `PointSet` that a graph keeps, so that it need not be
@@ -53,7 +53,7 @@ class _Posterior(_Function):
         asked = Question(*inputs[1 : 1 + ASKED])
         mean, _, entropy, ess, trace, indices, weights = output
         # The data are no variables: they are kept, not saved, so that data made in inference mode will do.
-        ctx.kept, ctx.asked = inputs[0], asked._replace(x=None, sigma=None, classes=None, mask=None)
+        ctx.kept, ctx.asked = inputs[0], asked.of_data()
         ctx.mark_non_differentiable(entropy, ess, trace, indices, weights)
         ctx.set_materialize_grads(False)
         saved = (*asked[:4], mean, trace)
@@ -97,7 +97,7 @@ class _Derivative(_Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         asked, (_, _, one, two) = read(inputs[1:])
-        ctx.kept, ctx.asked = inputs[0], asked._replace(x=None, sigma=None, classes=None, mask=None)
+        ctx.kept, ctx.asked = inputs[0], asked.of_data()
         saved = (*asked[:4], one, two)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
@@ -189,7 +189,7 @@ class _Higher(_Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.recipe, asked = inputs[1], Question(*inputs[2 : 2 + ASKED])
-        ctx.kept, ctx.asked = inputs[0], asked._replace(x=None, sigma=None, classes=None, mask=None)
+        ctx.kept, ctx.asked = inputs[0], asked.of_data()
         saved = (*asked[:4], *inputs[2 + ASKED :])
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)

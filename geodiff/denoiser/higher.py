@@ -1,9 +1,9 @@
-"""Derivatives of the posterior beyond the first, of any order: the formula in plain torch, differentiated by torch.func.
+"""Derivatives of the posterior of any order: the formula in plain torch, differentiated by torch.func.
 
-A derivative goes by its recipe, one letter for each time that it is taken: "r" in reverse mode, "f" forward. With f of n
-tensors to m, "r" makes (inputs, cotangents) -> n gradients, and "f" makes (inputs, tangents) -> m rates; on "" , which is
-(x, sigma) -> (r, log p), stand "rr", "rf", "frf", ... Exact, in the memory and time of a plain PyTorch program that holds
-all data in float64; not compiled.
+A derivative goes by its recipe, one letter for each time that it is taken: "r" in reverse mode, "f" forward. With f of
+n tensors to m, "r" makes (inputs, cotangents) -> n gradients, and "f" makes (inputs, tangents) -> m rates; on "" ,
+which is (x, sigma) -> (r, log p), stand "rr", "rf", "frf", ... Exact, in the memory and time of a plain PyTorch program
+that holds all data in float64; not compiled.
 """
 
 import math
@@ -67,7 +67,7 @@ def _inputs(recipe: str) -> list[int]:
 
 def _reverse(function: Function, inputs: int) -> Function:
     def gradients(*values: Tensor) -> tuple[Tensor, ...]:
-        _, pull = torch.func.vjp(function, *values[:inputs])
+        pull = torch.func.vjp(function, *values[:inputs])[1]
         found: tuple[Tensor, ...] = pull(values[inputs:])
         return found
 
@@ -77,8 +77,8 @@ def _reverse(function: Function, inputs: int) -> Function:
 def _forward(function: Function, inputs: int) -> Function:
     # By two reverse sweeps, the first being linear in its cotangents: forward mode does not nest in forward mode.
     def rates(*values: Tensor) -> tuple[Tensor, ...]:
-        outputs, pull = torch.func.vjp(function, *values[:inputs])
-        _, push = torch.func.vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
+        outputs, pull = torch.func.vjp(function, *values[:inputs])[:2]
+        push = torch.func.vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))[1]
         found: tuple[Tensor, ...] = push(values[inputs:])
         return found
 

@@ -57,9 +57,10 @@ class OptimalDenoiser(nn.Module):
     """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
 
     data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
-                 `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they are.
-                 Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to shared
-                 memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when noticed.
+                 `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they
+                 are. Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to
+                 shared memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when
+                 noticed.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
     backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
@@ -78,7 +79,7 @@ class OptimalDenoiser(nn.Module):
 
     The data are no parameters: `state_dict` holds a digest of them alone and loads into a denoiser over the same data
     only, `.half()` leaves them, and `.to(device)` moves them. Copies, pickles and exported programs carry the data.
-    Autocast changes nothing. Queries, masks, class labels and noise levels may be whatever data may be; the answer to an
+    Autocast changes nothing. Queries, masks and class labels may be of any kind that data may be; the answer to an
     array of NumPy is one, and to all else a tensor.
 
     Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
@@ -303,7 +304,7 @@ class OptimalDenoiser(nn.Module):
     # ---- moving and copying ----
 
     def get_extra_state(self) -> Tensor:
-        """What `state_dict` holds: uint8 [32], a digest of the data and all that goes with them. A pass over the data."""
+        """What `state_dict` holds: uint8 [32], a digest of the data and what goes with them. Takes a pass over them."""
         return torch.frombuffer(bytearray(self._points.digest()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
@@ -312,8 +313,8 @@ class OptimalDenoiser(nn.Module):
         mine = self._points.digest().hex()
         if found != mine:
             raise ValueError(
-                f"state_dict: expected that of a denoiser over the same data, labels and weights ({mine[:12]}...), found "
-                f"one over others ({found[:12]}...); allowed a denoiser made with those, or one that is pickled with them"
+                f"state_dict: expected that of a denoiser over the same data, labels and weights ({mine[:12]}...), "
+                f"found one over others ({found[:12]}...); allowed a denoiser made with those, or a pickle of it"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -16,8 +16,9 @@ _SIGMA = 0.1
 def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     """The two nearest data points of each query: positions in the data [B, k] int64, distances [B, k] float64, rising.
 
-    k is 2, or 1 where there is one point only. Weights of points do not count, but points of weight 0 are left out: -1 and
-    infinity where nothing else is left. With augment="hflip" a point is as near as the nearer of it and its mirror image.
+    k is 2, or 1 where there is one point only. Weights of points do not count, but points of weight 0 are left out: -1
+    and infinity where nothing else is left. With augment="hflip" a point is as near as the nearer of it and its mirror
+    image.
     """
     batch = denoiser._batch(x, 1.0, None, None)
     check_finite(batch.x, "x")

@@ -4,9 +4,9 @@
     posterior_vjp cotangents of r and log p to gradients in x and sigma     v J = Cov_w v / sigma^2
     posterior_jvp tangents in x and sigma to those of r and log p           J v: J is symmetric
 
-An operator takes tensors and numbers only, and the data go along as the tensors they are made of (`Content`): so a graph
-that holds an operator holds its data, in this process and in any other. All of them answer in float64 whatever the
-dtype of x, so that a gradient does not start from a rounded r; callers round once, at the end.
+An operator takes tensors and numbers only, and the data go along as the tensors they are made of (`Content`): so a
+graph that holds an operator holds its data, in this process and in any other. All of them answer in float64 whatever
+the dtype of x, so that a gradient does not start from a rounded r; callers round once, at the end.
 
 How autograd sees them: `geodiff.denoiser.derivatives`.
 """
@@ -59,6 +59,10 @@ class Question(NamedTuple):
         """The batch asked of these points."""
         x, sigma, classes, mask, tol = batch
         return cls(x, sigma, classes, mask, *points.content, tol)
+
+    def of_data(self) -> "Question":
+        """Without the queries, which autograd keeps apart: it watches over them."""
+        return self._replace(x=None, sigma=None, classes=None, mask=None)  # type: ignore[arg-type]
 
     @property
     def content(self) -> Content:

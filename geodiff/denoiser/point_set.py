@@ -58,7 +58,7 @@ class PointSet:
         return Content(stored.rows, stored.order, conditioning.groups, conditioning.log_prior, flip, self._backend)
 
     def digest(self) -> bytes:
-        """sha256 of the content: the same for the same values, in any process. Taken once, and again when they change."""
+        """sha256 of the content: the same for the same values in any process. Taken once, and when they change."""
         self.engines.check()
         changes, known = self._digest
         if changes != self.engines.changes or not known:
@@ -190,8 +190,8 @@ class PointSet:
         found = state.pop("format", None)
         if found != _FORMAT:
             raise ValueError(
-                f"state: expected a denoiser pickled in format {_FORMAT}, found {found}; allowed one of this version of "
-                f"geodiff, or a new denoiser over the data"
+                f"state: expected a denoiser pickled in format {_FORMAT}, found {found}; allowed one of this version "
+                f"of geodiff, or a new denoiser over the data"
             )
         self.__dict__.update(state)
         self._open()

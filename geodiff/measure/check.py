@@ -93,7 +93,7 @@ def run(
     """Compares `backends` (default: all that are available here; the CPU one once per ISA) with the reference.
 
     data: default the built-in `digits`; large data is cut by `subset`. Leading blocks of it with few points or few
-    coordinates, which divide no tile, are checked too. Dtypes whose range the data leave are left out (uint8 stands for [-1, 1]): `left_out`.
+    coordinates, which divide no tile, are checked too. `left_out` names the dtypes whose range the data leave.
     progress: called as progress(cells done, cells in all).
     Raises ValueError for an unknown backend and BackendUnavailable for one that this machine or build does not have.
     """

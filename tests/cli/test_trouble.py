@@ -56,7 +56,11 @@ def test_a_full_disk_is_named(name: str, command: list[object], size: int, tmp_p
 def test_a_full_disk_leaves_nothing_half_written(command: str, tmp_path: Path) -> None:
     data = tmp_path / "data.npy"
     np.save(data, np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
-    options = {"demo": ["--steps", 2, "--num", 4], "train": ["--steps", 2, "--batch", 2, "--width", 8], "report": ["--num", 2]}
+    options = {
+        "demo": ["--steps", 2, "--num", 4],
+        "train": ["--steps", 2, "--batch", 2, "--width", 8],
+        "report": ["--num", 2],
+    }
     out = tmp_path / "out"
     done = run(command, "--data", data, "--out", out, *options[command], preexec_fn=limited(1500))
     assert done.returncode == 2
@@ -165,11 +169,16 @@ def test_more_samples_than_memory_holds(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_found_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(\"No module named 'matplotlib'\", name='matplotlib')")
+    (tmp_path / "matplotlib.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'matplotlib'\", name='matplotlib')"
+    )
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     out = tmp_path / "out"
     out.mkdir()
-    for command in (["sample", "--out", out / "a.safetensors", "--images", out / "a.png"], ["demo", "--out", out / "demo"]):
+    for command in (
+        ["sample", "--out", out / "a.safetensors", "--images", out / "a.png"],
+        ["demo", "--out", out / "demo"],
+    ):
         done = run(*command, env=env)
         assert done.returncode == 2
         assert "matplotlib" in last(done)

@@ -109,11 +109,16 @@ def test_the_mean_has_second_derivatives_too() -> None:
 
     found, expected = (F.jacrev(F.jacrev(f))(x) for f in (lambda v: denoiser(v, 0.7), plain))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    found, expected = (torch.autograd.functional.hessian(lambda v, f=f: f(v).sin().sum(), x) for f in (lambda v: denoiser(v, 0.7), plain))
+    found, expected = (
+        torch.autograd.functional.hessian(lambda v, f=f: f(v).sin().sum(), x)
+        for f in (lambda v: denoiser(v, 0.7), plain)
+    )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_float32_queries_nest() -> None:
     denoiser, x = geodiff.OptimalDenoiser(torch.randn(N, D)), torch.randn(1, D)
     exact = F.hessian(lambda v: denoiser.log_prob(v, 0.7).sum())(x.double())
-    torch.testing.assert_close(F.hessian(lambda v: denoiser.log_prob(v, 0.7).sum())(x), exact.float(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        F.hessian(lambda v: denoiser.log_prob(v, 0.7).sum())(x), exact.float(), rtol=1e-3, atol=1e-3
+    )

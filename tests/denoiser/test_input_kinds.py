@@ -145,8 +145,8 @@ def test_what_will_not_do_is_named(data: object, error: type[Exception], words: 
 
 def test_a_device_without_values_is_refused() -> None:
     denoiser, x = geodiff.OptimalDenoiser(torch.randn(4, 3)), torch.randn(2, 3)
-    with pytest.raises(ValueError, match="^device: .*meta"):
+    with pytest.raises(ValueError, match=r"^device: .*meta"):
         denoiser.to("meta")
-    with pytest.raises(ValueError, match="^device: .*meta"):
+    with pytest.raises(ValueError, match=r"^device: .*meta"):
         geodiff.OptimalDenoiser(torch.randn(4, 3), device="meta")
     assert denoiser(x, 1.0).isfinite().all()

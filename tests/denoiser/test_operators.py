@@ -87,7 +87,7 @@ def test_state_dict_holds_a_digest_and_loads_where_it_belongs(denoiser: geodiff.
     denoiser.load_state_dict(kept)
     copy.deepcopy(denoiser).load_state_dict(kept)
     other = geodiff.OptimalDenoiser(denoiser.data ^ 1, labels=torch.arange(len(denoiser.data)) % 3)
-    with pytest.raises(ValueError, match="^state_dict: expected that of a denoiser over the same data"):
+    with pytest.raises(ValueError, match=r"^state_dict: expected that of a denoiser over the same data"):
         other.load_state_dict(kept)
     with pytest.raises(RuntimeError, match="_extra_state"):
         other.load_state_dict({})
@@ -110,14 +110,14 @@ def test_the_digest_is_of_all_that_an_answer_depends_on(change: str, tmp_path: P
     torch.save(one.state_dict(), tmp_path / "state.pt")
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     geodiff.OptimalDenoiser(data.clone()).load_state_dict(kept)
-    with pytest.raises(ValueError, match="^state_dict"):
+    with pytest.raises(ValueError, match=r"^state_dict"):
         other.load_state_dict(kept)
 
 
 def test_a_pickle_of_another_format_is_refused(denoiser: geodiff.OptimalDenoiser) -> None:
     state = denoiser._points.__getstate__()
     for changed in ({**state, "format": 1}, {name: value for name, value in state.items() if name != "format"}):
-        with pytest.raises(ValueError, match="^state: expected a denoiser pickled in format"):
+        with pytest.raises(ValueError, match=r"^state: expected a denoiser pickled in format"):
             object.__new__(PointSet).__setstate__(changed)
 
 

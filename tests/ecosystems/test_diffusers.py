@@ -265,7 +265,9 @@ def test_a_network_by_the_definition(diffusers: ModuleType, noise: Tensor) -> No
     assert torch.allclose(adapters.DiffusersDenoiser(unet, scheduler)(x, sigma), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_model_answers_in_the_ways_of_diffusers(diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor) -> None:
+def test_a_model_answers_in_the_ways_of_diffusers(
+    diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor
+) -> None:
     scheduler = scheduler_of(diffusers, "DDIMScheduler", 20)
     model, t = adapters.SchedulerModel(digits, scheduler), scheduler.timesteps[3]
     found = model(noise, t)
@@ -284,7 +286,9 @@ def test_a_model_answers_in_the_ways_of_diffusers(diffusers: ModuleType, digits:
 def test_a_pipeline_takes_the_denoiser_for_a_network(
     pipeline: str, diffusers: ModuleType, digits: OptimalDenoiser, nearest
 ) -> None:
-    scheduler = getattr(diffusers, pipeline.replace("Pipeline", "Scheduler"))(prediction_type="sample", clip_sample=False)
+    scheduler = getattr(diffusers, pipeline.replace("Pipeline", "Scheduler"))(
+        prediction_type="sample", clip_sample=False
+    )
     pipe = getattr(diffusers, pipeline)(adapters.SchedulerModel(digits, scheduler), scheduler)
     pipe.set_progress_bar_config(disable=True)
     (images,) = pipe(batch_size=3, num_inference_steps=30, output_type="np", return_dict=False)
@@ -295,7 +299,7 @@ def test_a_pipeline_takes_the_denoiser_for_a_network(
 
 def test_a_denoiser_of_other_points_has_no_size_of_images(diffusers: ModuleType) -> None:
     flat = adapters.SchedulerModel(OptimalDenoiser(torch.randn(5, 2)), scheduler_of(diffusers, "DDIMScheduler", 5))
-    with pytest.raises(AttributeError, match="config|over images"):
+    with pytest.raises(AttributeError, match=r"config|over images"):
         _ = flat.config.sample_size
 
 

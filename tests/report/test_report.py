@@ -10,12 +10,12 @@ import torch
 
 from geodiff import OptimalDenoiser, report
 from geodiff.data import Dataset, load
+from geodiff.data.digest import digest
 from geodiff.learned import LearnedDenoiser, UNetConfig
 from geodiff.report import Finding, Picture
 from geodiff.report.context import Context
 from geodiff.report.page import placed, render
 from geodiff.report.parts import PARTS, magnitudes, score_agreement, thin_shell_of_noise
-from geodiff.data.digest import digest
 from geodiff.report.store import Store
 from geodiff.report.typeset import html, mathtext
 
