@@ -9,7 +9,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from torch import Tensor
@@ -47,7 +47,7 @@ class Denoising(RuleBasedStateMachine):
             self.denoiser.share_memory()
         elif how == "pickle for a process":
             ForkingPickler.dumps(self.denoiser)
-        elif not self.data.is_shared():
+        elif self.data.untyped_storage().resizable():  # not what is shared, nor what NumPy has seen
             if how == "resize":
                 self.data.resize_(N * 40, D).resize_(N, D)
             else:
@@ -94,9 +94,7 @@ class Denoising(RuleBasedStateMachine):
         if not self.linked:
             return
         before = self.data.clone()
-        self.data.numpy()[row] ^= 1 if self.data.dtype == torch.uint8 else 0
-        if self.data.dtype != torch.uint8:
-            self.data.numpy()[row] += 1
+        self.data.numpy()[row] += 1
         with pytest.raises(ValueError, match=r"^data: expected as they were"):
             self.denoiser(self.queries(2), 1.0)
         self.data.numpy()[:] = before.numpy()
@@ -179,6 +177,7 @@ def sequences(examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
             database=None,
             derandomize=True,
+            phases=(Phase.generate,),  # a sequence that fails is short enough, and shrinking it compiles for minutes
         ),
     )
 
@@ -192,7 +191,7 @@ pytestmark = [
 
 @needs_fork
 def test_some_sequences_of_operations() -> None:
-    sequences(examples=6, steps=12)
+    sequences(examples=10, steps=12)
 
 
 @needs_fork
