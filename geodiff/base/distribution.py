@@ -1,0 +1,39 @@
+"""What this package is called where packages are installed from, and the other project that has its import name.
+
+On the public index `geodiff` is another project, and installs a folder of that name, as this one does. Where both lie in one
+folder their files mix: the later one to arrive owns geodiff/__init__.py, and removing either breaks the other. pip does not
+notice, so the package looks for itself.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+#: What `pip install` calls this package; Python imports it as geodiff.
+DISTRIBUTION = "optimal-denoiser"
+_OTHER = "geodiff"
+
+
+def install_hint(extra: str) -> str:
+    """How to install what an extra of this package brings; extras are listed in pyproject.toml."""
+    return f"install it with: pip install {DISTRIBUTION}[{extra}]"
+
+
+def other_project() -> str | None:
+    """What is wrong where packages are imported from, and what to do about it; None where this project is there alone."""
+    for folder in dict.fromkeys(Path(entry or ".").absolute() for entry in sys.path):
+        for record in folder.glob(f"{_OTHER}-*.dist-info"):
+            version = record.name.removeprefix(f"{_OTHER}-").removesuffix(".dist-info")
+            return (
+                f"two projects are imported as geodiff, and both are installed: {DISTRIBUTION}, which this is, and "
+                f"{_OTHER} {version}, in {folder}. Either may be broken. To have this one alone: "
+                f"pip uninstall {_OTHER} {DISTRIBUTION}, and then pip install {DISTRIBUTION}"
+            )
+    return None
+
+
+def warn_of_other_project() -> None:
+    """Warns where the other project is installed too. A look at the names in each folder of sys.path: 1 ms."""
+    found = other_project()
+    if found is not None:
+        warnings.warn(found, RuntimeWarning, stacklevel=2)
