@@ -1,7 +1,7 @@
 # Every target sets up what it needs: .venv with the pinned dependencies and the compiled extension.
-PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc -type f \( -name '*.c*' -o -name '*.h*' \) 2>/dev/null)
 BUILT_FROM := pyproject.toml setup.py constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
@@ -45,7 +45,7 @@ $(STAMP): $(BUILT_FROM)
 need = $(if $(strip $(1)),,$(error geodiff needs $(strip $(2))))
 RECENT_PYTHON = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes)
 PYTHON_VERSION = $(shell $(PYTHON) --version 2>/dev/null)
-COMPILERS = $(if $(filter default,$(origin CXX)),c++ g++ clang++ cl,$(firstword $(CXX)))
+COMPILERS = $(if $(filter default,$(origin CXX)),c++ g++ clang++,$(firstword $(CXX)))
 COMPILER = $(shell for name in $(COMPILERS); do command -v $$name; done)
 
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
@@ -55,8 +55,8 @@ demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; wr
 # they set up, so they stay together, and the longest files begin (tests/conftest.py).
 PARALLEL := -n $(or $(JOBS),auto) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL)
+test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL) $(TESTS)
 
 test-all: $(STAMP) test-csrc ## the whole test suite
 	$(BIN)/pytest -q
@@ -74,7 +74,7 @@ test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set o
 		$(BIN)/cmake --build build/csrc --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && build/csrc/geodiff_tests; \
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
-matrix: ## the test suite on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those
+matrix: ## `make test` on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet uv==0.13.9
 	$(BIN)/python tests/matrix.py $(MATRIX)

@@ -147,12 +147,12 @@ def test_classifiers_wheels_and_the_public_ci_name_the_same_pythons() -> None:
     assert {f'"3.{minor}"' for minor in minors} == set(versions.split(", "))
 
 
-def test_the_public_ci_runs_make_targets_and_nothing_else() -> None:
+def test_the_public_ci_runs_what_can_be_run_by_hand() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     commands = re.findall(r"^\s*(?:- )?run: (.*)$", workflow, re.MULTILINE)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert len(commands) > 5
+    assert {".ci/run", "make test", "make wheels"} <= set(commands)
     for command in commands:
-        match = re.fullmatch(r"make ([a-z-]+)( MATRIX=\S+ ?.*)?", command)
+        match = re.fullmatch(r"\.ci/run|sudo apt-get install --yes doctest-dev|make ([a-z-]+)( MATRIX=\S+ ?.*)?", command)
         assert match, command
-        assert match[1] in targets, command
+        assert match[1] is None or match[1] in targets, command

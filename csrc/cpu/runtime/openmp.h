@@ -14,7 +14,7 @@ struct OpenMP {
     int (*threads)();                                                      // omp_get_num_threads
 };
 
-// Null where PyTorch has none (macOS, Windows, a build without it, no PyTorch in the process), and in a child of fork():
+// Null where PyTorch has none (other systems than Linux, a build without it, no PyTorch in the process), and in a child of fork():
 // its parent's team did not come along, and the runtime would wait for it for ever.
 const OpenMP* openmp();
 
