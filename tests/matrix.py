@@ -1,8 +1,8 @@
 """The test suite on each Python, PyTorch and numpy that the package promises: `make matrix`.
 
-Each combination gets an environment of its own in build/matrix, in which `make test` runs, and which is then removed. What
-the registry or this machine does not have (a numpy for that Python, an interpreter) is named and left out. From the command
-line: combinations such as 3.12-2.6-1.26, or with an x for the newest; without any, all of them.
+Each combination gets an environment of its own in build/matrix, in which `make test` runs, and which is then removed.
+What the registry or this machine does not have (a numpy for that Python, an interpreter) is named and left out. From
+the command line: combinations such as 3.12-2.6-1.26, or with an x for the newest; without any, all of them.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """What this package is called where packages are installed from, and the other project that has its import name.
 
-On the public index `geodiff` is another project, and installs a folder of that name, as this one does. Where both lie in one
-folder their files mix: the later one to arrive owns geodiff/__init__.py, and removing either breaks the other. pip does not
-notice, so the package looks for itself.
+On the public index `geodiff` is another project, and installs a folder of that name, as this one does. Where both lie
+in one folder their files mix: the later one to arrive owns geodiff/__init__.py, and removing either breaks the other.
+pip does not notice, so the package looks for itself.
 """
 
 import sys
@@ -20,7 +20,7 @@ def install_hint(extra: str) -> str:
 
 
 def other_project() -> str | None:
-    """What is wrong where packages are imported from, and what to do about it; None where this project is there alone."""
+    """What is wrong where packages are imported from and what to do about it; None where this project is alone."""
     for folder in dict.fromkeys(Path(entry or ".").absolute() for entry in sys.path):
         for record in folder.glob(f"{_OTHER}-*.dist-info"):
             version = record.name.removeprefix(f"{_OTHER}-").removesuffix(".dist-info")

@@ -10,10 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from geodiff.base.version import VERSION
-from geodiff.cli.console import reports_errors
 
-#: Each command and what `geodiff --help` says of it, the first line of its docstring. They stand here too because PyTorch
-#: takes seconds to import, and help and version numbers need none of it.
+#: Each command and what `geodiff --help` says of it, the first line of its docstring. They stand here too because
+#: PyTorch takes seconds to import, and help and version numbers need none of it.
 COMMANDS = {
     "info": "Versions, backends with the reason one is missing and how one is chosen, instruction sets, threads, GPUs.",
     "sample": "Draw samples and write the trajectory: sigmas, states and denoiser outputs.",
@@ -42,6 +41,8 @@ class _Commands(TyperGroup):
 
 def _imported(name: str) -> Any:
     """The command itself, as Typer makes it from the function of that name in the module of that name."""
+    from geodiff.cli.console import reports_errors  # rich's progress bars and tables: help has none
+
     function = getattr(importlib.import_module(f"geodiff.cli.{name}"), name)
     alone = typer.Typer(add_completion=False)
     alone.command(name)(reports_errors(function))

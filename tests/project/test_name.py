@@ -30,9 +30,9 @@ def test_every_hint_names_the_distribution_and_an_extra_of_it() -> None:
     hints = [
         extra
         for source in sorted((ROOT / "geodiff").rglob("*.py"))
-        for extra in re.findall(r"install_hint\(\"(\w+)\"\)|install_hint\('(\w+)'\)", source.read_text(encoding="utf-8"))
+        for extra in re.findall(r"install_hint\([\"'](\w+)[\"']\)", source.read_text(encoding="utf-8"))
     ]
-    assert {name for pair in hints for name in pair if name} == {"data", "plots", "report"}
+    assert set(hints) == {"data", "plots", "report"}
     assert install_hint("data") == f"install it with: pip install {DISTRIBUTION}[data]"
     for source in SOURCES:
         text = source.read_text(encoding="utf-8")
