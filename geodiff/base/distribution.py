@@ -21,6 +21,10 @@ def install_hint(extra: str) -> str:
 
 def other_project() -> str | None:
     """What is wrong where packages are imported from and what to do about it; None where this project is alone."""
+    return _both_installed() or _init_replaced()
+
+
+def _both_installed() -> str | None:
     for folder in dict.fromkeys(Path(entry or ".").absolute() for entry in sys.path):
         for record in folder.glob(f"{_OTHER}-*.dist-info"):
             version = record.name.removeprefix(f"{_OTHER}-").removesuffix(".dist-info")
@@ -30,6 +34,22 @@ def other_project() -> str | None:
                 f"pip uninstall {_OTHER} {DISTRIBUTION}, and then pip install {DISTRIBUTION}"
             )
     return None
+
+
+def _init_replaced() -> str | None:
+    """geodiff/__init__.py is not ours, or gone: the other project was installed over this one, or removed from it."""
+    package = sys.modules["geodiff"]
+    try:
+        if package.__file__ is not None and b"geodiff.base" in Path(package.__file__).read_bytes():
+            return None
+    except OSError:  # packed into something that is no folder, where nothing is installed over anything
+        return None
+    finding = "missing" if package.__file__ is None else "another project's"
+    folder = Path(next(iter(package.__path__))).parent
+    return (
+        f"geodiff/__init__.py of {DISTRIBUTION} is {finding}, in {folder}: a project of the same import name was "
+        f"installed over it or removed from it. To put it right: pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    )
 
 
 def warn_of_other_project() -> None:

@@ -1,6 +1,7 @@
 """The distribution's name, and the other project that is imported by the same name."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,27 @@ def test_the_other_project_is_named_when_it_is_installed_too(tmp_path: Path) -> 
     said = imported(tmp_path)
     for part in (DISTRIBUTION, "geodiff 0.9.5", str(tmp_path), f"pip uninstall geodiff {DISTRIBUTION}"):
         assert part in said
+
+
+def test_what_the_other_project_leaves_of_this_one_is_named(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "geodiff" / "base", tmp_path / "geodiff" / "base")
+    start = tmp_path / "geodiff" / "__init__.py"
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import geodiff.base"
+
+    def said() -> str:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+    for there, finding in ((False, "is missing"), (True, "is another project's")):
+        if there:
+            start.touch()  # the other project's is empty
+        for part in (
+            f"__init__.py of {DISTRIBUTION} {finding}",
+            str(tmp_path),
+            f"--force-reinstall --no-deps {DISTRIBUTION}",
+        ):
+            assert part in said()
+    shutil.copy(ROOT / "geodiff" / "__init__.py", start)
+    assert said() == ""
 
 
 @pytest.mark.parametrize("url", sorted(PROJECT["urls"].values()))
