@@ -27,7 +27,7 @@ def shape_requested_classes(class_labels: object, batch: int, classes: int) -> T
         return None
     if classes == 0:
         raise ValueError("class_labels: expected None, found classes; allowed only with OptimalDenoiser(labels=...)")
-    if isinstance(class_labels, Tensor | np.ndarray) and class_labels.ndim == 2:
+    if isinstance(class_labels, (Tensor, np.ndarray)) and class_labels.ndim == 2:
         one_hot = torch.as_tensor(class_labels)
         if one_hot.shape != (batch, classes):
             raise ValueError(

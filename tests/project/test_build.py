@@ -137,6 +137,29 @@ def test_constraints_name_all_that_is_installed_without_resolving() -> None:
     assert brought - named - {PROJECT["name"], "pip"} == set()
 
 
+def test_the_sdist_holds_the_whole_checkout() -> None:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout to compare with")
+    done = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = {name for name in done.stdout.split("\0") if name and (ROOT / name).exists()}
+    # What setuptools adds by itself, and what pyproject.toml says of the package.
+    named = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
+    data = PYPROJECT["tool"]["setuptools"]["package-data"].items()
+    patterns = [
+        "geodiff/**/*.py",
+        *(f"{package.replace('.', '/')}/{name}" for package, names in data for name in names),
+    ]
+    for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines():
+        match line.split():
+            case ["include", *files]:
+                named |= set(files)
+            case ["recursive-include", folder, *names]:
+                patterns += [f"{folder}/**/{name}" for name in names]
+    held = named | {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
+    assert tracked - held == set()
+
+
 def test_classifiers_wheels_and_the_public_ci_name_the_same_pythons() -> None:
     prefix = "Programming Language :: Python :: 3."
     minors = {int(c.removeprefix(prefix)) for c in PROJECT["classifiers"] if c.startswith(prefix)}
