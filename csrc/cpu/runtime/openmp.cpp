@@ -24,8 +24,8 @@ bool find_all(void* library, OpenMP& found) {
            find(library, "omp_get_num_threads", found.threads);
 }
 
-// Through PyTorch's own library, whose dependencies are searched in order: the runtime that PyTorch calls, whatever else
-// has brought another. LLVM's and Intel's runtimes answer to GNU's names too. Failing that, what all libraries can see.
+// Through PyTorch's own library, whose dependencies are searched in order: the runtime that PyTorch calls, whatever
+// brought another. LLVM's and Intel's answer to GNU's names too. Failing that, what all libraries can see.
 bool find_pytorchs(OpenMP& found) {
     if (void* pytorch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD)) {
         const bool all = find_all(pytorch, found);

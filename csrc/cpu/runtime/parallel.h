@@ -1,5 +1,5 @@
-// Fork-join. On PyTorch's OpenMP threads where it has them: they spin for milliseconds after each of its operations, and
-// work for the same runtime finds them awake, while threads of our own would have to share the cores with them
+// Fork-join. On PyTorch's OpenMP threads where it has them: they spin for milliseconds after each of its operations,
+// and work for the same runtime finds them awake, while threads of our own would have to share the cores with them
 // (docs/packaging.md has the measurement). Otherwise plain threads, one fork-join each.
 #pragma once
 
