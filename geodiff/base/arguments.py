@@ -41,7 +41,8 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
 def shape_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
     """`check_sigma` without a look at the values, which torch.compile could not trace."""
     # At once: as a tensor it would take four operations. Not bool, which is an int; nor an int beyond float64.
-    if isinstance(sigma, float | int) and type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:
+    # A tuple and not float | int, which PyTorch 2.6 does not trace.
+    if isinstance(sigma, (float, int)) and type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:
         return torch.full((batch,), sigma, dtype=torch.float64, device=device or "cpu")
     levels = _real_tensor(sigma).to(device=device, dtype=torch.float64)
     per_query = levels.ndim > 0 and levels.shape[0] == batch and levels.shape[1:].numel() == 1

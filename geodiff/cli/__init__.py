@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geodiff.cli.app import app
+    from geodiff.cli.commands import app
 
 __all__ = ["app", "main"]
 
@@ -30,7 +30,7 @@ class _Stopped(BaseException):
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from geodiff.cli.app import app
+    from geodiff.cli.commands import app
 
     return app
 
@@ -42,6 +42,14 @@ def _stop_at_once(number: int, _frame: FrameType | None) -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped(number)
+
+
+def may_write() -> None:
+    """From here on a signal lets the command clean up before it ends; without `main`, which listens, nothing changes."""
+    for name in _SAID:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _stop_at_once:
+            signal.signal(number, _stop)
 
 
 def _listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -62,10 +70,9 @@ def main() -> None:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        from geodiff.cli.app import app  # here: it takes seconds, in which signals are to be heard
+        from geodiff.cli.commands import app  # here, where signals are heard
 
-        _listen(_stop)
-        app()
+        app()  # imports the command's module, which takes seconds, and calls may_write
     except _Stopped as stopped:
         _end(stopped.number)
     finally:

@@ -55,7 +55,7 @@ def load(
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
-    package of the extra geodiff[data] is missing). NaN and Inf are left for the denoiser to find. Warns of files and
+    package of the extra `data` is missing). NaN and Inf are left for the denoiser to find. Warns of files and
     arrays in the source that are not read; Dataset.left_out names them.
     """
     _check_choice("layout", layout, LAYOUTS)

@@ -182,7 +182,7 @@ def test_a_missing_extra_is_found_before_the_work(tmp_path: Path) -> None:
         done = run(*command, env=env)
         assert done.returncode == 2
         assert "matplotlib" in last(done)
-        assert "geodiff[plots]" in last(done)
+        assert "optimal-denoiser[plots]" in last(done)
     assert os.listdir(out) == []
 
 

@@ -193,7 +193,7 @@ def test_flipped_bytes_load_or_are_reported(tmp_path):
 def test_missing_pillow_names_the_extra(tmp_path, monkeypatch):
     write(tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r"a folder of images needs the package pillow.*pip install geodiff\[data\]"):
+    with pytest.raises(ImportError, match=r"a folder of images needs the package pillow.*optimal-denoiser\[data\]"):
         load(tmp_path)
 
 
