@@ -45,7 +45,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def may_write() -> None:
-    """From here on a signal lets the command clean up before it ends; without `main`, which listens, nothing changes."""
+    """From here on a signal lets the command clean up before it ends. Nothing changes without `main`, which listens."""
     for name in _SAID:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is _stop_at_once:
