@@ -16,11 +16,13 @@ from geodiff.denoiser import higher
 from geodiff.denoiser.operators import ASKED, PER_QUERY, Change, Maybe, Question, library, read
 from geodiff.denoiser.point_set import PointSet
 
-# Places among the arguments of a function: behind what is kept, those of the operator.
-_X, _SIGMA = 1, 2
-_CHANGE = range(1 + ASKED, 1 + ASKED + len(Change._fields))
+# The first derivatives, named as in `higher`: r is the reverse mode (vjp), f the forward mode (jvp).
+_OPERATORS = {"r": torch.ops.geodiff.posterior_vjp, "f": torch.ops.geodiff.posterior_jvp}
+
+# Places among the arguments of a derivative: behind what is kept and the recipe, those of the operator.
+_X, _SIGMA = 2, 3
+_CHANGE = range(2 + ASKED, 2 + ASKED + len(Change._fields))
 _ONE, _TWO = _CHANGE[-2:]
-_PER_QUERY = tuple(1 + place for place in PER_QUERY)
 
 
 class _Function(torch.autograd.Function):
@@ -82,46 +84,49 @@ class _Posterior(_Function):
 
     @staticmethod
     def vmap(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
-        return _Posterior._folded(info, dims, args, _PER_QUERY)
+        return _Posterior._folded(info, dims, args, [1 + place for place in PER_QUERY])
 
 
 class _Derivative(_Function):
-    """vjp or jvp of the posterior, and the one recipe that says the same.
+    """vjp or jvp of the posterior, by the recipe of one letter that says which.
 
     mean and trace are functions of x and sigma that spare a pass: derivatives in x and sigma are total, and nothing
     flows to those two.
     """
 
-    recipe: str
+    @staticmethod
+    def forward(kept: PointSet | None, recipe: str, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _OPERATORS[recipe].default(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        asked, (_, _, one, two) = read(inputs[1:])
-        ctx.kept, ctx.asked = inputs[0], asked.of_data()
+        asked, (_, _, one, two) = read(inputs[2:])
+        ctx.recipe, ctx.kept, ctx.asked = inputs[1], inputs[0], asked.of_data()
         saved = (*asked[:4], one, two)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
-    @classmethod
-    def _taken(cls, ctx: Any, letter: str, *more: Tensor) -> tuple[Tensor, ...]:
+    @staticmethod
+    def _taken(ctx: Any, letter: str, *more: Tensor) -> tuple[Tensor, ...]:
         """The recipe with one letter more, at the saved tensors; a (co)tangent that is None is 0."""
         x, sigma, classes, mask, one, two = ctx.saved_tensors
         asked = ctx.asked._replace(x=x, sigma=sigma, classes=classes, mask=mask)
         zeros = (x.new_zeros(x.shape, dtype=torch.float64), sigma.new_zeros(sigma.shape, dtype=torch.float64))
         change = [zero if value is None else value for value, zero in zip((one, two), zeros, strict=True)]
-        return _differentiate(ctx.kept, cls.recipe + letter, asked, *change, *more)
+        return _differentiate(ctx.kept, ctx.recipe + letter, asked, *change, *more)
 
-    @classmethod
-    def _backward(cls, ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
-        found = cls._taken(ctx, "r", *cotangents)
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
+        found = _Derivative._taken(ctx, "r", *cotangents)
         out: list[Maybe] = [None] * _CHANGE.stop
         for place, value in zip((_X, _SIGMA, _ONE, _TWO), found, strict=True):
             if ctx.needs_input_grad[place]:
                 out[place] = value
         return tuple(out)
 
-    @classmethod
-    def _jvp(cls, ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:
         x, sigma, _, _, one, two = ctx.saved_tensors
         zeros = [torch.zeros_like(x), torch.zeros_like(sigma)]
         zeros += [
@@ -129,53 +134,12 @@ class _Derivative(_Function):
             sigma.new_zeros(sigma.shape, dtype=torch.float64) if two is None else torch.zeros_like(two),
         ]
         moved = [tangents[place] for place in (_X, _SIGMA, _ONE, _TWO)]
-        return cls._taken(ctx, "f", *(zero if t is None else t for t, zero in zip(moved, zeros, strict=True)))
-
-    @classmethod
-    def _mapped(cls, info: Any, dims: Sequence[int | None], args: Sequence[Any]) -> Any:
-        return cls._folded(info, dims, args, (*_PER_QUERY, *_CHANGE))
-
-
-class _Vjp(_Derivative):
-    recipe = "r"
-
-    @staticmethod
-    def forward(kept: PointSet | None, *args: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.geodiff.posterior_vjp.default(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
-        return _Vjp._backward(ctx, *cotangents)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:
-        return _Vjp._jvp(ctx, *tangents)
+        steps = (zero if t is None else t for t, zero in zip(moved, zeros, strict=True))
+        return _Derivative._taken(ctx, "f", *steps)
 
     @staticmethod
     def vmap(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
-        return _Vjp._mapped(info, dims, args)
-
-
-class _Jvp(_Derivative):
-    recipe = "f"
-
-    @staticmethod
-    def forward(kept: PointSet | None, *args: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.geodiff.posterior_jvp.default(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
-        return _Jvp._backward(ctx, *cotangents)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:
-        return _Jvp._jvp(ctx, *tangents)
-
-    @staticmethod
-    def vmap(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
-        return _Jvp._mapped(info, dims, args)
+        return _Derivative._folded(info, dims, args, [*(2 + place for place in PER_QUERY), *_CHANGE])
 
 
 class _Higher(_Function):
@@ -233,15 +197,17 @@ def vjp(kept: PointSet | None, *args: Any) -> tuple[Tensor, Tensor]:
     """`geodiff::posterior_vjp`: gradients in x and sigma."""
     if torch.compiler.is_compiling():
         return torch.ops.geodiff.posterior_vjp.default(*args)
-    return _Vjp.apply(kept, *args)  # type: ignore[no-untyped-call]
+    return _Derivative.apply(kept, "r", *args)  # type: ignore[no-untyped-call]
 
 
 def jvp(kept: PointSet | None, *args: Any) -> tuple[Tensor, Tensor]:
     """`geodiff::posterior_jvp`: tangents of the mean and of log_prob."""
     if torch.compiler.is_compiling():
         return torch.ops.geodiff.posterior_jvp.default(*args)
-    return _Jvp.apply(kept, *args)  # type: ignore[no-untyped-call]
+    return _Derivative.apply(kept, "f", *args)  # type: ignore[no-untyped-call]
 
 
-for _name, _function in (("posterior", _Posterior), ("posterior_vjp", _Vjp), ("posterior_jvp", _Jvp)):
-    library.impl(_name, functools.partial(_function.apply, None), "Autograd")
+library.impl("posterior", functools.partial(_Posterior.apply, None), "Autograd")
+for _recipe, _operator in _OPERATORS.items():
+    _name = _operator.__name__
+    library.impl(_name, functools.partial(_Derivative.apply, None, _recipe), "Autograd")
