@@ -1,6 +1,7 @@
 """What every test starts from: the installed package, the same random numbers and the same number of threads."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
 os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+# A job in the background, and what it starts, ignores Ctrl-C: the tests that send it would wait for their time limits.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What takes longest for its number of tests: begun first, so that no process is left with it at the end.
 LONGEST = (

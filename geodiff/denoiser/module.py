@@ -289,16 +289,17 @@ class OptimalDenoiser(nn.Module):
 
     def _batch(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None) -> Batch:
         """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
-        x = check_query_shape(x, self.shape, dtypes=FLOATING)
-        check_device(x, "x", self._stored.rows.device)
+        stored = self._stored
+        x = check_query_shape(x, stored.shape, dtypes=FLOATING)
+        check_device(x, "x", stored.rows.device)
         size = x.shape[0]  # len(x) takes longer than the rest of this line, for a call of microseconds
         levels = shape_sigma(sigma, size, device=x.device)
         classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
-            mask = check_mask(mask, size, self._stored.n)
+            mask = check_mask(mask, size, stored.n)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
-        flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
+        flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, tol)
 
     # ---- moving and copying ----

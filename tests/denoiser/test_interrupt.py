@@ -18,7 +18,6 @@ CODE = """
         "posterior": lambda: denoiser.posterior(x, sigma, topk=5),
         "draw": lambda: denoiser.posterior(x[:8], sigma).sample(3),
         "covariance": lambda: denoiser.posterior(x, sigma).covariance(x),
-        "inner products": lambda: geodiff.ops.inner_products(denoiser, x),
     }
     sent = []
     def stop():
