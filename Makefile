@@ -65,13 +65,16 @@ test-all: $(STAMP) test-csrc ## the whole test suite
 # Without any of them the C++ tests are left out, with a word about it; in CI that is an error.
 FIND_DOCTEST = for at in "$(DOCTEST_INCLUDE)" /usr/include "$(CURDIR)/build/doctest/usr/include"; do \
 	if test -f "$$at/doctest/doctest.h"; then echo "$$at"; break; fi; done
+# Beside the objects that `make install` has built, which are linked as they are.
+EDITABLE = build/editable-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
 test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set of this machine and emulated ones
 	@if test -z "$$($(FIND_DOCTEST))"; then mkdir -p build/doctest && cd build/doctest && \
 		{ apt-get -qq download doctest-dev || { apt-get -qq update && apt-get -qq download doctest-dev; }; } >/dev/null 2>&1 && \
 		dpkg -x doctest-dev*.deb . || true; fi
 	@at="$$($(FIND_DOCTEST))"; if test -n "$$at"; then \
-		$(BIN)/cmake -S tests/csrc -B build/csrc -DCMAKE_BUILD_TYPE=Release -DDOCTEST_INCLUDE="$$at" >/dev/null && \
-		$(BIN)/cmake --build build/csrc --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && build/csrc/geodiff_tests; \
+		$(BIN)/cmake -DDOCTEST_INCLUDE="$$at" $(EDITABLE) >/dev/null && \
+		$(BIN)/cmake --build $(EDITABLE) --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && \
+		$(EDITABLE)/tests/csrc/geodiff_tests; \
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
 matrix: ## `make test` on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those

@@ -1,10 +1,8 @@
 """Ctrl-C ends a call of the kernel within a second, and the denoiser goes on."""
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
+
+from tests.processes import run
 
 CODE = """
     import os, signal, sys, threading, time, torch, geodiff
@@ -36,7 +34,6 @@ CODE = """
 @pytest.mark.parametrize("what", ["call", "posterior", "draw", "covariance"])
 @pytest.mark.parametrize("sigma", [0.5, 40.0])
 def test_ctrl_c_ends_a_call(what: str, sigma: float) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(CODE), what, str(sigma)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = run(what, sigma, code=CODE)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.0

@@ -3,9 +3,7 @@
 import copy
 import os
 import pickle
-import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 import geodiff
+from tests.processes import run
 
 SHAPE = (300, 40)
 
@@ -150,16 +149,12 @@ def test_another_process_answers_alike(method: str) -> None:
     assert torch.equal(denoiser(x, 0.5), expected)
 
 
-def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_forked_process_answers_alike(threads: int) -> None:
     done = run(
-        """
+        threads,
+        code="""
         import os, sys, torch, geodiff
         torch.set_num_threads(int(sys.argv[1]))
         data, x = torch.randint(0, 256, (3000, 400), dtype=torch.uint8), torch.randn(64, 400)
@@ -171,7 +166,6 @@ def test_a_forked_process_answers_alike(threads: int) -> None:
             os._exit(0 if torch.allclose(denoiser(x, 5.0), expected, atol=1e-5) else 1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
-        threads,
     )
     assert done.returncode == 0, done.stderr
 
@@ -179,7 +173,8 @@ def test_a_forked_process_answers_alike(threads: int) -> None:
 @pytest.mark.parametrize("how", ["with", "set_default_device"])
 def test_a_default_device_is_not_for_the_data(how: str) -> None:
     done = run(
-        """
+        how,
+        code="""
         import contextlib, sys, torch, geodiff
         data, x = torch.randn(100, 8), torch.randn(3, 8)
         labels = torch.arange(100) % 3
@@ -197,7 +192,6 @@ def test_a_default_device_is_not_for_the_data(how: str) -> None:
         torch.set_default_device("cpu")
         assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(expected, found, again))
         """,
-        how,
     )
     assert done.returncode == 0, done.stderr
 
@@ -248,7 +242,7 @@ MAPPED = """
 )
 def test_a_mapped_file_that_changes(how: str, words: str, tmp_path: os.PathLike[str]) -> None:
     path = os.path.join(tmp_path, "data.npy")
-    done = run(MAPPED, path, how)
+    done = run(path, how, code=MAPPED)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith(words.format(path=path)), done.stdout
@@ -258,7 +252,8 @@ def test_a_mapped_file_that_changes(how: str, words: str, tmp_path: os.PathLike[
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where memory comes from")
 def test_a_file_that_is_cut_during_a_call(tmp_path: os.PathLike[str]) -> None:
     done = run(
-        """
+        os.path.join(tmp_path, "data.npy"),
+        code="""
         import os, sys, threading, time, numpy as np, torch, geodiff
         path = sys.argv[1]
         np.save(path, np.random.default_rng(0).integers(0, 256, (20000, 1000), dtype=np.uint8))
@@ -271,7 +266,6 @@ def test_a_file_that_is_cut_during_a_call(tmp_path: os.PathLike[str]) -> None:
         except ValueError as error:
             print(error)
         """,
-        os.path.join(tmp_path, "data.npy"),
     )
     assert done.returncode == 0, done.stderr
     assert "data: expected" in done.stdout

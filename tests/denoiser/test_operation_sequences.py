@@ -47,7 +47,8 @@ class Denoising(RuleBasedStateMachine):
             self.denoiser.share_memory()
         elif how == "pickle for a process":
             ForkingPickler.dumps(self.denoiser)
-        elif self.data.untyped_storage().resizable():  # not what is shared, nor what NumPy has seen
+        elif self.data.untyped_storage().resizable() and not self.data.is_shared():
+            # Not what NumPy has seen. What was pickled for a process says that it can be resized, and PyTorch crashes.
             if how == "resize":
                 self.data.resize_(N * 40, D).resize_(N, D)
             else:

@@ -1,0 +1,76 @@
+"""Ctrl-C, SIGTERM and SIGKILL at any moment: the exit code, the word for it, and files that are whole or not there."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.endings import check_files
+from tests.processes import started
+
+LONG: dict[str, list[object]] = {
+    "sample": ["sample", "--num", 64, "--steps", 400, "--out", "walk.safetensors", "--images", "walk.png"],
+    "denoise": ["denoise", "--sigma", 3, "--num", 50_000, "--out", "denoised.safetensors"],
+    "demo": ["demo", "--data", "digits", "--out", "demo", "--steps", 200],
+    "train": ["train", "--data", "digits", "--out", "train", "--width", 8, "--batch", 8, "--save-every", 3],
+    "report": ["report", "--data", "digits", "--out", "report", "--num", 64],
+    "check": ["check"],
+    "bench": ["bench", "--data", "digits", "--rounds", 100, "--out", "bench.json"],
+}
+ENDS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"), signal.SIGKILL: (-9, "")}
+
+
+def check_end(command: str, number: signal.Signals, code: int | None, said: str, folder: Path) -> None:
+    if code != 0:  # else it was done before
+        assert (code, "Traceback" in said) == (ENDS[number][0], False), said
+        assert said.strip().endswith(ENDS[number][1]), said
+    check_files(folder)
+    if number != signal.SIGKILL:
+        assert not [path for path in folder.rglob(".*.part*")]
+
+
+chance = random.Random(0)
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "after"),
+    [(command, chance.choice(list(ENDS)), chance.uniform(0.1, 2.5)) for command in LONG for _ in range(2)],
+)
+def test_a_signal_at_some_moment(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
+    with started(*LONG[command], folder=tmp_path) as running:
+        time.sleep(after)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=20)
+    check_end(command, number, running.process.exitcode, said, tmp_path)
+
+
+def stop_at(command: str, number: signal.Signals, after: float, folder: Path) -> None:
+    """An interpreter of its own, so that a signal may reach it while it imports its modules."""
+    arguments = [sys.executable, "-m", "geodiff", *map(str, LONG[command])]
+    with subprocess.Popen(
+        arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(after)
+        process.send_signal(number)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        assert time.monotonic() - began < 20
+    check_end(command, number, process.returncode, said, folder)
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_among_the_imports(number: signal.Signals, tmp_path: Path) -> None:
+    stop_at("sample", number, 0.7, tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("command", "number", "after"),
+    [(command, number, chance.uniform(0.3, 9.0)) for command in LONG for number in [*ENDS] * 17],
+)
+def test_signals_at_random_moments(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
+    stop_at(command, number, after, tmp_path)
