@@ -195,7 +195,7 @@ def test_every_query_may_have_its_own_prior(
     monkeypatch.setattr(engine_module, "dense", chosen)
     if path != "screened":
         monkeypatch.setattr(engine_module, "screen", lambda request: (dense(request, 3)[0], request.gap < 0))
-    n = 1031 if stored == torch.uint8 else 331  # the interpreter takes a minute for more floats; both fill several tiles
+    n = 1031 if stored == torch.uint8 else 331  # several tiles both; more floats take a minute
     data, part = some_data(n, 17, stored), slice(3, n - 1)
     prior = own_priors(9, n, part)
     sigma = torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 5.0], dtype=torch.float64)
