@@ -81,7 +81,7 @@ TEST_CASE("second product: exact integers, scaled once") {
         for (const auto& [R, d] : {std::pair<int, int>{1, 1}, {5, 70}, {24, 129}, {256, 64}, {255, 100}})
             for (int parts = 1; parts <= (24 + bits - 1) / bits; ++parts)
                 for (int group = 1; group <= layout.sum_group / parts; ++group)
-                    for (const bool either : {false, true}) {
+                    for (const bool balanced : {false, true}) {
                         if (bits == 8 && parts == 1) continue;  // weights of 8 bits are not used
                         const int groups = group % 3 == 0 ? 1 : 2;
                         const Points points(DType::u8, R, d, uint64_t(R));
@@ -96,21 +96,23 @@ TEST_CASE("second product: exact integers, scaled once") {
                         };
                         const auto value = [&](int64_t q, int64_t part, int64_t r) {
                             const int64_t digit = digit_at(digits, bits, at(q, part, r));
-                            return either ? digit : digit & ((int64_t(1) << bits) - 1);
+                            return balanced ? digit : (digit + layout.bias) & ((int64_t(1) << bits) - 1);
                         };
                         std::vector<int32_t> total(size_t(slots * parts), 0);
                         for (int64_t q = 0; q < slots; ++q)
                             for (int64_t part = 0; part < parts; ++part)
                                 for (int64_t r = 0; r < padded_rows; ++r) {
-                                    if (r >= R)
-                                        std::memset(&digits[size_t(at(q, part, r) * bits / 8)], 0, size_t(bits / 8));
+                                    if (r >= R) {
+                                        const int16_t nothing = balanced ? 0 : int16_t(-layout.bias);
+                                        std::memcpy(&digits[size_t(at(q, part, r) * bits / 8)], &nothing, size_t(bits / 8));
+                                    }
                                     total[size_t(q * parts + part)] += int32_t(value(q, part, r));
                                 }
                         std::vector<uint8_t> active(size_t(groups), 1);
                         active.back() = groups == 1;
                         std::vector<float> rescale(size_t(slots), 0.5f), quantum(size_t(slots), 0.25f);
                         std::vector<float> A(size_t(slots * dp), 3.0f);
-                        WeightDigits w{either,        groups,       group,          parts,         digits.data(),
+                        WeightDigits w{balanced,        groups,       group,          parts,         digits.data(),
                                        active.data(), total.data(), rescale.data(), quantum.data()};
                         products.sum(reinterpret_cast<const uint8_t*>(points.stored.data()), d, R, d, w, A.data(), dp,
                                      nullptr);
@@ -137,7 +139,7 @@ TEST_CASE("second product: exact integers, scaled once") {
                             }
                         CAPTURE(parts);
                         CAPTURE(group);
-                        CAPTURE(either);
+                        CAPTURE(balanced);
                         CHECK(worst <= 4 * 0x1p-24);
                     }
     }

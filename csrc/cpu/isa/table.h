@@ -33,6 +33,7 @@ struct IntegerLayout {
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
+    int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 };
 
@@ -40,7 +41,7 @@ struct IntegerLayout {
 // the products is unsigned and the other signed. Softmax weights are never negative: their digits are unsigned, which
 // holds a weight twice as finely as balanced ones; weights of either sign have balanced digits.
 struct WeightDigits {
-    bool either_sign;
+    bool balanced;
     int groups, group, parts;  // queries in groups of `group` <= sum_group / parts
     const void* digits;        // [groups][ceil(R/weight_rows)][group][parts][weight_rows]
     const uint8_t* active;     // [groups]   0: no query of the group takes anything from this tile

@@ -22,14 +22,15 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
       count_(count),
       tile_(rounded_up(tile, kMostWeightRows)),
       dp_(padded(rows_.d)),
-      either_sign_(weights == Weights::either_sign) {
+      balanced_(weights == Weights::either_sign) {
     int64_t most = kernels_.floats.sum_group;
     if (integers_) {
         const IntegerLayout& layout = integers_->layout;
         parts_ = (bits + layout.digit_bits - 1) / layout.digit_bits;
         most = layout.sum_group / parts_;
+        balanced_ |= layout.bias != 0 && parts_ > 1;  // 31 bits are as many as will be wanted, and need no bias
         const double held =
-            either_sign_ ? largest_balanced(layout.digit_bits, parts_) : largest_unsigned(layout.digit_bits, parts_);
+            balanced_ ? largest_balanced(layout.digit_bits, parts_) : largest_unsigned(layout.digit_bits, parts_);
         units_ = std::min(held, double(INT32_MAX));
     }
     groups_ = (count + most - 1) / most;
@@ -64,32 +65,36 @@ void WeightedSum::activate(int64_t g) {
     any_ = true;
     std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
     if (integers_) {
-        std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), char(0));
+        if (const int16_t zero = balanced_ ? 0 : int16_t(-integers_->layout.bias))
+            std::fill_n(reinterpret_cast<int16_t*>(digits_.data() + g * group_bytes()), group_bytes() / 2, zero);
+        else
+            std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), char(0));
         std::fill_n(total_.begin() + g * group_ * parts_, group_ * parts_, 0);
     } else {
         std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
     }
 }
 
-template <bool kEitherSign, class Digit>
+template <bool kBalanced, class Digit>
 void WeightedSum::write_digits(int64_t q, int32_t* value) {
     constexpr int kBits = 8 * sizeof(Digit);
     constexpr int32_t kHalf = int32_t(1) << (kBits - 1);
     const int64_t g = q / group_, member = q % group_;
     const int rows = integers_->layout.weight_rows;
+    const int32_t bias = kBalanced ? 0 : integers_->layout.bias;
     Digit* out = reinterpret_cast<Digit*>(digits_.data() + g * group_bytes());
     const int64_t step = group_ * parts_ * rows;
     Digit digit[kMaxTileRows + kMostWeightRows];
-    for (int r = R_; r < R_ + rows; ++r) digit[r] = 0;
+    for (int r = R_; r < R_ + rows; ++r) digit[r] = Digit(-bias);
     for (int part = parts_ - 1; part >= 0; --part) {
         int32_t sum = 0;
         const bool first = part == 0;
 #pragma omp simd reduction(+ : sum)
         for (int r = 0; r < R_; ++r) {
             const int32_t rest =
-                kEitherSign ? ((value[r] + kHalf) & (2 * kHalf - 1)) - kHalf : value[r] & (2 * kHalf - 1);
+                kBalanced ? ((value[r] + kHalf) & (2 * kHalf - 1)) - kHalf : value[r] & (2 * kHalf - 1);
             const int32_t low = first ? value[r] : rest;
-            digit[r] = Digit(low);
+            digit[r] = Digit(low - bias);
             sum += low;
             value[r] = (value[r] - low) >> kBits;
         }
@@ -105,8 +110,8 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     rescale_[size_t(q)] = float(rescale);
     if (integers_) {
         if (integers_->layout.digit_bits == 16)
-            return either_sign_ ? set_digits<true, int16_t>(q, p, state) : set_digits<false, int16_t>(q, p, state);
-        return either_sign_ ? set_digits<true, int8_t>(q, p, state) : set_digits<false, int8_t>(q, p, state);
+            return balanced_ ? set_digits<true, int16_t>(q, p, state) : set_digits<false, int16_t>(q, p, state);
+        return balanced_ ? set_digits<true, int8_t>(q, p, state) : set_digits<false, int8_t>(q, p, state);
     }
     float* w = weights_.data() + q * tile_;
     for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
@@ -115,11 +120,11 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
     state.sum_q += total;
 }
 
-template <bool kEitherSign, class Digit>
+template <bool kBalanced, class Digit>
 void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     double top = 0;
 #pragma omp simd reduction(max : top)
-    for (int r = 0; r < R_; ++r) top = std::max(top, kEitherSign ? std::fabs(p[r]) : p[r]);
+    for (int r = 0; r < R_; ++r) top = std::max(top, kBalanced ? std::fabs(p[r]) : p[r]);
     const double units = units_;
     quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
     const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
@@ -130,9 +135,9 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     float variance = 0;
 #pragma omp simd reduction(+ : total, variance)
     for (int r = 0; r < R_; ++r) {
-        const double exact = std::min(kEitherSign ? std::max(p[r] * inverse, -units) : p[r] * inverse, units);
+        const double exact = std::min(kBalanced ? std::max(p[r] * inverse, -units) : p[r] * inverse, units);
         int32_t whole = int32_t(exact);
-        if (kEitherSign) whole -= exact < double(whole);  // down, where the conversion goes towards 0
+        if (kBalanced) whole -= exact < double(whole);  // down, where the conversion goes towards 0
         const float rest = float(exact - double(whole));
         variance += rest * (1 - rest);
         value[r] = whole + (rest > u[r]);
@@ -140,14 +145,14 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     }
     state.sum_q += quantum * total;
     state.noise += quantum * quantum * double(variance);
-    write_digits<kEitherSign, Digit>(q, value);
+    write_digits<kBalanced, Digit>(q, value);
 }
 
 void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {
     if (!any_) return;
     if (integers_) {
         WeightDigits w{};
-        w.either_sign = either_sign_;
+        w.balanced = balanced_;
         w.groups = int(groups_);
         w.group = int(group_);
         w.parts = parts_;

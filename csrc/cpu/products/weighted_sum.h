@@ -29,9 +29,9 @@ class WeightedSum {
     void add_to(int64_t q, double factor, double* out) const;
 
   private:
-    template <bool kEitherSign, class Digit>
+    template <bool kBalanced, class Digit>
     void set_digits(int64_t q, const double* p, Online& state);
-    template <bool kEitherSign, class Digit>
+    template <bool kBalanced, class Digit>
     void write_digits(int64_t q, int32_t* value);  // uses `value` up
     void activate(int64_t g);                      // clears what a group holds from an earlier tile
     int64_t group_bytes() const;                   // digits of one group, this tile
@@ -42,7 +42,7 @@ class WeightedSum {
     int64_t count_, tile_, dp_, group_, groups_;
     int parts_ = 1, R_ = 0;
     uint64_t seed_ = 0;
-    bool either_sign_, any_ = false;
+    bool balanced_, any_ = false;
     double units_ = 0;       // the largest weight as an integer
     Buffer<float> sums_;     // [groups*group, dp]
     Buffer<float> weights_;  // float path: [groups*group, tile]

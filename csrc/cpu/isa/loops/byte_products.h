@@ -247,7 +247,7 @@ inline void sum_tile_bytes(const uint8_t* X, int64_t ldx, int R, int64_t d, cons
 template <class V>
 void sum_bytes(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A, int64_t lda,
                const uint8_t* prefetch) {
-    if (w.either_sign)
+    if (w.balanced)
         sum_tile_bytes<V, true>(X, ldx, R, d, w, A, lda, prefetch);
     else
         sum_tile_bytes<V, false>(X, ldx, R, d, w, A, lda, prefetch);

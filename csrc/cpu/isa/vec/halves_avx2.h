@@ -1,0 +1,74 @@
+// 16 numbers of 16 bits to a register, and the product of pairs: what loops/half_products.h is written in.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+struct HalvesAvx2 {
+    typedef __m256i Vec;
+    static constexpr int bytes = 32, columns = 16;
+
+    static Vec zero() { return _mm256_setzero_si256(); }
+    static Vec set1(int32_t v) { return _mm256_set1_epi32(v); }
+    static Vec load(const void* p) { return _mm256_loadu_si256((const Vec*)p); }
+    static void store(void* p, Vec v) { _mm256_storeu_si256((Vec*)p, v); }
+    static Vec add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
+    static Vec add_halves(Vec a, Vec b) { return _mm256_add_epi16(a, b); }
+    static Vec shifted15(Vec a) { return _mm256_slli_epi32(a, 15); }
+
+    // 16 bytes as numbers of 16 bits
+    static Vec widen(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)); }
+
+    // acc += x . y, two products to a dword, modulo 2^32
+    static void dot(Vec& acc, Vec x, Vec y) { acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x, y)); }
+
+    // Two numbers of 16 bits, repeated in every dword
+    static Vec broadcast2(const int16_t* two) {
+        int32_t both;
+        std::memcpy(&both, two, 4);
+        return _mm256_set1_epi32(both);
+    }
+
+    // Two rows of 32 bytes -> four registers whose dwords hold one column of both rows each. unpack joins words, of two
+    // columns, so that the low bytes are the even columns and the high bytes the odd ones.
+    static void pairs(const uint8_t* a, const uint8_t* b, Vec* out) {
+        const Vec x = load(a), y = load(b), low = _mm256_set1_epi16(0xff);
+        const Vec lo = _mm256_unpacklo_epi16(x, y), hi = _mm256_unpackhi_epi16(x, y);
+        out[0] = _mm256_and_si256(lo, low);
+        out[1] = _mm256_srli_epi16(lo, 8);
+        out[2] = _mm256_and_si256(hi, low);
+        out[3] = _mm256_srli_epi16(hi, 8);
+    }
+    // Slot = dword (4 lane + i) of register j
+    static int column_of_slot(int slot) {
+        const int j = slot / 8 % 4, lane = slot / 4 % 2, i = slot % 4;
+        return slot / 32 * 32 + 16 * lane + 2 * i + j % 2 + 8 * (j / 2);
+    }
+
+    // out[0..4) = the sums of the dwords of four registers, exactly
+    static void sums4(const Vec* a, double* out) {
+        __m256d b[4];
+        for (int i = 0; i < 4; ++i)
+            b[i] = _mm256_add_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(a[i])),
+                                 _mm256_cvtepi32_pd(_mm256_extracti128_si256(a[i], 1)));
+        const __m256d c = _mm256_hadd_pd(b[0], b[1]), d = _mm256_hadd_pd(b[2], b[3]);
+        const __m256d lo = _mm256_permute2f128_pd(c, d, 0x20), hi = _mm256_permute2f128_pd(c, d, 0x31);
+        _mm256_storeu_pd(out, _mm256_add_pd(lo, hi));
+    }
+
+    // a[0..8) = rescale a + quantum (d[0] 2^16 + d[stride])
+    template <int PARTS>
+    static void fold(const Vec* d, int stride, float quantum, float rescale, float* a) {
+        __m256 total = _mm256_cvtepi32_ps(d[0]);
+        for (int j = 1; j < PARTS; ++j)
+            total = _mm256_fmadd_ps(total, _mm256_set1_ps(65536.0f), _mm256_cvtepi32_ps(d[j * stride]));
+        const __m256 old = _mm256_mul_ps(_mm256_set1_ps(rescale), _mm256_loadu_ps(a));
+        _mm256_storeu_ps(a, _mm256_fmadd_ps(_mm256_set1_ps(quantum), total, old));
+    }
+};
+
+}  // namespace
