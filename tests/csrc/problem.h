@@ -46,7 +46,7 @@ inline float narrowed(float v, DType dtype) {  // to what the storage dtype hold
     if (dtype == DType::bf16) bits &= 0xffff0000u;
     if (dtype == DType::f16) bits &= 0xffffe000u;
     std::memcpy(&v, &bits, 4);
-    return v;
+    return dtype == DType::f16 && std::fabs(v) < 0x1p-14f ? 0 : v;  // no subnormal halves: see half_bits
 }
 
 inline uint16_t half_bits(float v) {  // of a value that float16 holds as a normal number, or 0

@@ -3,9 +3,9 @@ namespace {
 
 struct Shape {
     static constexpr int bytes = 16;
-    static constexpr int dot_rows = 2, dot_queries = 2;     // register block of the first product
-    static constexpr int sum_queries = 2, sum_vectors = 2;  // and of the second: queries x vectors of columns
-    static constexpr int few_rows = 2;                      // rows of the first product's block for four queries
+    static constexpr int accumulators = 8, dot_vectors = 2;  // of the first product: rows x vectors of queries
+    static constexpr int sum_queries = 4, sum_vectors = 2;   // and of the second: queries x vectors of columns
+    static constexpr int few_rows = 2;                       // rows of the first product's block for four queries
 };
 
 }  // namespace

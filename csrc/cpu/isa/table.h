@@ -11,7 +11,8 @@ namespace geodiff {
 
 constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
 constexpr int kMaxTileRows = 256;
-constexpr int64_t kFold = 256;  // columns summed in float32 before the partial sum moves to float64
+constexpr int64_t kFold = 128;  // columns summed in float32 before the partial sum moves to float64
+constexpr int kDotQueries = 64;  // most queries of one call of a first product in floating point
 
 inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
 
@@ -33,8 +34,12 @@ struct IntegerLayout {
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
+    int few;                       // queries up to which these products are faster than float32's, and
+    int worth;                     // digits of a number up to which they are for any number of queries
     int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
+
+    int digits(int bits) const { return (bits + digit_bits - 1) / digit_bits; }
 };
 
 // Weights of a tile as integers: p = quantum * (d0 B^(parts-1) + d1 B^(parts-2) + ...), B = 2^digit_bits. One factor of
@@ -65,9 +70,10 @@ struct IntegerProducts {
 
 // How the float32 products sum.
 struct FloatLayout {
-    int lanes, terms;  // column k of each kFold is summed in lane k % lanes, so `terms` additions in a row
-    int sum_group;     // queries of a register block of `sum_f32`
-    int few;           // most queries that `dot_few` and `sum_few` take
+    int lanes;      // queries side by side in a packed vector of `dot_f32`; half as many in one of `dot_f64`
+    int sum_group;  // queries of a register block of `sum_f32`
+    int few;        // most queries that `dot_few` and `sum_few` take
+    int few_lanes;  // `dot_few` sums column k of each kFold in lane k % few_lanes; the others sum column by column
 };
 
 struct Table {
@@ -75,23 +81,23 @@ struct Table {
     FloatLayout floats{};
     const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
 
-    // dst[0..d) = centred row as float32, zero up to dp
-    void (*widen)(const void* row, DType dtype, int64_t d, int64_t dp, float* dst) = nullptr;
-    // S[q*lds + r] += <X_r, Q_q>, folded into float64 every kFold columns
-    void (*dot_f32)(const float* X, int64_t ldx, int R, const float* Q, int64_t ldq, int nq, int64_t dp, double* S,
+    // The products in floating point take R rows as stored, d values each, and widen them as they go.
+    // S[q*lds + r] = <v_r, q_q> for nq <= kDotQueries, summed in float32 and folded into float64 every kFold columns.
+    // Q: [vectors of queries][d][lanes], lanes past nq arbitrary.
+    void (*dot_f32)(const void* X, DType dtype, int64_t d, int R, const float* Q, int nq, double* S,
                     int64_t lds) = nullptr;
     // The same product wholly in float64, for logits that float32 cannot hold to the contract
-    void (*dot_f64)(const float* X, int64_t ldx, int R, const double* Q, int64_t ldq, int nq, int64_t dp, double* S,
+    void (*dot_f64)(const void* X, DType dtype, int64_t d, int R, const double* Q, int nq, double* S,
                     int64_t lds) = nullptr;
-    // A[q] = rescale[q] A[q] + sum_r P[q*ldp + r] X_r
-    void (*sum_f32)(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, int nq,
-                    int64_t dp, float* A, int64_t lda) = nullptr;
+    // A[q*lda + k] = rescale[q] A + sum_r P[q*ldp + r] v_r, up to padded(d) columns. `prefetch` (or null): the next R
+    // rows, half of which are brought to L2 meanwhile
+    void (*sum_f32)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
+                    int nq, float* A, int64_t lda, const void* prefetch) = nullptr;
 
-    // The two float32 products for nq <= floats.few, straight from rows as stored, d values each: widened in
-    // registers, since a tile of float32 written and read back would cost more than the products.
+    // The two for nq <= floats.few, Q: [nq][ldq], zero up to padded(d): widened in registers, where packing queries
+    // side by side would leave lanes empty.
     void (*dot_few)(const void* X, DType dtype, int64_t d, int R, const float* Q, int64_t ldq, int nq, double* S,
                     int64_t lds) = nullptr;
-    // `prefetch` (or null): the next R rows, half of which are brought to L2 meanwhile
     void (*sum_few)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
                     int nq, float* A, int64_t lda, const void* prefetch) = nullptr;
 
@@ -100,8 +106,9 @@ struct Table {
     bool (*softmax)(const double* l, const double* half_norm, int R, double cut, Online* state, double* p,
                     double* rescale) = nullptr;
 
-    // sum_k (x_k - v_k)^2 and acc += w v, in float64
+    // sum_k (x_k - v_k)^2, sum_k x_k v_k and acc += w v, in float64
     double (*distance)(const double* x, const void* row, DType dtype, int64_t d) = nullptr;
+    double (*inner)(const double* x, const void* row, DType dtype, int64_t d) = nullptr;
     void (*axpy)(double w, const void* row, DType dtype, int64_t d, double* acc) = nullptr;
     // |v|^2 in float64; the sum of the row into acc; false if the row holds NaN or Inf
     bool (*row_stats)(const void* row, DType dtype, int64_t d, double* norm2, double* acc) = nullptr;

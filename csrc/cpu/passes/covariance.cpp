@@ -27,11 +27,10 @@ double covariance_cut(const Request& request, const Direction& direction, int64_
 void from_list(const Request& request, const Direction& direction, int64_t q, const std::vector<int64_t>* list,
                double cut, Covariance& out) {
     const Rows& rows = request.rows;
-    const int64_t d = rows.d, dp = padded(d), n = list ? int64_t(list->size()) : rows.n;
+    const int64_t d = rows.d, n = list ? int64_t(list->size()) : rows.n;
     const auto row_at = [&](int64_t i) { return list ? (*list)[size_t(i)] : i; };
     const double sigma = request.sigma[q], *mean = direction.mean + q * d;
-    Buffer<double> p(n), far(n), v(dp, true);
-    Buffer<float> wide(dp);
+    Buffer<double> p(n), far(n);
     double top = -1e308, sum = 0, sum_far = 0;
     for (int64_t i = 0; i < n; ++i) {
         if (i % 1024 == 0) interruption_point();
@@ -46,17 +45,14 @@ void from_list(const Request& request, const Direction& direction, int64_t q, co
         sum_far += p[i] * far[i];
     }
     sum_far /= sum;
-    std::copy(direction.v + q * d, direction.v + (q + 1) * d, v.data());
-    const double level = dot(mean, v.data(), d);
+    const double level = dot(mean, direction.v + q * d, d);
     double* with_rows = out.with_rows + q * d;
     std::fill(with_rows, with_rows + d, 0.0);
     double total = 0, cross = 0;
     for (int64_t i = 0; i < n; ++i) {
         if (i % 1024 == 0) interruption_point();
         if (p[i] == 0) continue;
-        double along = 0;
-        request.kernels.widen(rows.row(row_at(i)), rows.dtype, d, dp, wide.data());
-        request.kernels.dot_f64(wide.data(), dp, 1, v.data(), dp, 1, dp, &along, 1);
+        const double along = request.kernels.inner(direction.v + q * d, rows.row(row_at(i)), rows.dtype, d);
         const double c = along - level + direction.slope[q] * (far[i] - sum_far);
         total += p[i] * c;
         cross += p[i] * c * (far[i] - sum_far);
@@ -130,15 +126,11 @@ class DenseCovariance {
         };
         const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
             mine.sum.begin(t.R, t.seed);
-            const auto before = [&](int64_t b) {
-                w.along.rows = w.work.rows;
-                w.along.ld = w.work.ld;
-                along_.block(w.along, t.first, t.R, b, tile_);
-            };
+            const auto before = [&](int64_t b) { along_.block(w.along, t.first, t.R, b, tile_); };
             logits_.over(w.work, t.first, t.R, tile_, before, [&](int64_t i, const double* l) {
                 weigh(i, l, w.along.logits.data() + i % kQueryBlock * tile_, t, w.p.data(), mine);
             });
-            mine.sum.add(t.first, w.work.rows, w.work.ld, t.ahead);
+            mine.sum.add(t.first, t.ahead);
         };
         shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing, visit);
     }

@@ -75,8 +75,8 @@ class Dense {
             if (request_.kernels.softmax(l, h, t.R, cut + logits_.gap_error(i), &mine.states[size_t(i)], p, &rescale))
                 mine.set(i, p, rescale);
         });
-        mine.coarser.add(t.first, work.rows, work.ld, t.ahead);
-        mine.finer.add(t.first, work.rows, work.ld, with_coarser_ > 0 ? nullptr : t.ahead);
+        mine.coarser.add(t.first, t.ahead);
+        mine.finer.add(t.first, with_coarser_ > 0 ? nullptr : t.ahead);
     }
 
     const Request& request_;

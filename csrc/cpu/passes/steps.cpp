@@ -30,35 +30,27 @@ void plain_mean(const Request& request, const double* l, double top, double* mea
 // The same for queries [base, base + count), tile by tile.
 void weighted_mean(const Request& request, const double* l, int64_t base, int64_t count, double* mean) {
     const Rows& rows = request.rows;
-    const int64_t n = rows.n, d = rows.d, dp = padded(d), tile = tile_rows(request, request.batch);
+    const int64_t n = rows.n, d = rows.d, tile = tile_rows(request, request.batch);
     const double cut = request.cut();
-    struct Worker {
-        Buffer<double> p;
-        Buffer<float> widened;
-    };
     struct Share {
         std::vector<Online> states;
         WeightedSum sum;
     };
-    const auto worker = [&] { return Worker{Buffer<double>(tile), Buffer<float>(request.integers() ? 0 : tile * dp)}; };
+    const auto worker = [&] { return Buffer<double>(tile); };
     const auto nothing = [&] {
         return Share{std::vector<Online>(size_t(count)), WeightedSum(request, count, tile, 24)};
     };
-    const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
+    const auto visit = [&](Buffer<double>& p, Share& mine, const Tile& t) {
         mine.sum.begin(t.R, t.seed);
         for (int64_t q = 0; q < count; ++q) {
             double rescale = 1;
             Online& state = mine.states[size_t(q)];
             const double* logits = l + (base + q) * n + t.first;
-            if (request.kernels.softmax(logits, request.stats.half_norm + t.first, t.R, cut, &state, w.p.data(),
+            if (request.kernels.softmax(logits, request.stats.half_norm + t.first, t.R, cut, &state, p.data(),
                                         &rescale))
-                mine.sum.set(q, w.p.data(), rescale, state);
+                mine.sum.set(q, p.data(), rescale, state);
         }
-        if (mine.sum.empty()) return;
-        if (!request.integers())
-            for (int r = 0; r < t.R; ++r)
-                request.kernels.widen(rows.row(t.first + r), rows.dtype, d, dp, w.widened.data() + r * dp);
-        mine.sum.add(t.first, w.widened.data(), dp, nullptr);
+        mine.sum.add(t.first, nullptr);
     };
     const Pieces pieces(n, tile, request.threads, false);
     const auto shares = over_tiles(rows, pieces, tile, worker, nothing, visit);
@@ -84,7 +76,6 @@ void inner_products(const Request& asked, double* out) {
         const std::vector<int64_t> which = numbers_from(base, std::min(kBatch, request.batch - base));
         const Logits logits(request, which.data(), int64_t(which.size()), Precision::fine);
         const auto visit = [&](Logits::Work& work, int, const Tile& t) {
-            logits.load(work, t.first, t.R);
             for (int64_t b = 0; b < logits.blocks(); ++b) {
                 logits.products(work, t.first, t.R, b, tile);
                 for (int64_t q = 0; q < logits.block_size(b); ++q)

@@ -10,22 +10,17 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kFloatUnit = 16;    // rows of a full tile of floats are a multiple of this
-constexpr int64_t kMostFloats = 128;  // and at most so many
+constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
+constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
-
-// Floats from one widened row to the next: a cache line more than the row, since rows a multiple of 4 KiB apart share
-// the same few lines of L1, which the second product reads down the columns.
-int64_t tile_stride(int64_t d) { return padded(d) + 16; }
 
 }  // namespace
 
 int64_t tile_rows(const Request& request, int64_t count) {
     const Rows& rows = request.rows;
     const IntegerProducts* integers = request.integers();
-    const bool as_stored = integers || count <= request.kernels.floats.few;
-    const int64_t budget = (count <= kMemoryBound ? 128 : integers ? 384 : 768) << 10;
-    const int64_t bytes = padded(rows.d) * (as_stored ? item_size(rows.dtype) : 4);
+    const int64_t budget = (count <= kMemoryBound ? 128 : integers ? 384 : 1536) << 10;
+    const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
     const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
     return std::clamp((budget + bytes * unit / 2) / bytes / unit * unit, unit, most);
@@ -35,7 +30,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(request.integers()),
+      integers_(precision == Precision::normal ? request.integers(count, 24) : request.integers()),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
       prior_(size_t(count)),
@@ -116,37 +111,43 @@ void Logits::pack_integers(const Request& request, const int64_t* which, Precisi
 
 void Logits::pack_floats(const Request& request, const int64_t* which) {
     const int64_t d = rows_.d, dp = padded(d);
+    const FloatLayout& layout = kernels_.floats;
+    const int64_t side_by_side = wide_ ? layout.lanes / 2 : layout.lanes;
+    const int64_t packed = (count_ + side_by_side - 1) / side_by_side * side_by_side * d;
     if (wide_)
-        queries64_ = Buffer<double>(count_ * dp, true);
+        queries64_ = Buffer<double>(packed, true);
     else
-        queries32_ = Buffer<float>(count_ * dp, true);
+        queries32_ = Buffer<float>(direct() ? count_ * dp : packed, true);
     // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
     // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
     // variance is at most n u^2 max_j |x_j|^2 |v|^2.
-    const int lanes = kernels_.floats.lanes;
-    const double terms = kernels_.floats.terms, unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
-    for (int64_t i = 0; i < count_; ++i) {
-        const double* x = request.query(which[i]);
-        double lane_max = 0, top = 0;
-        for (int64_t base = 0; base < d; base += kFold) {
-            double lane[kPad] = {};
-            for (int64_t k = base; k < std::min(base + kFold, d); ++k) {
-                lane[k % lanes] += x[k] * x[k];
-                top = std::max(top, std::fabs(x[k]));
+    const int64_t lanes = direct() ? layout.few_lanes : 1, terms = kFold / lanes;
+    const double unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
+    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const double* x = request.query(which[i]);
+            double lane_max = 0, top = 0;
+            for (int64_t base = 0; base < d; base += kFold) {
+                double lane[kPad] = {};
+                for (int64_t k = base; k < std::min(base + kFold, d); ++k) {
+                    lane[k % lanes] += x[k] * x[k];
+                    top = std::max(top, std::fabs(x[k]));
+                }
+                lane_max = std::max(lane_max, *std::max_element(lane, lane + lanes));
             }
-            lane_max = std::max(lane_max, *std::max_element(lane, lane + lanes));
+            const int64_t at = i / side_by_side * side_by_side * d + i % side_by_side;
+            for (int64_t k = 0; k < d; ++k)
+                if (wide_)
+                    queries64_[at + k * side_by_side] = x[k];
+                else
+                    queries32_[direct() ? i * dp + k : at + k * side_by_side] = float(x[k]);
+            const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
+            row_error_[size_t(i)] = 0;
+            base_error_[size_t(i)] = double(terms + 2) * size * norm(x, d);
+            query_step_[size_t(i)] = unit * top;
+            logit_noise_[size_t(i)] = std::sqrt(double(terms) * lane_max) * size;
         }
-        for (int64_t k = 0; k < d; ++k)
-            if (wide_)
-                queries64_[i * dp + k] = x[k];
-            else
-                queries32_[i * dp + k] = float(x[k]);
-        const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
-        row_error_[size_t(i)] = 0;
-        base_error_[size_t(i)] = (terms + 2) * size * norm(x, d);
-        query_step_[size_t(i)] = unit * top;
-        logit_noise_[size_t(i)] = std::sqrt(terms * lane_max) * size;
-    }
+    });
 }
 
 Logits::Work Logits::work(int64_t tile) const {
@@ -155,22 +156,7 @@ Logits::Work Logits::work(int64_t tile) const {
     w.logits = Buffer<double>(block * tile);
     if (integer())
         w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
-    else if (!direct())
-        w.tile = Buffer<float>(tile * tile_stride(rows_.d));
     return w;
-}
-
-void Logits::load(Work& w, int64_t first, int R) const {
-    if (integer() || direct()) return;
-    const int64_t dp = padded(rows_.d), ld = tile_stride(rows_.d);
-    if (rows_.dtype == DType::f32 && rows_.d == dp && count_ <= kMemoryBound) {  // as stored is as needed
-        w.rows = static_cast<const float*>(rows_.row(first));
-        w.ld = rows_.d;
-        return;
-    }
-    for (int r = 0; r < R; ++r) kernels_.widen(rows_.row(first + r), rows_.dtype, rows_.d, dp, w.tile.data() + r * ld);
-    w.rows = w.tile.data();
-    w.ld = ld;
 }
 
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
@@ -190,13 +176,15 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
         }
         return;
     }
-    for (int64_t q = 0; q < size; ++q) std::fill(l + q * tile, l + q * tile + R, 0.0);
-    if (wide_)
-        kernels_.dot_f64(w.rows, w.ld, R, queries64_.data() + start * dp, dp, int(size), dp, l, tile);
-    else if (direct())
-        kernels_.dot_few(rows_.row(first), rows_.dtype, rows_.d, R, queries32_.data(), dp, int(size), l, tile);
-    else
-        kernels_.dot_f32(w.rows, w.ld, R, queries32_.data() + start * dp, dp, int(size), dp, l, tile);
+    const void* rows = rows_.row(first);
+    if (wide_) {
+        kernels_.dot_f64(rows, rows_.dtype, rows_.d, R, queries64_.data() + start * rows_.d, int(size), l, tile);
+    } else if (direct()) {
+        for (int64_t q = 0; q < size; ++q) std::fill(l + q * tile, l + q * tile + R, 0.0);
+        kernels_.dot_few(rows, rows_.dtype, rows_.d, R, queries32_.data() + start * dp, dp, int(size), l, tile);
+    } else {
+        kernels_.dot_f32(rows, rows_.dtype, rows_.d, R, queries32_.data() + start * rows_.d, int(size), l, tile);
+    }
 }
 
 void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {

@@ -9,7 +9,7 @@
 
 namespace geodiff {
 
-constexpr int64_t kQueryBlock = 64;  // queries whose packed form and logits are in L2 together
+constexpr int64_t kQueryBlock = kDotQueries;  // queries whose packed form and logits are in L2 together
 
 enum class Precision {
     coarse,  // float32, or the fewest digits whose error bound still screens
@@ -29,28 +29,23 @@ class Logits {
 
     // Scratch of one thread.
     struct Work {
-        Buffer<float> tile;           // [R, dp]     float path: the rows, widened
-        Buffer<double> sums;          // [parts * block, R]  integer path
-        Buffer<double> logits;        // [block, R]
-        const float* rows = nullptr;  // null where the products take rows as stored
-        int64_t ld = 0;
+        Buffer<double> sums;    // [parts * block, R]  integer path
+        Buffer<double> logits;  // [block, R]
     };
     Work work(int64_t tile) const;
 
     int64_t blocks() const { return (count_ + kQueryBlock - 1) / kQueryBlock; }
     int64_t block_size(int64_t b) const { return std::min(kQueryBlock, count_ - b * kQueryBlock); }
 
-    // Makes rows [first, first + R) ready in `work`; then `block` fills work.logits with
+    // Fills work.logits for rows [first, first + R) with
     //   l[q, r] = (<x_q, v_r> - |v_r|^2 / 2) / sigma_q^2 + log prior_r     (stride `tile`, the |x|^2 term is common)
-    void load(Work& work, int64_t first, int R) const;
     void block(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     // The products alone, <x_q, v_r>, in the same place.
     void products(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
 
-    // `load`, then each(i, l) for every query i of the pass with its logits l[0..R); before(b) ahead of each block b.
+    // each(i, l) for every query i of the pass with its logits l[0..R); before(b) ahead of each block b.
     template <class Each, class Before>
     void over(Work& work, int64_t first, int R, int64_t tile, Before&& before, Each&& each) const {
-        load(work, first, R);
         for (int64_t b = 0; b < blocks(); ++b) {
             block(work, first, R, b, tile);
             before(b);
@@ -73,7 +68,7 @@ class Logits {
     double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
 
   private:
-    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // no tile: see table.h
+    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
     void pack_integers(const Request& request, const int64_t* which, Precision precision);
     void pack_floats(const Request& request, const int64_t* which);
 
@@ -93,8 +88,8 @@ class Logits {
         std::vector<int64_t> total;  // [groups*group]  sum of the digits
     };
     std::vector<Block> blocks_;
-    Buffer<float> queries32_;   // [count, dp]
-    Buffer<double> queries64_;  // [count, dp]
+    Buffer<float> queries32_;   // [count, dp] if direct(), else [vectors of queries, d, lanes]
+    Buffer<double> queries64_;  // [vectors of queries, d, lanes]
 };
 
 }  // namespace geodiff

@@ -18,7 +18,7 @@ int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * uni
 WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights)
     : kernels_(request.kernels),
       rows_(request.rows),
-      integers_(request.integers()),
+      integers_(request.integers(count, bits)),
       count_(count),
       tile_(rounded_up(tile, kMostWeightRows)),
       dp_(padded(rows_.d)),
@@ -26,7 +26,7 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     int64_t most = kernels_.floats.sum_group;
     if (integers_) {
         const IntegerLayout& layout = integers_->layout;
-        parts_ = (bits + layout.digit_bits - 1) / layout.digit_bits;
+        parts_ = layout.digits(bits);
         most = layout.sum_group / parts_;
         balanced_ |= layout.bias != 0 && parts_ > 1;  // 31 bits are as many as will be wanted, and need no bias
         const double held =
@@ -148,7 +148,7 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     write_digits<kBalanced, Digit>(q, value);
 }
 
-void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* next) {
+void WeightedSum::add(int64_t first, const void* next) {
     if (!any_) return;
     if (integers_) {
         WeightDigits w{};
@@ -165,7 +165,7 @@ void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* 
                        static_cast<const uint8_t*>(next));
         return;
     }
-    if (!tile) {
+    if (count_ <= kernels_.floats.few) {
         kernels_.sum_few(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data(), tile_, rescale_.data(),
                          int(count_), sums_.data(), dp_, next);
         return;
@@ -174,9 +174,9 @@ void WeightedSum::add(int64_t first, const float* tile, int64_t ld, const void* 
         int64_t end = g;
         while (end < groups_ && active_[size_t(end)]) ++end;
         if (end > g)
-            kernels_.sum_f32(tile, ld, R_, weights_.data() + g * group_ * tile_, tile_, rescale_.data() + g * group_,
-                             int(std::min(end * group_, count_) - g * group_), dp_, sums_.data() + g * group_ * dp_,
-                             dp_);
+            kernels_.sum_f32(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data() + g * group_ * tile_, tile_,
+                             rescale_.data() + g * group_, int(std::min(end * group_, count_) - g * group_),
+                             sums_.data() + g * group_ * dp_, dp_, next);
         g = end + 1;
     }
 }

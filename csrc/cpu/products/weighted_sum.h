@@ -20,10 +20,8 @@ class WeightedSum {
     // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
     // `state`.
     void set(int64_t q, const double* p, double rescale, Online& state);
-    // `tile`, `ld`: the widened rows (float path; null: rows as stored, at most floats.few queries). `next`: the next
-    // tile or null, prefetched meanwhile.
-    void add(int64_t first, const float* tile, int64_t ld, const void* next);
-    bool empty() const { return !any_; }  // nothing was set since `begin`
+    // `next`: the next tile or null, prefetched meanwhile.
+    void add(int64_t first, const void* next);
 
     // out[0..d) += factor * sum of query q
     void add_to(int64_t q, double factor, double* out) const;
@@ -38,7 +36,7 @@ class WeightedSum {
 
     const Table& kernels_;
     const Rows& rows_;
-    const IntegerProducts* integers_;
+    const IntegerProducts* integers_;  // null: weights in float32
     int64_t count_, tile_, dp_, group_, groups_;
     int parts_ = 1, R_ = 0;
     uint64_t seed_ = 0;

@@ -3,7 +3,7 @@ namespace {
 
 struct Shape {
     static constexpr int bytes = 16;
-    static constexpr int dot_rows = 2, dot_queries = 2, sum_queries = 2, sum_vectors = 2, few_rows = 2;
+    static constexpr int accumulators = 8, dot_vectors = 2, sum_queries = 2, sum_vectors = 2, few_rows = 2;
 };
 
 }  // namespace

@@ -3,7 +3,7 @@ namespace {
 
 struct Shape {
     static constexpr int bytes = 32;
-    static constexpr int dot_rows = 3, dot_queries = 2, sum_queries = 3, sum_vectors = 2, few_rows = 3;
+    static constexpr int accumulators = 6, dot_vectors = 3, sum_queries = 3, sum_vectors = 2, few_rows = 3;
 };
 
 }  // namespace

@@ -1,105 +1,127 @@
-// The first product in float32, and in float64: register blocks of rows x queries.
+// The first product in float32, and in float64: register blocks of rows x vectors of queries.
+//
+// Queries lie side by side in a register (packed so once a call), and a value of a row is broadcast to them: no sum ever
+// runs across lanes. A few rows at a time are widened to a buffer in L1, one block of columns after the other.
 #pragma once
 
 #include "widen.h"
 
 namespace {
 
+using geodiff::kDotQueries;
 using geodiff::kFold;
 
-constexpr int64_t kColumns = 1024;  // of the rows and queries of a register block are in L1 together
+constexpr int kDotRows = 24;     // rows widened at a time: a multiple of every register block's
+constexpr int kDotTile = 120;    // rows whose sums are kept beside each other
 
-// One register block. In<float>: float32 throughout; In<double>: rows widened once per block, products in float64.
+// What the products compute in: float32, or float64 for logits that float32 cannot hold to the contract.
 template <class T>
 struct In;
 template <>
 struct In<float> {
     typedef VecF Vec;
-    static Vec row(const float* p) { return load<VecF>(p); }
-    static VecD widened(VecF v) {
-        HalfF half[2];
-        std::memcpy(half, &v, sizeof v);
-        return as_doubles(half[0]) + as_doubles(half[1]);
-    }
+    static constexpr int lanes = kF;
 };
 template <>
 struct In<double> {
     typedef VecD Vec;
-    static Vec row(const float* p) { return as_doubles(load<HalfF>(p)); }
-    static VecD widened(VecD v) { return v; }
+    static constexpr int lanes = kD;
 };
 
-// acc[r][q] of kFold columns into float64: one more addition there costs nothing in error.
-template <class T, int RB, int QB>
-inline void dot_block(const float* X, int64_t ldx, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
-    typedef typename In<T>::Vec Vec;
-    constexpr int64_t kStep = int64_t(sizeof(Vec) / sizeof(T));
-    VecD total[RB][QB] = {};
-    for (int64_t base = 0; base < len; base += kFold) {
-        const int64_t end = len - base < kFold ? len : base + kFold;
-        Vec acc[RB][QB] = {};
-        for (int64_t k = base; k < end; k += kStep) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = In<T>::row(X + r * ldx + k);
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = load<Vec>(Q + q * ldq + k);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) acc[r][q] += x[r] * y;
-            }
-        }
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) total[r][q] +=
-            In<T>::widened(acc[r][q]);
-    }
-    for (int q = 0; q < QB; ++q)
-        for (int r = 0; r < RB; ++r) S[q * lds + r] += lane_sum<VecD, double>(total[r][q]);
+inline VecD both_halves(VecF v) {
+    HalfF half[2];
+    std::memcpy(half, &v, sizeof v);
+    return as_doubles(half[0]) + as_doubles(half[1]);
 }
 
-template <class T, int RB, int QB>
-inline void dot_rows(const float* X, int64_t ldx, int R, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
-    int r = 0;
-    for (; r + RB <= R; r += RB) dot_block<T, RB, QB>(X + r * ldx, ldx, Q, ldq, len, S + r, lds);
-    for (; r < R; ++r) dot_block<T, 1, QB>(X + r * ldx, ldx, Q, ldq, len, S + r, lds);
+// S[...] += v, in float64
+inline void fold(VecD v, double* S) { store(S, load<VecD>(S) + v); }
+inline void fold(VecF v, double* S) {
+    HalfF half[2];
+    std::memcpy(half, &v, sizeof v);
+    store(S, load<VecD>(S) + as_doubles(half[0]));
+    store(S + kD, load<VecD>(S + kD) + as_doubles(half[1]));
+}
+
+// S[v*lds + r*lanes + i] += <x_r, query i of vector v> over `len` <= kFold columns; vectors of queries lie ldq apart.
+template <class T, int RB, int NV>
+inline void dot_block(const T* X, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
+    typedef typename In<T>::Vec Vec;
+    constexpr int kLanes = In<T>::lanes;
+    Vec acc[RB][NV] = {};
+    for (int64_t k = 0; k < len; ++k) {
+        Vec y[NV];
+        GEODIFF_UNROLL for (int v = 0; v < NV; ++v) y[v] = load<Vec>(Q + v * ldq + k * kLanes);
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            const Vec x = X[r * kFold + k] - Vec{};
+            GEODIFF_UNROLL for (int v = 0; v < NV; ++v) acc[r][v] += x * y[v];
+        }
+    }
+    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int v = 0; v < NV; ++v)
+        fold(acc[r][v], S + v * lds + r * kLanes);
+}
+
+// NV vectors of queries against all rows of the buffer.
+template <class T, int NV>
+inline void dot_vectors(const T* X, int rows, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
+    constexpr int RB = Shape::accumulators / NV;
+    static_assert(kDotRows % RB == 0);
+    for (int r = 0; r < rows; r += RB)
+        dot_block<T, RB, NV>(X + r * kFold, Q, ldq, len, S + r * In<T>::lanes, lds);
+}
+
+// R <= kDotTile rows and nq <= kDotQueries queries; `sums` has room for all of them.
+template <DType D, class T>
+inline void dot_tile(const char* X, int64_t d, int R, const T* Q, int nq, double* sums) {
+    constexpr int kLanes = In<T>::lanes, NV = Shape::dot_vectors;
+    constexpr int64_t lds = kDotTile * kLanes;
+    const int vectors = (nq + kLanes - 1) / kLanes;
+    const int64_t ldq = d * kLanes;
+    alignas(64) T wide_rows[kDotRows * kFold] = {};
+    std::memset(sums, 0, size_t(vectors * lds) * sizeof(double));
+    for (int64_t k = 0; k < d; k += kFold) {
+        const int64_t len = d - k < kFold ? d - k : kFold;
+        for (int r = 0; r < R; r += kDotRows) {
+            const int rows = R - r < kDotRows ? R - r : kDotRows;  // others of a block: left over, summed for nothing
+            for (int i = 0; i < rows; ++i) widen_part<D>(X + (r + i) * d * kBytes<D>, k, len, wide_rows + i * kFold);
+            double* out = sums + r * kLanes;
+            const T* q = Q + k * kLanes;
+            int v = 0;
+            for (; v + NV <= vectors; v += NV)
+                dot_vectors<T, NV>(wide_rows, rows, q + v * ldq, ldq, len, out + v * lds, lds);
+            if constexpr (NV > 2)
+                if (v + 2 <= vectors) {
+                    dot_vectors<T, 2>(wide_rows, rows, q + v * ldq, ldq, len, out + v * lds, lds);
+                    v += 2;
+                }
+            if (v < vectors) dot_vectors<T, 1>(wide_rows, rows, q + v * ldq, ldq, len, out + v * lds, lds);
+        }
+    }
 }
 
 template <class T>
-inline void dot(const float* X, int64_t ldx, int R, const T* Q, int64_t ldq, int nq, int64_t dp, double* S,
-                int64_t lds) {
-    constexpr int RB = Shape::dot_rows, QB = Shape::dot_queries;
-    for (int64_t k = 0; k < dp; k += kColumns) {
-        const int64_t len = dp - k < kColumns ? dp - k : kColumns;
-        int q = 0;
-        for (; q + QB <= nq; q += QB) dot_rows<T, RB, QB>(X + k, ldx, R, Q + q * ldq + k, ldq, len, S + q * lds, lds);
-        const T* rest = Q + q * ldq + k;
-        double* out = S + q * lds;
-        switch (nq - q) {
-            case 1:
-                dot_rows<T, RB, 1>(X + k, ldx, R, rest, ldq, len, out, lds);
-                break;
-            case 2:
-                dot_rows<T, RB, 2>(X + k, ldx, R, rest, ldq, len, out, lds);
-                break;
-            case 3:
-                dot_rows<T, RB, 3>(X + k, ldx, R, rest, ldq, len, out, lds);
-                break;
-            case 4:
-                dot_rows<T, RB, 4>(X + k, ldx, R, rest, ldq, len, out, lds);
-                break;
-            case 5:
-                dot_rows<T, RB, 5>(X + k, ldx, R, rest, ldq, len, out, lds);
-                break;
-            default:
-                break;
+inline void dot(const void* X, DType dtype, int64_t d, int R, const T* Q, int nq, double* S, int64_t lds) {
+    constexpr int kLanes = In<T>::lanes;
+    alignas(64) double sums[(kDotQueries + kLanes - 1) / kLanes * kLanes * kDotTile];
+    for_dtype(dtype, [&](auto t) {
+        constexpr DType D = decltype(t)::value;
+        for (int r0 = 0; r0 < R; r0 += kDotTile) {
+            const int rows = R - r0 < kDotTile ? R - r0 : kDotTile;
+            dot_tile<D>(static_cast<const char*>(X) + r0 * d * kBytes<D>, d, rows, Q, nq, sums);
+            for (int q = 0; q < nq; ++q) {
+                const double* from = sums + q / kLanes * kLanes * kDotTile + q % kLanes;
+                for (int r = 0; r < rows; ++r) S[q * lds + r0 + r] = from[r * kLanes];
+            }
         }
-    }
+    });
 }
 
-void dot_f32(const float* X, int64_t ldx, int R, const float* Q, int64_t ldq, int nq, int64_t dp, double* S,
-             int64_t lds) {
-    dot(X, ldx, R, Q, ldq, nq, dp, S, lds);
+void dot_f32(const void* X, DType dtype, int64_t d, int R, const float* Q, int nq, double* S, int64_t lds) {
+    dot(X, dtype, d, R, Q, nq, S, lds);
 }
 
-void dot_f64(const float* X, int64_t ldx, int R, const double* Q, int64_t ldq, int nq, int64_t dp, double* S,
-             int64_t lds) {
-    dot(X, ldx, R, Q, ldq, nq, dp, S, lds);
+void dot_f64(const void* X, DType dtype, int64_t d, int R, const double* Q, int nq, double* S, int64_t lds) {
+    dot(X, dtype, d, R, Q, nq, S, lds);
 }
 
 }  // namespace

@@ -13,8 +13,7 @@ inline void over_chunks(const void* row, DType dtype, int64_t d, F&& f) {
     const char* bytes = static_cast<const char*>(row);
     for (int64_t k = 0; k < d; k += kChunk) {
         const int64_t len = d - k < kChunk ? d - k : kChunk;
-        for_dtype(dtype,
-                  [&](auto t) { widen_row<decltype(t)::value>(bytes + k * kBytes<decltype(t)::value>, len, v); });
+        for_dtype(dtype, [&](auto t) { widen_part<decltype(t)::value>(bytes, k, len, v); });
         f(k, len, v);
     }
 }
@@ -29,6 +28,18 @@ double distance(const double* x, const void* row, DType dtype, int64_t d) {
                 acc[j] += e * e;
             }
         for (; i < len; ++i) tail += (x[k + i] - double(v[i])) * (x[k + i] - double(v[i]));
+    });
+    return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;
+}
+
+double inner(const double* x, const void* row, DType dtype, int64_t d) {
+    VecD acc[4] = {};
+    double tail = 0;
+    over_chunks(row, dtype, d, [&](int64_t k, int64_t len, const float* v) {
+        int64_t i = 0;
+        for (; i + 4 * kD <= len; i += 4 * kD) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
+            acc[j] += load<VecD>(x + k + i + j * kD) * as_doubles(load<HalfF>(v + i + j * kD));
+        for (; i < len; ++i) tail += x[k + i] * double(v[i]);
     });
     return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;
 }

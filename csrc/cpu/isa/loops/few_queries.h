@@ -24,7 +24,7 @@ inline void dot_few_block(const char* X, int64_t d, const float* Q, int64_t ldq,
                 for (int q = 0; q < QB; ++q) acc[r][q] += x * load<VecF>(Q + q * ldq + k);
             }
         GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) total[r][q] +=
-            In<float>::widened(acc[r][q]);
+            both_halves(acc[r][q]);
     }
     for (int q = 0; q < QB; ++q)
         for (int r = 0; r < RB; ++r) S[q * lds + r] += lane_sum<VecD, double>(total[r][q]);

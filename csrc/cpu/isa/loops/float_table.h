@@ -13,10 +13,9 @@ inline geodiff::Table float_table(const char* name) {
     geodiff::Table t;
     t.name = name;
     t.floats.lanes = kF;
-    t.floats.terms = int(kFold) / kF;
     t.floats.sum_group = Shape::sum_queries;
     t.floats.few = kFew;
-    t.widen = widen;
+    t.floats.few_lanes = kF;
     t.dot_f32 = dot_f32;
     t.dot_f64 = dot_f64;
     t.sum_f32 = sum_f32;
@@ -24,6 +23,7 @@ inline geodiff::Table float_table(const char* name) {
     t.sum_few = sum_few;
     t.softmax = softmax;
     t.distance = distance;
+    t.inner = inner;
     t.axpy = axpy;
     t.row_stats = row_stats;
     return t;

@@ -32,23 +32,22 @@ inline void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, in
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
-    const auto place = [](int64_t k) { return k / kPad * kPad * QB + k % kPad; };
     int64_t k = 0;
-    for (; k + V::columns <= len; k += V::columns) {
-        const int16_t* digits = Q + place(k);
-        Vec x[RB];
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + k);
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-            const Vec y = V::load(digits + q * kPad);
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
+    for (; k + kPad <= len; k += kPad, Q += kPad * QB) GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
+            Vec x[RB];
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + k + i);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                const Vec y = V::load(Q + q * kPad + i);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
+            }
         }
-    }
-    if (k < len) {  // never read past the last row
-        for (int r = 0; r < RB; ++r) {
-            uint8_t rest[V::columns] = {};
-            std::memcpy(rest, X + r * ldx + k, size_t(len - k));
-            const Vec x = V::widen(rest);
-            for (int q = 0; q < QB; ++q) V::dot(acc[q * RB + r], x, V::load(Q + place(k) + q * kPad));
+    for (int64_t i = 0; k + i < len; i += V::columns) {  // never read past the last row
+        const int64_t rest = len - k - i < V::columns ? len - k - i : V::columns;
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            uint8_t row[V::columns] = {};
+            std::memcpy(row, X + r * ldx + k + i, size_t(rest));
+            const Vec x = V::widen(row);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) V::dot(acc[q * RB + r], x, V::load(Q + q * kPad + i));
         }
     }
     double sums[kSums];
@@ -134,21 +133,24 @@ inline void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, int step
     }
 }
 
-// The rows of one step and block of columns, interleaved. `len`: columns that the rows have. Only the first half of the
-// next tile is prefetched: the first product then reads the rest from memory, and memory is busy through both products.
+// One register's columns of two rows, interleaved; zero from `len` columns on.
 template <class V>
-inline void load_two(const uint8_t* X, int64_t ldx, int R, int r, int64_t len, const uint8_t* prefetch,
-                     typename V::Vec* out) {
-    const int next = r + 1 < R ? r + 1 : r;  // its weight is zero
-    if (prefetch && 2 * r < R) {
-        __builtin_prefetch(prefetch + r * ldx, 0, 2);
-        __builtin_prefetch(prefetch + next * ldx, 0, 2);
+inline void load_two(const uint8_t* a, const uint8_t* b, int64_t len, typename V::Vec* out) {
+    if (len >= V::bytes) return V::pairs(a, b, out);
+    uint8_t rest[2][V::bytes] = {};
+    if (len > 0) {
+        std::memcpy(rest[0], a, size_t(len));
+        std::memcpy(rest[1], b, size_t(len));
     }
-    if (len >= V::bytes) return V::pairs(X + r * ldx, X + next * ldx, out);
-    uint8_t a[V::bytes] = {}, b[V::bytes] = {};
-    std::memcpy(a, X + r * ldx, size_t(len));
-    std::memcpy(b, X + next * ldx, size_t(len));
-    V::pairs(a, b, out);
+    V::pairs(rest[0], rest[1], out);
+}
+
+// Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
+// busy through both products.
+inline void prefetch_two(const uint8_t* next, int64_t ldx, int R, int r) {
+    if (!next || 2 * r >= R) return;
+    __builtin_prefetch(next + r * ldx, 0, 2);
+    __builtin_prefetch(next + (r + 1 < R ? r + 1 : r) * ldx, 0, 2);
 }
 
 // Sums over the rows of a block, as start_of_halves wants them: 2^15 sum u of unsigned digits.
@@ -161,46 +163,98 @@ inline void finish_columns(const typename V::Vec* sums, uint8_t* columns) {
     }
 }
 
-// One or two slots alone: interleaved rows are used once, straight from the registers they are made in.
+// One or two slots alone: interleaved rows are used once, straight from the registers they are made in. A cache line of
+// a few rows at a time: rows a multiple of 1 KiB apart share so few lines of L1 that a whole column of them does not fit.
 template <class V, int SLOTS, int PARTS, bool BIASED>
 inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w, float* A,
                            int64_t lda, const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
-    Vec acc[SLOTS][4], sums[4];
-    GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
-        sums[j] = V::zero();
-        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) acc[s][j] = V::zero();
-    }
-    const int16_t* p = static_cast<const int16_t*>(w.digits);
-    for (int r = 0; r < R; r += 2, p += SLOTS * 2) {
-        Vec x[4];
-        load_two<V>(X, ldx, R, r, len, prefetch, x);
-        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) {
-            const Vec y = V::broadcast2(p + s * 2);
-            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::dot(acc[s][j], x[j], y);
+    constexpr int kParts = int(kPad / V::bytes), kRows = 16;
+    const int16_t* digits = static_cast<const int16_t*>(w.digits);
+    Vec acc[kParts][SLOTS][4] = {}, sums[kParts][4] = {};
+    for (int first = 0; first < R; first += kRows) {
+        const int last = first + kRows < R ? first + kRows : R;
+        for (int r = first; r < last; r += 2) prefetch_two(prefetch, ldx, R, r);
+        for (int part = 0; part < kParts; ++part) {
+            const uint8_t* column = X + part * V::bytes;
+            Vec a[SLOTS][4], s4[4];
+            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
+                s4[j] = sums[part][j];
+                GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) a[s][j] = acc[part][s][j];
+            }
+            const int16_t* p = digits + first * SLOTS;
+            for (int r = first; r < last; r += 2, p += SLOTS * 2) {
+                Vec x[4];
+                const int next = r + 1 < R ? r + 1 : r;  // its weight is zero
+                load_two<V>(column + r * ldx, column + next * ldx, len - part * V::bytes, x);
+                GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) {
+                    const Vec y = V::broadcast2(p + s * 2);
+                    GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::dot(a[s][j], x[j], y);
+                }
+                if constexpr (BIASED)
+                    GEODIFF_UNROLL for (int j = 0; j < 4; ++j) s4[j] = V::add_halves(s4[j], x[j]);
+            }
+            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
+                sums[part][j] = s4[j];
+                GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) acc[part][s][j] = a[s][j];
+            }
         }
-        if constexpr (BIASED)
-            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) sums[j] = V::add_halves(sums[j], x[j]);
     }
-    uint8_t columns[4 * V::bytes];
-    finish_columns<V>(sums, columns);
-    GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[s][j] =
-        V::add(acc[s][j], start_of_halves<V>(w.total[s], V::load(columns + j * V::bytes)));
-    GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
-        V::template fold<PARTS>(&acc[q * PARTS][j], 4, w.quantum[q], w.rescale[q], A + q * lda + j * V::bytes / 4);
+    for (int part = 0; part < kParts; ++part, A += V::bytes) {
+        uint8_t columns[4 * V::bytes];
+        finish_columns<V>(sums[part], columns);
+        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[part][s][j] =
+            V::add(acc[part][s][j], start_of_halves<V>(w.total[s], V::load(columns + j * V::bytes)));
+        GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
+            V::template fold<PARTS>(&acc[part][q * PARTS][j], 4, w.quantum[q], w.rescale[q],
+                                    A + q * lda + j * V::bytes / 4);
+    }
+}
+
+// All groups of queries against interleaved columns of one register's width.
+template <class V>
+inline void sum_groups_halves(const uint8_t* Xi, const uint8_t* columns, int steps, const geodiff::WeightDigits& w,
+                              float* A, int64_t lda) {
+    const int64_t group_digits = int64_t(steps) * 2 * w.group * w.parts;
+    for (int g = 0; g < w.groups; ++g) {
+        if (!w.active[g]) continue;
+        const int q = g * w.group;
+        const HalfGroup group{static_cast<const int16_t*>(w.digits) + g * group_digits, w.total + q * w.parts,
+                              w.rescale + q, w.quantum + q};
+        float* a = A + q * lda;
+        switch (w.parts * 8 + w.group) {
+            case 8 + 1:
+                sum_block_halves<V, 1, 1>(Xi, columns, steps, group, a, lda);
+                break;
+            case 8 + 2:
+                sum_block_halves<V, 2, 1>(Xi, columns, steps, group, a, lda);
+                break;
+            case 8 + 3:
+                sum_block_halves<V, 3, 1>(Xi, columns, steps, group, a, lda);
+                break;
+            case 8 + 4:
+                sum_block_halves<V, 4, 1>(Xi, columns, steps, group, a, lda);
+                break;
+            case 16 + 1:
+                sum_block_halves<V, 1, 2>(Xi, columns, steps, group, a, lda);
+                break;
+            default:
+                sum_block_halves<V, 2, 2>(Xi, columns, steps, group, a, lda);
+                break;
+        }
+    }
 }
 
 template <class V, bool BIASED>
 inline void sum_tile_halves(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
                             int64_t lda, const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
-    alignas(64) uint8_t Xi[geodiff::kMaxTileRows / 2 * 4 * V::bytes];
+    constexpr int kParts = int(kPad / V::bytes), kSteps = geodiff::kMaxTileRows / 2;
+    alignas(64) uint8_t Xi[kParts][kSteps * 4 * V::bytes];
     alignas(64) uint8_t columns[4 * V::bytes];
-    const int steps = (R + 1) / 2;
-    const int64_t group_digits = int64_t(steps) * 2 * w.group * w.parts;
-    for (int64_t c = 0; c < d; c += V::bytes) {
+    const int steps = (R + 1) / 2, slots = w.group * w.parts;
+    for (int64_t c = 0; c < d; c += kPad) {  // a cache line of every row
         const uint8_t* next = prefetch ? prefetch + c : nullptr;
-        const int slots = w.group * w.parts;
         if (w.groups == 1 && slots <= 2) {
             if (slots == 1)
                 sum_few_halves<V, 1, 1, BIASED>(X + c, ldx, R, d - c, w, A + c, lda, next);
@@ -210,44 +264,23 @@ inline void sum_tile_halves(const uint8_t* X, int64_t ldx, int R, int64_t d, con
                 sum_few_halves<V, 2, 2, BIASED>(X + c, ldx, R, d - c, w, A + c, lda, next);
             continue;
         }
-        Vec sums[4];
-        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) sums[j] = V::zero();
+        Vec sums[kParts][4] = {};
         for (int i = 0; i < steps; ++i) {
-            Vec x[4];
-            load_two<V>(X + c, ldx, R, 2 * i, d - c, next, x);
-            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
-                V::store(Xi + (4 * i + j) * V::bytes, x[j]);
-                if constexpr (BIASED) sums[j] = V::add_halves(sums[j], x[j]);
+            const int second = 2 * i + 1 < R ? 2 * i + 1 : 2 * i;  // its weight is zero
+            prefetch_two(next, ldx, R, 2 * i);
+            GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
+                Vec x[4];
+                const int64_t at = c + part * V::bytes;
+                load_two<V>(X + 2 * i * ldx + at, X + second * ldx + at, d - at, x);
+                GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
+                    V::store(Xi[part] + (4 * i + j) * V::bytes, x[j]);
+                    if constexpr (BIASED) sums[part][j] = V::add_halves(sums[part][j], x[j]);
+                }
             }
         }
-        finish_columns<V>(sums, columns);
-        for (int g = 0; g < w.groups; ++g) {
-            if (!w.active[g]) continue;
-            const int q = g * w.group;
-            const HalfGroup group{static_cast<const int16_t*>(w.digits) + g * group_digits, w.total + q * w.parts,
-                                  w.rescale + q, w.quantum + q};
-            float* a = A + q * lda + c;
-            if (w.parts == 2) {
-                if (w.group == 1)
-                    sum_block_halves<V, 1, 2>(Xi, columns, steps, group, a, lda);
-                else
-                    sum_block_halves<V, 2, 2>(Xi, columns, steps, group, a, lda);
-                continue;
-            }
-            switch (w.group) {
-                case 1:
-                    sum_block_halves<V, 1, 1>(Xi, columns, steps, group, a, lda);
-                    break;
-                case 2:
-                    sum_block_halves<V, 2, 1>(Xi, columns, steps, group, a, lda);
-                    break;
-                case 3:
-                    sum_block_halves<V, 3, 1>(Xi, columns, steps, group, a, lda);
-                    break;
-                default:
-                    sum_block_halves<V, 4, 1>(Xi, columns, steps, group, a, lda);
-                    break;
-            }
+        for (int part = 0; part < kParts; ++part) {
+            finish_columns<V>(sums[part], columns);
+            sum_groups_halves<V>(Xi[part], columns, steps, w, A + c + part * V::bytes, lda);
         }
     }
 }
@@ -269,6 +302,8 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.weight_rows = 2;
     p.layout.dot_group = kHalfDotGroup;
     p.layout.sum_group = kHalfSumGroup;
+    p.layout.few = 2;
+    p.layout.worth = 1;
     p.layout.row_unit = 8;
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));

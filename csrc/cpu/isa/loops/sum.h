@@ -1,17 +1,29 @@
-// The second product in float32: register blocks of queries x columns.
+// The second product in float32: register blocks of queries x vectors of columns. A block of columns of the tile is
+// widened to a buffer, which stays in L1 or close while every query uses it.
 #pragma once
 
 #include "widen.h"
 
 namespace {
 
+using geodiff::kMaxTileRows;
+using geodiff::kPad;
+
+// f(n) for n < MOST, as a constant of the compiler.
+template <int MOST, class F>
+inline void with_constant(int n, F&& f) {
+    if constexpr (MOST > 1) {
+        if (n == MOST - 1) return f(std::integral_constant<int, MOST - 1>{});
+        with_constant<MOST - 1>(n, f);
+    }
+}
+
 template <int QB, int CB>
-inline void sum_block(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, float* A,
-                      int64_t lda) {
+inline void sum_block(const float* X, int R, const float* P, int64_t ldp, const float* rescale, float* A, int64_t lda) {
     VecF acc[QB][CB] = {};
     for (int r = 0; r < R; ++r) {
         VecF x[CB];
-        GEODIFF_UNROLL for (int c = 0; c < CB; ++c) x[c] = load<VecF>(X + r * ldx + c * kF);
+        GEODIFF_UNROLL for (int c = 0; c < CB; ++c) x[c] = load<VecF>(X + r * kPad + c * kF);
         GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
             const VecF p = P[q * ldp + r] - VecF{};
             GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[q][c] += x[c] * p;
@@ -24,21 +36,43 @@ inline void sum_block(const float* X, int64_t ldx, int R, const float* P, int64_
         }
 }
 
-template <int CB>
-inline void sum_columns(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, int nq,
-                        float* A, int64_t lda) {
-    int q = 0;
-    for (; q + Shape::sum_queries <= nq; q += Shape::sum_queries)
-        sum_block<Shape::sum_queries, CB>(X, ldx, R, P + q * ldp, ldp, rescale + q, A + q * lda, lda);
-    for (; q < nq; ++q) sum_block<1, CB>(X, ldx, R, P + q * ldp, ldp, rescale + q, A + q * lda, lda);
+template <int QB>
+inline void sum_columns(const float* X, int R, const float* P, int64_t ldp, const float* rescale, float* A,
+                        int64_t lda) {
+    constexpr int CB = Shape::sum_vectors;
+    static_assert(kPad % (CB * kF) == 0);
+    for (int64_t c = 0; c < kPad; c += CB * kF) sum_block<QB, CB>(X + c, R, P, ldp, rescale, A + c, lda);
 }
 
-void sum_f32(const float* X, int64_t ldx, int R, const float* P, int64_t ldp, const float* rescale, int nq, int64_t dp,
-             float* A, int64_t lda) {
-    int64_t c = 0;
-    for (; c + Shape::sum_vectors * kF <= dp; c += Shape::sum_vectors * kF)
-        sum_columns<Shape::sum_vectors>(X + c, ldx, R, P, ldp, rescale, nq, A + c, lda);
-    for (; c < dp; c += kF) sum_columns<1>(X + c, ldx, R, P, ldp, rescale, nq, A + c, lda);
+template <DType D>
+inline void sum_tile(const char* X, int64_t d, int R, const float* P, int64_t ldp, const float* rescale, int nq,
+                     float* A, int64_t lda, const char* prefetch) {
+    constexpr int QB = Shape::sum_queries;
+    alignas(64) float columns[kMaxTileRows * kPad];
+    for (int64_t c = 0; c < d; c += kPad) {
+        const int64_t len = d - c < kPad ? d - c : kPad;
+        for (int r = 0; r < R; ++r) {
+            const int64_t at = (r * d + c) * kBytes<D>;
+            widen_part<D>(X + r * d * kBytes<D>, c, len, columns + r * kPad);
+            if (len < kPad) std::memset(columns + r * kPad + len, 0, size_t(kPad - len) * sizeof(float));
+            if (prefetch && 2 * r < R)  // half: the first product then reads the rest, and memory is busy through both
+                for (int64_t byte = 0; byte < kPad * kBytes<D>; byte += 64)
+                    __builtin_prefetch(prefetch + at + byte, 0, 2);
+        }
+        int q = 0;
+        for (; q + QB <= nq; q += QB) sum_columns<QB>(columns, R, P + q * ldp, ldp, rescale + q, A + q * lda + c, lda);
+        with_constant<QB>(nq - q, [&](auto rest) {
+            sum_columns<decltype(rest)::value>(columns, R, P + q * ldp, ldp, rescale + q, A + q * lda + c, lda);
+        });
+    }
+}
+
+void sum_f32(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale, int nq,
+             float* A, int64_t lda, const void* prefetch) {
+    for_dtype(dtype, [&](auto t) {
+        sum_tile<decltype(t)::value>(static_cast<const char*>(X), d, R, P, ldp, rescale, nq, A, lda,
+                                     static_cast<const char*>(prefetch));
+    });
 }
 
 }  // namespace

@@ -40,11 +40,22 @@ inline VecF wide_tail(const void* row, int64_t k, int64_t d) {
     return load<VecF>(v);
 }
 
+// dst[0..len) = columns k, k + 1, ... of a row
 template <DType T>
-inline void widen_row(const void* row, int64_t d, float* dst) {
-    int64_t k = 0;
-    GEODIFF_UNROLL4 for (; k + kF <= d; k += kF) store(dst + k, wide<T>(row, k));
-    for (; k < d; ++k) dst[k] = value<T>(row, k);
+inline void widen_part(const void* row, int64_t k, int64_t len, float* dst) {
+    int64_t i = 0;
+    GEODIFF_UNROLL4 for (; i + kF <= len; i += kF) store(dst + i, wide<T>(row, k + i));
+    for (; i < len; ++i) dst[i] = value<T>(row, k + i);
+}
+template <DType T>
+inline void widen_part(const void* row, int64_t k, int64_t len, double* dst) {
+    constexpr int64_t kSome = 64;
+    float some[kSome];
+    for (int64_t base = 0; base < len; base += kSome) {
+        const int64_t size = len - base < kSome ? len - base : kSome;
+        widen_part<T>(row, k + base, size, some);
+        for (int64_t i = 0; i < size; ++i) dst[base + i] = double(some[i]);
+    }
 }
 
 template <class F>
@@ -59,11 +70,6 @@ inline auto for_dtype(DType dtype, F&& f) {
         default:
             return f(std::integral_constant<DType, DType::f32>{});
     }
-}
-
-void widen(const void* row, DType dtype, int64_t d, int64_t dp, float* dst) {
-    for_dtype(dtype, [&](auto t) { widen_row<decltype(t)::value>(row, d, dst); });
-    for (int64_t k = d; k < dp; ++k) dst[k] = 0;
 }
 
 }  // namespace

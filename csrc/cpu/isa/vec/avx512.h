@@ -10,9 +10,9 @@ namespace {
 
 struct Shape {
     static constexpr int bytes = 64;
-    static constexpr int dot_rows = 4, dot_queries = 6;     // register block of the first product
-    static constexpr int sum_queries = 6, sum_vectors = 4;  // and of the second: queries x vectors of columns
-    static constexpr int few_rows = 4;                      // rows of the first product's block for four queries
+    static constexpr int accumulators = 24, dot_vectors = 3;  // of the first product: rows x vectors of queries
+    static constexpr int sum_queries = 6, sum_vectors = 4;    // and of the second: queries x vectors of columns
+    static constexpr int few_rows = 4;                        // rows of the first product's block for four queries
 };
 
 }  // namespace
