@@ -49,13 +49,6 @@ struct Request {
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
-    // The same where they are faster than float32 for `count` queries and numbers of so many bits.
-    const IntegerProducts* integers(int64_t count, int bits) const {
-        const IntegerProducts* products = integers();
-        return products && (count <= products->layout.few || products->layout.digits(bits) <= products->layout.worth)
-                   ? products
-                   : nullptr;
-    }
     // sum_k (x_k - v_k)^2 for query q and a row
     double distance(int64_t q, int64_t row) const {
         return kernels.distance(query(q), rows.row(row), rows.dtype, rows.d);

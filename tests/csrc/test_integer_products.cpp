@@ -104,7 +104,8 @@ TEST_CASE("second product: exact integers, scaled once") {
                                 for (int64_t r = 0; r < padded_rows; ++r) {
                                     if (r >= R) {
                                         const int16_t nothing = balanced ? 0 : int16_t(-layout.bias);
-                                        std::memcpy(&digits[size_t(at(q, part, r) * bits / 8)], &nothing, size_t(bits / 8));
+                                        std::memcpy(&digits[size_t(at(q, part, r) * bits / 8)], &nothing,
+                                                    size_t(bits / 8));
                                     }
                                     total[size_t(q * parts + part)] += int32_t(value(q, part, r));
                                 }
@@ -112,7 +113,7 @@ TEST_CASE("second product: exact integers, scaled once") {
                         active.back() = groups == 1;
                         std::vector<float> rescale(size_t(slots), 0.5f), quantum(size_t(slots), 0.25f);
                         std::vector<float> A(size_t(slots * dp), 3.0f);
-                        WeightDigits w{balanced,        groups,       group,          parts,         digits.data(),
+                        WeightDigits w{balanced,      groups,       group,          parts,         digits.data(),
                                        active.data(), total.data(), rescale.data(), quantum.data()};
                         products.sum(reinterpret_cast<const uint8_t*>(points.stored.data()), d, R, d, w, A.data(), dp,
                                      nullptr);

@@ -1,5 +1,6 @@
 // AVX2: floats, and exact 16-bit integer products for uint8 data.
 #include "vec/avx2.h"
+
 #include "vec/halves_avx2.h"
 // The loops come after the vectors they are written in.
 #include "loops/float_table.h"

@@ -11,7 +11,7 @@ namespace geodiff {
 
 constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
 constexpr int kMaxTileRows = 256;
-constexpr int64_t kFold = 128;  // columns summed in float32 before the partial sum moves to float64
+constexpr int64_t kFold = 128;   // columns summed in float32 before the partial sum moves to float64
 constexpr int kDotQueries = 64;  // most queries of one call of a first product in floating point
 
 inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
@@ -34,8 +34,9 @@ struct IntegerLayout {
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
-    int few;                       // queries up to which these products are faster than float32's, and
-    int worth;                     // digits of a number up to which they are for any number of queries
+    int worth;                     // digits of a number up to which these products beat those in float32; with more,
+    int dot_to, sum_to;            // the first and the second product do up to so many queries
+    int free_to;                   // queries for which memory sets the pace, not the digits of weights
     int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 

@@ -10,12 +10,6 @@
 #include "spread.h"
 
 namespace geodiff {
-namespace {
-
-constexpr int64_t kFewQueries = 8;  // for so few, bound by memory, a third digit costs less than a second pass
-
-}  // namespace
-
 void posterior(const Request& asked, Answer& answer) {
     const Request request = planned(asked);
     if (small(request.rows)) {
@@ -37,7 +31,8 @@ void posterior(const Request& asked, Answer& answer) {
         }
         // Weights have digits on the integer path only; and where every third query needs more of them, the guess is
         // about to fail for others, which would cost another pass.
-        if (!request.integers() || int64_t(many.size()) <= kFewQueries || 2 * some.size() > many.size())
+        const IntegerProducts* integers = request.integers();
+        if (!integers || int64_t(many.size()) <= integers->layout.free_to || 2 * some.size() > many.size())
             append(some, std::exchange(many, {}));
         ByBits open = dense(request, {many, some}, Precision::normal, answer);
         append(open.finer, dense(request, {{}, open.coarser}, Precision::normal, answer).finer);

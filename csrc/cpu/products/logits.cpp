@@ -30,9 +30,9 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(precision == Precision::normal ? request.integers(count, 24) : request.integers()),
+      integers_(request.integers()),
       count_(count),
-      wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
+      wide_(!request.integers() && (precision == Precision::fine || precision == Precision::sharp)),
       prior_(size_t(count)),
       inv_sigma2_(size_t(count)),
       row_error_(size_t(count)),
@@ -45,41 +45,60 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
         prior_[size_t(i)] = request.prior_of(which[i]);
     }
-    if (integers_)
-        pack_integers(request, which, precision);
-    else
-        pack_floats(request, which);
-}
-
-void Logits::pack_integers(const Request& request, const int64_t* which, Precision precision) {
-    const int64_t d = rows_.d, dp = padded(d);
-    const int bits = integers_->layout.digit_bits;
+    if (!integers_) return pack_floats(request, which);
     std::vector<double> top(size_t(count_), 0.0);
-    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+    in_shares(count_, 2 * count_ * rows_.d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = request.query(which[i]);
             double m = 0;
 #pragma omp simd reduction(max : m)
-            for (int64_t k = 0; k < d; ++k) m = std::max(m, std::fabs(x[k]));
+            for (int64_t k = 0; k < rows_.d; ++k) m = std::max(m, std::fabs(x[k]));
             top[size_t(i)] = m;
         }
     });
-    const bool screening = precision == Precision::coarse || precision == Precision::sharp;
-    const int usual = (24 + bits - 1) / bits;  // digits that hold 24 bits
-    if (screening) {
+    parts_ = digits_for(request, which, top, precision);
+    const IntegerLayout& layout = integers_->layout;
+    if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to) {
+        integers_ = nullptr;
+        return pack_floats(request, which);
+    }
+    pack_integers(request, which, top, precision);
+}
+
+int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
+                       Precision precision) const {
+    const int bits = integers_->layout.digit_bits, usual = integers_->layout.digits(24);
+    if (precision == Precision::fine) return 32 / bits;
+    const double root = std::sqrt(double(rows_.d)), spread = std::sqrt(stats_.mean_square);
+    const auto enough = [&](int64_t i, int parts) {
+        const double step = top[size_t(i)] / largest_balanced(bits, parts);
+        if (precision == Precision::normal) {
+            // What the dense pass will find (bounds.h), if the rows spread as all do and r is as long as their mean.
+            DenseErrors e{};
+            e.query_step = kCaution * step * std::sqrt(1.0 / 6);
+            e.weight = 1;
+            e.trace = stats_.mean_square;
+            e.length = stats_.mean_norm + spread;
+            const double sigma = request.sigma[which[i]];
+            return dense_error(e, sigma) <= stats_.scale.allowed(stats_.mean_norm, request.tol) &&
+                   dense_log_error(e, sigma) <= kLogError;
+        }
         // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
         // by 4 |delta| |v - mean|.
-        const double blur = precision == Precision::coarse ? 0.25 : 0.003;
-        const double worst = *std::max_element(top.begin(), top.end());
-        for (parts_ = 1; parts_ < usual; ++parts_) {
-            const double residual = 0.29 * worst / largest_balanced(bits, parts_) * std::sqrt(double(d));
-            if (4 * residual <= blur * std::sqrt(stats_.mean_square)) break;
-        }
-    } else {
-        parts_ = precision == Precision::fine ? 32 / bits : usual;
-    }
+        return 4 * 0.29 * step * root <= (precision == Precision::coarse ? 0.25 : 0.003) * spread;
+    };
+    int parts = 1;
+    for (int64_t i = 0; i < count_; ++i)
+        while (parts < usual && !enough(i, parts)) ++parts;
+    return parts;
+}
+
+void Logits::pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
+                           Precision precision) {
+    const int64_t d = rows_.d, dp = padded(d);
+    const int bits = integers_->layout.digit_bits;
     // Screening wants the smallest residual, which is known; the dense pass wants an unbiased one.
-    const bool stochastic = !screening;
+    const bool stochastic = precision == Precision::normal || precision == Precision::fine;
     const double units = largest_balanced(bits, parts_);
     for (int64_t b = 0; b < blocks(); ++b) {
         Block block;
@@ -154,8 +173,7 @@ Logits::Work Logits::work(int64_t tile) const {
     Work w;
     const int64_t block = std::min(kQueryBlock, count_);
     w.logits = Buffer<double>(block * tile);
-    if (integer())
-        w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
+    if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
     return w;
 }
 

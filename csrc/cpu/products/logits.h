@@ -14,7 +14,7 @@ constexpr int64_t kQueryBlock = kDotQueries;  // queries whose packed form and l
 enum class Precision {
     coarse,  // float32, or the fewest digits whose error bound still screens
     sharp,   // float64, or the fewest digits whose error bound is small beside what carries weight
-    normal,  // float32, or 24 bits of digits
+    normal,  // float32, or as many digits as `tol` needs, 24 bits at most
     fine,    // float64, or 32 bits of digits
 };
 
@@ -69,7 +69,11 @@ class Logits {
 
   private:
     bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
-    void pack_integers(const Request& request, const int64_t* which, Precision precision);
+    // Digits for queries whose largest coordinates are `top`.
+    int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
+                   Precision precision) const;
+    void pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
+                       Precision precision);
     void pack_floats(const Request& request, const int64_t* which);
 
     const Table& kernels_;

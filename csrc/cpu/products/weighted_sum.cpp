@@ -13,12 +13,20 @@ constexpr int kMostWeightRows = 4;  // of any IntegerLayout::weight_rows
 
 int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+// Null where weights in float32 are faster.
+const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
+    const IntegerProducts* integers = request.integers();
+    if (!integers) return nullptr;
+    const IntegerLayout& layout = integers->layout;
+    return layout.digits(bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
+}
+
 }  // namespace
 
 WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights)
     : kernels_(request.kernels),
       rows_(request.rows),
-      integers_(request.integers(count, bits)),
+      integers_(integers_for(request, count, bits)),
       count_(count),
       tile_(rounded_up(tile, kMostWeightRows)),
       dp_(padded(rows_.d)),

@@ -261,8 +261,8 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.weight_rows = 4;
     p.layout.dot_group = kByteDotGroup;
     p.layout.sum_group = kByteSumGroup;
-    p.layout.few = 8;
     p.layout.worth = 4;
+    p.layout.free_to = 8;
     p.layout.row_unit = 24;  // 3 or 6 in the first product, 4 in the second, 8 in the softmax
     for (int i = 0; i < int(geodiff::kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_bytes<V>;

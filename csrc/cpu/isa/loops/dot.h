@@ -1,7 +1,7 @@
 // The first product in float32, and in float64: register blocks of rows x vectors of queries.
 //
-// Queries lie side by side in a register (packed so once a call), and a value of a row is broadcast to them: no sum ever
-// runs across lanes. A few rows at a time are widened to a buffer in L1, one block of columns after the other.
+// Queries lie side by side in a register (packed so once a call), and a value of a row is broadcast to them: no sum
+// ever runs across lanes. A few rows at a time are widened to a buffer in L1, one block of columns after the other.
 #pragma once
 
 #include "widen.h"
@@ -11,8 +11,8 @@ namespace {
 using geodiff::kDotQueries;
 using geodiff::kFold;
 
-constexpr int kDotRows = 24;     // rows widened at a time: a multiple of every register block's
-constexpr int kDotTile = 120;    // rows whose sums are kept beside each other
+constexpr int kDotRows = 24;   // rows widened at a time: a multiple of every register block's
+constexpr int kDotTile = 120;  // rows whose sums are kept beside each other
 
 // What the products compute in: float32, or float64 for logits that float32 cannot hold to the contract.
 template <class T>
@@ -66,8 +66,7 @@ template <class T, int NV>
 inline void dot_vectors(const T* X, int rows, const T* Q, int64_t ldq, int64_t len, double* S, int64_t lds) {
     constexpr int RB = Shape::accumulators / NV;
     static_assert(kDotRows % RB == 0);
-    for (int r = 0; r < rows; r += RB)
-        dot_block<T, RB, NV>(X + r * kFold, Q, ldq, len, S + r * In<T>::lanes, lds);
+    for (int r = 0; r < rows; r += RB) dot_block<T, RB, NV>(X + r * kFold, Q, ldq, len, S + r * In<T>::lanes, lds);
 }
 
 // R <= kDotTile rows and nq <= kDotQueries queries; `sums` has room for all of them.

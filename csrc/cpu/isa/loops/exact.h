@@ -37,8 +37,9 @@ double inner(const double* x, const void* row, DType dtype, int64_t d) {
     double tail = 0;
     over_chunks(row, dtype, d, [&](int64_t k, int64_t len, const float* v) {
         int64_t i = 0;
-        for (; i + 4 * kD <= len; i += 4 * kD) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
-            acc[j] += load<VecD>(x + k + i + j * kD) * as_doubles(load<HalfF>(v + i + j * kD));
+        for (; i + 4 * kD <= len; i += 4 * kD)
+            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[j] +=
+                load<VecD>(x + k + i + j * kD) * as_doubles(load<HalfF>(v + i + j * kD));
         for (; i < len; ++i) tail += x[k + i] * double(v[i]);
     });
     return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;

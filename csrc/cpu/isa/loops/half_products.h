@@ -16,8 +16,8 @@ namespace {
 
 using geodiff::kPad;
 
-constexpr int kHalfDotGroup = 4;  // query digits held in registers by the first product
-constexpr int kHalfSumGroup = 4;  // weight digits held in registers by the second
+constexpr int kHalfDotGroup = 4;    // query digits held in registers by the first product
+constexpr int kHalfSumGroup = 4;    // weight digits held in registers by the second
 constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see `start_of_halves`
 
 // Columns that a dword sums without overflow, |u q| <= 255 2^15 each: a lane takes two of every V::columns.
@@ -128,8 +128,8 @@ inline void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, int step
                 V::dot(acc[s][1], x1, y);
             }
         }
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c) V::template fold<PARTS>(
-            &acc[q * PARTS][c], 2, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c)
+            V::template fold<PARTS>(&acc[q * PARTS][c], 2, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
     }
 }
 
@@ -164,7 +164,8 @@ inline void finish_columns(const typename V::Vec* sums, uint8_t* columns) {
 }
 
 // One or two slots alone: interleaved rows are used once, straight from the registers they are made in. A cache line of
-// a few rows at a time: rows a multiple of 1 KiB apart share so few lines of L1 that a whole column of them does not fit.
+// a few rows at a time: rows a multiple of 1 KiB apart share so few lines of L1 that a whole column of them does not
+// fit.
 template <class V, int SLOTS, int PARTS, bool BIASED>
 inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w, float* A,
                            int64_t lda, const uint8_t* prefetch) {
@@ -191,8 +192,7 @@ inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, co
                     const Vec y = V::broadcast2(p + s * 2);
                     GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::dot(a[s][j], x[j], y);
                 }
-                if constexpr (BIASED)
-                    GEODIFF_UNROLL for (int j = 0; j < 4; ++j) s4[j] = V::add_halves(s4[j], x[j]);
+                if constexpr (BIASED) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) s4[j] = V::add_halves(s4[j], x[j]);
             }
             GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
                 sums[part][j] = s4[j];
@@ -302,8 +302,9 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.weight_rows = 2;
     p.layout.dot_group = kHalfDotGroup;
     p.layout.sum_group = kHalfSumGroup;
-    p.layout.few = 2;
-    p.layout.worth = 1;
+    p.layout.worth = 1;  // README.md has the figures
+    p.layout.dot_to = 16;
+    p.layout.sum_to = 2;
     p.layout.row_unit = 8;
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
