@@ -36,7 +36,7 @@ TEST_CASE("float products, for every number of queries that a register block lea
         CAPTURE(table->name);
         for (const DType dtype : kAll)
             for (const auto& [R, d] : {std::pair<int, int>{1, 1}, {7, 64}, {25, 131}, {130, 300}})
-                for (const int nq : {1, 2, 3, 5, 7, 8, 9, 16, 17, 24, 31, 48, 63, 64}) {
+                for (const int nq : {1, 7, 8, 17, 31, 64}) {
                     CAPTURE(nq);
                     const Points points(dtype, R, d);
                     const int64_t dp = padded(d), lanes = table->floats.lanes;

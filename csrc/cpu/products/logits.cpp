@@ -45,7 +45,10 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
         prior_[size_t(i)] = request.prior_of(which[i]);
     }
-    if (!integers_) return pack_floats(request, which);
+    if (!integers_) {
+        pack_floats(request, which);
+        return;
+    }
     std::vector<double> top(size_t(count_), 0.0);
     in_shares(count_, 2 * count_ * rows_.d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
@@ -60,9 +63,10 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     const IntegerLayout& layout = integers_->layout;
     if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to) {
         integers_ = nullptr;
-        return pack_floats(request, which);
+        pack_floats(request, which);
+    } else {
+        pack_integers(request, which, top, precision);
     }
-    pack_integers(request, which, top, precision);
 }
 
 int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
