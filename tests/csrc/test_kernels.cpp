@@ -119,7 +119,7 @@ TEST_CASE("products of rows as stored, whole registers and tails") {
                             worst = std::max(worst, std::fabs(double(A[size_t(q * dp + k)]) - exact) / size);
                         }
                     }
-                    CHECK(worst <= double(kFold / table->floats.few_lanes) * 0x1p-24);
+                    CHECK(worst <= double(kFewFold / table->floats.few_lanes) * 0x1p-24);
                 }
     }
 }

@@ -11,8 +11,9 @@ namespace geodiff {
 
 constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
 constexpr int kMaxTileRows = 256;
-constexpr int64_t kFold = 128;   // columns summed in float32 before the partial sum moves to float64
-constexpr int kDotQueries = 64;  // most queries of one call of a first product in floating point
+constexpr int64_t kFold = 64;      // columns summed in float32, one by one, before the sum moves to float64
+constexpr int64_t kFewFold = 256;  // the same for few queries, whose sums run in lanes beside each other
+constexpr int kDotQueries = 64;    // most queries of one call of a first product in floating point
 
 inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
 
@@ -74,7 +75,7 @@ struct FloatLayout {
     int lanes;      // queries side by side in a packed vector of `dot_f32`; half as many in one of `dot_f64`
     int sum_group;  // queries of a register block of `sum_f32`
     int few;        // most queries that `dot_few` and `sum_few` take
-    int few_lanes;  // `dot_few` sums column k of each kFold in lane k % few_lanes; the others sum column by column
+    int few_lanes;  // `dot_few` sums column k of each kFewFold in lane k % few_lanes
 };
 
 struct Table {

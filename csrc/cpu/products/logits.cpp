@@ -144,15 +144,15 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
     // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
     // variance is at most n u^2 max_j |x_j|^2 |v|^2.
-    const int64_t lanes = direct() ? layout.few_lanes : 1, terms = kFold / lanes;
+    const int64_t fold = direct() ? kFewFold : kFold, lanes = direct() ? layout.few_lanes : 1, terms = fold / lanes;
     const double unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = request.query(which[i]);
             double lane_max = 0, top = 0;
-            for (int64_t base = 0; base < d; base += kFold) {
+            for (int64_t base = 0; base < d; base += fold) {
                 double lane[kPad] = {};
-                for (int64_t k = base; k < std::min(base + kFold, d); ++k) {
+                for (int64_t k = base; k < std::min(base + fold, d); ++k) {
                     lane[k % lanes] += x[k] * x[k];
                     top = std::max(top, std::fabs(x[k]));
                 }

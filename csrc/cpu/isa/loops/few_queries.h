@@ -5,13 +5,15 @@
 
 namespace {
 
+using geodiff::kFewFold;
+
 constexpr int kFew = 4;  // most queries that take rows as stored
 
 template <DType T, int RB, int QB>
 inline void dot_few_block(const char* X, int64_t d, const float* Q, int64_t ldq, double* S, int64_t lds) {
     VecD total[RB][QB] = {};
-    for (int64_t base = 0; base < d; base += kFold) {
-        const int64_t end = d - base < kFold ? d : base + kFold;
+    for (int64_t base = 0; base < d; base += kFewFold) {
+        const int64_t end = d - base < kFewFold ? d : base + kFewFold;
         VecF acc[RB][QB] = {};
         int64_t k = base;
         for (; k + kF <= end; k += kF) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
