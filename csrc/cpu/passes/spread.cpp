@@ -13,6 +13,7 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kSample = 64;   // rows looked at
+constexpr double kCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
 enum class Spread : uint8_t { few, some, many };

@@ -11,8 +11,6 @@ namespace geodiff {
 constexpr double kUnitRoundoff = 0x1p-24;  // float32
 constexpr double kDeviations = 5;  // random errors are bounded at this many standard deviations: 6e-7 in one dimension
 
-constexpr double kCaution = 1.5;  // for guesses: a digit too many costs part of a pass, one too few a whole one
-
 constexpr double kUnderflow = 745;  // exp(-745) is 0: as a cut it drops nothing, and answers are smooth in the query
 constexpr double kFloat64 = 1e-8;   // a smaller tol asks for float64 arithmetic throughout
 

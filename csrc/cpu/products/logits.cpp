@@ -77,9 +77,10 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
     const auto enough = [&](int64_t i, int parts) {
         const double step = top[size_t(i)] / largest_balanced(bits, parts);
         if (precision == Precision::normal) {
-            // What the dense pass will find (bounds.h), if the rows spread as all do and r is as long as their mean.
+            // What the dense pass will find (bounds.h), if the rows spread as all do and r is as long as their mean: as
+            // a rule they spread less and r is longer.
             DenseErrors e{};
-            e.query_step = kCaution * step * std::sqrt(1.0 / 6);
+            e.query_step = step * std::sqrt(1.0 / 6);
             e.weight = 1;
             e.trace = stats_.mean_square;
             e.length = stats_.mean_norm + spread;
