@@ -76,8 +76,8 @@ def test_the_extension_loads_and_needs_no_driver() -> None:
 
 
 def test_a_call_without_a_driver_says_so() -> None:
-    if cuda.reason_missing().startswith("the compiled extension"):
-        pytest.skip(cuda.reason_missing())
+    if not list((ROOT / "geodiff").glob("_cuda*.so")):
+        pytest.skip("this installation was built without CUDA (GEODIFF_CUDA=OFF, or no nvcc)")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here: nothing is missing")
     from geodiff import _cuda
