@@ -23,8 +23,9 @@ constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see
 // Columns that a dword sums without overflow, |u q| <= 255 2^15 each: a lane takes two of every V::columns.
 constexpr int64_t kHalfChunk = 2048;
 
-// S[q*lds + r] (+)= <u_r, q_q> over `len` <= kHalfChunk columns
-template <class V, int RB, int QB>
+// S[q*lds + r] (+)= <u_r, q_q> over `len` <= kHalfChunk columns. STREAM: rows come from memory and are used once. The
+// next RB rows are prefetched then: a row of 3 KiB ends before the processor's own prefetcher has got going.
+template <class V, int RB, int QB, bool STREAM>
 inline void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, int64_t len, double* S, int64_t lds,
                              bool add) {
     static_assert(kHalfChunk / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
@@ -33,7 +34,10 @@ inline void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, in
     Vec acc[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
     int64_t k = 0;
-    for (; k + kPad <= len; k += kPad, Q += kPad * QB) GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
+    for (; k + kPad <= len; k += kPad, Q += kPad * QB) {
+        if constexpr (STREAM)
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx + k, 0, 3);
+        GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
             Vec x[RB];
             GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + k + i);
             GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
@@ -41,6 +45,7 @@ inline void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, in
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
             }
         }
+    }
     for (int64_t i = 0; k + i < len; i += V::columns) {  // never read past the last row
         const int64_t rest = len - k - i < V::columns ? len - k - i : V::columns;
         GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
@@ -56,15 +61,16 @@ inline void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, in
         for (int r = 0; r < RB; ++r) S[q * lds + r] = (add ? S[q * lds + r] : 0) + sums[q * RB + r];
 }
 
-template <class V, int QB>
+template <class V, int QB, bool STREAM>
 inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const int16_t* Q, int64_t d, double* S,
                              int64_t lds) {
     constexpr int RB = QB == 1 ? 8 : QB == 2 ? 4 : QB == 3 ? 2 : 2;
     for (int64_t k = 0; k < d; k += kHalfChunk, Q += kHalfChunk * QB) {
         const int64_t len = d - k < kHalfChunk ? d - k : kHalfChunk;
         int r = 0;
-        for (; r + RB <= R; r += RB) dot_block_halves<V, RB, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r) dot_block_halves<V, 1, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+        for (; r + RB <= R; r += RB)
+            dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+        for (; r < R; ++r) dot_block_halves<V, 1, QB, false>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
     }
 }
 
@@ -75,16 +81,19 @@ void dot_halves(const uint8_t* X, int64_t ldx, int R, const void* digits, const 
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         switch (group) {
             case 1:
-                dot_group_halves<V, 1>(X, ldx, R, Q, d, S, lds);
+                dot_group_halves<V, 1, true>(X, ldx, R, Q, d, S, lds);
                 break;
             case 2:
-                dot_group_halves<V, 2>(X, ldx, R, Q, d, S, lds);
+                dot_group_halves<V, 2, true>(X, ldx, R, Q, d, S, lds);
                 break;
             case 3:
-                dot_group_halves<V, 3>(X, ldx, R, Q, d, S, lds);
+                dot_group_halves<V, 3, false>(X, ldx, R, Q, d, S, lds);
                 break;
             default:
-                dot_group_halves<V, 4>(X, ldx, R, Q, d, S, lds);
+                if (groups == 1)
+                    dot_group_halves<V, 4, true>(X, ldx, R, Q, d, S, lds);
+                else
+                    dot_group_halves<V, 4, false>(X, ldx, R, Q, d, S, lds);
                 break;
         }
         for (int q = 0; q < group; ++q) {  // v = u - 128
