@@ -314,7 +314,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.worth = 1;  // README.md has the figures
     p.layout.dot_to = 16;
     p.layout.sum_to = 2;
-    p.layout.row_unit = 8;
+    p.layout.row_unit = 24;  // kDotRows too: the first product may be in float32
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_halves<V>;
