@@ -19,7 +19,10 @@ constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
 int64_t tile_rows(const Request& request, int64_t count) {
     const Rows& rows = request.rows;
     const IntegerProducts* integers = request.integers();
-    const int64_t budget = (count <= kMemoryBound ? 128 : integers ? 384 : 1536) << 10;
+    const int64_t many = !integers              ? 1536 << 10
+                         : count <= kQueryBlock ? integers->layout.tile
+                                                : integers->layout.crowded_tile;
+    const int64_t budget = count <= kMemoryBound ? 128 << 10 : many;
     const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
     const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;

@@ -315,6 +315,8 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.dot_to = 16;
     p.layout.sum_to = 2;
     p.layout.row_unit = 24;  // kDotRows too: the first product may be in float32
+    p.layout.tile = 384 << 10;
+    p.layout.crowded_tile = 736 << 10;  // more than L2: sums that come from L3 for each tile cost more
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_halves<V>;
