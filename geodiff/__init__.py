@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from geodiff.denoiser import OptimalDenoiser, ops
     from geodiff.solvers import Trajectory, sample
 
-    from . import adapters, analysis, backends, data, learned, measure, output, reference, report, schedules, solvers
+    from . import adapters, analysis, backends, data, learned, measure, output, paths, reference, report, schedules, solvers
 
 #: Names that stand in this module, and where they live: "module:name", or a module.
 _HOMES = {
@@ -61,6 +61,7 @@ _FOLDERS = (
     "learned",
     "measure",
     "output",
+    "paths",
     "reference",
     "report",
     "schedules",
@@ -86,6 +87,7 @@ __all__ = [
     "measure",
     "ops",
     "output",
+    "paths",
     "quality",
     "reference",
     "report",

@@ -23,8 +23,8 @@ class Answered:
     @classmethod
     def to(cls, batch: Batch, points: PointSet, topk: int = 0, *, with_trace: bool = False) -> Self:
         """Asks the operator, which autograd and its kin can follow."""
-        x, sigma, classes, mask, tol = batch
-        found = operators.posterior(x, sigma, classes, mask, points.number, tol, topk, with_trace)
+        *query, tol = batch
+        found = operators.posterior(*query, points.number, tol, topk, with_trace)
         return cls(points, batch, dict(zip(FIELDS, found, strict=True)))
 
     def shaped(self, name: str) -> Tensor:
@@ -33,14 +33,15 @@ class Answered:
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov_w v, [B, *shape]: see `Posterior.covariance`."""
-        x, sigma, classes, mask, tol = self.batch
+        *query, tol = self.batch
+        x, sigma = self.batch.x, self.batch.sigma
         v = check_query_shape(v, self.points.stored.shape, dtypes=FLOATING, name="v")
         check_device(v, "v", x.device)
         if len(v) != len(x):
             raise ValueError(f"v: expected one direction for each of B = {len(x)} queries, found {len(v)}")
         mean, trace = self.answer["mean"].detach(), self.answer["trace"]
         flat = self.points.stored.flatten(v.double())
-        rows, _ = operators.vjp(x, sigma, classes, mask, self.points.number, tol, mean, trace, flat, None)
+        rows, _ = operators.vjp(*query, self.points.number, tol, mean, trace, flat, None)
         return self.points.stored.unflatten(rows * sigma[:, None].square()).to(v.dtype)
 
     def draw(self, uniform: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import Query
-from geodiff.base.arguments import check_tensor
+from geodiff.base.arguments import check_exclude, check_tensor
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser.storage import StoredRows
 
@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     sigma    [B] float64
     classes  int64 [B] or one-hot [B, K]: the data of one class only; None: of all
     mask     bool [B, N], in the order of the data passed in: the points that are True; None: all
+    exclude  int64 [B], in the order of the data passed in: all points but this one (its mirror image included), -1: all
     tol      relative error allowed in the mean
     """
 
@@ -27,11 +28,17 @@ class Batch(NamedTuple):
     sigma: Tensor
     classes: Tensor | None
     mask: Tensor | None
+    exclude: Tensor | None
     tol: float
 
     def at(self, x: Tensor, sigma: Tensor) -> Self:
         """The same question asked elsewhere."""
         return self._replace(x=x, sigma=sigma)
+
+    def part(self, chosen: Tensor) -> Self:
+        """The chosen queries of it."""
+        picked = (None if value is None else pick(chosen, value)[0] for value in self[:-1])
+        return type(self)(*picked, self.tol)
 
 
 class Part(NamedTuple):
@@ -65,8 +72,13 @@ class Conditioning:
         """
         n = self.stored.n
         seen = None if batch.mask is None else self.stored.in_storage_order(batch.mask)
+        left_out = None if batch.exclude is None else self._rows_of(batch.exclude)
+        if seen is not None and left_out is not None:  # one condition less: the mask says it, too
+            seen = seen & (left_out[:, None] != torch.arange(n, device=seen.device))
+            left_out = None
         if batch.classes is None or self.starts is None or batch.x.shape[0] == 0:
-            yield Part(None, Query(batch.x, batch.sigma, range(n), self._prior(range(n), seen), batch.tol))
+            rows = range(n)
+            yield Part(None, self._query(batch.x, batch.sigma, rows, seen, left_out, batch.tol))
             return
         wanted = check_requested_classes(batch.classes, len(self.starts) - 1)
         found = wanted.unique().tolist()
@@ -76,9 +88,31 @@ class Conditioning:
             rows = range(self.starts[label], self.starts[label + 1])
             if not rows:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
-            prior = self._prior(rows, None if seen is None else pick(chosen, seen)[0])
             x, sigma = pick(chosen, batch.x, batch.sigma)
-            yield Part(chosen, Query(x, sigma, rows, prior, batch.tol))
+            of_these = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
+            yield Part(chosen, self._query(x, sigma, rows, *of_these, batch.tol))
+
+    def _query(
+        self, x: Tensor, sigma: Tensor, rows: range, seen: Tensor | None, left_out: Tensor | None, tol: float
+    ) -> Query:
+        prior = self._prior(rows, seen)
+        if left_out is None:
+            return Query(x, sigma, rows, prior, tol)
+        left_out = torch.where((left_out >= rows.start) & (left_out < rows.stop), left_out, -1)
+        query = Query(x, sigma, rows, prior, tol, left_out)
+        mass = query.log_mass
+        if isinstance(mass, Tensor) and bool(mass.isneginf().any()):
+            raise ValueError(
+                "exclude: expected a point of weight above 0 beside the one that is excluded, found none for one query; "
+                "allowed N >= 2, and classes of 2 points or more"
+            )
+        return query
+
+    def _rows_of(self, exclude: Tensor) -> Tensor:
+        """Rows, for positions in the data as it was passed in; -1 stays."""
+        n = self.stored.n
+        exclude = check_exclude(exclude, len(exclude), n)
+        return torch.where(exclude < 0, -1, self.stored.places(exclude.clamp(min=0))).to(self.stored.rows.device)
 
     def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
         prior, part = self.log_prior, slice(rows.start, rows.stop)

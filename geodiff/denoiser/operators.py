@@ -23,7 +23,7 @@ from geodiff.denoiser import registry
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.point_set import FIELDS, PointSet
 
-_QUERY = "Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, int data, float tol"
+_QUERY = "Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, Tensor? exclude, int data, float tol"
 _library = torch.library.Library("geodiff", "DEF")
 _library.define(
     f"posterior({_QUERY}, int topk, bool with_trace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
@@ -45,6 +45,7 @@ class _Question(NamedTuple):
     sigma: Tensor
     classes: Maybe
     mask: Maybe
+    exclude: Maybe
     data: int
     tol: float
 
@@ -53,7 +54,7 @@ class _Question(NamedTuple):
         return registry.find(self.data)
 
     def batch(self) -> Batch:
-        return Batch(self.x, self.sigma, self.classes, self.mask, self.tol)
+        return Batch(self.x, self.sigma, self.classes, self.mask, self.exclude, self.tol)
 
 
 class _Change(NamedTuple):
@@ -66,6 +67,8 @@ class _Change(NamedTuple):
 
 
 _ASKED = len(_Question._fields)
+#: Places of a change's two tensors among the arguments of a derivative.
+_FIRST, _SECOND = _ASKED + 2, _ASKED + 3
 
 
 def _read(args: Sequence[Any]) -> tuple[_Question, _Change]:
@@ -156,27 +159,27 @@ class _Posterior(_Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         asked = _Question(*inputs[:_ASKED])
-        x, sigma, classes, mask, ctx.data, ctx.tol = asked
+        x, sigma, classes, mask, exclude, ctx.data, ctx.tol = asked
         mean, _, entropy, ess, trace, indices, weights = output
         ctx.keep = asked.points  # the graph may outlive the denoiser
         ctx.mark_non_differentiable(entropy, ess, trace, indices, weights)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, sigma, classes, mask, mean, trace)
-        ctx.save_for_forward(x, sigma, classes, mask, mean, trace)
+        ctx.save_for_backward(x, sigma, classes, mask, exclude, mean, trace)
+        ctx.save_for_forward(x, sigma, classes, mask, exclude, mean, trace)
 
     @staticmethod
     def backward(ctx: Any, to_mean: Maybe, to_log_prob: Maybe, *_: Maybe) -> tuple[Maybe, ...]:
-        x, sigma, classes, mask, mean, trace = ctx.saved_tensors
+        x, sigma, *conditions, mean, trace = ctx.saved_tensors
         by_x = by_sigma = None
         if to_mean is not None or to_log_prob is not None:
-            by_x, by_sigma = vjp(x, sigma, classes, mask, ctx.data, ctx.tol, mean, trace, to_mean, to_log_prob)
+            by_x, by_sigma = vjp(x, sigma, *conditions, ctx.data, ctx.tol, mean, trace, to_mean, to_log_prob)
             by_x = by_x.to(x.dtype)
-        return by_x, by_sigma, None, None, None, None, None, None
+        return by_x, by_sigma, *[None] * _ASKED  # of what stands between, and of topk and with_trace
 
     @staticmethod
     def jvp(ctx: Any, of_x: Maybe, of_sigma: Maybe, *_: Maybe) -> tuple[Maybe, ...]:
-        x, sigma, classes, mask, mean, trace = ctx.saved_tensors
-        rate = jvp(x, sigma, classes, mask, ctx.data, ctx.tol, mean, trace, of_x, of_sigma)
+        x, sigma, *conditions, mean, trace = ctx.saved_tensors
+        rate = jvp(x, sigma, *conditions, ctx.data, ctx.tol, mean, trace, of_x, of_sigma)
         return *rate, None, None, None, None, None
 
     @staticmethod
@@ -194,21 +197,22 @@ class _Derivative(_Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         asked, (_, _, one, two) = _read(inputs)
-        x, sigma, classes, mask, ctx.data, ctx.tol = asked
+        x, sigma, classes, mask, exclude, ctx.data, ctx.tol = asked
         ctx.keep = asked.points
-        ctx.save_for_backward(x, sigma, classes, mask, one, two)
-        ctx.save_for_forward(x, sigma, classes, mask, one, two)
+        ctx.save_for_backward(x, sigma, classes, mask, exclude, one, two)
+        ctx.save_for_forward(x, sigma, classes, mask, exclude, one, two)
 
     @classmethod
     def _recorded(cls, ctx: Any) -> tuple[list[Tensor], list[Tensor], list[int]]:
         """Inputs (of x, sigma, one, two those there are) and outputs of the operator as a graph, and their places."""
-        x, sigma, classes, mask, one, two = ctx.saved_tensors
-        places = [place for place, value in zip((0, 1, 8, 9), (x, sigma, one, two), strict=True) if value is not None]
+        x, sigma, classes, mask, exclude, one, two = ctx.saved_tensors
+        at = (0, 1, _FIRST, _SECOND)
+        places = [place for place, value in zip(at, (x, sigma, one, two), strict=True) if value is not None]
         present = [value.detach().requires_grad_() for value in (x, sigma, one, two) if value is not None]
         values = dict(zip(places, present, strict=True))
         point = [values[0], values[1]]
-        answer = ctx.keep.differentiable(Batch(values[0], values[1], classes, mask, ctx.tol))
-        return present, list(cls._differentiate(answer, point, values.get(8), values.get(9))), places
+        answer = ctx.keep.differentiable(Batch(values[0], values[1], classes, mask, exclude, ctx.tol))
+        return present, list(cls._differentiate(answer, point, values.get(_FIRST), values.get(_SECOND))), places
 
     @staticmethod
     def _differentiate(answer: Sequence[Tensor], point: Sequence[Tensor], one: Maybe, two: Maybe) -> Sequence[Tensor]:
@@ -220,7 +224,7 @@ class _Derivative(_Function):
             inputs, outputs, places = cls._recorded(ctx)
             found = _grad(outputs, inputs, cotangents, create_graph=False)
         given = dict(zip(places, found, strict=True))
-        return tuple(given.get(place) for place in range(10))
+        return tuple(given.get(place) for place in range(_SECOND + 1))
 
     @classmethod
     def _jvp(cls, ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ Everything here is flat: queries [B, d] in storage order, answers in float64, an
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -53,6 +54,12 @@ class PointSet:
         mean = self.engines.serving().mean
         return mean if self.mirror is None else self.mirror.mean(mean)
 
+    @cached_property
+    def reach(self) -> float:
+        """max_i |x_i|, in model space: what contracts measure a small answer against. One pass, once."""
+        parts = self.stored.rows.split(max(1, _NUMBERS // self.stored.rows.shape[1]))
+        return max(float(reference.model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+
     # ---- answers ----
 
     def posterior(self, batch: Batch, topk: int = 0, *, with_trace: bool = False) -> Posterior:
@@ -82,7 +89,7 @@ class PointSet:
         if not engine.checks_queries:
             check_levels(batch.sigma)
             check_finite(batch.x, "x")
-        engine.combine(part.query, into)
+        engine.combine(self._for(engine, part.query), into)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""
@@ -134,7 +141,7 @@ class PointSet:
     def _covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.covariance(query, direction)
+            return engine.covariance(both, direction)
         answer = engine.posterior(both)
         answer = replace(answer, trace=engine.trace(both, answer))
         along = Direction(answer.mean, self.mirror.twice(direction.v), direction.slope.repeat(2))
@@ -143,7 +150,7 @@ class PointSet:
     def _draw(self, query: Query, uniform: Tensor) -> Tensor:
         both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.draw(query, uniform)
+            return engine.draw(both, uniform)
         answer = engine.posterior(replace(both, tol=_TOL_OF_SHARES))
         copied, rest = self.mirror.split_draws(answer.log_prob, uniform)
         points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
@@ -153,7 +160,8 @@ class PointSet:
         both = query if self.mirror is None else self.mirror.both(query)
         rows, prior = query.seen(self.stored.rows), both.prior_of_rows
         if prior is None or prior.ndim == 1:
-            found = [reference.posterior(both.x, rows, both.sigma, log_weights=prior)]
+            exclude = both.excluded_of_rows
+            found = [reference.posterior(both.x, rows, both.sigma, log_weights=prior, exclude=exclude)]
         else:
             found = [
                 reference.posterior(both.x[b : b + 1], rows, both.sigma[b], log_weights=prior[b])
@@ -169,7 +177,12 @@ class PointSet:
     def _with_mirror_images(self, query: Query) -> tuple[Query, Engine]:
         """The query, with its mirror images behind it where they count, and the engine for so many."""
         both = query if self.mirror is None else self.mirror.both(query)
-        return both, self.engines.serving(len(both))
+        engine = self.engines.serving(len(both))
+        return self._for(engine, both), engine
+
+    def _for(self, engine: Engine, query: Query) -> Query:
+        """The query in words that the engine knows."""
+        return query if engine.excludes else query.with_exclude_as_prior(self.stored.n)
 
     def _original(self, indices: Tensor) -> Tensor:
         """Rows to positions in the data as passed in; copies stay N further on, and -1 (no such point) as it is."""
@@ -193,6 +206,7 @@ class PointSet:
         self._open()
 
 
+_NUMBERS = 2**22  # of the data, in float32 at a time
 _TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by
 
 

@@ -65,6 +65,10 @@ class StoredRows:
         """Row numbers -> positions in the data as it was passed in."""
         return indices if self._order is None else self._order.to(indices.device)[indices]
 
+    def places(self, indices: Tensor) -> Tensor:
+        """Positions in the data as it was passed in -> row numbers: the inverse of `original`."""
+        return indices if self._order is None else self._order.argsort().to(indices.device)[indices]
+
     def in_storage_order(self, columns: Tensor) -> Tensor:
         """[..., N], one per data point as passed in -> one per row, on the device of the rows."""
         columns = columns.to(self.rows.device)

@@ -1,13 +1,15 @@
 """The formulas in plain PyTorch: twin and oracle of every kernel.
 
 formula    r*, log p_sigma and the rest of the posterior, in difference form
+flow       the velocity of flow matching
 moments    second moments of the posterior, and draws from it
 baseline   the two-product form that everybody writes: what times are compared with
 
-Imports from `base` alone.
+Imports from `base` and `paths`.
 """
 
 from geodiff.reference.baseline import two_product
+from geodiff.reference.flow import velocity
 from geodiff.reference.formula import denoise, model_space, posterior
 
-__all__ = ["denoise", "model_space", "posterior", "two_product"]
+__all__ = ["denoise", "model_space", "posterior", "two_product", "velocity"]
