@@ -112,9 +112,13 @@ class Path(ABC):
         """|t - t_data|: the time to the end where the data are, t in convention A and 1 - t in B."""
         return self._ends(t)[0]
 
+    def in_convention(self, convention: Convention) -> Self:
+        """The same path in that convention of time."""
+        return self if convention == self.convention else replace(self, convention=convention)
+
     def reversed(self) -> Self:
         """The same path in the other convention of time."""
-        return replace(self, convention="B" if self.convention == "A" else "A")
+        return self.in_convention("B" if self.convention == "A" else "A")
 
     @property
     def data_end(self) -> float:
