@@ -30,7 +30,20 @@ if TYPE_CHECKING:
     from geodiff.denoiser import OptimalDenoiser, ops
     from geodiff.solvers import Trajectory, sample
 
-    from . import adapters, analysis, backends, data, learned, measure, output, paths, reference, report, schedules, solvers
+    from . import (
+        adapters,
+        analysis,
+        backends,
+        data,
+        learned,
+        measure,
+        output,
+        paths,
+        reference,
+        report,
+        schedules,
+        solvers,
+    )
 
 #: Names that stand in this module, and where they live: "module:name", or a module.
 _HOMES = {

@@ -202,7 +202,7 @@ class Cosine(Path):
 class VP(Path):
     """A: alpha = exp(-T/2), sigma = sqrt(1 - exp(-T)), T = t^2 (beta_max - beta_min) / 2 + t beta_min.
 
-    The variance-preserving SDE with linear beta (Song et al., 2011.13456). alpha is not 0 at the noise, but exp(-T_1/2).
+    The variance-preserving SDE with linear beta (Song et al., 2011.13456). At the noise alpha is not 0 but exp(-T_1/2).
     """
 
     beta_min: float = 0.1
@@ -226,9 +226,10 @@ class VP(Path):
 
 @dataclass(frozen=True)
 class Sigmoid(Path):
-    """A: alpha^2 = (g(1) - g(t)) / (g(1) - g(0)), sigma^2 = 1 - alpha^2, g(t) = logistic((t (end - start) + start) / tau).
+    """A: alpha^2 = (g(1) - g(t)) / (g(1) - g(0)), sigma^2 = 1 - alpha^2.
 
-    Jabri et al., 2212.11972. Its derivative is infinite at the noise, t = 1 in A, where no velocity is defined.
+    g(t) = logistic((t (end - start) + start) / tau); Jabri et al., 2212.11972.
+    Its derivative is infinite at the noise, t = 1 in A, where no velocity is defined.
     """
 
     start: float = -3.0

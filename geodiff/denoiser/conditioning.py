@@ -37,8 +37,11 @@ class Batch(NamedTuple):
 
     def part(self, chosen: Tensor) -> Self:
         """The chosen queries of it."""
-        picked = (None if value is None else pick(chosen, value)[0] for value in self[:-1])
-        return type(self)(*picked, self.tol)
+        classes, mask, exclude = (
+            None if value is None else pick(chosen, value)[0] for value in (self.classes, self.mask, self.exclude)
+        )
+        x, sigma = pick(chosen, self.x, self.sigma)
+        return type(self)(x, sigma, classes, mask, exclude, self.tol)
 
 
 class Part(NamedTuple):
@@ -89,8 +92,8 @@ class Conditioning:
             if not rows:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
             x, sigma = pick(chosen, batch.x, batch.sigma)
-            of_these = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
-            yield Part(chosen, self._query(x, sigma, rows, *of_these, batch.tol))
+            these_see, these_leave = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
+            yield Part(chosen, self._query(x, sigma, rows, these_see, these_leave, batch.tol))
 
     def _query(
         self, x: Tensor, sigma: Tensor, rows: range, seen: Tensor | None, left_out: Tensor | None, tol: float
@@ -103,7 +106,7 @@ class Conditioning:
         mass = query.log_mass
         if isinstance(mass, Tensor) and bool(mass.isneginf().any()):
             raise ValueError(
-                "exclude: expected a point of weight above 0 beside the one that is excluded, found none for one query; "
+                "exclude: expected a point of weight above 0 beside the one that is excluded, found none for a query; "
                 "allowed N >= 2, and classes of 2 points or more"
             )
         return query

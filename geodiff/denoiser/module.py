@@ -237,7 +237,7 @@ class OptimalDenoiser(nn.Module):
         levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how exact r must be is read off |v|
     def velocity(
         self,
         x: Tensor,
@@ -250,7 +250,7 @@ class OptimalDenoiser(nn.Module):
     ) -> Tensor:
         """v*(x, t) = E[d x_t / dt | x_t = x] = alpha' r + sigma' (x - alpha r) / sigma, [B, *shape]: flow matching.
 
-        r = r*(x / alpha; sigma / alpha). By default x_t = (1 - t) x_0 + t n, so v* = E[n - x_0 | x_t = x] = (x - r) / t,
+        r = r*(x / alpha; sigma / alpha). By default x_t = (1 - t) x_0 + t n: v* = E[n - x_0 | x_t = x] = (x - r) / t,
         and x - mean at t = 1 (`geodiff.paths.Linear("B")`: data at t = 1, E[x_1 - n | x_t = x]).
 
         x     [B, *shape] floating: x_t in the path's own coordinates

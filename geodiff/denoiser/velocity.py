@@ -1,9 +1,9 @@
 """The optimal velocity of flow matching, to a contract of its own: |v - v64| <= tol max(|v64|, 0.01 max_i |x_i|).
 
-v = alpha' r + sigma' (x - alpha r) / sigma is linear in r with the factor c = alpha' - alpha sigma' / sigma (-1/t on the
-linear path), which is large near the data. There r must be known better than contract 1 asks for: to tol / |c|. It can
-be: so little noise leaves few points with weight, and those are summed up in float64. The difference x - alpha r is
-taken in float64 as well, from an r that was not rounded, so that nothing cancels.
+v = alpha' r + sigma' (x - alpha r) / sigma is linear in r with the factor c = alpha' - alpha sigma' / sigma, -1/t on
+the linear path, which is large near the data. There r must be known better than contract 1 asks for: to tol / |c|. It
+can be: so little noise leaves few points with weight, and those are summed up in float64. The difference x - alpha r
+is taken in float64 as well, from an r that was not rounded, so that nothing cancels.
 
 At the noise end x / alpha and sigma / alpha grow without bound, and the logits <x, x_i> alpha / sigma^2 - ... vanish.
 Only their ratio counts there, so both stop at the level LARGEST: what is left out is of the order of 1 / LARGEST.

@@ -1,7 +1,8 @@
 """The optimal velocity of flow matching in pure PyTorch: the oracle of `OptimalDenoiser.velocity`.
 
-Written in the coordinates of the path, so that no end is special: the logits are those of x = alpha x_i + sigma n, which
-are defined where alpha is 0, and x - alpha x_i is taken before it is summed, so that nothing cancels where sigma is small.
+Written in the coordinates of the path, so that no end is special: the logits are those of x = alpha x_i + sigma n,
+which are defined where alpha is 0, and x - alpha x_i is taken before it is summed, so that nothing cancels where sigma
+is small.
 """
 
 import torch
@@ -28,7 +29,7 @@ def velocity(
     log_weights: Tensor | None = None,
     exclude: Tensor | None = None,
 ) -> Tensor:
-    """v = sum_i w_i (alpha' x_i + sigma' (x - alpha x_i) / sigma), w = softmax_i(log pi_i - |x - alpha x_i|^2 / 2 sigma^2).
+    """v = sum_i w_i (alpha' x_i + sigma' (x - alpha x_i) / sigma), w_i ~ pi_i exp(-|x - alpha x_i|^2 / 2 sigma^2).
 
     x     [B, *shape] float32 or float64; everything is computed and returned in its dtype
     t     a number, 0-d, [B] or [B, 1, ...]; on the linear path A 0 < t <= 1

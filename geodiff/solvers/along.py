@@ -1,6 +1,7 @@
 """Trajectories along a path of flow matching: its times as levels, its solvers, and r where the state is x_t."""
 
 import itertools
+
 from torch import Tensor
 
 from geodiff.base.arguments import SIGMA_MIN

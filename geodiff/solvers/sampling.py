@@ -38,9 +38,9 @@ def sample(
 ) -> Trajectory:
     """Solve dx/dsigma = (x - r(x; sigma)) / sigma, the probability-flow ODE, down the levels `sigmas`.
 
-    With a path, solve dx/dt = v(x, t) = alpha' r + sigma' (x - alpha r) / sigma instead, r = r(x / alpha; sigma / alpha):
-    flow matching. Then `sigmas` are times of the path, from anywhere on it towards the data, and states are its x_t.
-    On the linear path Euler's steps are those in sigma; second-order methods average velocities of another variable.
+    With a path, solve dx/dt = v(x, t) = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha): flow
+    matching. Then `sigmas` are times of the path, from anywhere on it towards the data, and states are its x_t. On the
+    linear path Euler's steps are those in sigma; second-order methods average velocities of another variable.
 
     denoiser  any r(x, sigma) -> [B, *shape], with sigma a 0-d tensor in x's dtype and on its device; an output of
               another floating dtype is converted to x's

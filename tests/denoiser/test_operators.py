@@ -30,8 +30,8 @@ def test_opcheck(denoiser: geodiff.OptimalDenoiser) -> None:
     number = denoiser._points.number
     x = torch.randn(3, 60, requires_grad=True)
     sigma = torch.full((3,), 0.7, dtype=torch.float64, requires_grad=True)
-    mean, log_prob, _, _, trace, _, _ = operators.posterior(x, sigma, None, None, number, 1e-5, 2, True)
-    query = (x, sigma, torch.tensor([0, 2, 1]), None, number, 1e-5)
+    mean, log_prob, _, _, trace, _, _ = operators.posterior(x, sigma, None, None, None, number, 1e-5, 2, True)
+    query = (x, sigma, torch.tensor([0, 2, 1]), None, torch.tensor([3, -1, 4]), number, 1e-5)
     ops = torch.ops.geodiff
     torch.library.opcheck(ops.posterior, (*query, 3, True))
     # A trace that was not asked for is NaN, which the comparisons with AOT autograd do not take for equal.

@@ -150,7 +150,11 @@ def test_conditions_reach_the_velocity() -> None:
 @pytest.mark.parametrize(
     ("t", "path", "message"),
     [
-        (0.0, paths.Linear(), "t: expected a time at which Linear A has a velocity, found 0; allowed within 0 .. 1, not"),
+        (
+            0.0,
+            paths.Linear(),
+            "t: expected a time at which Linear A has a velocity, found 0; allowed within 0 .. 1, not",
+        ),
         (1.0, paths.Linear("B"), "t: expected a time at which Linear B has a velocity, found 1"),
         (1.0, paths.Sigmoid(), "t: expected a time at which Sigmoid A has a velocity, found 1.*infinite slope"),
         (-0.1, paths.Linear(), "t: expected a time, found -0.1; allowed 0 <= t <= 1"),

@@ -60,7 +60,9 @@ def test_from_pure_noise_and_from_the_middle() -> None:
     torch.testing.assert_close(rest.states, whole.states[25:])
 
 
-@pytest.mark.parametrize("path", [paths.Linear("B"), paths.Cosine(), paths.Cosine("B"), paths.VP(), paths.Polynomial("B")])
+@pytest.mark.parametrize(
+    "path", [paths.Linear("B"), paths.Cosine(), paths.Cosine("B"), paths.VP(), paths.Polynomial("B")]
+)
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("midpoint", 2)])
 def test_orders(path: Path, solver: str, order: int) -> None:
     """Against the exact flow of two points, known in sigma: Phi((y - 1)/sigma) + Phi((y + 1)/sigma) is constant."""
@@ -102,7 +104,14 @@ def test_every_solver_flows_on_the_linear_path(solver: str) -> None:
 
 def test_a_step_is_dx_dt() -> None:
     """A small Euler step on every path is along the velocity."""
-    for path in (paths.Linear("B"), paths.Cosine(), paths.VP("B"), paths.Sigmoid(), paths.LinearVP(), paths.Polynomial()):
+    for path in (
+        paths.Linear("B"),
+        paths.Cosine(),
+        paths.VP("B"),
+        paths.Sigmoid(),
+        paths.LinearVP(),
+        paths.Polynomial(),
+    ):
         t, later = (0.5, 0.4999) if path.convention == "A" else (0.5, 0.5001)
         x = field.at(t, path)
         made = geodiff.sample(exact, x, [t, later], "euler", path=path)
@@ -145,11 +154,21 @@ def test_what_is_kept_says_which_path() -> None:
 @pytest.mark.parametrize(
     ("times", "path", "solver", "message"),
     [
-        ([0.2, 0.5], paths.Linear(), "euler", "sigmas: expected times of the path Linear A that fall strictly, found 0.2"),
+        (
+            [0.2, 0.5],
+            paths.Linear(),
+            "euler",
+            "sigmas: expected times of the path Linear A that fall strictly, found 0.2",
+        ),
         ([0.5, 0.2], paths.Linear("B"), "euler", "sigmas: expected times of the path Linear B that rise strictly"),
         ([0.0, 1.2], paths.Linear("B"), "euler", "t: expected a time, found 1.2"),
         ([0.5, 0.0, -0.1], paths.Linear(), "euler", "t: expected a time, found -0.1"),
-        ([1.0, 0.5], paths.Sigmoid(), "euler", "sigmas: expected times at which the path Sigmoid A has a velocity, found 1"),
+        (
+            [1.0, 0.5],
+            paths.Sigmoid(),
+            "euler",
+            "sigmas: expected times at which the path Sigmoid A has a velocity, found 1",
+        ),
         ([1.0, 0.5], paths.Cosine(), "dpmpp2m", "solver: expected one that follows any path, found 'dpmpp2m'; allowed"),
     ],
 )

@@ -1,8 +1,8 @@
 """Steps of dx/dt = v(x, t) along any path of `geodiff.paths`, by the velocity's own coefficients.
 
-On a path x_t = alpha x_0 + sigma n the velocity is a x + b r with a = sigma' / sigma and b = alpha' - a alpha. All of it in
-the time u since the data, 0 at the data and 1 at the noise, in which a step goes from u to u' < u; so what the steps call
-sigma is u here. On the linear path a = 1/u and b = -1/u, those of dx/dsigma, and every solver of that ODE serves as it is.
+On a path x_t = alpha x_0 + sigma n the velocity is a x + b r with a = sigma' / sigma and b = alpha' - a alpha. All of
+it in the time u since the data, 0 at the data and 1 at the noise, in which a step goes from u to u' < u; so what steps
+call sigma is u here. On the linear path a = 1/u and b = -1/u, those of dx/dsigma, and every solver of that ODE serves.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ METHODS = ("euler", "heun", "midpoint")
 
 
 def along_path(path: Path, method: str) -> Step:
-    """x' = x + h v (euler), x + h (v + v~)/2 (heun), or x + h v(x + h v/2, u + h/2) (midpoint), h = u' - u, v = a x + b r.
+    """euler: x' = x + h v; heun: x + h (v + v~)/2; midpoint: x + h v(x + h v/2, u + h/2); h = u' - u, v = a x + b r.
 
     path: in convention A. Heun's step to the data, where v is not defined, is an Euler step.
     """
