@@ -91,16 +91,16 @@ class Path(ABC):
         return self.at(t).level
 
     def time(self, level: float | Tensor) -> Tensor:
-        """The time at which sigma_t / alpha_t is `level` >= 0: the inverse of `level`."""
+        """The time at which sigma_t / alpha_t is `level`: the inverse of `level`. Raises ValueError for none."""
         levels = torch.as_tensor(level, dtype=torch.float64)
         u = self._time_of(levels)
-        bad = levels[~((u >= 0) & (u <= 1 + 1e-9))]
+        bad = levels[~((u >= -1e-9) & (u <= 1 + 1e-9))]
         if bad.numel():
             raise ValueError(
                 f"level: expected a noise level on the path {self.name}, found {bad.flatten()[0].item():g}; "
-                f"allowed 0 .. {self.level(1 - self.data_end).item():g}"
+                f"allowed {self.level(self.data_end).item():g} .. {self.level(1 - self.data_end).item():g}"
             )
-        u = u.clamp(max=1)
+        u = u.clamp(0, 1)
         return u if self.convention == "A" else 1 - u
 
     def mix(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
@@ -225,6 +225,51 @@ class VP(Path):
 
 
 @dataclass(frozen=True)
+class Lipman(Path):
+    """B: alpha = t, sigma = 1 - (1 - sigma_min) t (Lipman et al., 2210.02747): v = (r - (1 - sigma_min) x) / sigma.
+
+    A little noise is left where the data are, and so the velocity is defined there, too.
+    """
+
+    sigma_min: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.sigma_min, "sigma_min", 0.0, 1.0)
+
+    def _scales(self, u: Tensor, w: Tensor) -> Scales:
+        one = torch.ones_like(u)
+        return Scales(w, u + self.sigma_min * w, -one, (1 - self.sigma_min) * one)
+
+    def _time_of(self, level: Tensor) -> Tensor:
+        return 1 - 1 / (level + 1 - self.sigma_min)
+
+
+@dataclass(frozen=True)
+class Blurred(Path):
+    """B: alpha = t, sigma^2 = (1 - t)^2 + sigma_min^2: a line from noise to data, and noise of sigma_min around it.
+
+    torchcfm's `ConditionalFlowMatcher(sigma=sigma_min)` (Tong et al., 2302.00482) with independent noise and data:
+    v = r - (1 - t) (x - t r) / sigma^2.
+    """
+
+    sigma_min: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.sigma_min, "sigma_min", 0.0, 1.0)
+
+    def _scales(self, u: Tensor, w: Tensor) -> Scales:
+        sigma = torch.hypot(u, torch.full_like(u, self.sigma_min))
+        return Scales(w, sigma, -torch.ones_like(u), u / sigma)
+
+    def _time_of(self, level: Tensor) -> Tensor:
+        least, square = self.sigma_min**2, level.square()
+        root = (square * (1 + least) - least).sqrt()
+        return torch.where(square.isinf(), 1.0, (root - least) / (1 + root))
+
+
+@dataclass(frozen=True)
 class Sigmoid(Path):
     """A: alpha^2 = (g(1) - g(t)) / (g(1) - g(0)), sigma^2 = 1 - alpha^2.
 
@@ -269,6 +314,8 @@ PATHS: dict[str, type[Path]] = {
     "linear-vp": LinearVP,
     "cosine": Cosine,
     "vp": VP,
+    "lipman": Lipman,
+    "blurred": Blurred,
     "sigmoid": Sigmoid,
 }
 

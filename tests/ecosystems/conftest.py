@@ -78,6 +78,22 @@ def torchdiffeq() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def torchcfm() -> ModuleType:
+    return load("torchcfm", "--no-deps torchcfm, and pot")
+
+
+@pytest.fixture(scope="session")
+def flow_matching() -> ModuleType:
+    load("flow_matching.solver", "--no-deps flow_matching, and geodiff[ecosystems]")
+    return load("flow_matching.path.scheduler", "--no-deps flow_matching, and geodiff[ecosystems]")
+
+
+@pytest.fixture(scope="session")
+def smalldiffusion() -> ModuleType:
+    return load("smalldiffusion", "--no-deps smalldiffusion, and accelerate, torchvision, einops")
+
+
+@pytest.fixture(scope="session")
 def azula() -> ModuleType:
     return load("azula", "--no-deps azula, and geodiff[ecosystems]")
 

@@ -17,7 +17,10 @@ EVERY = [
     paths.Sigmoid(),
     paths.Sigmoid(start=-1.0, end=4.0, tau=0.5),
 ]
+#: Those that leave a little noise where the data are.
+BLURRED = [paths.Lipman(), paths.Blurred(), paths.Blurred(sigma_min=0.01)]
 BOTH = [p for path in EVERY for p in (path, path.reversed())]
+ALL = BOTH + [p for path in BLURRED for p in (path, path.reversed())]
 
 
 def ids(path: Path) -> str:
@@ -37,7 +40,7 @@ def test_known_scales(path: Path, t: float, expected: tuple[float, ...]) -> None
     assert [float(value) for value in path.at(t)] == pytest.approx(expected, abs=1e-11)
 
 
-@pytest.mark.parametrize("path", BOTH, ids=ids)
+@pytest.mark.parametrize("path", ALL, ids=ids)
 def test_derivatives_are_those_of_the_scales(path: Path) -> None:
     t = torch.tensor([0.02, 0.3, 0.5, 0.9, 0.98], dtype=torch.float64)
     h = 1e-6
@@ -55,6 +58,17 @@ def test_ends_and_the_way_back_from_a_level(path: Path) -> None:
     torch.testing.assert_close(path.since_data(path.time(path.level(t))), near, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("path", BLURRED, ids=ids)
+def test_a_path_that_ends_in_a_little_noise(path: Path) -> None:
+    assert float(path.at(0.0).sigma) == pytest.approx(path.sigma_min)  # type: ignore[attr-defined]
+    t = torch.tensor([0.0, 1e-3, 0.2, 0.7, 0.999], dtype=torch.float64)
+    torch.testing.assert_close(path.time(path.level(t)), t, rtol=1e-9, atol=1e-12)
+    assert float(path.time(torch.inf)) == 1
+    assert float(path.time(path.level(0.0))) == 0
+    with pytest.raises(ValueError, match=r"level: expected a noise level on the path .*, found 0.001; allowed 0.[01]"):
+        path.time(1e-3)
+
+
 @pytest.mark.parametrize("path", EVERY, ids=ids)
 def test_near_the_data_sigma_keeps_its_digits(path: Path) -> None:
     """Taken as 1 - alpha or sqrt(1 - alpha^2) it would be 0, or wrong in the third digit."""
@@ -65,7 +79,7 @@ def test_near_the_data_sigma_keeps_its_digits(path: Path) -> None:
     assert step == pytest.approx(slope, rel=1e-5)
 
 
-@pytest.mark.parametrize("path", BOTH, ids=ids)
+@pytest.mark.parametrize("path", ALL, ids=ids)
 def test_the_velocity_takes_back_the_point(path: Path) -> None:
     g = torch.Generator().manual_seed(1)
     x, r = torch.randn(2, 4, 3, dtype=torch.float64, generator=g)
@@ -77,7 +91,7 @@ def test_the_velocity_is_the_derivative_along_the_path() -> None:
     """With the very point and noise that made x_t, v is d x_t / dt."""
     g = torch.Generator().manual_seed(1)
     x0, n = torch.randn(2, 4, 3, dtype=torch.float64, generator=g)
-    for path in BOTH:
+    for path in ALL:
         t, h = 0.4, 1e-6
         rate = (path.mix(x0, n, t + h) - path.mix(x0, n, t - h)) / (2 * h)
         torch.testing.assert_close(path.at(t).velocity(path.mix(x0, n, t), x0), rate, rtol=1e-7, atol=1e-8)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geodiff.backends.combination import Term
 from geodiff.paths import Path
-from geodiff.solvers.evaluation import Evaluate, Step, Visited, blend, combine
+from geodiff.solvers.evaluation import Evaluate, Level, Step, blend, combine
 
 METHODS = ("euler", "heun", "midpoint")
 
@@ -26,33 +26,27 @@ def along_path(path: Path, method: str) -> Step:
         scales = path.at(u)
         return float(scales.d_sigma / scales.sigma), float(scales.slope)
 
-    def straight(x: Tensor, u: float, h: float, denoised: Tensor) -> list[Term]:
-        a, b = rates(u)
-        return [(1 + h * a, x), (h * b, denoised)]
+    def straight(at: Level, h: float) -> list[Term]:
+        a, b = rates(at.sigma)
+        return [(1 + h * a, at.x), (h * b, at.denoised)]
 
-    def euler(
-        denoiser: Evaluate, x: Tensor, u: float, u_next: float, denoised: Tensor, history: Sequence[Visited] = ()
-    ) -> Tensor:
-        return blend(denoiser, straight(x, u, u_next - u, denoised))
+    def euler(denoiser: Evaluate, at: Level, u_next: float, history: Sequence[Level] = ()) -> Tensor:
+        return blend(denoiser, straight(at, u_next - at.sigma))
 
-    def heun(
-        denoiser: Evaluate, x: Tensor, u: float, u_next: float, denoised: Tensor, history: Sequence[Visited] = ()
-    ) -> Tensor:
-        guess = euler(denoiser, x, u, u_next, denoised)
+    def heun(denoiser: Evaluate, at: Level, u_next: float, history: Sequence[Level] = ()) -> Tensor:
+        guess = euler(denoiser, at, u_next)
         if u_next == 0:
             return guess
-        half = (u_next - u) / 2
-        (a, b), (a_next, b_next) = rates(u), rates(u_next)
+        half = (u_next - at.sigma) / 2
+        (a, b), (a_next, b_next) = rates(at.sigma), rates(u_next)
         # x + half (a x + b r + a' guess + b' r'), and guess = (1 + 2 half a) x + 2 half b r
-        terms = ((1 + half * a_next, guess), (-half * a, x), (-half * b, denoised))
+        terms = ((1 + half * a_next, guess), (-half * a, at.x), (-half * b, at.denoised))
         return combine(denoiser, guess, u_next, half * b_next, terms)
 
-    def midpoint(
-        denoiser: Evaluate, x: Tensor, u: float, u_next: float, denoised: Tensor, history: Sequence[Visited] = ()
-    ) -> Tensor:
-        h, middle = u_next - u, (u + u_next) / 2
-        between = blend(denoiser, straight(x, u, h / 2, denoised))
+    def midpoint(denoiser: Evaluate, at: Level, u_next: float, history: Sequence[Level] = ()) -> Tensor:
+        h, middle = u_next - at.sigma, (at.sigma + u_next) / 2
+        between = blend(denoiser, straight(at, h / 2))
         a, b = rates(middle)
-        return combine(denoiser, between, middle, h * b, ((h * a, between), (1.0, x)))
+        return combine(denoiser, between, middle, h * b, ((h * a, between), (1.0, at.x)))
 
     return {"euler": euler, "heun": heun, "midpoint": midpoint}[method]
