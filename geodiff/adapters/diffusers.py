@@ -30,8 +30,8 @@ PREDICTIONS: dict[str, tuple[Convert, Convert]] = {
 }
 
 
-#: How far bfloat16 may round a timestep, relative to it.
-_BFLOAT16 = 2.0**-8
+#: How far bfloat16 may move a timestep, relative to it: rounded once, and once more when it is divided by 1000.
+_BFLOAT16 = 2.0**-7
 
 #: Attributes of schedulers that ask the network between the levels in `sigmas`, each at places of its own (KDPM2, SDE).
 BETWEEN = ("sigmas_interpol", "mid_point_sigma")
@@ -46,9 +46,10 @@ class SchedulerModel(nn.Module):
         for t in scheduler.timesteps:
             x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample
 
-    And for those of flow matching (FlowMatchEuler, -Heun, -LCM; others with use_flow_sigmas, "flow_prediction"): then it
-    predicts v = n - x_0 from x_t = (1 - t) x_0 + t n, or with invert_sigmas x_1 - n. There t is the scheduler's sigma at
-    its step, whatever the shift; the timestep passed in may be rounded to bfloat16, divided by 1000, or one for each x.
+    And for those of flow matching (FlowMatchEuler, -Heun, -LCM; others with use_flow_sigmas, "flow_prediction"): then
+    it predicts v = n - x_0 from x_t = (1 - t) x_0 + t n, or with invert_sigmas x_1 - n. There t is the scheduler's
+    sigma at its step, whatever the shift; the timestep passed in may be rounded to bfloat16, divided by 1000, or one
+    for each x.
 
     denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
     scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it
@@ -211,8 +212,8 @@ def _prediction(scheduler: Any) -> tuple[Convert, Convert]:
     config = getattr(scheduler, "config", None)
     if is_flow(scheduler):
         raise ValueError(
-            f"scheduler: expected one of a variance-preserving model, found {type(scheduler).__name__}, of flow matching; "
-            f"allowed for a network of flow matching: geodiff.adapters.FlowDenoiser(network, 'A', scale=1000)"
+            f"scheduler: expected one of a variance-preserving model, found {type(scheduler).__name__}, of flow "
+            f"matching; allowed for a network of flow matching: geodiff.adapters.FlowDenoiser(network, 'A', scale=1000)"
         )
     found = "flow" if getattr(config, "use_flow_sigmas", False) else getattr(config, "prediction_type", None)
     if found not in PREDICTIONS:

@@ -21,15 +21,15 @@ LABELS = ("y", "label", "labels")
 class FlowModel(nn.Module):
     """v(x, t) = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha): what a flow network answers.
 
-    denoiser    r(x [B, *shape], sigma [B], **conditions) -> [B, *shape]; of `OptimalDenoiser` its own `velocity` is taken,
-                to the velocity's contract
+    denoiser    r(x [B, *shape], sigma [B], **conditions) -> [B, *shape]; of `OptimalDenoiser` its own `velocity` is
+                taken, to the velocity's contract
     convention  "A": noise at t = 1, v = n - x_0 (SD3, FLUX, diffusers). "B": data at t = 1, v = x_1 - n (torchcfm,
                 flow_matching)
     order       "x,t" or "t,x" (torchcfm, torchdyn, odeint): which argument comes first. By keyword, x= and t=, any does
     scale       t is divided by it: 1, or 1000 where a model is asked at 1000 t
     path        one of `geodiff.paths` in that convention; default the linear one
-    t_guard     the least time from the data: nearer times are moved there, and times beyond an end to that end. Adaptive
-                solvers ask at the very end and step beyond it, where no velocity is defined
+    t_guard     the least time from the data: nearer times are moved there, and times beyond an end to that end.
+                Adaptive solvers ask at the very end and step beyond it, where no velocity is defined
 
     t is a number, 0-d, [B] or [B, 1, ...] of any dtype; labels are called class_labels, y or label, and flow_matching's
     extra={"label": ...} is understood, too; other keywords go to the denoiser. The answer has the dtype of x.
@@ -58,7 +58,7 @@ class FlowModel(nn.Module):
         if self.order == "t,x":
             named = {**dict(zip(("t", "x"), given, strict=False)), **named}
             given = given[2:]
-        return super().__call__(*given, **named)  # type: ignore[no-untyped-call]
+        return super().__call__(*given, **named)
 
     def forward(self, x: Tensor, t: float | Tensor, **conditions: Any) -> Tensor:
         """v [B, *shape] in the dtype of x."""

@@ -63,7 +63,7 @@ class SmallDiffusionModel(nn.Module):
         cond: Tensor | None = None,
         loss: Callable[[], Callable[[Tensor, Tensor], Tensor]] = nn.MSELoss,
     ) -> Tensor:
-        """The loss that a model in its place would be trained with: the least that there is, for the optimal denoiser."""
+        """The loss that a model in its place would be trained with: the least there is, for the optimal denoiser."""
         if self._flow is not None:
             return loss()(eps - x0, self((1 - sigma) * x0 + sigma * eps, sigma, cond=cond))
         return loss()(eps, self(x0 + sigma * eps, sigma, cond=cond))

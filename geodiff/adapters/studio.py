@@ -1,7 +1,7 @@
 """analytic-diffusion-studio: a denoiser of this package as one of its models, which answer `denoise(z, timestep)`.
 
-The protocol was read in the public repository analytic-diffusion/analytic-diffusion-studio, snapshot 79aec54; nothing is
-imported from it.
+The protocol was read in the public repository analytic-diffusion/analytic-diffusion-studio, snapshot 79aec54; nothing
+is imported from it.
 """
 
 from collections.abc import Callable

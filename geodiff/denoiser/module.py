@@ -82,8 +82,10 @@ class OptimalDenoiser(nn.Module):
         augment: Literal["hflip"] | None = None,
     ) -> None:
         super().__init__()
+        latent = False
         if isinstance(data, str | os.PathLike | np.ndarray):
-            data = load(data).data
+            dataset = load(data)
+            data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=STORED)
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
             raise ValueError(
@@ -91,6 +93,11 @@ class OptimalDenoiser(nn.Module):
             )
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
+        if augment is not None and latent:
+            raise ValueError(
+                f"augment: expected None for latents, whose mirror image is not the latent of the mirrored picture, "
+                f"found {augment!r}; allowed data with the latents of mirrored pictures among them"
+            )
         if augment == "hflip" and data.ndim < 3:
             raise ValueError(
                 f"augment: expected data with rows and columns for 'hflip', found points of shape "

@@ -78,7 +78,9 @@ def test_labels_by_every_name(denoiser: geodiff.OptimalDenoiser) -> None:
     )
 
 
-@pytest.mark.parametrize("path", [paths.Linear(), paths.Linear("B"), paths.Cosine("B"), paths.VP()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [paths.Linear(), paths.Linear("B"), paths.Cosine("B"), paths.VP()], ids=lambda path: path.name
+)
 @pytest.mark.parametrize("order", ["x,t", "t,x"])
 def test_there_and_back_again(path: Path, order: adapters.flow.Order) -> None:
     model = adapters.FlowModel(exact, path.convention, order, 1000, path=path)
