@@ -107,9 +107,7 @@ class _Part:
     def append(self, data: Tensor, labels: Tensor | None) -> None:
         """More points; the files are cut to the rows that count first."""
         if data.dtype == torch.bfloat16:
-            raise ValueError(
-                f"source: {self.identity}: bfloat16 points do not go into a .npy; allowed .half() or .float()"
-            )
+            raise ValueError("source: found bfloat16 points, which .npy does not have; allowed .half() or .float()")
         shape, dtype = tuple(data.shape[1:]), str(data.dtype).removeprefix("torch.")
         if self.count == 0:
             self.shape, self.dtype, self.labelled = shape, dtype, labels is not None

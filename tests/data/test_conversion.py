@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from geodiff import DataError
-from geodiff.data import convert, load, stream
+from geodiff.data import convert, items, load, stream
 from tests.data.test_data_edm import LABELS, NAMES, PIXELS, pictures, write
 
 EXPECTED = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())
@@ -19,7 +19,8 @@ EXPECTED = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pictures a piece."""
+    """Two pictures a piece; nothing is read twice first."""
+    monkeypatch.setattr(items, "_TWICE", 0)
     monkeypatch.setattr(stream, "PIECE", 2 * EXPECTED[0].numel())
 
 
@@ -56,8 +57,7 @@ class Interrupted(Dataset[Any]):
         return EXPECTED[index], LABELS[index]
 
 
-def test_it_goes_on_where_it_was_left_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geodiff.data.items._TWICE", 0)
+def test_it_goes_on_where_it_was_left_off(tmp_path: Path) -> None:
     target = tmp_path / "set.npy"
     source = Interrupted(at=3)
     with pytest.raises(KeyboardInterrupt):

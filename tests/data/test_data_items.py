@@ -140,10 +140,9 @@ def test_an_empty_data_set() -> None:
         load(Points([]))
 
 
-def made(name: str, **attributes: Any) -> Any:
+def made(kind: type, **attributes: Any) -> Any:
     """A data set of torchvision as its constructor leaves it, without the files that it would fetch."""
-    datasets = pytest.importorskip("torchvision.datasets", reason="pip install torchvision")
-    found = object.__new__(getattr(datasets, name))
+    found = object.__new__(kind)
     found.__dict__.update({"transform": None, "target_transform": None, "transforms": None, **attributes})
     return found
 
@@ -151,7 +150,7 @@ def made(name: str, **attributes: Any) -> Any:
 HWC = PIXELS.permute(0, 2, 3, 1).numpy()
 
 
-def test_torchvision_by_class() -> None:
+def test_torchvision_by_class(vision: ModuleType) -> None:
     for name, attributes, expected in (
         ("CIFAR10", {"data": HWC, "targets": LABELS.tolist()}, PIXELS),
         ("CIFAR100", {"data": HWC, "targets": LABELS.tolist()}, PIXELS),
@@ -162,29 +161,28 @@ def test_torchvision_by_class() -> None:
         ("QMNIST", {"data": PIXELS[:, 0], "targets": torch.stack([LABELS] * 8, 1)}, PIXELS[:, :1]),
         ("EMNIST", {"data": PIXELS[:, 0], "targets": LABELS}, PIXELS[:, :1]),
     ):
-        found = load(made(name, **attributes))
+        found = load(made(getattr(vision, name), **attributes))
         assert torch.equal(found.data, expected), name
         assert found.labels is not None
         assert torch.equal(found.labels, LABELS), name
         assert ("transposed" in found.layout) == (name == "EMNIST")
-    assert load(made("STL10", data=PIXELS.numpy(), labels=-np.ones(21, int))).labels is None
+    assert load(made(vision.STL10, data=PIXELS.numpy(), labels=-np.ones(21, int))).labels is None
     # 32 rows of 3: the class says which axis is which, where shapes do not
     ambiguous = np.zeros((2, 3, 32, 3), np.uint8)
-    assert load(made("SVHN", data=ambiguous, labels=np.zeros(2, int))).data.shape == (2, 3, 32, 3)
+    assert load(made(vision.SVHN, data=ambiguous, labels=np.zeros(2, int))).data.shape == (2, 3, 32, 3)
 
 
-def test_torchvision_with_a_transform_is_read_item_by_item() -> None:
-    source = made("CIFAR10", data=HWC, targets=LABELS.tolist(), train=True)
+def test_torchvision_with_a_transform_is_read_item_by_item(vision: ModuleType) -> None:
+    source = made(vision.CIFAR10, data=HWC, targets=LABELS.tolist(), train=True)
     source.transform = lambda picture: torch.from_numpy(np.array(picture.resize((3, 3)))).permute(2, 0, 1)
     assert load(source).data.shape == (21, 3, 3, 3)
 
 
-def test_torchvision_folder(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("torchvision.datasets", reason="pip install torchvision")
+def test_torchvision_folder(tmp_path: Path, vision: ModuleType) -> None:
     for index, picture in enumerate(pictures()[:6]):
         (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
         picture.save(tmp_path / "ab"[index % 2] / f"{index}.png")
-    found = load(datasets.ImageFolder(str(tmp_path)))
+    found = load(vision.ImageFolder(str(tmp_path)))
     assert torch.equal(found.data, PIXELS[[0, 2, 4, 1, 3, 5]])
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
