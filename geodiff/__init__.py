@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geodiff.base.version import VERSION
 
     __version__ = VERSION
-    from geodiff.denoiser import OptimalDenoiser, ops
+    from geodiff.denoiser import MixtureDenoiser, OptimalDenoiser, SmoothedDenoiser, TemperedDenoiser, ops
     from geodiff.solvers import Trajectory, sample
 
     from . import (
@@ -49,8 +49,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "BackendUnavailable": "base.errors:BackendUnavailable",
     "DataError": "base.errors:DataError",
+    "MixtureDenoiser": "denoiser.variants:MixtureDenoiser",
     "OptimalDenoiser": "denoiser.module:OptimalDenoiser",
     "Posterior": "base.posterior:Posterior",
+    "SmoothedDenoiser": "denoiser.variants:SmoothedDenoiser",
+    "TemperedDenoiser": "denoiser.variants:TemperedDenoiser",
     "Trajectory": "solvers.trajectory:Trajectory",
     "mean_shift": "analysis.mean_shift:mean_shift",
     "sample": "solvers.sampling:sample",
@@ -84,8 +87,11 @@ _FOLDERS = (
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "MixtureDenoiser",
     "OptimalDenoiser",
     "Posterior",
+    "SmoothedDenoiser",
+    "TemperedDenoiser",
     "Trajectory",
     "adapters",
     "analysis",
