@@ -3,7 +3,7 @@
 formula    r*, log p_sigma and the rest of the posterior, in difference form
 flow       the velocity of flow matching
 couplings  the velocity under other couplings of noise and data
-mixture    r* where points are normal distributions
+normals    r* where points are normal distributions
 moments    second moments of the posterior, and draws from it
 baseline   the two-product form that everybody writes: what times are compared with
 
@@ -14,7 +14,7 @@ from geodiff.reference.baseline import two_product
 from geodiff.reference.couplings import empirical_target, semidiscrete_velocity
 from geodiff.reference.flow import velocity
 from geodiff.reference.formula import denoise, model_space, posterior
-from geodiff.reference.mixture import mixture
+from geodiff.reference.normals import mixture
 
 __all__ = [
     "denoise",

@@ -10,7 +10,7 @@ from geodiff.base.files import atomic_path
 from geodiff.base.version import VERSION
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.learned import LearnedDenoiser
+from geodiff.learned import LearnedDenoiser, LearnedFlow
 from geodiff.measure import machine
 from geodiff.report.context import Context
 from geodiff.report.finding import Finding
@@ -23,7 +23,7 @@ def run(
     dataset: Dataset,
     out: Path,
     *,
-    learned: LearnedDenoiser | None = None,
+    learned: LearnedDenoiser | LearnedFlow | None = None,
     num: int = 256,
     seed: int = 0,
     backend: str = "auto",
