@@ -12,7 +12,7 @@ _named = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def load() -> ModuleType | None:
-    """torchvision; None where it is not installed. Operators that a build for another torch lacks are named, no more."""
+    """torchvision; None where it is not installed. Operators that a build for another torch lacks are named only."""
     if importlib.util.find_spec("torchvision") is None:
         return None
     for _ in range(8):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.paths import LINEAR, Path
-from geodiff.reference.formula import model_space
 from geodiff.solvers import sample
 
 Velocity = Callable[..., Tensor]
@@ -126,9 +125,9 @@ def hybrid(
         asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0, conditions or {})
         ends.append(sample(asked, noise, times, "euler", path=LINEAR).states[-1])
     samples = torch.stack(ends)
-    nearest = torch.stack([optimal.posterior(one, _NEAR, topk=1).indices[:, 0] for one in samples])
-    away = [_distance(one, optimal, chosen) for one, chosen in zip(samples, nearest, strict=True)]
-    return Hybrid(torch.tensor(switches, dtype=torch.float64), samples, torch.stack(away), nearest)
+    found = [_nearest(one, optimal, conditions or {}) for one in samples]
+    distances, nearest = (torch.stack(values) for values in zip(*found, strict=True))
+    return Hybrid(torch.tensor(switches, dtype=torch.float64), samples, distances, nearest)
 
 
 #: So little noise that the point of most weight is the nearest.
@@ -148,11 +147,10 @@ class _Asked:
         return self._network(x, sigma)
 
 
-def _distance(x: Tensor, optimal: OptimalDenoiser, nearest: Tensor) -> Tensor:
-    n = len(optimal.data)
-    points = model_space(optimal.points_at(nearest % n), torch.float64)
-    points = torch.where((nearest >= n).reshape(-1, *[1] * (x.ndim - 1)), points.flip(-1), points)
-    return (x.double() - points).flatten(1).norm(dim=1)
+def _nearest(x: Tensor, optimal: OptimalDenoiser, conditions: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """|x - x_i| [B] to the nearest point that the denoiser sees, and its index: r* is that point at so little noise."""
+    found = optimal.posterior(x.double(), _NEAR, topk=1, **conditions)
+    return (x.double() - found.mean).flatten(1).norm(dim=1), found.indices[:, 0]
 
 
 def _relative(found: Tensor, best: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from geodiff.base.version import VERSION
-from geodiff.cli import bench, check, demo, denoise, info, report, sample, train
+from geodiff.cli import bench, check, convert, demo, denoise, deviation, info, report, sample, train
 from geodiff.cli.console import reports_errors
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ for command in (
     demo.demo,
     train.train,
     report.report,
+    deviation.deviation,
+    convert.convert,
 ):
     app.command()(reports_errors(command))
 

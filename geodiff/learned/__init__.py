@@ -1,4 +1,4 @@
-"""A learned denoiser or flow, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship.
+"""A learned denoiser or flow, small enough for a laptop: `train` makes one, `load` reads one; some weights ship.
 
 Imports from `base`, `data`, `reference`, `paths` and `denoiser`.
 """

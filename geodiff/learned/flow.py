@@ -14,8 +14,8 @@ from geodiff.learned.network import UNet, UNetConfig, check_images
 class LearnedFlow(nn.Module):
     """v(x_t, t) = F(x_t; t) ~ E[n - x_0 | x_t], x_t = (1 - t) x_0 + t n (Liu et al., 2209.03003): noise at t = 1.
 
-    Called with sigma it is the denoiser r(x; sigma) = x_t - t v(x_t, t), x_t = (1 - t) x, t = sigma / (1 + sigma), and so
-    goes where denoisers go.
+    Called with sigma it is the denoiser r(x; sigma) = x_t - t v(x_t, t), x_t = (1 - t) x, t = sigma / (1 + sigma),
+    and so goes where denoisers go.
 
     shape   (C, H, W) of the images
     config  size of the network; its channels must be C

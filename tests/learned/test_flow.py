@@ -1,4 +1,4 @@
-"""The learned flow: a velocity and a denoiser that agree, targets that are what they say, and weights that come back."""
+"""The learned flow: velocity and denoiser agree, targets are what they say, and weights come back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +100,8 @@ def test_training_makes_it_better_and_goes_on(tmp_path: Path, flow: bool, target
     asked = Objective(DATA, flow, target, 0.5).draw(256, torch.Generator().manual_seed(9))
 
     def loss(of: LearnedFlow | LearnedDenoiser) -> float:
-        return float((asked.weight * (asked.answer(of) - asked.target).square().mean((1, 2, 3))).mean())
+        with torch.no_grad():
+            return float((asked.weight * (asked.answer(of) - asked.target).square().mean((1, 2, 3))).mean())
 
     assert loss(network) < 0.97 * loss(type(network)((1, 6, 6), UNetConfig(1, width=8)))
     again = train(DATA, tmp_path, settings, save_every=20)
