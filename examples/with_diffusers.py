@@ -1,4 +1,7 @@
-"""diffusers: its schedulers step with the optimal denoiser in the network's place (pip install geodiff[ecosystems])."""
+"""diffusers: its schedulers step with the optimal denoiser in the network's place.
+
+pip install optimal-denoiser[ecosystems]
+"""
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, UniPCMultistepScheduler

@@ -1,4 +1,4 @@
-"""A diffusers network with its scheduler as a denoiser of this package (pip install geodiff[ecosystems]).
+"""A diffusers network with its scheduler as a denoiser of this package (pip install optimal-denoiser[ecosystems]).
 
 The network here is random; `DDPMPipeline.from_pretrained(...)` has a trained `unet` and its `scheduler`.
 """

@@ -1,4 +1,4 @@
-"""torchdiffeq: an adaptive solver down to sigma_min, then a jump (pip install geodiff[ecosystems])."""
+"""torchdiffeq: an adaptive solver down to sigma_min, then a jump (pip install optimal-denoiser[ecosystems])."""
 
 import torch
 from torchdiffeq import odeint

@@ -1,9 +1,24 @@
-"""What every test starts from: the same random numbers and the same number of threads."""
+"""What every test starts from: the installed package, the same random numbers and the same number of threads."""
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+# The folder that tests/ lies in comes last, for tests and for what they start: the geodiff in it has a compiled core
+# only where it is what was installed, and an unpacked sdist tests what `pip install` made of it. It is there at all
+# because processes that compile kernels in parallel import their work from tests/.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
+os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+# A job in the background, and what it starts, ignores Ctrl-C: the tests that send it would wait for their time limits.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What takes longest for its number of tests: begun first, so that no process is left with it at the end.
 LONGEST = (

@@ -8,6 +8,9 @@
 
 #include "../cpu/data.h"
 #include "../cpu/isa/dispatch.h"
+#include "../cpu/runtime/checksum.h"
+#include "../cpu/runtime/interrupt.h"
+#include "../cpu/runtime/mapped.h"
 
 namespace py = pybind11;
 using geodiff::Answer;
@@ -29,44 +32,114 @@ void address(py::class_<Class>& type, const char* name, Field Class::* field) {
         [field](Class& c, uintptr_t value) { c.*field = reinterpret_cast<Field>(value); });
 }
 
-void posterior(const Data& data, const Query& query, int64_t topk, Answer& answer) {
-    const py::gil_scoped_release release;
-    data.posterior(query, topk, answer);
+// Whether a signal, such as Ctrl-C, asks the call to end; Python's exception is then set. On the main thread only, as
+// Python has it.
+bool interrupted() {
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
 }
 
-void combine(const Data& data, const Query& query, double gain, const std::vector<double>& factors,
+// Memory that is a map of a file, by the name that errors call it; an empty name: any other memory.
+struct File {
+    std::string path;
+    geodiff::Mapped watched;
+
+    File(const void* memory, int64_t bytes, const std::string& name)
+        : path(name), watched(memory, path.empty() ? 0 : bytes) {}
+
+    // Raises DataError where something could not be read since.
+    void check() const {
+        if (!watched.lost()) return;
+        const py::object error = py::module_::import("geodiff.base.errors").attr("DataError");
+        const char* const reason =
+            "data: expected a file that stays as it is while it is mapped, found one that was cut short "
+            "or cannot be read; allowed a file that nobody writes to, or a copy in memory";
+        PyErr_SetObject(error.ptr(), error(path, reason).ptr());
+        throw py::error_already_set();
+    }
+};
+
+// Does the work of a call over memory that may be a map of a file, while other Python threads run. Raises what the
+// handler of a signal raised, or DataError.
+template <class Work>
+void call(const void* memory, int64_t bytes, const std::string& path, Work&& work) {
+    const File file(memory, bytes, path);
+    bool stopped = false;
+    {
+        const py::gil_scoped_release release;
+        const geodiff::Call current(&interrupted);
+        try {
+            work();
+        } catch (const geodiff::Interrupted&) {
+            stopped = true;
+        }
+    }
+    if (stopped) throw py::error_already_set();
+    file.check();
+}
+
+uint64_t checksum(uintptr_t memory, int64_t bytes, const std::string& path) {
+    const File file(at<const void>(memory), bytes, path);
+    const uint64_t sum = geodiff::checksum(at<const void>(memory), bytes);
+    file.check();
+    return sum;
+}
+
+// A data set, and the file that its rows are a map of.
+class Rows {
+  public:
+    Rows(uintptr_t memory, int dtype, int64_t n, int64_t d, int threads, const std::string& path) : path_(path) {
+        const geodiff::Rows view{at<const void>(memory), geodiff::DType(dtype), n, d};
+        bytes_ = n * d * geodiff::item_size(view.dtype);
+        call(view.ptr, bytes_, path_, [&] { data_ = std::make_unique<Data>(view, threads); });
+    }
+
+    template <class Work>
+    void run(Work&& work) const {
+        call(data_->rows().ptr, bytes_, path_, [&] { work(*data_); });
+    }
+    const Data& data() const { return *data_; }
+
+  private:
+    std::unique_ptr<Data> data_;
+    const std::string path_;
+    int64_t bytes_;
+};
+
+void posterior(const Rows& rows, const Query& query, int64_t topk, Answer& answer) {
+    rows.run([&](const Data& data) { data.posterior(query, topk, answer); });
+}
+
+void combine(const Rows& rows, const Query& query, double gain, const std::vector<double>& factors,
              const std::vector<uintptr_t>& terms, uintptr_t out, uintptr_t path) {
-    const py::gil_scoped_release release;
     geodiff::Combination combination{gain, factors, {}, at<void>(out)};
     for (const uintptr_t term : terms) combination.terms.push_back(at<const void>(term));
-    data.combine(query, combination, at<int8_t>(path));
+    rows.run([&](const Data& data) { data.combine(query, combination, at<int8_t>(path)); });
 }
 
-void covariance(const Data& data, const Query& query, uintptr_t mean, uintptr_t v, uintptr_t slope, uintptr_t with_rows,
+void covariance(const Rows& rows, const Query& query, uintptr_t mean, uintptr_t v, uintptr_t slope, uintptr_t with_rows,
                 uintptr_t with_distance) {
-    const py::gil_scoped_release release;
+    const geodiff::Direction direction{at<const double>(mean), at<const double>(v), at<const double>(slope)};
     geodiff::Covariance out{at<double>(with_rows), at<double>(with_distance)};
-    data.covariance(query, {at<const double>(mean), at<const double>(v), at<const double>(slope)}, out);
+    rows.run([&](const Data& data) { data.covariance(query, direction, out); });
 }
 
-void draw(const Data& data, const Query& query, int64_t count, uintptr_t uniform, uintptr_t index) {
-    const py::gil_scoped_release release;
-    data.draw(query, {count, at<const double>(uniform), at<int64_t>(index)});
+void draw(const Rows& rows, const Query& query, int64_t count, uintptr_t uniform, uintptr_t index) {
+    rows.run([&](const Data& data) { data.draw(query, {count, at<const double>(uniform), at<int64_t>(index)}); });
 }
 
-void inner_products(const Data& data, const Query& query, uintptr_t out) {
-    const py::gil_scoped_release release;
-    data.inner_products(query, at<double>(out));
+void inner_products(const Rows& rows, const Query& query, uintptr_t out) {
+    rows.run([&](const Data& data) { data.inner_products(query, at<double>(out)); });
 }
 
-void weighted_mean(const Data& data, const Query& query, uintptr_t logits, uintptr_t mean) {
-    const py::gil_scoped_release release;
-    data.weighted_mean(query, at<const double>(logits), at<double>(mean));
+void weighted_mean(const Rows& rows, const Query& query, uintptr_t logits, uintptr_t mean) {
+    rows.run([&](const Data& data) { data.weighted_mean(query, at<const double>(logits), at<double>(mean)); });
 }
 
-void squared_distances(const Data& data, const Query& query, uintptr_t candidates, int64_t width, uintptr_t out) {
-    const py::gil_scoped_release release;
-    data.squared_distances(query, at<const int64_t>(candidates), width, at<double>(out));
+void squared_distances(const Rows& rows, const Query& query, uintptr_t candidates, int64_t width, uintptr_t out) {
+    rows.run([&](const Data& data) {
+        data.squared_distances(query, at<const int64_t>(candidates), width, at<double>(out));
+    });
 }
 
 }  // namespace
@@ -74,6 +147,14 @@ void squared_distances(const Data& data, const Query& query, uintptr_t candidate
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Optimal denoiser on the CPU: see csrc/cpu/README.md";
     m.def("isas", &geodiff::isas, "Instruction sets compiled in and run by this machine, slowest first.");
+    m.def("checksum", &checksum, py::arg("memory"), py::arg("bytes"), py::arg("path"),
+          "A sum that nearly every change of the memory changes: a look at 16 to 32 KiB of it.");
+    py::class_<File>(m, "Mapped", "Watches memory that is a map of a file: what cannot be read of it is read as zeros.")
+        .def(py::init([](uintptr_t memory, int64_t bytes, const std::string& path) {
+                 return std::make_unique<File>(at<const void>(memory), bytes, path);
+             }),
+             py::arg("memory"), py::arg("bytes"), py::arg("path"))
+        .def("check", &File::check, "Raises DataError where something could not be read since.");
     py::class_<Query> query(m, "Query", "Queries against rows begin..end; the caller keeps the arrays alive.");
     query.def(py::init([](const std::string& isa) {
                   Query q;
@@ -102,15 +183,14 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "index", &Answer::index);
     address(answer, "weight", &Answer::weight);
     address(answer, "path", &Answer::path);
-    py::class_<Data>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
-        .def(py::init([](uintptr_t rows, int dtype, int64_t n, int64_t d, int threads) {
-                 const py::gil_scoped_release release;
-                 return std::make_unique<Data>(geodiff::Rows{at<const void>(rows), geodiff::DType(dtype), n, d},
-                                               threads);
-             }),
-             py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("threads"))
-        .def("mean", [](const Data& data,
-                        uintptr_t out) { std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out)); })
+    py::class_<Rows>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
+        .def(py::init<uintptr_t, int, int64_t, int64_t, int, const std::string&>(), py::arg("rows"), py::arg("dtype"),
+             py::arg("n"), py::arg("d"), py::arg("threads"), py::arg("path"))
+        .def("mean",
+             [](const Rows& rows, uintptr_t out) {
+                 const Data& data = rows.data();
+                 std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out));
+             })
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("path"))

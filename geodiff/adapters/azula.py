@@ -1,6 +1,7 @@
 """The optimal denoiser, or any other of this package, as a denoiser of azula (needs the package azula)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from azula.denoise import Denoiser, DiracPosterior
@@ -11,7 +12,8 @@ from torch import Tensor
 class AzulaDenoiser(Denoiser):  # type: ignore[misc]  # azula is untyped
     """E[X | x_t] = r(x_t / alpha_t; sigma_t / alpha_t) for azula's p(x_t | x) = N(alpha_t x, sigma_t^2 I).
 
-    denoiser  r(x [B, *shape], sigma 0-d or [B], **kwargs) -> [B, *shape]
+    denoiser  r(x [B, *shape], sigma [B], **kwargs) -> [B, *shape]; where it tells `shape`, azula's batches may have any
+              number of dimensions, none included
     schedule  any of `azula.noise`: t in [0, 1] -> (alpha_t, sigma_t)
     """
 
@@ -21,7 +23,25 @@ class AzulaDenoiser(Denoiser):  # type: ignore[misc]  # azula is untyped
         self.schedule = schedule
 
     def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
-        """A posterior whose mean is [B, *shape] in the dtype of x_t. t: 0-d or [B]; kwargs go to the denoiser."""
-        alpha, sigma = (scale.double() for scale in self.schedule(t))
-        wide = alpha.to(x_t.dtype).reshape(-1, *[1] * (x_t.ndim - 1))
-        return DiracPosterior(mean=self.denoiser(x_t / wide, sigma / alpha, **kwargs))
+        """A posterior whose mean is [*batch, *shape] in the dtype of x_t. t: 0-d, [*batch] or what broadcasts to it.
+
+        kwargs go to the denoiser; tensors among them that begin as the batch does (class labels) are flat, too.
+        """
+        shape = getattr(self.denoiser, "shape", x_t.shape[1:])
+        batch = x_t.shape[: x_t.ndim - len(shape)]
+        alpha, sigma = (_per_point(scale.double(), batch) for scale in self.schedule(t))
+        x = x_t.reshape(-1, *shape) / alpha.to(x_t.dtype).reshape(-1, *[1] * len(shape))
+        flat = {name: _flat(value, batch) for name, value in kwargs.items()}
+        return DiracPosterior(mean=self.denoiser(x, sigma / alpha, **flat).reshape(x_t.shape))
+
+
+def _per_point(scale: Tensor, batch: Sequence[int]) -> Tensor:
+    """alpha or sigma, one for each point of the batch: [B]."""
+    if scale.numel() == math.prod(batch):  # [*batch], and [*batch, 1, ...], as code for images passes it
+        return scale.reshape(-1)
+    return (scale.reshape(()) if scale.numel() == 1 else scale).expand(batch).reshape(-1)
+
+
+def _flat(value: Any, batch: Sequence[int]) -> Any:
+    batched = isinstance(value, Tensor) and len(batch) > 0 and value.shape[: len(batch)] == tuple(batch)
+    return value.reshape(-1, *value.shape[len(batch) :]) if batched else value

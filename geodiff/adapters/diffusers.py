@@ -4,6 +4,7 @@ Nothing is imported from diffusers: of a scheduler only `config`, `alphas_cumpro
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,6 +38,21 @@ _BFLOAT16 = 2.0**-7
 BETWEEN = ("sigmas_interpol", "mid_point_sigma")
 
 
+#: Stands for sigma = infinity: r is then the mean of the data to 1e-9 of their size, and z tells nothing.
+_FAR = 1e9
+
+
+class Prediction(Tensor):
+    """What a network predicts: a tensor, and as pipelines read it, `.sample`. Operations make plain tensors of it."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @property
+    def sample(self) -> Tensor:
+        """The same as a plain tensor."""
+        return self.as_subclass(Tensor)
+
+
 class SchedulerModel(nn.Module):
     """The network that predicts what `scheduler` expects, from z = x / sqrt(1 + sigma^2), computed from r(x; sigma).
 
@@ -48,11 +64,12 @@ class SchedulerModel(nn.Module):
 
     And for those of flow matching (FlowMatchEuler, -Heun, -LCM; others with use_flow_sigmas, "flow_prediction"): then
     it predicts v = n - x_0 from x_t = (1 - t) x_0 + t n, or with invert_sigmas x_1 - n. There t is the scheduler's
-    sigma at its step, whatever the shift; the timestep passed in may be rounded to bfloat16, divided by 1000, or one
-    for each x.
+    sigma at its step, whatever the shift; the timestep passed in may be rounded to bfloat16, or divided by 1000.
+    Over a denoiser of images a pipeline takes it for a network, too: DDIMPipeline(model, scheduler).
 
     denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
-    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it
+    scheduler  the one that steps: where its levels are not those of training (Karras sigmas), they are read off it. A
+               last level of pure noise (zero terminal SNR) is answered by the limit sigma -> infinity of r
     """
 
     def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
@@ -75,54 +92,102 @@ class SchedulerModel(nn.Module):
         else:
             self._from_x0 = _prediction(scheduler)[0]
 
-    def forward(self, z: Tensor, timestep: float | Tensor, **conditions: Any) -> Tensor:
-        """The prediction [B, *shape] in the dtype of z. timestep: the one of scheduler.timesteps that comes next."""
+    def forward(
+        self, z: Tensor, timestep: float | Tensor, *, return_dict: bool = True, **conditions: Any
+    ) -> "Prediction | tuple[Tensor]":
+        """The prediction [B, *shape] in the dtype of z, a tensor that is its own `.sample`; without return_dict (it,).
+
+        timestep: the one of scheduler.timesteps that comes next, a number, 0-d, or [B] of equal ones
+        """
         check_tensor(z, "z", FLOATING)
+        prediction = self._predict(z, timestep, conditions)
+        return prediction.as_subclass(Prediction) if return_dict else (prediction,)
+
+    def _predict(self, z: Tensor, timestep: float | Tensor, conditions: dict[str, Any]) -> Tensor:
         if self._flow is not None:
-            return self._flow(z, self.scheduler.sigmas[self._index(timestep)].double(), **conditions)
+            return self._flow(z, self.scheduler.sigmas[self._index(_one(timestep))].double(), **conditions)
         sigma = self.sigma(timestep).to(z.device)
+        if sigma.isinf():
+            return self._of_pure_noise(z, conditions)
         x = z * per_point((1 + sigma.square()).sqrt(), z)
         return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
 
+    def _of_pure_noise(self, z: Tensor, conditions: dict[str, Any]) -> Tensor:
+        """At abar = 0: z tells nothing, and v = -x0."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            raise ValueError(
+                f"scheduler: expected prediction_type 'v_prediction' or 'sample' with rescale_betas_zero_snr, found "
+                f"{kind!r} of {type(self.scheduler).__name__}; allowed where the noise tells nothing of x0 are those"
+            )
+        far = min(_FAR, getattr(self.denoiser, "sigma_max", _FAR))
+        x0 = self.denoiser(z * far, torch.tensor(far, dtype=torch.float64, device=z.device), **conditions)
+        return x0 if kind == "sample" else -x0
+
+    @property
+    def config(self) -> SimpleNamespace:
+        """What pipelines read: in_channels, out_channels, sample_size. AttributeError unless over images."""
+        channels, height, width = self._shape_of_images()
+        size = height if height == width else (height, width)
+        return SimpleNamespace(in_channels=channels, out_channels=channels, sample_size=size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pipelines make noise in."""
+        return dtype_of(self.denoiser, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pipelines make noise: where the denoiser keeps its data or parameters."""
+        data = getattr(self.denoiser, "data", None)
+        return (
+            data.device
+            if isinstance(data, Tensor)
+            else next((p.device for p in self.parameters()), torch.device("cpu"))
+        )
+
+    def _shape_of_images(self) -> tuple[int, int, int]:
+        shape = getattr(self.denoiser, "shape", None)
+        if shape is None or len(shape) != 3:
+            raise AttributeError(f"denoiser: expected one over images, with a shape (C, H, W), found shape {shape}")
+        channels, height, width = shape
+        return channels, height, width
+
     def sigma(self, timestep: float | Tensor) -> Tensor:
         """The noise level of a timestep, 0-d float64; ValueError unless the scheduler is about to take that step."""
-        scheduler = self.scheduler
-        if not hasattr(scheduler, "sigmas"):
-            self._check_timesteps()
-            return sigma_from_abar(scheduler.alphas_cumprod[int(timestep)])
+        scheduler, timestep = self.scheduler, _one(timestep)
+        if not hasattr(scheduler, "sigmas"):  # then levels are those of training
+            abar = scheduler.alphas_cumprod[int(timestep)].double()
+            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64)
         sigma = scheduler.sigmas[self._index(timestep)].double()
         return sigma if self._flow is None else self._flow.path.level(sigma)
-
-    def _check_timesteps(self) -> None:
-        # Schedulers of flow matching have timesteps from the start, others none.
-        if getattr(self.scheduler, "num_inference_steps", None) is None:
-            raise ValueError("scheduler: expected set_timesteps to have been called, found no timesteps")
 
     def _index(self, timestep: float | Tensor) -> int:
         """Which of the scheduler's `sigmas` it steps from next."""
         scheduler = self.scheduler
-        self._check_timesteps()
+        # Schedulers of flow matching have timesteps from the start, others none.
+        if getattr(scheduler, "num_inference_steps", None) is None:
+            raise ValueError("scheduler: expected set_timesteps to have been called, found no timesteps")
         index = scheduler.step_index
         if index is None:  # before the first step
             index = getattr(scheduler, "begin_index", None)
-        asked = torch.as_tensor(timestep).detach().double().flatten()
         if index is None and self._flow is not None:
             index = 0
         if index is None:
             index = scheduler.index_for_timestep(timestep) if hasattr(scheduler, "index_for_timestep") else 0
         # Not looked up by timestep alone: schedulers round it to an integer that several levels may share.
-        if index >= len(scheduler.timesteps) or not self._meant(asked, float(scheduler.timesteps[index])):
+        if index >= len(scheduler.timesteps) or not self._meant(float(timestep), float(scheduler.timesteps[index])):
             raise ValueError(
-                f"timestep: expected that of step {index} of the scheduler, found {float(asked[0]):g}; "
+                f"timestep: expected that of step {index} of the scheduler, found {float(timestep):g}; "
                 f"allowed the timesteps in order, set_timesteps before a new run"
             )
         return int(index)
 
-    def _meant(self, asked: Tensor, timestep: float) -> bool:
+    def _meant(self, asked: float, timestep: float) -> bool:
         if self._flow is None:
-            return bool((asked == timestep).all())
+            return asked == timestep
         unit = self.scheduler.config.num_train_timesteps
-        return any(bool(((asked * scale - timestep).abs() <= _BFLOAT16 * abs(timestep)).all()) for scale in (1, unit))
+        return any(abs(asked * scale - timestep) <= _BFLOAT16 * abs(timestep) for scale in (1, unit))
 
 
 class DiffusersDenoiser(nn.Module):
@@ -206,6 +271,18 @@ def is_flow(scheduler: Any) -> bool:
     if getattr(config, "use_flow_sigmas", False):
         return found == "flow_prediction"
     return found is None and type(scheduler).__name__.startswith("FlowMatch") and hasattr(scheduler, "sigmas")
+
+
+def _one(timestep: float | Tensor) -> float | Tensor:
+    """The timestep of all points: loops often expand it to one for each."""
+    if not isinstance(timestep, Tensor) or timestep.ndim == 0:
+        return timestep
+    flat = timestep.flatten()
+    if flat.numel() == 0 or (flat != flat[0]).any():
+        raise ValueError(
+            f"timestep: expected one for all points, found {flat.tolist()[:8]}; allowed a number, 0-d, or [B] all equal"
+        )
+    return flat[0]
 
 
 def _prediction(scheduler: Any) -> tuple[Convert, Convert]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from geodiff.analysis.analytic import GaussianDenoiser
 from geodiff.base.arguments import check_integer
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.reference.formula import model_space
+from geodiff.denoiser.nearest import nearest_two
 
 #: Points [B, *shape] in model space -> features [B, k].
 Features = Callable[[Tensor], Tensor]
@@ -86,20 +86,16 @@ class Nearest:
 
 
 def nearest(optimal: OptimalDenoiser, x: Tensor) -> Nearest:
-    """min_i |x - x_i| and the second smallest, for x [B, *shape] in model space, exact: points are ranked by logit.
+    """min_i |x - x_i| and the second smallest, for x [B, *shape] in model space, exact.
 
-    Data with labels are stored sorted; here `optimal` must be without them. Raises ValueError otherwise.
+    log_weights do not count, but points of weight 0 are left out. With augment="hflip" a point is as near as the nearer
+    of it and its mirror image, and has the index of the point. Raises ValueError for a denoiser with labels.
     """
     if optimal.label_dim:
         raise ValueError("optimal: expected a denoiser without labels, found labels; allowed OptimalDenoiser(data)")
-    count = min(2, len(optimal.data))
-    # At any sigma the heaviest points are the nearest ones; a moderate one keeps the kernel away from its limits.
-    indices = optimal.posterior(x, 0.1, topk=count).indices  # [B, count]
-    rows = model_space(optimal.data[indices.flatten().to(optimal.data.device)], torch.float64).to(x.device)
-    points = rows.reshape(len(x), count, -1)
-    distances = (x.double().flatten(1)[:, None] - points).norm(dim=2)  # [B, count]
-    second = distances[:, 1] if count == 2 else torch.full_like(distances[:, 0], torch.inf)
-    return Nearest(indices[:, 0], distances[:, 0], second)
+    index, distance = nearest_two(optimal, x)
+    second = distance[:, 1] if distance.shape[1] == 2 else torch.full_like(distance[:, 0], torch.inf)
+    return Nearest(index[:, 0], distance[:, 0], second)
 
 
 def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

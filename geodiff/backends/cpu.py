@@ -15,7 +15,7 @@ from geodiff.backends.engine import Engine
 from geodiff.backends.query import Direction, Query
 from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.dtypes import number_of
-from geodiff.base.errors import BackendUnavailable
+from geodiff.base.errors import BackendUnavailable, DataError
 from geodiff.base.posterior import Posterior
 
 try:
@@ -70,20 +70,25 @@ class CpuEngine(Engine):
     checks_queries = True
     excludes = True
 
-    def __init__(self, rows: Tensor) -> None:
-        """rows: contiguous [N, d] on the CPU, of a dtype in STORED. Raises ValueError if it holds NaN or Inf."""
+    def __init__(self, rows: Tensor, path: str = "") -> None:
+        """rows: contiguous [N, d] on the CPU, of a dtype in STORED. Raises ValueError if it holds NaN or Inf.
+
+        path: the file that they are mapped from, if they are; every call then raises DataError where it cannot be read.
+        """
         if _cpu is None:
             raise BackendUnavailable(MISSING)
         super().__init__(rows)  # the core keeps only the address
         n, d = rows.shape
         try:
-            self._data = _cpu.Data(rows.data_ptr(), number_of(rows.dtype), n, d, torch.get_num_threads())
+            self._data = _cpu.Data(rows.data_ptr(), number_of(rows.dtype), n, d, torch.get_num_threads(), path)
+        except DataError:
+            raise
         except ValueError as error:  # std::domain_error carries the row number
             raise ValueError(f"data: expected finite values, found NaN or Inf in data[{error}]; allowed none") from None
         self.mean = torch.empty(d, dtype=torch.float64, device="cpu")
         self._data.mean(self.mean.data_ptr())
         #: which path answered each query of the last call, as numbers into PATHS: for tests and benchmarks
-        self.last_paths = torch.empty(0, dtype=torch.int8)
+        self.last_paths = torch.empty(0, dtype=torch.int8, device="cpu")
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, d = query.x.shape

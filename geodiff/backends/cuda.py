@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from geodiff import _cuda
 
 try:
-    from geodiff import _cuda as _core
-except ImportError as error:  # built where there was no nvcc, or never built
+    import geodiff._cuda as _core
+except ModuleNotFoundError:  # what a wheel is, and a build where there was no nvcc
+    _core = None  # type: ignore[assignment]
+    _NOT_BUILT = "this installation was built without CUDA; GEODIFF_CUDA=ON builds it from source"
+except ImportError as error:
     _core = None  # type: ignore[assignment]
     _NOT_BUILT = f"the compiled extension geodiff._cuda does not load: {error}"
 else:

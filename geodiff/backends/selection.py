@@ -14,6 +14,7 @@ from geodiff.backends.cuda import CudaEngine
 from geodiff.backends.engine import Engine
 from geodiff.backends.plain import PlainEngine
 from geodiff.backends.table import TABLE, Rule
+from geodiff.backends.watch import Change, Watch
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.version import VERSION
 
@@ -81,14 +82,17 @@ def explain() -> list[dict[str, object]]:
     ]
 
 
-def open_engine(name: str, rows: Tensor) -> Engine:
-    """The engine of backend `name` (from `choose`) over rows [N, d]. Raises ValueError if rows hold NaN or Inf."""
+def open_engine(name: str, rows: Tensor, path: str = "") -> Engine:
+    """The engine of backend `name` (from `choose`) over rows [N, d]. Raises ValueError if rows hold NaN or Inf.
+
+    path: the file that rows are mapped from, if they are
+    """
     if name == "cuda":
         return CudaEngine(rows)
     if name == "triton":  # imported here: it needs the package triton
         engine: Engine = importlib.import_module(_TRITON).TritonEngine(rows)
         return engine
-    return CpuEngine(rows) if name == "cpu" else PlainEngine(rows)
+    return CpuEngine(rows, path) if name == "cpu" else PlainEngine(rows)
 
 
 class Engines:
@@ -102,6 +106,9 @@ class Engines:
         self._asked, self._rows = backend, rows
         self._names: dict[int | None, str] = {}
         self._opened: dict[str, Engine] = {}
+        self._watch = Watch(rows)
+        #: how often the values of the rows have changed since this was made
+        self.changes = 0
         self.name()
 
     def name(self, batch: int | None = None) -> str:
@@ -114,12 +121,23 @@ class Engines:
     def serving(self, batch: int | None = None) -> Engine:
         """The engine of that backend. Opening it, once, takes a pass over the data and waits for the device.
 
-        Raises ValueError if rows hold NaN or Inf.
+        Raises ValueError if rows hold NaN or Inf, and as `check` does.
         """
+        self.check()
         name = self.name(batch)
         if name not in self._opened:
-            self._opened[name] = open_engine(name, self._rows)
+            self._opened[name] = open_engine(name, self._rows, self._watch.path)
         return self._opened[name]
+
+    def check(self) -> None:
+        """Notices that the rows were moved or written to: engines are then opened anew.
+
+        Raises ValueError for changes that torch does not know of, DataError for a mapped file that has changed.
+        """
+        change = self._watch.look()
+        if change is not Change.NONE:
+            self._opened = {}
+            self.changes += change is Change.WRITTEN
 
 
 def _known(name: str, *more: str) -> str:

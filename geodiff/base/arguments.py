@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.foreign import as_tensor
 
 # Between these sigma^2, and a squared distance up to 1e14 divided by it, are ordinary numbers even in float32.
 SIGMA_MIN = 1e-12
 SIGMA_MAX = 1e12
+
+#: Streams of random numbers are seeded with 1,000,003 times the seed and a little more, which must fit 64 bits.
+SEED_MAX = 2**32 - 1
 
 DATA_DTYPES = (*STORED, torch.float64)
 
@@ -47,7 +51,8 @@ def shape_sigma(
     name, what: how an error calls the argument, and what it is.
     """
     # At once: as a tensor it would take four operations. Not bool, which is an int; nor an int beyond float64.
-    if isinstance(sigma, float | int) and type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:
+    # A tuple and not float | int, which PyTorch 2.6 does not trace.
+    if isinstance(sigma, (float, int)) and type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:
         return torch.full((batch,), sigma, dtype=torch.float64, device=device or "cpu")
     levels = _real_tensor(sigma, name, what).to(device=device, dtype=torch.float64)
     per_query = levels.ndim > 0 and levels.shape[0] == batch and levels.shape[1:].numel() == 1
@@ -78,6 +83,10 @@ def _real_tensor(value: object, name: str, what: str) -> Tensor:
         if value.dtype == torch.bool or value.is_complex():
             raise TypeError(_not_real(name, what, f"a tensor of {_dtype(value.dtype)}"))
         return value
+    if not isinstance(value, np.ndarray | numbers.Real) and (
+        hasattr(value, "__dlpack__") or hasattr(value, "__array__")
+    ):
+        return _real_tensor(as_tensor(value, name), name, what)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "fiu":
             raise TypeError(_not_real(name, what, f"an array of {value.dtype}"))
@@ -119,13 +128,17 @@ def check_query_shape(
 
 
 def check_data(data: object, *, dtypes: Sequence[torch.dtype] = DATA_DTYPES) -> Tensor:
-    """data itself, once it is known to be [N, *shape] with N >= 1, at least one feature, and of an allowed dtype.
+    """data as a tensor, once it is known to be [N, *shape] with N >= 1, at least one feature, and of an allowed dtype.
 
     Values are not read (they may be many, and on disk): `check_finite` does that.
     Raises TypeError for something else than a dense tensor of `dtypes`, ValueError for a shape without points or
     features.
     """
-    data = check_tensor(data, "data", dtypes)
+    data = check_tensor(as_tensor(data, "data"), "data", dtypes)
+    if data.is_meta:
+        raise ValueError(
+            "data: expected values, found a tensor on the device meta, which has none; allowed cpu or cuda"
+        )
     if data.ndim < 2:
         raise ValueError(
             f"data: expected [N, *shape] with at least one feature dimension, found shape {list(data.shape)}; "
@@ -159,6 +172,13 @@ def check_device(value: Tensor, name: str, device: torch.device) -> None:
             f"{name}: expected on the device of the data, {device}, found on {value.device}; "
             f"allowed {name}.to({str(device)!r}), or data that are moved there"
         )
+
+
+def check_place(device: torch.device) -> torch.device:
+    """device itself, unless values cannot lie there."""
+    if device.type == "meta":
+        raise ValueError("device: expected one that holds values, found meta; allowed cpu or cuda")
+    return device
 
 
 def check_finite(value: Tensor, name: str, *, first_row: int = 0) -> None:
@@ -231,9 +251,10 @@ def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
 def check_log_weights(log_weights: object, n: int, *, device: torch.device | str | None = None) -> Tensor:
     """log pi_i = log_weights_i - logsumexp(log_weights), float64 [N]: the prior weights of the points, normalised.
 
-    log_weights: real tensor [N]; -inf leaves a point out. Raises TypeError for something else, ValueError for a wrong
-    shape, NaN, +inf, or nothing but -inf.
+    log_weights: real [N], a tensor, array or list; -inf leaves a point out. Raises TypeError for something else,
+    ValueError for a wrong shape, NaN, +inf, or nothing but -inf.
     """
+    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
     log_weights = check_tensor(log_weights, "log_weights", FLOATING)
     if log_weights.shape != (n,):
         raise ValueError(
@@ -263,7 +284,7 @@ def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
 
 def shape_exclude(exclude: object, batch: int) -> Tensor:
     """`check_exclude` without a look at the values, which torch.compile could not trace."""
-    exclude = check_tensor(exclude, "exclude", (torch.int64,))
+    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", (torch.int64,))
     if exclude.shape != (batch,):
         raise ValueError(
             f"exclude: expected shape [B] = [{batch}], found {list(exclude.shape)}; allowed one point per query, or -1"

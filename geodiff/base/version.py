@@ -2,8 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-#: What `pip install` calls this package; Python imports it as geodiff.
-DISTRIBUTION = "geodiff"
+from geodiff.base.distribution import DISTRIBUTION
 
 try:
     VERSION = version(DISTRIBUTION)

@@ -1,52 +1,86 @@
-"""The command `geodiff`: one module per subcommand, registered here.
+"""The command `geodiff`: one module per subcommand, registered in `app`.
 
 Imports from everything; nothing imports from here.
 """
 
-from typing import Annotated
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    from geodiff.cli.commands import app
 
-from geodiff.base.version import VERSION
-from geodiff.cli import bench, check, convert, demo, denoise, deviation, info, report, sample, train
-from geodiff.cli.console import reports_errors
+__all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="geodiff",
-    help="The optimal denoiser of a diffusion model over a data set, computed exactly and fast.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for command in (
-    info.info,
-    sample.sample,
-    denoise.denoise,
-    check.check,
-    bench.bench,
-    demo.demo,
-    train.train,
-    report.report,
-    deviation.deviation,
-    convert.convert,
-):
-    app.command()(reports_errors(command))
+_SAID = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated: the terminal is gone"}
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"geodiff {VERSION}")
-        raise typer.Exit
+class _Stopped(BaseException):
+    """A signal asks the command to end. Not KeyboardInterrupt, which others catch and say in words of their own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-@app.callback()
-def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from geodiff.cli.commands import app
+
+    return app
+
+
+def _stop_at_once(number: int, _frame: FrameType | None) -> None:
+    """While modules are imported: some swallow what is raised meanwhile, and nothing has been written yet."""
+    _end(number)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def may_write() -> None:
+    """From here on a signal lets the command clean up before it ends. Nothing changes without `main`, which listens."""
+    for name in _SAID:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _stop_at_once:
+            signal.signal(number, _stop)
+
+
+def _listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for name in _SAID:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, handler)
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 130 interrupted."""
-    app()
+    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 128 + n ended by signal n.
+
+    (130: Ctrl-C, 141: whoever read the output is gone, 143: kill.) What a command writes is whole or not there.
+    """
+    _listen(_stop_at_once)
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name or a sigma that the output cannot show is no reason to lose the result; \uXXXX is JSON, too.
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from geodiff.cli.commands import app  # here, where signals are heard
+
+        app()  # imports the command's module, which takes seconds, and calls may_write
+    except _Stopped as stopped:
+        _end(stopped.number)
+    finally:
+        _listen(signal.SIG_IGN)  # too late to stop anything
+
+
+def _end(number: int) -> None:
+    with suppress(OSError, AttributeError):  # no standard error, or none that takes anything
+        print(_SAID[signal.Signals(number).name], file=sys.stderr, flush=True)
+    # Not sys.exit: a thread or a half-imported module could hold it up, and all files are whole or gone by now.
+    os._exit(128 + number)

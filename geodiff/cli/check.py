@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from geodiff.cli.console import print_json, print_table, progress_bar, table
+from geodiff.cli.console import note, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import Dataset, load
 from geodiff.measure import check as grid
@@ -41,6 +41,7 @@ def check(
         _published(load(data, limit=limit), sigma or shortcuts.SIGMAS, seed, json=json)
         return
     dataset = grid.subset(load(data), limit, seed=seed)
+    missing = grid.left_out(dataset)
     with progress_bar() as bar:
         task = bar.add_task("checking", total=None)
         rows = grid.run(
@@ -53,10 +54,14 @@ def check(
         )
     passed = all(row.ok for row in rows)
     if json:
-        print_json({"data": dataset.name, "tol": tol, "ok": passed, "rows": [asdict(row) for row in rows]})
+        print_json(
+            {"data": dataset.name, "tol": tol, "ok": passed, "left_out": missing, "rows": [asdict(row) for row in rows]}
+        )
     else:
         title = f"{dataset.name}: error against float64, allowed {tol:g}; log p in units of what is allowed"
         print_table(title, _summary(rows))
+        if missing:
+            note(f"left out, since the data lie outside their range: {', '.join(missing)}")
     if not passed:
         raise typer.Exit(1)
 

@@ -3,7 +3,9 @@
 import functools
 import json
 import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
@@ -20,32 +22,61 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _WIDTH_WITHOUT_TERMINAL = 120
-_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, BackendUnavailable)
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, BackendUnavailable, MemoryError)
+_OUTPUT_GONE = 141  # 128 + SIGPIPE, as the system ends programs that write to a closed pipe
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Bad input becomes one line on standard error and exit code 2; Ctrl-C a word and exit code 130."""
+    """Bad input becomes one line on standard error and exit code 2; Ctrl-C a word and exit code 130.
+
+    Warnings are one line on standard error, too. A reader of the output that is gone ends the command without a word.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                answer = command(*args, **kwargs)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+            return answer
         except KeyboardInterrupt:
             _leave("interrupted", 130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to tell at exit
+            raise typer.Exit(_OUTPUT_GONE) from None
         except _BAD_INPUT as error:
             _leave(f"error: {_sentence(error)}", 2)
+        except RuntimeError as error:
+            if "allocate memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            _leave(f"error: not enough memory for what was asked ({_sentence(error)})", 2)
 
     return wrapped
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if issubclass(category, UserWarning):
+        note(f"warning: {message}")
+
+
 def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
     """The one thing that a command prints to standard output under --json. Numbers that JSON lacks become null."""
-    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    unicode = getattr(sys.stdout, "encoding", None) in ("utf-8", "UTF-8")
+    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=not unicode, allow_nan=False))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would leave with exit code 1, which is check's."""
+        raise BrokenPipeError
 
 
 def print_table(title: str, table: Table) -> None:
     """To standard output, as wide as the terminal, or of a fixed width where there is none (a pipe, a log)."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = _Console(width=None if terminal else _WIDTH_WITHOUT_TERMINAL)
     # Not Table.title, which wraps at the width of the table.
     console.print(title, style="bold", markup=False, highlight=False)
     console.print(table)
@@ -87,6 +118,8 @@ def check_target(option: str, path: Path | None, *suffixes: str) -> None:
         raise FileNotFoundError(f"{option}: expected a file in an existing folder, found no folder {path.parent}")
     if path.is_dir():
         raise IsADirectoryError(f"{option}: expected the name of a file, found the folder {path}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{option}: expected a folder that can be written to, found {path.parent}, which cannot")
 
 
 def _leave(text: str, code: int) -> NoReturn:
@@ -98,6 +131,8 @@ def _sentence(error: BaseException) -> str:
     """One line: the system's errors say what failed in fields, ours in the message."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return f"not enough memory for what was asked ({error})"
     return " ".join(str(error).split()) or type(error).__name__
 
 

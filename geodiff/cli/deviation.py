@@ -41,7 +41,7 @@ def deviation(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Compare a network with the optimal velocity: δ(t), cosines, and how near samples of the hybrid are to data."""
+    """Compare a learned flow with the optimal one: δ(t), cosines, and how near hybrid samples are to data."""
     set_threads(threads)
     dataset, network = load(data), learned.load(net)
     denoiser = OptimalDenoiser(dataset.data, backend=backend)

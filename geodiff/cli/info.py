@@ -10,7 +10,7 @@ import typer
 from geodiff import backends
 from geodiff.base.version import VERSION
 from geodiff.cli.console import print_json, print_table, table
-from geodiff.cli.options import Json
+from geodiff.cli.options import Json, Seed
 from geodiff.data import load
 from geodiff.measure import machine
 
@@ -19,7 +19,7 @@ def info(
     data: Annotated[
         str | None, typer.Option("--data", metavar="PATH|NAME", help="Describe this data set as well.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Taken by every command; nothing is random here.")] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Versions, backends with the reason one is missing and how one is chosen, instruction sets, threads, GPUs."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from geodiff.base.arguments import check_integer
+from geodiff.base.arguments import SEED_MAX, check_integer
 from geodiff.data import BUILTIN_NAMES, Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers.named import ALLOWED
@@ -21,7 +21,7 @@ Data = Annotated[
         f"{', '.join(BUILTIN_NAMES)}.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn at random.", min=0, max=SEED_MAX)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, or a backend that `geodiff info` lists.")]
 Tolerance = Annotated[float, typer.Option("--tol", help="Relative error allowed in a denoiser output.")]

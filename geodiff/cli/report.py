@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from geodiff import learned
+from geodiff.base.distribution import install_hint
 from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
@@ -38,8 +39,7 @@ def report(
         from geodiff import report as reports
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"the report needs the package {error.name}, which is not installed; "
-            f"install it with: pip install geodiff[report]"
+            f"the report needs the package {error.name}, which is not installed; {install_hint('report')}"
         ) from error
     set_threads(threads)
     dataset = load(data)

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
+from geodiff.base.arguments import check_integer
 from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Output, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.output import pictures
@@ -44,10 +45,13 @@ def sample(
     """Draw samples and write the trajectory: sigmas, states and denoiser outputs."""
     check_target("--out", out, ".safetensors")
     check_target("--images", images, ".png")
+    if images is not None:
+        pictures.check_available()
     sigmas = _levels(schedule, steps, {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho})
     dataset, denoiser = open_denoiser(data, backend, tol, threads)
     if images is not None:
         pictures.check_shape(denoiser.shape)
+        check_integer(num, "num", 1)
     noise = noise_like(denoiser, num, seed) * sigmas[0].item()
 
     began = time.perf_counter()

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
 from geodiff.data.decoding import decoding
-from geodiff.data.mapping import map_file, view_array
+from geodiff.data.mapping import map_file
 
 DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
 LABEL_KEYS = ("labels", "y")
@@ -35,21 +36,21 @@ def read_npz(path: Path) -> Contents:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(path, "expected a .npz archive, found a single .npy array; rename it to .npy")
-        data_key, label_key = _keys(archive.files, path)
+        data_key, label_key, others = _keys(archive.files, path)
         stored = archive[data_key]
         values = archive[label_key] if label_key else None
     data = _tensor(stored, path)
-    return Contents(data, None if values is None else as_labels(values, data.shape[0], path))
+    return Contents(data, None if values is None else as_labels(values, data.shape[0], path), left_out=others)
 
 
 def read_safetensors(path: Path) -> Contents:
     """A .safetensors file, with the same keys; the library maps it (copy-on-write), so this too reads no data ahead."""
     with decoding(path, "a .safetensors file"), safe_open(path, framework="pt") as archive:
-        data_key, label_key = _keys(archive.keys(), path)
+        data_key, label_key, others = _keys(archive.keys(), path)
         data = archive.get_tensor(data_key)
         values = archive.get_tensor(label_key) if label_key else None
     check_points(data, path)
-    return Contents(data, None if values is None else as_labels(values, data.shape[0], path))
+    return Contents(data, None if values is None else as_labels(values, data.shape[0], path), left_out=others)
 
 
 def _map(path: Path) -> np.ndarray[Any, Any]:
@@ -67,9 +68,11 @@ def _tensor(array: np.ndarray[Any, Any], path: Path) -> Tensor:
     return check_points(view_array(array), path)
 
 
-def _keys(found: Iterable[str], path: Path) -> tuple[str, str | None]:
+def _keys(found: Iterable[str], path: Path) -> tuple[str, str | None, tuple[str, ...]]:
+    """The keys of the data and of the labels, and all others."""
     names = list(found)
     data_key = next((key for key in DATA_KEYS if key in names), None)
     if data_key is None:
         raise DataError(path, f"keys: found {', '.join(names) or 'none'}; expected one of {', '.join(DATA_KEYS)}")
-    return data_key, next((key for key in LABEL_KEYS if key in names), None)
+    label_key = next((key for key in LABEL_KEYS if key in names), None)
+    return data_key, label_key, tuple(name for name in names if name not in (data_key, label_key))

@@ -20,6 +20,7 @@ class Dataset:
     name: the built-in name or the file's or folder's own name, without its folder.
     layout: how source and axes were understood, in words: "CHW", "HWC viewed as CHW", "flat", "as given", ...
     classes: the name of each label where the source names them, otherwise empty.
+    left_out: what lies in the source and was not read, by name; `load` warns of it.
     vectors: [N, k] float32, what the source says of each point in numbers (camera poses); None where it does not.
     latent: whether points are codes of images, whose mirror image is not the code of the mirrored image.
     """
@@ -29,6 +30,7 @@ class Dataset:
     name: str
     layout: str
     classes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     vectors: Tensor | None = None
     latent: bool = False
 
@@ -43,6 +45,7 @@ class Contents(NamedTuple):
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     is_chw: bool = False  # the format itself fixes the axes as [N, C, H, W]
+    left_out: tuple[str, ...] = ()
     vectors: Tensor | None = None
     latent: bool = False
     note: str = ""  # what else Dataset.layout is to say

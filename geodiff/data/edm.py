@@ -19,7 +19,8 @@ from geodiff.base.errors import DataError
 from geodiff.data import latents
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
-from geodiff.data.pixels import SUFFIXES, decoded
+from geodiff.data.folders import SUFFIXES, is_of_the_system, walk
+from geodiff.data.pixels import decoded
 from geodiff.data.stream import Item, Stream, stacked
 
 _TABLE = "dataset.json"
@@ -67,8 +68,8 @@ class _Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        found = (one for one in self.path.rglob("*") if one.is_file())
-        return [one.relative_to(self.path).as_posix() for one in found]
+        images, others = walk(self.path, self.path)  # links followed
+        return [*(one.relative_to(self.path).as_posix() for one in images), *others]
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -90,7 +91,7 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
     """
     members: _Members = _Folder(path) if path.is_dir() else _Zip(path)
     files = members.names()
-    pictures = sorted(name for name in files if Path(name).suffix.lower() in (*SUFFIXES, ".npy"))
+    pictures = sorted(filter(_is_point, files))
     if not pictures:
         hint = "; unpack it and give the folder" if any(name.endswith(".npz") for name in files) else ""
         raise DataError(path, f"expected pictures ({', '.join(SUFFIXES)}) or .npy latents, found none{hint}")
@@ -98,6 +99,7 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
     if len(kinds) == 2:
         raise DataError(path, "expected pictures or .npy latents, found both; keep one kind")
     labels = _labels(members, files, pictures)
+    left_out = sorted(one for one in {*files} - {*pictures, _TABLE} if not is_of_the_system(one))
     encoded = kinds == {True}
 
     def items(first: int) -> Iterator[Item]:
@@ -106,17 +108,22 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
             point = latents.mean(members.read(name), where) if encoded else decoded(members.read(name), where, mode)
             yield Item(point, None if labels is None else labels[name], where)
 
-    like = Contents(torch.empty(0), is_chw=True)
+    like = Contents(torch.empty(0), is_chw=True, left_out=tuple(left_out))
     if encoded:
         like = like._replace(latent=True, note=latents.NOTE)
     identity = f"{path.name} {len(pictures)} {sum(map(len, pictures))} {mode}"
     return Stream(path.name, identity, lambda first: stacked(items(first), like), len(pictures))
 
 
+def _is_point(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in (*SUFFIXES, ".npy") and not path.name.startswith(".")
+
+
 def deviations(path: Path, limit: int | None = None) -> Tensor:
     """[N, C, H, W] float32: the standard deviations of EDM2's latents, in the scale and order of their means."""
     members: _Members = _Folder(path) if path.is_dir() else _Zip(path)
-    names = sorted(name for name in members.names() if name.lower().endswith(".npy"))[:limit]
+    names = sorted(filter(_is_point, members.names()))[:limit]
     if not names:
         raise DataError(path, "expected .npy latents, found none")
     items = (Item(latents.deviation(members.read(name), f"{path}: {name}"), None, f"{path}: {name}") for name in names)
@@ -139,6 +146,10 @@ def _labels(members: _Members, files: list[str], pictures: list[str]) -> dict[st
             raise DataError(
                 where, f"labels: found none for {name!r}; add it, or set labels to null to read points without labels"
             )
+    if gone := sorted(named.keys() - set(pictures)):
+        raise DataError(
+            where, f"labels: expected points that are there, found {len(gone)} of others, such as {gone[0]}"
+        )
     found = {name: _label(named[name], f"{where}: {name}") for name in pictures}
     return None if any(label is None for label in found.values()) else {k: v for k, v in found.items() if v is not None}
 
@@ -151,9 +162,9 @@ def _by_name(listed: Any, where: str) -> dict[str, Any]:
 
 
 def _label(value: Any, where: str) -> int | Tensor | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+    if value is None or (type(value) is int and value >= 0):
         return value
     numbers = isinstance(value, list) and value and all(type(one) in (int, float) for one in value)
     if not numbers:
-        raise DataError(where, f"label: expected an integer, or a list of numbers, found {value!r:.60}")
+        raise DataError(where, f"label: expected a class 0, 1, ..., or a list of numbers, found {value!r:.60}")
     return torch.tensor(value, dtype=torch.float32)

@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels, check_points
 from geodiff.data.decoding import decoding
-from geodiff.data.mapping import map_file, view_array
+from geodiff.data.mapping import map_file
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UBYTE = 0x08

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from geodiff.base.dtypes import INTEGERS
+from geodiff.base.foreign import as_tensor
 
 
 def check_labels(labels: object, n: int) -> Tensor:
@@ -17,6 +18,17 @@ def check_labels(labels: object, n: int) -> Tensor:
     return found
 
 
+def group(classes: Tensor) -> tuple[Tensor | None, Tensor]:
+    """How points lie by class: their order if that is another one, and int64 [k, 3]: class, first row, last row + 1.
+
+    classes: int64 [N] on the CPU. Only the k classes that have points are listed, so that labels may be ids.
+    """
+    order = classes.argsort(stable=True) if (classes.diff() < 0).any() else None
+    present, counts = (classes if order is None else classes[order]).unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    return order, torch.stack([present, ends - counts, ends], 1)
+
+
 def shape_requested_classes(class_labels: object, batch: int, classes: int) -> Tensor | None:
     """class_labels as int64 [B] or one-hot [B, K], as it was given; None stays None (all data). Values are not read.
 
@@ -27,7 +39,7 @@ def shape_requested_classes(class_labels: object, batch: int, classes: int) -> T
         return None
     if classes == 0:
         raise ValueError("class_labels: expected None, found classes; allowed only with OptimalDenoiser(labels=...)")
-    if isinstance(class_labels, Tensor | np.ndarray) and class_labels.ndim == 2:
+    if isinstance(class_labels, (Tensor, np.ndarray)) and class_labels.ndim == 2:
         one_hot = torch.as_tensor(class_labels)
         if one_hot.shape != (batch, classes):
             raise ValueError(
@@ -58,7 +70,7 @@ def check_requested_classes(found: Tensor, classes: int) -> Tensor:
                 "class_labels: expected one-hot rows, found others; allowed a single 1 and zeros in each row"
             )
         return hot.int().argmax(1).cpu()
-    bad = found[(found < 0) | (found >= classes)]
+    bad = found[(found < 0) | (found > classes - 1)]
     if bad.numel():
         raise ValueError(f"class_labels: expected a class, found {int(bad[0])}; allowed 0 .. {classes - 1}")
     return found.cpu()
@@ -66,9 +78,10 @@ def check_requested_classes(found: Tensor, classes: int) -> Tensor:
 
 def _integers(values: object, name: str, allowed: str) -> Tensor:
     try:
-        found = torch.as_tensor(values)
+        foreign = hasattr(values, "__dlpack__") or hasattr(values, "__array__")
+        found = as_tensor(values, name) if foreign else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected integers, found {type(values).__name__}; allowed {allowed}") from error
-    if found.dtype not in _INTEGERS:
+    if found.dtype not in INTEGERS:
         raise TypeError(f"{name}: expected integers, found {found.dtype}; allowed {allowed}")
     return found.to("cpu", torch.int64)

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -10,11 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import as_tensor
 from geodiff.data import arrays, cifar, edm, floats, idx, imagenet, images, items, parquet, torchvision, webdataset
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
+from geodiff.data.folders import beside, class_folders
 from geodiff.data.layout import LAYOUTS, arrange, arrange_images
-from geodiff.data.mapping import view_array
 from geodiff.data.pixels import MODES
 from geodiff.data.stream import Stream
 
@@ -46,7 +48,8 @@ def load(
         (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
-        a folder of images of one size (subfolders are classes; train/ and test/ inside are splits);
+        a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and
+        test/ inside are splits; links are followed, EXIF orientation too);
         a zip or folder of EDM, EDM2 or StyleGAN (dataset.json), EDM2's latents among them: their scaled means;
         batches of the downsampled ImageNet (train_data_batch_1.npz, or pickled), one or the folder of them;
         parquet files of Hugging Face, one or the folder; WebDataset tars, one, or shards as "name-{000..146}.tar";
@@ -62,7 +65,8 @@ def load(
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
-    package of the extra geodiff[data] is missing). NaN and Inf are left for the denoiser to find.
+    package of the extra `data` is missing). NaN and Inf are left for the denoiser to find. Warns of files and
+    arrays in the source that are not read; Dataset.left_out names them.
     """
     _check_choice("layout", layout, LAYOUTS)
     _check_choice("split", split, SPLITS)
@@ -82,7 +86,11 @@ def load(
         understood = f"{understood}; {contents.note}"
     if not contents.latent:
         floats.warn_of_unit_range(data[:_SAMPLE], name)
-    return Dataset(data[:limit], labels, name, understood, contents.classes, vectors, contents.latent)
+    if contents.left_out:
+        warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
+    return Dataset(
+        data[:limit], labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent
+    )
 
 
 def load_latents(source: str | os.PathLike[str], *, limit: int | None = None) -> tuple[Dataset, Tensor]:
@@ -139,6 +147,8 @@ def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
 
 
 def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
+    if _holds_splits(folder) and edm.matches(folder / split):
+        return edm.open_stream(folder / split, mode)
     if edm.matches(folder):
         _check_no_splits(split, f"the folder {folder}")
         return edm.open_stream(folder, mode)
@@ -152,17 +162,16 @@ def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
     return None
 
 
+def _left_out(names: tuple[str, ...], source: object) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{source}: {len(names)} left out, neither data nor labels of a kind that is read: {shown}"
+
+
 def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
     """The contents of a source and its name; `limit` only saves reading files that the cut would drop."""
     if isinstance(source, Tensor | np.ndarray):
         _check_no_splits(split, "a Tensor or ndarray")
-        if isinstance(source, Tensor):
-            return Contents(source), "tensor"
-        try:
-            return Contents(view_array(source)), "array"
-        except (TypeError, ValueError) as error:
-            found = f"array of dtype {source.dtype}"
-            raise type(error)(f"source: {found} cannot be viewed as a tensor: {error}") from error
+        return Contents(as_tensor(source, "source")), "tensor" if isinstance(source, Tensor) else "array"
     if isinstance(source, str) and source in BUILTIN:
         _check_no_splits(split, repr(source))
         return BUILTIN[source](), source
@@ -216,14 +225,21 @@ def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
         return cifar.read_batches(batches, limit)
     if file := idx.find_images(folder, split):
         return idx.read_idx(file)
-    inside = {child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")}
-    # Only a folder with nothing but splits inside: "train" is also a class name in data sets of vehicles.
-    if inside & set(SPLITS) and inside <= _SPLIT_FOLDERS:
+    if _holds_splits(folder):
+        inside = set(class_folders(folder))
         if split not in inside:
             raise FileNotFoundError(f"{folder}: no folder {split!r} inside for split={split!r}; found {sorted(inside)}")
-        return images.read_folder(folder / split, limit)
+        classes = sorted({name for one in inside for name in class_folders(folder / one)})
+        contents = images.read_folder(folder / split, limit, classes)
+        return contents._replace(left_out=(*beside(folder), *contents.left_out))
     _check_no_splits(split, f"the folder {folder}")
     return images.read_folder(folder, limit)
+
+
+def _holds_splits(folder: Path) -> bool:
+    """Whether a folder has nothing but splits inside: "train" is also a class name in data sets of vehicles."""
+    inside = set(class_folders(folder))
+    return bool(inside & set(SPLITS)) and inside <= _SPLIT_FOLDERS
 
 
 def _check_choice(argument: str, found: str, allowed: tuple[str, ...]) -> None:

@@ -1,13 +1,10 @@
-"""Tensors over memory that is not torch's own: a memory-mapped file, a caller's array."""
+"""Arrays over a memory-mapped file."""
 
 import errno
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 def map_file(open_map: Callable[[Literal["c", "r"]], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -22,11 +19,3 @@ def map_file(open_map: Callable[[Literal["c", "r"]], np.ndarray[Any, Any]]) -> n
         if error.errno != errno.ENOMEM:
             raise
         return open_map("r")
-
-
-def view_array(array: np.ndarray[Any, Any]) -> Tensor:
-    """The array as a tensor over the same memory. Raises TypeError or ValueError where torch has no such view."""
-    with warnings.catch_warnings():
-        # Nothing in this package writes to the data, and a map opened with mode 'r' is the usual large array.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

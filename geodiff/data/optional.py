@@ -5,6 +5,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from geodiff.base.distribution import install_hint
+
 
 def require(module: str, package: str, needed_by: str) -> ModuleType:
     """Imports a module; raises ImportError that names the extra to install where its package is missing."""
@@ -23,6 +25,4 @@ def package_folder(module: str, package: str, needed_by: str) -> Path:
 
 
 def missing(package: str, needed_by: str) -> ImportError:
-    return ImportError(
-        f"{needed_by} needs the package {package}, which is not installed; install it with: pip install geodiff[data]"
-    )
+    return ImportError(f"{needed_by} needs the package {package}, which is not installed; {install_hint('data')}")

@@ -1,7 +1,7 @@
 """Pictures as points: encoded ones decoded, and every form of array brought to [C, H, W]."""
 
 import io
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import view_array
 from geodiff.data.layout import CHANNELS
-from geodiff.data.mapping import view_array
 from geodiff.data.optional import require
 
 #: Modes of Pillow that are taken as they are.
@@ -18,11 +18,13 @@ MODES = ("L", "RGB")
 
 
 def decoded(encoded: bytes, where: str, mode: str | None) -> Tensor:
-    """The picture in an encoded file, uint8 [C, H, W]. Raises DataError that names `where`."""
-    image = require("PIL.Image", "pillow", "a picture")
+    """The picture in an encoded file as viewers show it, uint8 [C, H, W]. Raises DataError that names `where`."""
+    image, image_ops = (require(name, "pillow", "a picture") for name in ("PIL.Image", "PIL.ImageOps"))
     try:
         with image.open(io.BytesIO(encoded)) as file:
-            return of_picture(file, where, mode)
+            if is_deep(file):
+                raise DataError(where, f"pixel mode: found {file.mode} of 16 bits; allowed 8 bits")
+            return of_picture(image_ops.exif_transpose(file), where, mode)
     except DataError:
         raise
     except Exception as error:  # Pillow raises what its many readers do
@@ -59,10 +61,12 @@ def of_array(array: "np.ndarray[Any, Any] | Tensor") -> Tensor:
     return point
 
 
-def is_encoded(name: str) -> bool:
-    """Whether a file of that name is one that pictures come in."""
-    return Path(name).suffix.lower() in SUFFIXES
-
-
-#: What EDM, WebDataset and folders of pictures hold.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+def is_deep(file: Any) -> bool:
+    """Whether Pillow would cut 16-bit samples to 8: it opens 16-bit colour as "RGB", and only its decoder knows."""
+    for tile in file.tile:
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(arg, str) and re.search(r";16[BLN]", arg) for arg in args):
+            return True
+        if tile[0] in ("ppm", "ppm_plain") and len(args) > 1 and isinstance(args[1], int) and args[1] > 255:
+            return True
+    return False

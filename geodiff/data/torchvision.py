@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.foreign import view_array
 from geodiff.data import items
 from geodiff.data.dataset import Contents, as_labels
-from geodiff.data.mapping import view_array
 from geodiff.data.stream import Stream
 
 _HWC, _CHW, _HW = "HWC", "CHW", "HW"

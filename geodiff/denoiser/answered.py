@@ -7,8 +7,9 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_device, check_query_shape
 from geodiff.base.dtypes import FLOATING
-from geodiff.denoiser import operators
+from geodiff.denoiser import derivatives
 from geodiff.denoiser.conditioning import Batch
+from geodiff.denoiser.operators import Question
 from geodiff.denoiser.point_set import FIELDS, PointSet
 
 
@@ -23,8 +24,7 @@ class Answered:
     @classmethod
     def to(cls, batch: Batch, points: PointSet, topk: int = 0, *, with_trace: bool = False) -> Self:
         """Asks the operator, which autograd and its kin can follow."""
-        *query, tol = batch
-        found = operators.posterior(*query, points.number, tol, topk, with_trace)
+        found = derivatives.posterior(points, *Question.of(batch, points), topk, with_trace)
         return cls(points, batch, dict(zip(FIELDS, found, strict=True)))
 
     def shaped(self, name: str) -> Tensor:
@@ -33,15 +33,14 @@ class Answered:
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov_w v, [B, *shape]: see `Posterior.covariance`."""
-        *query, tol = self.batch
         x, sigma = self.batch.x, self.batch.sigma
         v = check_query_shape(v, self.points.stored.shape, dtypes=FLOATING, name="v")
         check_device(v, "v", x.device)
-        if len(v) != len(x):
+        if v.shape[0] != x.shape[0]:
             raise ValueError(f"v: expected one direction for each of B = {len(x)} queries, found {len(v)}")
         mean, trace = self.answer["mean"].detach(), self.answer["trace"]
         flat = self.points.stored.flatten(v.double())
-        rows, _ = operators.vjp(*query, self.points.number, tol, mean, trace, flat, None)
+        rows, _ = derivatives.vjp(self.points, *Question.of(self.batch, self.points), mean, trace, flat, None)
         return self.points.stored.unflatten(rows * sigma[:, None].square()).to(v.dtype)
 
     def draw(self, uniform: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from geodiff.backends import Query
 from geodiff.base.arguments import check_exclude, check_tensor
+from geodiff.base.foreign import as_tensor
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser.storage import StoredRows
 
@@ -60,13 +62,24 @@ class Conditioning:
     """What the data set allows to ask for.
 
     stored     the rows
-    starts     [K + 1]: rows of class k are starts[k] .. starts[k + 1]; None without labels
+    groups     int64 [k, 3], for each class that has points: class, first row, last row + 1; None without labels
     log_prior  [N] float64, normalised, in storage order; None: all alike
     """
 
     stored: StoredRows
-    starts: list[int] | None = None
+    groups: Tensor | None = None
     log_prior: Tensor | None = None
+
+    @cached_property
+    def _ranges(self) -> dict[int, range]:
+        """The rows of each class that has points, classes rising."""
+        groups = [] if self.groups is None else self.groups.tolist()
+        return {label: range(begin, end) for label, begin, end in groups}
+
+    @property
+    def label_dim(self) -> int:
+        """The largest class with points, plus 1; 0 without labels."""
+        return next(reversed(self._ranges)) + 1 if self._ranges else 0
 
     def parts(self, batch: Batch) -> Iterator[Part]:
         """The batch as queries of engines: one of all, or one for each class that is asked for.
@@ -79,19 +92,18 @@ class Conditioning:
         if seen is not None and left_out is not None:  # one condition less: the mask says it, too
             seen = seen & (left_out[:, None] != torch.arange(n, device=seen.device))
             left_out = None
-        if batch.classes is None or self.starts is None or batch.x.shape[0] == 0:
+        if batch.classes is None or self.groups is None or batch.x.shape[0] == 0:
             rows = range(n)
             yield Part(None, self._query(batch.x, batch.sigma, rows, seen, left_out, batch.tol))
             return
-        wanted = check_requested_classes(batch.classes, len(self.starts) - 1)
+        wanted = check_requested_classes(batch.classes, self.label_dim)
         found = wanted.unique().tolist()
         for label in found:
             # All of one class, as often when sampling: nothing to pick apart and put together again.
             chosen = None if len(found) == 1 else (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
-            rows = range(self.starts[label], self.starts[label + 1])
-            if not rows:
+            if label not in self._ranges:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
-            x, sigma = pick(chosen, batch.x, batch.sigma)
+            rows, (x, sigma) = self._ranges[label], pick(chosen, batch.x, batch.sigma)
             these_see, these_leave = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
             yield Part(chosen, self._query(x, sigma, rows, these_see, these_leave, batch.tol))
 
@@ -137,7 +149,7 @@ class Conditioning:
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
         prior = None if self.log_prior is None else self.log_prior.to(device)
-        return type(self)(self.stored.to(device), self.starts, prior)
+        return type(self)(self.stored.to(device), self.groups, prior)
 
 
 def pick(chosen: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
@@ -146,8 +158,8 @@ def pick(chosen: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_mask(mask: object, batch: int, n: int) -> Tensor:
-    """mask itself, once it is known to be bool [B, N]; else TypeError or ValueError. Values are not read."""
-    mask = check_tensor(mask, "mask", (torch.bool,))
+    """mask as a tensor, once it is known to be bool [B, N]; else TypeError or ValueError. Values are not read."""
+    mask = check_tensor(as_tensor(mask, "mask"), "mask", (torch.bool,))
     if mask.shape != (batch, n):
         raise ValueError(
             f"mask: expected shape [B, N] = [{batch}, {n}], found {list(mask.shape)}; "

@@ -1,11 +1,11 @@
 """The optimal denoiser over a data set, as a module that takes the place of a denoising network."""
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,23 +14,28 @@ from geodiff.base.arguments import (
     check_data,
     check_device,
     check_log_weights,
+    check_place,
     check_query_shape,
     check_topk,
     shape_exclude,
     shape_sigma,
 )
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.foreign import Array, as_tensor, like
 from geodiff.base.posterior import Posterior
 from geodiff.data import load
-from geodiff.data.labels import check_labels, shape_requested_classes
+from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
-from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.operators import recorded, transformed
 from geodiff.denoiser.point_set import FIELDS, PointSet
 from geodiff.denoiser.storage import StoredRows
 from geodiff.denoiser.velocity import scales_of, towards_data, velocity
 from geodiff.paths import LINEAR, Path
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
@@ -39,12 +44,26 @@ TOL_MIN, TOL_MAX = 1e-6, 1e-1
 TOL_FLOAT64 = 1e-12
 
 
+def _of_any_kind(method: Callable[Concatenate["OptimalDenoiser", Tensor, P], R]) -> Any:
+    """Lets `x` be an array or list; the answer to an array of NumPy is one."""
+
+    @functools.wraps(method)
+    def answered(self: "OptimalDenoiser", x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(x, Tensor):
+            return method(self, x, *args, **kwargs)
+        return like(method(self, as_tensor(x, "x").to(self._stored.rows.device), *args, **kwargs), x)
+
+    return answered
+
+
 class OptimalDenoiser(nn.Module):
     """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
 
-    data         [N, *shape] tensor or array, or a path or name that `geodiff.data.load` knows. uint8 u means
-                 u/127.5 - 1; float16, bfloat16 and float32 are taken as they are. Kept in its own dtype; a tensor that
-                 already lies right is not copied. Do not change it afterwards.
+    data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
+                 `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they
+                 are. Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to
+                 shared memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when
+                 noticed.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
     backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
@@ -61,8 +80,10 @@ class OptimalDenoiser(nn.Module):
     twice (the second time through `geodiff.reference`, at its price); J = Cov_w / sigma^2 is symmetric. A gradient is
     one more pass over the data and stores nothing. A float64 x that requires grad is answered in float64 throughout.
 
-    The data are no parameters: `state_dict` is empty, `.half()` leaves them, and `.to(device)` moves them. Copies and
-    pickles carry the data. Autocast changes nothing.
+    The data are no parameters: `state_dict` holds a digest of them alone and loads into a denoiser over the same data
+    only, `.half()` leaves them, and `.to(device)` moves them. Copies, pickles and exported programs carry the data.
+    Autocast changes nothing. Queries, masks and class labels may be of any kind that data may be; the answer to an
+    array of NumPy is one, and to all else a tensor.
 
     Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
     """
@@ -72,10 +93,10 @@ class OptimalDenoiser(nn.Module):
 
     def __init__(
         self,
-        data: Tensor | np.ndarray | str | os.PathLike[str],
+        data: Array | str | os.PathLike[str],
         *,
-        labels: Tensor | np.ndarray | None = None,
-        log_weights: Tensor | None = None,
+        labels: Array | None = None,
+        log_weights: Array | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
         tol: float = 1e-5,
@@ -83,7 +104,7 @@ class OptimalDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         latent = False
-        if isinstance(data, str | os.PathLike | np.ndarray):
+        if isinstance(data, str | os.PathLike):
             dataset = load(data)
             data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=STORED)
@@ -106,19 +127,17 @@ class OptimalDenoiser(nn.Module):
         self.tol, self.augment = float(tol), augment
         n = len(data)
         self.label_dim = 0
-        order = starts = None
+        order = groups = None
         if labels is not None:
             classes = check_labels(labels, n)
             self.label_dim = int(classes.max()) + 1
-            starts = [0, *torch.bincount(classes, minlength=self.label_dim).cumsum(0).tolist()]
-            if (classes.diff() < 0).any():
-                order = classes.argsort(stable=True)
-        stored = StoredRows(data, order, device)
+            order, groups = group(classes)
+        stored = StoredRows(data, order, None if device is None else check_place(torch.device(device)))
         prior = None
         if log_weights is not None:
             prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
         mirror = Mirror(stored.mirrored()) if augment == "hflip" else None
-        self._points = PointSet(Conditioning(stored, starts, prior), mirror, backend)
+        self._points = PointSet(Conditioning(stored, groups, prior), mirror, backend)
         self._points.engines.serving()  # opened here: data that will not do are refused at once
 
     # ---- what it knows about itself ----
@@ -169,6 +188,7 @@ class OptimalDenoiser(nn.Module):
 
     # ---- what it computes ----
 
+    @_of_any_kind
     def forward(
         self,
         x: Tensor,
@@ -230,6 +250,7 @@ class OptimalDenoiser(nn.Module):
                 self._points.combine(batch, flat)
         return out
 
+    @_of_any_kind
     def score(
         self,
         x: Tensor,
@@ -244,6 +265,7 @@ class OptimalDenoiser(nn.Module):
         levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
+    @_of_any_kind
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # how exact r must be is read off |v|
     def velocity(
         self,
@@ -276,6 +298,7 @@ class OptimalDenoiser(nn.Module):
             batch = batch._replace(tol=self.tol)
         return self._stored.unflatten(velocity(flat, scales, batch, self._points)).to(x.dtype)
 
+    @_of_any_kind
     def log_prob(
         self,
         x: Tensor,
@@ -293,6 +316,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return asked.answer["log_prob"].to(_precise(x))
 
+    @_of_any_kind
     def divergence(
         self,
         x: Tensor,
@@ -310,6 +334,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
 
+    @_of_any_kind
     def posterior(
         self,
         x: Tensor,
@@ -334,21 +359,27 @@ class OptimalDenoiser(nn.Module):
         )
 
     def _batch(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None, exclude: Tensor | None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Any,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Batch:
         """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
-        x = check_query_shape(x, self.shape, dtypes=FLOATING)
-        check_device(x, "x", self._stored.rows.device)
+        stored = self._stored
+        x = check_query_shape(x, stored.shape, dtypes=FLOATING)
+        check_device(x, "x", stored.rows.device)
         size = x.shape[0]  # len(x) takes longer than the rest of this line, for a call of microseconds
         levels = shape_sigma(sigma, size, device=x.device)
         classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
-            mask = check_mask(mask, size, self._stored.n)
+            mask = check_mask(mask, size, stored.n)
         if exclude is not None:
             exclude = self._shape_exclude(exclude, size)
-        followed = torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
+        followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
-        flat = self._stored.flatten(x if x.dtype == torch.float64 else x.float())
+        flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, exclude, tol)
 
     def _shape_exclude(self, exclude: Tensor, batch: int) -> Tensor:
@@ -361,9 +392,23 @@ class OptimalDenoiser(nn.Module):
 
     # ---- moving and copying ----
 
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` holds: uint8 [32], a digest of the data and what goes with them. Takes a pass over them."""
+        return torch.frombuffer(bytearray(self._points.digest()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Raises ValueError where a `state_dict` is of a denoiser over other data: nothing could be loaded from it."""
+        found = bytes(torch.as_tensor(state, device="cpu").tolist()).hex()
+        mine = self._points.digest().hex()
+        if found != mine:
+            raise ValueError(
+                f"state_dict: expected that of a denoiser over the same data, labels and weights ({mine[:12]}...), "
+                f"found one over others ({found[:12]}...); allowed a denoiser made with those, or a pickle of it"
+            )
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
-        device = fn(torch.empty(0, device=self._stored.rows.device)).device
+        device = check_place(fn(torch.empty(0, device=self._stored.rows.device)).device)
         if device != self._stored.rows.device:
             self._points = self._points.to(device)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

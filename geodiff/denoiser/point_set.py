@@ -4,9 +4,7 @@ Everything here is flat: queries [B, d] in storage order, answers in float64, an
 `geodiff.denoiser.operators` turns it into torch operators.
 """
 
-import math
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -18,8 +16,9 @@ from geodiff.backends.combination import Combination
 from geodiff.backends.query import Direction
 from geodiff.base.arguments import check_finite, check_levels, check_topk
 from geodiff.base.posterior import Posterior
-from geodiff.denoiser import registry
+from geodiff.denoiser import content
 from geodiff.denoiser.conditioning import Batch, Conditioning, Part
+from geodiff.denoiser.content import Content
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
 
@@ -39,9 +38,32 @@ class PointSet:
         self.conditioning, self.mirror, self._backend = conditioning, mirror, backend
         self._open()
 
+    @classmethod
+    def of(cls, content: Content) -> Self:
+        """The points of that content; refuses data that will not do, as `OptimalDenoiser` does."""
+        rows, order, groups, prior, flip, backend = content
+        mirror = None if flip is None else Mirror(flip)
+        return cls(Conditioning(StoredRows.of_rows(rows, order), groups, prior), mirror, backend)
+
     def _open(self) -> None:
         self.engines = Engines(self._backend, self.stored.rows)
-        self.number = registry.register(self)
+        self._digest, self._reach = (0, b""), (0, -1.0)
+        content.register(self)
+
+    @property
+    def content(self) -> Content:
+        """What it takes to make them again."""
+        conditioning, flip = self.conditioning, None if self.mirror is None else self.mirror.flip
+        stored = conditioning.stored
+        return Content(stored.rows, stored.order, conditioning.groups, conditioning.log_prior, flip, self._backend)
+
+    def digest(self) -> bytes:
+        """sha256 of the content: the same for the same values in any process. Taken once, and when they change."""
+        self.engines.check()
+        changes, known = self._digest
+        if changes != self.engines.changes or not known:
+            self._digest = (self.engines.changes, self.content.digest())
+        return self._digest[1]
 
     @property
     def stored(self) -> StoredRows:
@@ -54,11 +76,16 @@ class PointSet:
         mean = self.engines.serving().mean
         return mean if self.mirror is None else self.mirror.mean(mean)
 
-    @cached_property
+    @property
     def reach(self) -> float:
-        """max_i |x_i|, in model space: what contracts measure a small answer against. One pass, once."""
-        parts = self.stored.rows.split(max(1, _NUMBERS // self.stored.rows.shape[1]))
-        return max(float(reference.model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+        """max_i |x_i|, in model space: what contracts measure small answers against. A pass, again when data change."""
+        self.engines.check()
+        changes, known = self._reach
+        if changes != self.engines.changes or known < 0:
+            parts = self.stored.rows.split(max(1, _NUMBERS // self.stored.rows.shape[1]))
+            found = max(float(reference.model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+            self._reach = (self.engines.changes, found)
+        return self._reach[1]
 
     # ---- answers ----
 
@@ -114,18 +141,6 @@ class PointSet:
             out[slice(None) if part.chosen is None else part.chosen.cpu()] = found.cpu()
         return self._original(out)
 
-    def differentiable(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """mean [B, d] and log_prob [B] by `geodiff.reference` in float64, recorded for autograd: slow and large."""
-        batch = batch.at(batch.x.double(), batch.sigma)
-        means, log_probs = torch.zeros_like(batch.x), torch.zeros_like(batch.sigma)
-        for part in self.conditioning.parts(batch):
-            mean, log_prob = self._differentiable(part.query)
-            if part.chosen is None:
-                return mean, log_prob
-            means = means.index_copy(0, part.chosen, mean)
-            log_probs = log_probs.index_copy(0, part.chosen, log_prob)
-        return means, log_probs
-
     # ---- one engine's query ----
 
     def _posterior(self, query: Query, topk: int, *, with_trace: bool) -> Posterior:
@@ -156,24 +171,6 @@ class PointSet:
         points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
         return torch.where(copied.to(points.device), copies + self.stored.n, points)
 
-    def _differentiable(self, query: Query) -> tuple[Tensor, Tensor]:
-        both = query if self.mirror is None else self.mirror.both(query)
-        rows, prior = query.seen(self.stored.rows), both.prior_of_rows
-        if prior is None or prior.ndim == 1:
-            exclude = both.excluded_of_rows
-            found = [reference.posterior(both.x, rows, both.sigma, log_weights=prior, exclude=exclude)]
-        else:
-            found = [
-                reference.posterior(both.x[b : b + 1], rows, both.sigma[b], log_weights=prior[b])
-                for b in range(len(both))
-            ]
-        mean = torch.cat([one.mean for one in found])
-        log_prob = torch.cat([one.log_prob for one in found])
-        if self.mirror is None:
-            return mean, log_prob
-        means, log_probs = self.mirror.back(mean).unflatten(0, (2, -1)), log_prob.unflatten(0, (2, -1))
-        return (log_probs.softmax(0)[..., None] * means).sum(0), log_probs.logsumexp(0) - math.log(2)
-
     def _with_mirror_images(self, query: Query) -> tuple[Query, Engine]:
         """The query, with its mirror images behind it where they count, and the engine for so many."""
         both = query if self.mirror is None else self.mirror.both(query)
@@ -193,20 +190,32 @@ class PointSet:
     # ---- moving and copying ----
 
     def to(self, device: torch.device) -> Self:
-        """The same on another device, under a number of its own."""
+        """The same on another device."""
+        self.engines.check()
         mirror = None if self.mirror is None else self.mirror.to(device)
         return type(self)(self.conditioning.to(device), mirror, self._backend)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Engines hold addresses, and the number names this very object: a copy gets its own of both.
-        return {name: value for name, value in self.__dict__.items() if name not in ("engines", "number")}
+        self.engines.check()  # a copy of changed data would answer from other data than this
+        # Engines hold addresses, and a digest is of this process's count of changes, as the reach is.
+        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest", "_reach")}
+        return {**state, "format": _FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        found = state.pop("format", None)
+        if found != _FORMAT:
+            raise ValueError(
+                f"state: expected a denoiser pickled in format {_FORMAT}, found {found}; allowed one of this version "
+                f"of geodiff, or a new denoiser over the data"
+            )
         self.__dict__.update(state)
         self._open()
 
 
 _NUMBERS = 2**22  # of the data, in float32 at a time
+#: Of pickles: changes whenever the attributes of what is pickled do.
+_FORMAT = 2
 _TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by
 
 

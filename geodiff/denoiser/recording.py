@@ -9,15 +9,15 @@ from geodiff.backends.combination import Combination, Term
 from geodiff.denoiser.module import OptimalDenoiser
 
 
-def recording_key(denoiser: OptimalDenoiser, batch: int) -> tuple[int, float] | None:
+def recording_key(denoiser: OptimalDenoiser, batch: int) -> tuple[object, ...] | None:
     """What a CUDA graph of `unchecked` with `batch` queries holds for; None: it cannot be recorded.
 
-    It can where the backend for so many queries never waits for the device. After a move the key is another.
+    It can where the backend for so many queries never waits for the device. After a move the key is another: it holds
+    the engine, whose addresses the graph has.
     """
     points = denoiser._points
-    if points.mirror is not None or not points.engines.serving(batch).capturable:
-        return None
-    return points.number, denoiser.tol
+    engine = points.engines.serving(batch)
+    return None if points.mirror is not None or not engine.capturable else (engine, denoiser.tol)
 
 
 @torch.no_grad()

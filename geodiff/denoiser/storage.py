@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -34,9 +35,16 @@ class StoredRows:
         self._stored_shape = tuple(stored.shape[1:])
         if order is not None:
             stored = stored[order.to(stored.device)]
-        self._order = order
+        self.order = order
         self.rows = stored.to(device).contiguous().detach().flatten(1)
         self.n, self.d = self.rows.shape
+
+    @classmethod
+    def of_rows(cls, rows: Tensor, order: Tensor | None) -> Self:
+        """Rows [n, d] that lie as they are stored: row j is data point order[j]."""
+        made = cls(rows, None, None)
+        made.order = order
+        return made
 
     def points(self) -> Tensor:
         """[N, *shape], a view of the rows."""
@@ -63,16 +71,21 @@ class StoredRows:
 
     def original(self, indices: Tensor) -> Tensor:
         """Row numbers -> positions in the data as it was passed in."""
-        return indices if self._order is None else self._order.to(indices.device)[indices]
+        return indices if self.order is None else self.order.to(indices.device)[indices]
 
     def places(self, indices: Tensor) -> Tensor:
         """Positions in the data as it was passed in -> row numbers: the inverse of `original`."""
-        return indices if self._order is None else self._order.argsort().to(indices.device)[indices]
+        return indices if self.order is None else self._place.to(indices.device)[indices]
+
+    @cached_property
+    def _place(self) -> Tensor:
+        assert self.order is not None, "points lie as they were passed in"
+        return self.order.argsort()
 
     def in_storage_order(self, columns: Tensor) -> Tensor:
         """[..., N], one per data point as passed in -> one per row, on the device of the rows."""
         columns = columns.to(self.rows.device)
-        return columns if self._order is None else columns[..., self._order.to(columns.device)]
+        return columns if self.order is None else columns[..., self.order.to(columns.device)]
 
     def mirrored(self) -> Tensor:
         """[d]: the order that mirrors a flat point along the last dimension of its shape."""

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geodiff.base.arguments import check_data, check_integer
+from geodiff.base.arguments import SEED_MAX, check_data, check_integer
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
+from geodiff.data.digest import digest
 from geodiff.learned import weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
@@ -28,6 +30,7 @@ from geodiff.learned.objectives import TARGETS, Objective
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)
+_FORMAT = 2  # of checkpoints: changes whenever what they hold does
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Training:
     def __post_init__(self) -> None:
         check_integer(self.steps, "steps", 1)
         check_integer(self.batch, "batch", 1)
-        check_integer(self.seed, "seed", 0)
+        check_integer(self.seed, "seed", 0, SEED_MAX)
         if self.target not in TARGETS:
             raise ValueError(f"target: found {self.target!r}; allowed {', '.join(map(repr, TARGETS))}")
         for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
@@ -104,18 +107,17 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(data, training, name)
     checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
-    kept = ""
+    lines = ""
     if checkpoint.is_file():
         run.restore(checkpoint)
-        kept = _lines_until(log, run.step)
-    with atomic_path(log) as temporary:  # drops the lines of steps that were lost
-        temporary.write_text(kept, encoding="utf-8")
+        lines = _lines_until(log, run.step)
+    _write(log, lines)  # drops the lines of steps that were lost
     while run.step < training.steps:
         loss = run.advance()
         progress(run.step, loss)
         if run.step % save_every == 0 or run.step == training.steps:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(run.record()) + "\n")
+            lines += json.dumps(run.record()) + "\n"
+            _write(log, lines)
             run.save(checkpoint)
             weights_file.save(run.average, out / "weights.safetensors", run.origin())
     return run.average.eval().requires_grad_(False)
@@ -136,6 +138,11 @@ class _Run:
         self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=training.learning_rate, betas=(0.9, 0.99))
         self._clear()
+
+    @cached_property
+    def data_digest(self) -> str:
+        """What a checkpoint knows the data by."""
+        return digest(self.data)
 
     def _clear(self) -> None:
         self._sums = torch.zeros(len(BANDS) + 1, dtype=torch.float64)
@@ -194,7 +201,9 @@ class _Run:
     def save(self, path: Path) -> None:
         """A checkpoint, whole or not there."""
         state = {
+            "format": _FORMAT,
             "training": asdict(self.training),
+            "data": self.data_digest,
             "shape": list(self.data.shape),
             "step": self.step,
             "seconds": self.seconds,
@@ -209,9 +218,11 @@ class _Run:
         """Go on from a checkpoint of the same settings and data."""
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True)
-            found, shape = state["training"], state["shape"]
+            found, shape, form = state["training"], state["shape"], state.get("format")
         except Exception as error:  # torch.load raises whatever its zip reader and unpickler do
             raise DataError(path, f"a damaged or other checkpoint ({error})") from error
+        if form != _FORMAT:
+            raise DataError(path, f"a checkpoint of format {form}; this geodiff goes on from format {_FORMAT} only")
         default = asdict(Training())  # of settings that are newer than the checkpoint
         for key, value in asdict(self.training).items():
             if found.get(key, default[key]) != value:
@@ -221,6 +232,11 @@ class _Run:
                 )
         if shape != list(self.data.shape):
             raise ValueError(f"data: expected shape {shape} as in {path}, found {list(self.data.shape)}")
+        if state["data"] != self.data_digest:
+            raise ValueError(
+                f"data: expected those that {path} was made with (sha256 {state['data'][:12]}...), found others "
+                f"({self.data_digest[:12]}...); allowed the same data to go on, or another folder to start anew"
+            )
         self.step, self.seconds = state["step"], state["seconds"]
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
@@ -235,6 +251,11 @@ def _rate(step: int, steps: int) -> float:
 
 def _precision(bfloat16: bool) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext()
+
+
+def _write(log: Path, lines: str) -> None:
+    with atomic_path(log) as temporary:
+        temporary.write_text(lines, encoding="utf-8")
 
 
 def _lines_until(log: Path, step: int) -> str:

@@ -93,14 +93,14 @@ def run(
     """Compares `backends` (default: all that are available here; the CPU one once per ISA) with the reference.
 
     data: default the built-in `digits`; large data is cut by `subset`. Leading blocks of it with few points or few
-    coordinates, which divide no tile, are checked too. uint8 storage is left out for data outside [-1, 1].
+    coordinates, which divide no tile, are checked too. `left_out` names the dtypes whose range the data leave.
     progress: called as progress(cells done, cells in all).
     Raises ValueError for an unknown backend and BackendUnavailable for one that this machine or build does not have.
     """
     points = subset(load("digits") if data is None else data, seed=seed).data.flatten(1)  # [N, d]
     names = [name for name in backend_registry.available() if backend_registry.is_available(name)]
     variants = [variant for name in (names if backends is None else backends) for variant in _variants(name)]
-    stored = [dtype for dtype in dtypes if dtype != torch.uint8 or _fits_uint8(points)]
+    stored = [dtype for dtype in dtypes if _holds(dtype, points)]
     blocks = _blocks(points.shape[0], points.shape[1])
     total = len(blocks) * len(stored) * len(sigmas) * len(variants)
 
@@ -201,8 +201,20 @@ def _stored_as(points: Tensor, dtype: torch.dtype) -> Tensor:
     return reference.model_space(points, torch.float64).to(dtype)
 
 
-def _fits_uint8(points: Tensor) -> bool:
-    return points.dtype == torch.uint8 or bool(points.double().abs().max() <= 1)
+def left_out(data: Dataset, dtypes: Sequence[torch.dtype] = STORED) -> list[str]:
+    """The dtypes that `run` leaves out, by name, since the data lie outside their range."""
+    points = data.data.flatten(1)
+    return [str(dtype).removeprefix("torch.") for dtype in dtypes if not _holds(dtype, points)]
+
+
+def _holds(dtype: torch.dtype, points: Tensor) -> bool:
+    """Whether the points are within the range of a storage dtype; points that are not finite are left for others."""
+    if dtype == points.dtype:
+        return True
+    if dtype == torch.uint8:
+        return bool(points.double().abs().max() <= 1)
+    near = reference.model_space(points, torch.float64)
+    return bool((near.to(dtype).isfinite() | ~near.isfinite()).all())
 
 
 def _blocks(count: int, dims: int) -> list[tuple[int, int]]:

@@ -93,6 +93,7 @@ def run(
     progress: called after each of the 2·steps - 1 evaluations.
     Raises ValueError for data that are no pictures.
     """
+    pictures.check_available()
     pictures.check_shape(dataset.data.shape[1:])
     out.mkdir(parents=True, exist_ok=True)
     denoiser = OptimalDenoiser(dataset.data, tol=tol)

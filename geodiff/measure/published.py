@@ -133,7 +133,7 @@ def run(
         x = points[chosen] + sigma * noise
         exact = reference.posterior(x.double(), stored, sigma).mean
         scale = exact.norm(dim=1).clamp(min=floor)
-        ways = {**WAYS, "geodiff": lambda at: denoiser(at.x, at.sigma)}
+        ways: dict[str, Callable[[Setting], Tensor]] = {**WAYS, "geodiff": lambda at: denoiser(at.x, at.sigma)}
         for name, way in ways.items():
             found = way(Setting(x, points, sigma, generator)).double()
             error = ((found - exact).norm(dim=1) / scale).nan_to_num(nan=torch.inf)

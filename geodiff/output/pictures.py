@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.distribution import install_hint
 from geodiff.base.files import atomic_path
 from geodiff.solvers.trajectory import Trajectory
 
@@ -20,6 +21,11 @@ Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
 _INK = "#22303c"
 _GREY = "#6b7785"
+
+
+def check_available() -> None:
+    """Raises ImportError without matplotlib."""
+    _matplotlib("image")
 
 
 def check_shape(shape: Sequence[int]) -> None:
@@ -152,5 +158,5 @@ def _matplotlib(module: str) -> Any:
         return importlib.import_module(f"matplotlib.{module}")
     except ModuleNotFoundError as error:
         raise ImportError(
-            "pictures need the package matplotlib, which is not installed; install it with: pip install geodiff[plots]"
+            f"pictures need the package matplotlib, which is not installed; {install_hint('plots')}"
         ) from error

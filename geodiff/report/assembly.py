@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geodiff.base.arguments import check_integer
+from geodiff.base.arguments import SEED_MAX, check_integer
 from geodiff.base.files import atomic_path
 from geodiff.base.version import VERSION
 from geodiff.data import Dataset
+from geodiff.data.digest import digest
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned import LearnedDenoiser, LearnedFlow
 from geodiff.measure import machine
@@ -16,7 +17,7 @@ from geodiff.report.context import Context
 from geodiff.report.finding import Finding
 from geodiff.report.page import render
 from geodiff.report.parts import PARTS
-from geodiff.report.store import Store, digest_of_data, digest_of_module
+from geodiff.report.store import Store, digest_of_module
 
 
 def run(
@@ -42,16 +43,22 @@ def run(
     Returns what report.json holds. Raises ValueError for a network of other shapes, ImportError without matplotlib or
     jinja2 (the extra `report`).
     """
-    num = check_integer(num, "num", 2)
+    num, seed = check_integer(num, "num", 2), check_integer(seed, "seed", 0, SEED_MAX)
+    if (dataset.data == dataset.data[:1]).all():
+        raise ValueError(
+            f"data: expected two points or more that differ, to be measured between, found {len(dataset)} that "
+            f"{'do not' if len(dataset) > 1 else 'is alone'}; allowed any other data"
+        )
     shape = tuple(dataset.data.shape[1:])
     if learned is not None and tuple(learned.shape) != shape:
         raise ValueError(f"net: expected a denoiser of points {shape}, as the data are, found one of {learned.shape}")
     inputs: dict[str, object] = {
         "geodiff": VERSION,
-        "data": digest_of_data(dataset.data),
+        "data": digest(dataset.data),
         "net": None if learned is None else digest_of_module(learned),
         "num": num,
         "seed": seed,
+        "backend": backend,
     }
     store = Store(out / "parts", inputs)
     context = Context(dataset, OptimalDenoiser(dataset.data, backend=backend), learned, num=num, seed=seed, tick=tick)

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from geodiff.base.files import atomic_path
+from geodiff.data.digest import digest
 from geodiff.report.finding import Finding
-
-_ROWS = 4096
 
 
 class Store:
@@ -50,18 +48,10 @@ class Store:
         return self.folder / f"{part.__name__}.json"
 
 
-def digest_of_data(data: Tensor) -> str:
-    """sha256 of the values of data [N, *shape], with shape and dtype, whatever the strides."""
-    digest = hashlib.sha256(f"{tuple(data.shape)} {data.dtype}".encode())
-    for rows in data.split(_ROWS):
-        digest.update(rows.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def digest_of_module(module: nn.Module) -> str:
     """sha256 of the weights of a module, in order of their names."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(name.encode())
+        found.update(digest(value.detach().reshape(-1)).encode())
+    return found.hexdigest()

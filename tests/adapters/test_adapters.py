@@ -266,7 +266,7 @@ def test_schedulers_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="expected a known prediction_type, found 'flow'"):
         adapters.SchedulerModel(len, table("epsilon", use_flow_sigmas=True))
     unset = table("sample")
-    unset.num_inference_steps = None
+    unset.num_inference_steps, unset.sigmas = None, torch.ones(3)
     with pytest.raises(ValueError, match="expected set_timesteps to have been called"):
         adapters.SchedulerModel(len, unset)(normal(1), 999)
 

@@ -82,6 +82,34 @@ def test_nearest_points_are_those_of_all_distances() -> None:
     torch.testing.assert_close(found.second, expected[:, 1], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", ["one heavy point", "random", "some left out"])
+def test_weights_do_not_move_the_nearest_point(weights: str) -> None:
+    data, x = torch.randn(60, 3), torch.randn(40, 3)
+    log_weights = 3 * torch.randn(60)
+    if weights == "one heavy point":
+        log_weights[7] = 1e5
+    if weights == "some left out":
+        log_weights[::3] = -torch.inf
+    distances = torch.cdist(x.double(), data.double()).masked_fill(log_weights.isinf(), torch.inf)
+    expected, index = distances.topk(2, largest=False)
+    found = nearest(OptimalDenoiser(data, log_weights=log_weights), x)
+    assert torch.equal(found.index, index[:, 0])
+    torch.testing.assert_close(torch.stack([found.distance, found.second], 1), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_a_mirror_image_is_the_same_point(count: int) -> None:
+    data, x = torch.randn(count, 2, 3, 4), torch.randn(30, 2, 3, 4)
+    x[0] = data[-1].flip(-1)
+    both = torch.stack([data, data.flip(-1)]).flatten(2).double()
+    distances = torch.cdist(x.flatten(1).double(), both).amin(0)
+    expected, index = torch.cat([distances, torch.full((30, 1), torch.inf)], 1).topk(2, largest=False)
+    found = nearest(OptimalDenoiser(data, augment="hflip"), x)
+    assert torch.equal(found.index, index[:, 0])
+    torch.testing.assert_close(torch.stack([found.distance, found.second], 1), expected, rtol=1e-6, atol=1e-6)
+    assert found.distance[0] < 1e-6
+
+
 def test_copies_are_told_from_new_points() -> None:
     optimal = OptimalDenoiser(torch.tensor([[0.0], [3.0]]))
     found = nearest(optimal, torch.tensor([[0.1], [1.4], [2.9]]))

@@ -89,9 +89,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     open_engine = backends.open_engine
 
-    def noted(name: str, rows: torch.Tensor) -> backends.Engine:
+    def noted(name: str, rows: torch.Tensor, path: str) -> backends.Engine:
         names.append(name)
-        return open_engine(name, rows)
+        return open_engine(name, rows, path)
 
     few = Rule("reference", "cpu", UINT8, "few", largest_b=4, measured="here")
     monkeypatch.setattr(selection, "TABLE", (few, Rule("cpu", "cpu", ANY, "many")))

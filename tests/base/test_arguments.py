@@ -113,7 +113,12 @@ def test_query_is_handed_back_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        ([[1.0]], TypeError),
+        ([["a"]], TypeError),
+        ([[1, 2]], TypeError),
+        ([[1.0], [1.0, 2.0]], ValueError),
+        ({1.0}, TypeError),
+        ("data.npy", TypeError),
+        (torch.zeros(5, 2, device="meta"), ValueError),
         (torch.zeros(5, 2, dtype=torch.int32), TypeError),
         (torch.zeros(5, 2, dtype=torch.bool), TypeError),
         (torch.zeros(5, 2).to_sparse(), TypeError),
@@ -160,7 +165,9 @@ def test_topk_takes_any_integer_in_range() -> None:
 @pytest.mark.parametrize(
     ("log_weights", "error"),
     [
-        ([0.0, 0.0, 0.0], TypeError),
+        ([0.0, 0.0], ValueError),
+        (["a", "b", "c"], TypeError),
+        ({0.0}, TypeError),
         (torch.zeros(3, dtype=torch.int64), TypeError),
         (torch.zeros(2), ValueError),
         (torch.zeros(3, 1), ValueError),

@@ -112,7 +112,11 @@ def test_keys(tmp_path, kind, data_key, label_key):
         np.savez_compressed(path, **{data_key: array, label_key: labels, "other": np.zeros(2)})
     else:
         save_file({data_key: torch.from_numpy(array), label_key: torch.from_numpy(labels)}, path)
-    dataset = load(path)
+    with (
+        pytest.warns(UserWarning, match=r"a\.\w+: 1 left out, .*: other") if kind == "npz" else contextlib.nullcontext()
+    ):
+        dataset = load(path)
+    assert dataset.left_out == (("other",) if kind == "npz" else ())
     assert np.array_equal(dataset.data.numpy(), array)
     assert dataset.labels is not None
     assert dataset.labels.dtype == torch.int64

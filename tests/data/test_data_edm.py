@@ -98,7 +98,7 @@ def test_mixed_modes_where_a_mode_is_named(tmp_path: Path) -> None:
         (
             pictures(),
             [[name, "cat"] for name in NAMES],
-            "label: expected an integer, or a list of numbers, found 'cat'",
+            "label: expected a class 0, 1, ..., or a list of numbers, found 'cat'",
         ),
         (pictures(), [1, 2, 3], r"labels: expected pairs \[name, label\]"),
         (pictures(), [[name, [1.0] * (index + 1)] for index, name in enumerate(NAMES)], "label: found 2 numbers, exp"),

@@ -163,7 +163,7 @@ def test_builtin_layouts_and_limit():
 @pytest.mark.parametrize("name", BUILTIN_NAMES)
 def test_missing_package_names_the_extra(name, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(ImportError, match=rf"'{name}' needs .*pip install geodiff\[data\]"):
+    with pytest.raises(ImportError, match=rf"'{name}' needs .*pip install optimal-denoiser\[data\]"):
         load(name)
 
 

@@ -42,7 +42,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "x flat": (lambda: _denoiser()(torch.zeros(2, 48), 1.0), ValueError, "x"),
     "x integer": (lambda: _denoiser()(X.int(), 1.0), TypeError, "x"),
     "x complex": (lambda: _denoiser()(X + 0j, 1.0), TypeError, "x"),
-    "x an array": (lambda: _denoiser()(X.numpy(), 1.0), TypeError, "x"),  # type: ignore[arg-type]
+    "x an array of integers": (lambda: _denoiser()(X.int().numpy(), 1.0), TypeError, "x"),
+    "x a set": (lambda: _denoiser()({1.0}, 1.0), TypeError, "x"),
     "x on another device": (lambda: _denoiser()(X.to("meta"), 1.0), ValueError, "x"),
     "v on another device": (lambda: _denoiser().posterior(X, 1.0).covariance(X.to("meta")), ValueError, "v"),
     "x of a product on another device": (lambda: ops.inner_products(X.to("meta"), DATA), ValueError, "x"),
@@ -68,7 +69,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "data one-dimensional": (lambda: OptimalDenoiser(torch.zeros(4)), ValueError, "data"),
     "data float64": (lambda: OptimalDenoiser(torch.zeros(4, 2).double()), TypeError, "data"),
     "data int64": (lambda: OptimalDenoiser(torch.zeros(4, 2).long()), TypeError, "data"),
-    "data a list": (lambda: OptimalDenoiser([[1.0, 2.0]]), TypeError, "data"),  # type: ignore[arg-type]
+    "data a set": (lambda: OptimalDenoiser({1.0, 2.0}), TypeError, "data"),
+    "data an uneven list": (lambda: OptimalDenoiser([[1.0, 2.0], [3.0]]), ValueError, "data"),
     "data float64 array": (lambda: OptimalDenoiser(np.zeros((4, 2))), TypeError, "data"),
     "data sparse": (lambda: OptimalDenoiser(torch.eye(3).to_sparse()), TypeError, "data"),
     "labels too few": (lambda: _denoiser(labels=torch.zeros(19).long()), ValueError, "labels"),
@@ -131,5 +133,5 @@ def test_bad_input(case: str) -> None:
 def test_a_missing_backend_says_why() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here: no backend is missing for want of one")
-    with pytest.raises(BackendUnavailable, match=r"^backend\b.*no CUDA device"):
+    with pytest.raises(BackendUnavailable, match=r"^backend\b.*(no CUDA device|built without CUDA)"):
         _denoiser(backend="cuda")

@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -192,13 +193,65 @@ def test_a_prior_that_is_nearly_all_on_one_point() -> None:
         (torch.tensor([0, -2]), ValueError, "exclude: expected points of the data, found -2"),
         (torch.tensor([0]), ValueError, r"exclude: expected shape \[B\] = \[2\], found \[1\]"),
         (torch.tensor([0.0, 1.0]), TypeError, "exclude: expected a supported dtype, found float32; allowed int64"),
-        ([0, 1], TypeError, "exclude: expected a torch.Tensor, found list"),
+        ([0.5, 1.0], TypeError, "exclude: expected a supported dtype, found float32; allowed int64"),
+        ("01", TypeError, "exclude: expected a tensor or array, found str"),
     ],
 )
 def test_bad_arguments(exclude: object, error: type[Exception], message: str) -> None:
     denoiser = geodiff.OptimalDenoiser(torch.randint(0, 256, (6, 4), dtype=torch.uint8))
     with pytest.raises(error, match=message):
         denoiser(torch.randn(2, 4), 1.0, exclude=exclude)  # type: ignore[arg-type]
+
+
+def test_other_kinds_of_exclude_and_query_and_time() -> None:
+    denoiser = geodiff.OptimalDenoiser(torch.randint(0, 256, (6, 4), dtype=torch.uint8))
+    x, exclude = torch.randn(2, 4), torch.tensor([3, -1])
+    exact = denoiser(x, 1.0, exclude=exclude)
+    for kind in ([3, -1], exclude.numpy()):
+        assert torch.equal(denoiser(x, 1.0, exclude=kind), exact)
+    found = denoiser(x.numpy(), 1.0, exclude=exclude.numpy())
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, exact.numpy())
+    velocity = denoiser.velocity(x, 0.5, exclude=exclude)
+    found = denoiser.velocity(x.numpy(), np.array([0.5, 0.5]), exclude=[3, -1])
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, velocity.numpy())
+
+
+def test_compiled_and_exported_graphs_leave_out_what_each_call_says() -> None:
+    denoiser = geodiff.OptimalDenoiser(torch.randint(0, 256, (9, 4), dtype=torch.uint8))
+
+    class Without(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.denoiser = denoiser
+
+        def forward(self, x: torch.Tensor, exclude: torch.Tensor) -> torch.Tensor:
+            return self.denoiser(x, 0.4, exclude=exclude)
+
+    x, first, second = torch.randn(3, 4), torch.tensor([1, -1, 4]), torch.tensor([0, 8, -1])
+    program = torch.export.export(Without(), (x, first)).module()
+    compiled = torch.compile(Without(), fullgraph=True, backend="aot_eager")
+    for exclude in (first, second):
+        exact = denoiser(x, 0.4, exclude=exclude)
+        torch.testing.assert_close(program(x, exclude), exact)
+        torch.testing.assert_close(compiled(x, exclude), exact)
+
+
+def test_derivatives_of_higher_order_and_vmap() -> None:
+    stored = torch.randint(0, 256, (5, 4), dtype=torch.uint8)
+    denoiser = geodiff.OptimalDenoiser(stored)
+    others = geodiff.OptimalDenoiser(torch.cat([stored[:2], stored[3:]]))
+    x = torch.randn(2, 4, dtype=torch.float64)
+    exclude = torch.tensor([2, 2])
+
+    def total(of: geodiff.OptimalDenoiser, **asked: torch.Tensor) -> object:
+        return lambda at: of.log_prob(at, 0.8, **asked).sum()
+
+    twice = torch.func.hessian(total(denoiser, exclude=exclude))(x)
+    torch.testing.assert_close(twice, torch.func.hessian(total(others))(x), rtol=1e-8, atol=1e-8)
+    each = torch.vmap(lambda at, which: denoiser(at[None], 0.8, exclude=which[None])[0])(x, torch.tensor([2, -1]))
+    torch.testing.assert_close(each, denoiser(x, 0.8, exclude=torch.tensor([2, -1])), rtol=1e-6, atol=1e-6)
 
 
 def test_someone_must_be_left() -> None:

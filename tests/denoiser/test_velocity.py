@@ -1,5 +1,6 @@
 """The optimal velocity of flow matching: known values, the contract from end to end, both conventions, every path."""
 
+import copy
 import os
 from pathlib import Path as File
 
@@ -188,3 +189,16 @@ def test_contract_on_cifar10() -> None:
     for t in TIMES:
         x = paths.LINEAR.mix(reference.model_space(data[[0, 7, 11]], torch.float64), noise, t).float()
         assert_contract(denoiser.velocity(x, t), reference.velocity(x.double(), data, t), data)
+
+
+def test_the_contract_follows_data_that_change() -> None:
+    """What |v| near 0 is measured against is the largest point, as it is now."""
+    data = torch.rand(6, 4)
+    denoiser = geodiff.OptimalDenoiser(data)
+    x = torch.randn(2, 4)
+    denoiser.velocity(x, 0.5)
+    before = denoiser._points.reach
+    data.mul_(3)
+    denoiser.velocity(x, 0.5)
+    assert denoiser._points.reach == pytest.approx(3 * before)
+    assert copy.deepcopy(denoiser)._points.reach == pytest.approx(3 * before)

@@ -60,7 +60,7 @@ def k_diffusion() -> ModuleType:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
     try:
-        package = load("k_diffusion", "--no-deps k-diffusion, and geodiff[ecosystems]")
+        package = load("k_diffusion", "--no-deps k-diffusion, and optimal-denoiser[ecosystems]")
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.partition(".")[0] in UNUSED]:
@@ -71,12 +71,12 @@ def k_diffusion() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def diffusers() -> ModuleType:
-    return load("diffusers", "geodiff[ecosystems]")
+    return load("diffusers", "optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")
 def torchdiffeq() -> ModuleType:
-    return load("torchdiffeq", "geodiff[ecosystems]")
+    return load("torchdiffeq", "optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def smalldiffusion() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def azula() -> ModuleType:
-    return load("azula", "--no-deps azula, and geodiff[ecosystems]")
+    return load("azula", "--no-deps azula, and optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")

@@ -81,3 +81,33 @@ def test_classes_reach_the_denoiser(azula: ModuleType, noise: Tensor) -> None:
     end = sampler(noise.double(), class_labels=asked)
     found = denoiser.denoiser.posterior(end, 0.01, topk=1).indices[:, 0]
     assert torch.equal(torch.as_tensor(dataset.labels)[found], asked)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (0,), (4, 16), (2, 3, 4)])
+def test_batches_have_any_shape(batch: tuple[int, ...], azula: ModuleType, digits: OptimalDenoiser) -> None:
+    denoiser = denoiser_of(azula, digits, "VPSchedule")
+    x = torch.randn(*batch, *digits.shape, dtype=torch.float64)
+    flat = x.reshape(-1, *digits.shape)
+    t = torch.tensor(0.4, dtype=torch.float64)
+    assert torch.equal(denoiser(x, t).mean.flatten(), denoiser(flat, t).mean.flatten())
+    assert denoiser(x, t).mean.shape == x.shape
+    times = torch.rand(batch, dtype=torch.float64)
+    expected = denoiser(flat, times.reshape(-1)).mean
+    assert torch.equal(denoiser(x, times).mean, expected.reshape(x.shape))
+
+
+def test_times_broadcast_and_labels_go_along(azula: ModuleType) -> None:
+    from geodiff.adapters.azula import AzulaDenoiser
+
+    data, labels = torch.randn(30, 2), torch.arange(30) % 3
+    denoiser = AzulaDenoiser(OptimalDenoiser(data, labels=labels), azula.noise.VPSchedule())
+    x, t, classes = torch.randn(4, 16, 2), torch.rand(16), torch.randint(3, (4, 16))
+    found = denoiser(x, t, class_labels=classes).mean
+    expected = denoiser(x.reshape(64, 2), t.repeat(4), class_labels=classes.reshape(64)).mean
+    assert torch.equal(found, expected.reshape(4, 16, 2))
+
+
+def test_a_sampler_takes_a_single_point(azula: ModuleType, digits: OptimalDenoiser) -> None:
+    denoiser = denoiser_of(azula, digits, "VPSchedule")
+    sampler = azula.sample.DDIMSampler(denoiser, steps=4, silent=True)
+    assert sampler(torch.randn(digits.shape)).shape == digits.shape

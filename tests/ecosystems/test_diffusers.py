@@ -254,3 +254,63 @@ def test_a_network_by_the_definition(diffusers: ModuleType, noise: Tensor) -> No
     expected = (z - (1 - abar).sqrt() * unet(z, torch.tensor(300)).sample) / abar.sqrt()
     x, sigma = adapters.vp_to_ve(z, abar)
     assert torch.allclose(adapters.DiffusersDenoiser(unet, scheduler)(x, sigma), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_model_answers_in_the_ways_of_diffusers(
+    diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor
+) -> None:
+    scheduler = scheduler_of(diffusers, "DDIMScheduler", 20)
+    model, t = adapters.SchedulerModel(digits, scheduler), scheduler.timesteps[3]
+    found = model(noise, t)
+    assert isinstance(found, Tensor)
+    assert torch.equal(found.sample, found)
+    assert type(found + 0) is Tensor
+    (alone,) = model(noise, t, return_dict=False)
+    assert type(alone) is Tensor
+    assert torch.equal(alone, found)
+    assert torch.equal(model(noise, t.expand(len(noise))), found)
+    with pytest.raises(ValueError, match=r"timestep: expected one for all points, found \[1, 2\]"):
+        model(noise[:2], torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("pipeline", ["DDIMPipeline", "DDPMPipeline"])
+def test_a_pipeline_takes_the_denoiser_for_a_network(
+    pipeline: str, diffusers: ModuleType, digits: OptimalDenoiser, nearest
+) -> None:
+    scheduler = getattr(diffusers, pipeline.replace("Pipeline", "Scheduler"))(
+        prediction_type="sample", clip_sample=False
+    )
+    pipe = getattr(diffusers, pipeline)(adapters.SchedulerModel(digits, scheduler), scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    (images,) = pipe(batch_size=3, num_inference_steps=30, output_type="np", return_dict=False)
+    assert images.shape == (3, 8, 8, 1)
+    _, distance = nearest(torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1)
+    assert distance.max() < 0.5
+
+
+def test_a_denoiser_of_other_points_has_no_size_of_images(diffusers: ModuleType) -> None:
+    flat = adapters.SchedulerModel(OptimalDenoiser(torch.randn(5, 2)), scheduler_of(diffusers, "DDIMScheduler", 5))
+    with pytest.raises(AttributeError, match=r"config|over images"):
+        _ = flat.config.sample_size
+
+
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+def test_zero_terminal_snr_begins_at_the_mean(
+    kind: str, diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor, nearest
+) -> None:
+    options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "clip_sample": False}
+    scheduler = scheduler_of(diffusers, "DDIMScheduler", 60, prediction_type=kind, **options)
+    model = adapters.SchedulerModel(digits, scheduler)
+    assert scheduler.alphas_cumprod[scheduler.timesteps[0]] == 0
+    first = model(noise, scheduler.timesteps[0])
+    sign = -1 if kind == "v_prediction" else 1
+    assert torch.allclose(sign * first, digits.mean.expand_as(first), rtol=0, atol=1e-4)
+    _, distance = nearest(run(model, scheduler, noise))
+    assert distance.max() < 0.5
+
+
+def test_zero_terminal_snr_tells_no_noise(diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor) -> None:
+    scheduler = scheduler_of(diffusers, "DDIMScheduler", 60, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    model = adapters.SchedulerModel(digits, scheduler)
+    with pytest.raises(ValueError, match=r"^scheduler: expected prediction_type .* found 'epsilon' of DDIMScheduler"):
+        model(noise, scheduler.timesteps[0])

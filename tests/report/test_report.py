@@ -10,12 +10,13 @@ import torch
 
 from geodiff import OptimalDenoiser, report
 from geodiff.data import Dataset, load
+from geodiff.data.digest import digest
 from geodiff.learned import LearnedDenoiser, UNetConfig
 from geodiff.report import Finding, Picture
 from geodiff.report.context import Context
 from geodiff.report.page import placed, render
 from geodiff.report.parts import PARTS, magnitudes, score_agreement, thin_shell_of_noise
-from geodiff.report.store import Store, digest_of_data
+from geodiff.report.store import Store
 from geodiff.report.typeset import html, mathtext
 
 DIGITS = load("digits")
@@ -165,13 +166,13 @@ def test_a_picture_without_a_neighbour_is_known() -> None:
     assert placed([]) == []
 
 
-def test_the_digest_of_data_is_of_its_values() -> None:
+def test_the_digest_is_of_its_values() -> None:
     data = torch.randint(0, 256, (10, 3, 4), dtype=torch.uint8)
-    assert digest_of_data(data) == digest_of_data(data.transpose(1, 2).contiguous().transpose(1, 2))
+    assert digest(data) == digest(data.transpose(1, 2).contiguous().transpose(1, 2))
     changed = data.clone()
     changed[9, 2, 3] ^= 1
-    assert digest_of_data(data) != digest_of_data(changed)
-    assert digest_of_data(data) != digest_of_data(data.reshape(10, 12))
+    assert digest(data) != digest(changed)
+    assert digest(data) != digest(data.reshape(10, 12))
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -34,6 +34,7 @@ void from_list(const Request& request, const Direction& direction, int64_t q, co
     Buffer<float> wide(dp);
     double top = -1e308, sum = 0, sum_far = 0;
     for (int64_t i = 0; i < n; ++i) {
+        if (i % 1024 == 0) interruption_point();
         p[i] = request.logit(q, row_at(i));
         top = std::max(top, p[i]);
     }
@@ -51,6 +52,7 @@ void from_list(const Request& request, const Direction& direction, int64_t q, co
     std::fill(with_rows, with_rows + d, 0.0);
     double total = 0, cross = 0;
     for (int64_t i = 0; i < n; ++i) {
+        if (i % 1024 == 0) interruption_point();
         if (p[i] == 0) continue;
         double along = 0;
         request.kernels.widen(rows.row(row_at(i)), rows.dtype, d, dp, wide.data());

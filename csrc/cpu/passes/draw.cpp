@@ -34,6 +34,7 @@ template <class RowAt>
 double weigh(const Request& request, int64_t q, int64_t n, RowAt&& row_at, double* p) {
     double top = -1e308, sum = 0;
     for (int64_t i = 0; i < n; ++i) {
+        if (i % 1024 == 0) interruption_point();
         p[i] = request.logit(q, row_at(i));
         top = std::max(top, p[i]);
     }

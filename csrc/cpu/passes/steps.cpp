@@ -18,6 +18,7 @@ void plain_mean(const Request& request, const double* l, double top, double* mea
     double sum = 0;
     std::fill(mean, mean + rows.d, 0.0);
     for (int64_t i = 0; i < rows.n; ++i) {
+        if (i % 1024 == 0) interruption_point();
         if (l[i] < top - request.cut()) continue;
         const double p = std::exp(l[i] - top);
         sum += p;
@@ -103,9 +104,11 @@ void weighted_mean(const Request& asked, const double* l, double* mean) {
 }
 
 void squared_distances(const Request& request, const int64_t* candidates, int64_t width, double* out) {
+    constexpr int64_t kPairs = 32;  // that a thread takes at a time
     const int64_t pairs = request.batch * width;
-    in_shares(pairs, pairs * request.rows.d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
+    const int threads = threads_for(pairs * request.rows.d, request.threads);
+    one_by_one((pairs + kPairs - 1) / kPairs, threads, [&](int64_t piece) {
+        for (int64_t i = piece * kPairs; i < std::min((piece + 1) * kPairs, pairs); ++i)
             out[i] = candidates[i] < 0 ? std::numeric_limits<double>::infinity()
                                        : request.distance(i / width, candidates[i]);
     });

@@ -31,6 +31,7 @@ auto over_tiles(const Rows& rows, const Pieces& pieces, int64_t tile, Worker&& w
             const Range range = pieces[piece];
             Sums& mine = shares[size_t(piece)].emplace(share());
             for (int64_t first = range.begin; first < range.end; first += tile) {
+                interruption_point();
                 const int R = int(std::min(tile, range.end - first));
                 const void* ahead = first + tile + R <= range.end ? rows.row(first + tile) : nullptr;
                 visit(scratch, mine, Tile{first, R, ahead, uint64_t(first / tile)});

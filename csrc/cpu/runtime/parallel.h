@@ -1,6 +1,6 @@
-// Fork-join. With OpenMP where there is one: PyTorch's threads spin for milliseconds after each of its operations, and
-// work for the same runtime finds them awake, while threads of our own would have to share the cores with them
-// (measured: 13 ms instead of 6 for one query between PyTorch calls). Otherwise plain threads, one fork-join each.
+// Fork-join. On PyTorch's OpenMP threads where it has them: they spin for milliseconds after each of its operations,
+// and work for the same runtime finds them awake, while threads of our own would have to share the cores with them
+// (docs/packaging.md has the measurement). Otherwise plain threads, one fork-join each.
 #pragma once
 
 #include <algorithm>
@@ -11,9 +11,8 @@
 #include <thread>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "interrupt.h"
+#include "openmp.h"
 
 namespace geodiff {
 
@@ -26,7 +25,9 @@ void parallel(int threads, Body&& body) {
     }
     std::exception_ptr failure;
     std::mutex guard;
+    Call* const call = Call::current();
     auto run = [&](int t) {
+        const Call::Helper helper(call);
         try {
             body(t);
         } catch (...) {
@@ -34,21 +35,24 @@ void parallel(int threads, Body&& body) {
             if (!failure) failure = std::current_exception();
         }
     };
-#ifdef _OPENMP
-    // The runtime may give fewer threads than asked for: the shares are dealt out, so the answer stays the same.
-#pragma omp parallel num_threads(threads)
-    for (int t = omp_get_thread_num(); t < threads; t += omp_get_num_threads()) run(t);
-#else
-    std::vector<std::thread> workers;
-    workers.reserve(size_t(threads) - 1);
-    int started = 0;
-    try {
-        for (; started < threads - 1; ++started) workers.emplace_back(run, started);
-    } catch (...) {  // the system gives no more threads: the shares that have none are done here
+    if (const OpenMP* runtime = openmp()) {
+        // It may give fewer threads than asked for: the shares are dealt out, so the answer stays the same.
+        auto team = [&] {
+            for (int t = runtime->thread(); t < threads; t += runtime->threads()) run(t);
+        };
+        using Team = decltype(team);
+        runtime->run([](void* given) { (*static_cast<Team*>(given))(); }, &team, unsigned(threads), 0);
+    } else {
+        std::vector<std::thread> workers;
+        workers.reserve(size_t(threads) - 1);
+        int started = 0;
+        try {
+            for (; started < threads - 1; ++started) workers.emplace_back(run, started);
+        } catch (...) {  // the system gives no more threads: the shares that have none are done here
+        }
+        for (int t = started; t < threads; ++t) run(t);
+        for (std::thread& worker : workers) worker.join();
     }
-    for (int t = started; t < threads; ++t) run(t);
-    for (std::thread& worker : workers) worker.join();
-#endif
     if (failure) std::rethrow_exception(failure);
 }
 
@@ -81,7 +85,10 @@ template <class Body>
 void one_by_one(int64_t n, int threads, Body&& body) {
     std::atomic<int64_t> next{0};
     parallel(int(std::min<int64_t>(threads, std::max<int64_t>(n, 1))), [&](int) {
-        for (int64_t i = next++; i < n; i = next++) body(i);
+        for (int64_t i = next++; i < n; i = next++) {
+            interruption_point();
+            body(i);
+        }
     });
 }
 
