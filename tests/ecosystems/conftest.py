@@ -86,8 +86,8 @@ def torchcfm() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def flow_matching() -> ModuleType:
-    load("flow_matching.solver", "--no-deps flow_matching, and geodiff[ecosystems]")
-    return load("flow_matching.path.scheduler", "--no-deps flow_matching, and geodiff[ecosystems]")
+    load("flow_matching.solver", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
+    return load("flow_matching.path.scheduler", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")
