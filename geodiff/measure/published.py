@@ -81,15 +81,20 @@ def one_batch(at: Setting) -> Tensor:
 def bfloat16(at: Setting) -> Tensor:
     """The two-product form in bfloat16."""
     x, points = at.x.bfloat16(), at.points.bfloat16()
-    logits = (x @ points.T - points.square().sum(1) / 2) / at.sigma**2
-    return (logits.softmax(1) @ points).float()
+    logits = (_product(x, points.T) - points.square().sum(1) / 2) / at.sigma**2
+    return _product(logits.softmax(1), points).float()
 
 
 def bfloat16_products(at: Setting) -> Tensor:
     """The same with its products alone in bfloat16, as under autocast; the softmax in float32."""
     points = at.points.bfloat16()
-    logits = ((at.x.bfloat16() @ points.T).float() - at.points.square().sum(1) / 2) / at.sigma**2
-    return (logits.softmax(1).bfloat16() @ points).float()
+    logits = (_product(at.x.bfloat16(), points.T).float() - at.points.square().sum(1) / 2) / at.sigma**2
+    return _product(logits.softmax(1).bfloat16(), points).float()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a b of bfloat16 numbers, summed in float32 and rounded once, as GPUs do: fast where bfloat16 is not."""
+    return (a.float() @ b.float()).bfloat16()
 
 
 def float32(at: Setting) -> Tensor:
