@@ -27,17 +27,33 @@ if TYPE_CHECKING:
     from geodiff.base.version import VERSION
 
     __version__ = VERSION
-    from geodiff.denoiser import OptimalDenoiser, ops
+    from geodiff.denoiser import MixtureDenoiser, OptimalDenoiser, SmoothedDenoiser, TemperedDenoiser, ops
     from geodiff.solvers import Trajectory, sample
 
-    from . import adapters, analysis, backends, data, learned, measure, output, reference, report, schedules, solvers
+    from . import (
+        adapters,
+        analysis,
+        backends,
+        data,
+        learned,
+        measure,
+        output,
+        paths,
+        reference,
+        report,
+        schedules,
+        solvers,
+    )
 
 #: Names that stand in this module, and where they live: "module:name", or a module.
 _HOMES = {
     "BackendUnavailable": "base.errors:BackendUnavailable",
     "DataError": "base.errors:DataError",
+    "MixtureDenoiser": "denoiser.variants:MixtureDenoiser",
     "OptimalDenoiser": "denoiser.module:OptimalDenoiser",
     "Posterior": "base.posterior:Posterior",
+    "SmoothedDenoiser": "denoiser.variants:SmoothedDenoiser",
+    "TemperedDenoiser": "denoiser.variants:TemperedDenoiser",
     "Trajectory": "solvers.trajectory:Trajectory",
     "mean_shift": "analysis.mean_shift:mean_shift",
     "sample": "solvers.sampling:sample",
@@ -61,6 +77,7 @@ _FOLDERS = (
     "learned",
     "measure",
     "output",
+    "paths",
     "reference",
     "report",
     "schedules",
@@ -70,8 +87,11 @@ _FOLDERS = (
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "MixtureDenoiser",
     "OptimalDenoiser",
     "Posterior",
+    "SmoothedDenoiser",
+    "TemperedDenoiser",
     "Trajectory",
     "adapters",
     "analysis",
@@ -86,6 +106,7 @@ __all__ = [
     "measure",
     "ops",
     "output",
+    "paths",
     "quality",
     "reference",
     "report",

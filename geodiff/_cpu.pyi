@@ -14,6 +14,7 @@ class Query:
     sigma: int
     log_prior: int
     log_prior_stride: int
+    exclude: int
     batch: int
     begin: int
     end: int

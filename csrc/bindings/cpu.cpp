@@ -165,6 +165,7 @@ PYBIND11_MODULE(_cpu, m) {
     address(query, "x", &Query::x);
     address(query, "sigma", &Query::sigma);
     address(query, "log_prior", &Query::log_prior);
+    address(query, "exclude", &Query::exclude);
     query.def_readwrite("single", &Query::single)
         .def_readwrite("log_prior_stride", &Query::log_prior_stride)
         .def_readwrite("batch", &Query::batch)

@@ -59,6 +59,7 @@ void combine_as(const double* mean, double gain, double offset, const Combinatio
 
 struct Data::Centred {
     Buffer<double> x, sigma;
+    std::vector<int64_t> exclude;  // counted from the first row that is seen
     Rows rows;
     Stats stats;
     Request request;
@@ -85,6 +86,11 @@ struct Data::Centred {
         request.sigma = sigma.data();
         request.log_prior = query.log_prior ? query.log_prior + query.begin : nullptr;
         request.log_prior_stride = query.log_prior_stride;
+        if (query.exclude) {
+            for (int64_t q = 0; q < query.batch; ++q)
+                exclude.push_back(query.exclude[q] < query.begin ? -1 : query.exclude[q] - query.begin);
+            request.exclude = exclude.data();
+        }
         request.tol = query.tol;
         request.topk = topk;
         request.threads = query.threads;

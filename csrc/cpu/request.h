@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "../common/contract.h"
 #include "../common/stored.h"
 #include "isa/table.h"
 
 namespace geodiff {
+
+// The log weight of a row that a query does not see: its logit is this before any maximum is taken.
+constexpr double kUnseen = -std::numeric_limits<double>::infinity();
 
 // The data set as stored: n rows of d values, contiguous.
 struct Rows {
@@ -38,13 +42,19 @@ struct Request {
     const double* sigma = nullptr;      // [batch]     centred units
     const double* log_prior = nullptr;  // [n] or [batch, n] or null: log weight of every row
     int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
+    const int64_t* exclude = nullptr;   // [batch] or null: the row that a query must not see, -1 for none
     double tol = 0;                     // contract 1
     int64_t topk = 0;
     int threads = 1;
 
     const double* query(int64_t q) const { return x + q * rows.d; }
     const double* prior_of(int64_t q) const { return log_prior ? log_prior + q * log_prior_stride : nullptr; }
-    double prior_at(int64_t q, int64_t row) const { return log_prior ? log_prior[q * log_prior_stride + row] : 0; }
+    // -1 where there is none: no row has that number.
+    int64_t excluded_of(int64_t q) const { return exclude ? exclude[q] : -1; }
+    double prior_at(int64_t q, int64_t row) const {
+        if (row == excluded_of(q)) return kUnseen;
+        return log_prior ? log_prior[q * log_prior_stride + row] : 0;
+    }
     double cut() const { return stats.scale.cut(rows.n, tol); }
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.

@@ -3,10 +3,11 @@
 EDM's sampler and k-diffusion's need no adapter: a denoiser of this package is called as r(x, sigma) there, too.
 `geodiff.adapters.azula` needs azula itself, and so is imported by its own name.
 
-Imports from `base`.
+Imports from `base`, `paths` and `denoiser`.
 """
 
 from geodiff.adapters.diffusers import DiffusersDenoiser, SchedulerModel
+from geodiff.adapters.flow import FlowDenoiser, FlowModel
 from geodiff.adapters.ode import probability_flow
 from geodiff.adapters.parametrization import (
     abar_from_sigma,
@@ -23,12 +24,18 @@ from geodiff.adapters.parametrization import (
     x0_to_v,
 )
 from geodiff.adapters.preconditioning import PreconditionedDenoiser, RawNetwork
+from geodiff.adapters.smalldiffusion import SmallDiffusionModel
+from geodiff.adapters.studio import StudioDenoiser
 
 __all__ = [
     "DiffusersDenoiser",
+    "FlowDenoiser",
+    "FlowModel",
     "PreconditionedDenoiser",
     "RawNetwork",
     "SchedulerModel",
+    "SmallDiffusionModel",
+    "StudioDenoiser",
     "abar_from_sigma",
     "eps_to_v",
     "eps_to_x0",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geodiff.adapters.flow import FlowModel
 from geodiff.adapters.levels import dtype_of, per_point
 from geodiff.adapters.parametrization import eps_to_x0, sigma_from_abar, v_to_x0, x0_to_eps, x0_to_v
 from geodiff.base.arguments import check_sigma, check_tensor
@@ -29,6 +30,9 @@ PREDICTIONS: dict[str, tuple[Convert, Convert]] = {
     "v_prediction": (x0_to_v, v_to_x0),
 }
 
+
+#: How far bfloat16 may move a timestep, relative to it: rounded once, and once more when it is divided by 1000.
+_BFLOAT16 = 2.0**-7
 
 #: Attributes of schedulers that ask the network between the levels in `sigmas`, each at places of its own (KDPM2, SDE).
 BETWEEN = ("sigmas_interpol", "mid_point_sigma")
@@ -58,6 +62,9 @@ class SchedulerModel(nn.Module):
         for t in scheduler.timesteps:
             x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample
 
+    And for those of flow matching (FlowMatchEuler, -Heun, -LCM; others with use_flow_sigmas, "flow_prediction"): then
+    it predicts v = n - x_0 from x_t = (1 - t) x_0 + t n, or with invert_sigmas x_1 - n. There t is the scheduler's
+    sigma at its step, whatever the shift; the timestep passed in may be rounded to bfloat16, or divided by 1000.
     Over a denoiser of images a pipeline takes it for a network, too: DDIMPipeline(model, scheduler).
 
     denoiser   r(x [B, *shape], sigma 0-d float64, **conditions) -> [B, *shape]
@@ -79,7 +86,11 @@ class SchedulerModel(nn.Module):
             )
         self.denoiser = denoiser
         self.scheduler = scheduler
-        self._from_x0 = _prediction(scheduler)[0]
+        self._flow: FlowModel | None = None
+        if is_flow(scheduler):
+            self._flow = FlowModel(denoiser, "B" if getattr(scheduler.config, "invert_sigmas", False) else "A")
+        else:
+            self._from_x0 = _prediction(scheduler)[0]
 
     def forward(
         self, z: Tensor, timestep: float | Tensor, *, return_dict: bool = True, **conditions: Any
@@ -89,11 +100,15 @@ class SchedulerModel(nn.Module):
         timestep: the one of scheduler.timesteps that comes next, a number, 0-d, or [B] of equal ones
         """
         check_tensor(z, "z", FLOATING)
-        sigma = self.sigma(timestep).to(z.device)
-        prediction = self._of_pure_noise(z, conditions) if sigma.isinf() else self._of(z, sigma, conditions)
+        prediction = self._predict(z, timestep, conditions)
         return prediction.as_subclass(Prediction) if return_dict else (prediction,)
 
-    def _of(self, z: Tensor, sigma: Tensor, conditions: dict[str, Any]) -> Tensor:
+    def _predict(self, z: Tensor, timestep: float | Tensor, conditions: dict[str, Any]) -> Tensor:
+        if self._flow is not None:
+            return self._flow(z, self.scheduler.sigmas[self._index(_one(timestep))].double(), **conditions)
+        sigma = self.sigma(timestep).to(z.device)
+        if sigma.isinf():
+            return self._of_pure_noise(z, conditions)
         x = z * per_point((1 + sigma.square()).sqrt(), z)
         return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
 
@@ -144,20 +159,35 @@ class SchedulerModel(nn.Module):
         if not hasattr(scheduler, "sigmas"):  # then levels are those of training
             abar = scheduler.alphas_cumprod[int(timestep)].double()
             return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64)
-        if scheduler.num_inference_steps is None:
+        sigma = scheduler.sigmas[self._index(timestep)].double()
+        return sigma if self._flow is None else self._flow.path.level(sigma)
+
+    def _index(self, timestep: float | Tensor) -> int:
+        """Which of the scheduler's `sigmas` it steps from next."""
+        scheduler = self.scheduler
+        # Schedulers of flow matching have timesteps from the start, others none.
+        if getattr(scheduler, "num_inference_steps", None) is None:
             raise ValueError("scheduler: expected set_timesteps to have been called, found no timesteps")
         index = scheduler.step_index
         if index is None:  # before the first step
             index = getattr(scheduler, "begin_index", None)
+        if index is None and self._flow is not None:
+            index = 0
         if index is None:
             index = scheduler.index_for_timestep(timestep) if hasattr(scheduler, "index_for_timestep") else 0
         # Not looked up by timestep alone: schedulers round it to an integer that several levels may share.
-        if index >= len(scheduler.timesteps) or scheduler.timesteps[index] != timestep:
+        if index >= len(scheduler.timesteps) or not self._meant(float(timestep), float(scheduler.timesteps[index])):
             raise ValueError(
                 f"timestep: expected that of step {index} of the scheduler, found {float(timestep):g}; "
                 f"allowed the timesteps in order, set_timesteps before a new run"
             )
-        return scheduler.sigmas[index].double()
+        return int(index)
+
+    def _meant(self, asked: float, timestep: float) -> bool:
+        if self._flow is None:
+            return asked == timestep
+        unit = self.scheduler.config.num_train_timesteps
+        return any(abs(asked * scale - timestep) <= _BFLOAT16 * abs(timestep) for scale in (1, unit))
 
 
 class DiffusersDenoiser(nn.Module):
@@ -234,6 +264,15 @@ class DiffusersDenoiser(nn.Module):
         return torch.where(nearer_below, above - 1, above)
 
 
+def is_flow(scheduler: Any) -> bool:
+    """Whether the scheduler expects a velocity of flow matching, at levels that are times of the linear path."""
+    config = getattr(scheduler, "config", None)
+    found = getattr(config, "prediction_type", None)  # FlowMatch... have none
+    if getattr(config, "use_flow_sigmas", False):
+        return found == "flow_prediction"
+    return found is None and type(scheduler).__name__.startswith("FlowMatch") and hasattr(scheduler, "sigmas")
+
+
 def _one(timestep: float | Tensor) -> float | Tensor:
     """The timestep of all points: loops often expand it to one for each."""
     if not isinstance(timestep, Tensor) or timestep.ndim == 0:
@@ -248,8 +287,12 @@ def _one(timestep: float | Tensor) -> float | Tensor:
 
 def _prediction(scheduler: Any) -> tuple[Convert, Convert]:
     config = getattr(scheduler, "config", None)
-    flow = getattr(config, "use_flow_sigmas", False)
-    found = "flow" if flow else getattr(config, "prediction_type", None)  # those of flow matching have none
+    if is_flow(scheduler):
+        raise ValueError(
+            f"scheduler: expected one of a variance-preserving model, found {type(scheduler).__name__}, of flow "
+            f"matching; allowed for a network of flow matching: geodiff.adapters.FlowDenoiser(network, 'A', scale=1000)"
+        )
+    found = "flow" if getattr(config, "use_flow_sigmas", False) else getattr(config, "prediction_type", None)
     if found not in PREDICTIONS:
         allowed = ", ".join(PREDICTIONS)
         raise ValueError(f"scheduler: expected a known prediction_type, found {found!r}; allowed {allowed}")

@@ -68,6 +68,7 @@ class CpuEngine(Engine):
     """Rows in memory (or memory-mapped), and what one pass over them found: norms [N], mean [d], radius."""
 
     checks_queries = True
+    excludes = True
 
     def __init__(self, rows: Tensor, path: str = "") -> None:
         """rows: contiguous [N, d] on the CPU, of a dtype in STORED. Raises ValueError if it holds NaN or Inf.
@@ -105,9 +106,7 @@ class CpuEngine(Engine):
         self.last_paths = paths
         log_sum, entropy, ess, trace = numbers
         levels = query.sigma.detach().to("cpu", torch.float64)
-        log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi))
-        if query.log_prior is None:
-            log_prob -= math.log(len(query.rows))
+        log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
 
     def combine(self, query: Query, into: Combination) -> None:
@@ -189,17 +188,20 @@ class _Passed:
     def __init__(self, query: Query) -> None:
         x = query.x.detach() if query.x.dtype == torch.float32 else _float64(query.x)
         prior = None if query.log_prior is None else _float64(query.log_prior)
-        self._held = x.cpu().contiguous(), _float64(query.sigma), prior
+        exclude = None if query.exclude is None else query.exclude.to("cpu", torch.int64).contiguous()
+        self._held = x.cpu().contiguous(), _float64(query.sigma), prior, exclude
         self._rows, self._tol = query.rows, query.tol
 
     def __enter__(self) -> Any:
-        x, sigma, log_prior = self._held
+        x, sigma, log_prior, exclude = self._held
         query = _query(x.shape[0], x=x, tol=self._tol)
         query.single = x.dtype == torch.float32
         query.sigma = sigma.data_ptr()
         if log_prior is not None:
             query.log_prior = log_prior.data_ptr()
             query.log_prior_stride = 0 if log_prior.ndim == 1 else log_prior.shape[1]
+        if exclude is not None:
+            query.exclude = exclude.data_ptr()
         query.begin, query.end = self._rows.start, self._rows.stop
         return query
 

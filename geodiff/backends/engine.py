@@ -20,6 +20,8 @@ class Engine(ABC):
     capturable = False
     #: whether `combine` raises ValueError by itself for an x with NaN or Inf, or a sigma out of range
     checks_queries = False
+    #: whether it looks at `Query.exclude`; others are asked with a prior that leaves the row out
+    excludes = False
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
@@ -37,11 +39,11 @@ class Engine(ABC):
         if answer.trace is not None:
             return answer.trace
         x, sigma = query.x, query.sigma
-        if query.log_prior is None:  # then entropy = log N + E|x - x_i|^2 / 2 sigma^2 + logsumexp of the logits
+        if query.log_prior is None:  # then entropy = log n + E|x - x_i|^2 / 2 sigma^2 + logsumexp of the logits
             log_sum = answer.log_prob + x.shape[1] * (sigma.log() + 0.5 * math.log(2 * math.pi))
-            far = 2 * sigma.square() * (answer.entropy - math.log(len(query.rows)) - log_sum)
+            far = 2 * sigma.square() * (answer.entropy - query.log_mass - log_sum)
             return (far - (x - answer.mean).square().sum(1)).clamp(min=0)
-        return moments.trace(x.double(), query.seen(self.rows), sigma, log_weights=query.prior_of_rows)
+        return moments.trace(x.double(), query.seen(self.rows), sigma, **_conditions(query))
 
     def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         """Cov_w(c, x_i) [B, d] and Cov_w(c, |x - x_i|^2) [B], float64, with c as `Direction` says.
@@ -54,7 +56,7 @@ class Engine(ABC):
             query.sigma,
             direction.v.double(),
             direction.slope,
-            log_weights=query.prior_of_rows,
+            **_conditions(query),
         )
 
     def draw(self, query: Query, uniform: Tensor) -> Tensor:
@@ -62,8 +64,8 @@ class Engine(ABC):
 
         uniform [B, n] float64 in [0, 1). A backend without a kernel for it answers in plain torch.
         """
-        rows, prior = query.seen(self.rows), query.prior_of_rows
-        return moments.draw(query.x.double(), rows, query.sigma, uniform, log_weights=prior) + query.rows.start
+        rows = query.seen(self.rows)
+        return moments.draw(query.x.double(), rows, query.sigma, uniform, **_conditions(query)) + query.rows.start
 
     @abstractmethod
     def inner_products(self, x: Tensor) -> Tensor:
@@ -76,3 +78,8 @@ class Engine(ABC):
     @abstractmethod
     def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         """|x_q - x_c|^2, [B, C] float64, for x [B, d] and rows c = candidates [B, C] int64; infinity where c < 0."""
+
+
+def _conditions(query: Query) -> dict[str, Tensor | None]:
+    """Whom a query sees, as the functions of `moments` take it."""
+    return {"log_weights": query.prior_of_rows, "exclude": query.excluded_of_rows}

@@ -15,6 +15,8 @@ from geodiff.base.posterior import Posterior
 class PlainEngine(Engine):
     """Answers with `geodiff.reference.posterior` in float64."""
 
+    excludes = True
+
     def __init__(self, rows: Tensor) -> None:
         """rows [N, d]. Raises ValueError if it holds NaN or Inf."""
         super().__init__(rows)
@@ -26,17 +28,18 @@ class PlainEngine(Engine):
         self.mean = total / len(rows)
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
-        seen, prior = query.seen(self.rows), query.prior_of_rows
+        seen, prior, exclude = query.seen(self.rows), query.prior_of_rows, query.excluded_of_rows
         x, sigma = query.x.double(), query.sigma
         if prior is None or prior.ndim == 1:
-            found = reference.posterior(x, seen, sigma, topk=topk, log_weights=prior)
+            found = reference.posterior(x, seen, sigma, topk=topk, log_weights=prior, exclude=exclude)
         else:  # a prior of its own for every query
             alone = [
                 reference.posterior(x[b : b + 1], seen, sigma[b], topk=topk, log_weights=prior[b])
                 for b in range(len(x))
             ]
             found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in _FIELDS))
-        return dataclasses.replace(found, indices=found.indices + query.rows.start)
+        indices = torch.where(found.indices < 0, -1, found.indices + query.rows.start)
+        return dataclasses.replace(found, indices=indices)
 
     def inner_products(self, x: Tensor) -> Tensor:
         parts = [x.double() @ reference.model_space(rows, torch.float64).T for rows in self.rows.split(_CHUNK)]

@@ -1,7 +1,10 @@
 """What is asked of an engine: queries, their noise levels, and the rows that they see."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -14,6 +17,8 @@ class Query:
     rows       the rows that are seen, as a range
     log_prior  log pi, float64 [N] or [B, N], for all rows and normalised over `rows`; None: one over their number
     tol        relative error allowed in the mean: contract 1
+    exclude    int64 [B], the row that each query must not see, -1 for none; None: all see all of `rows`. It is as if
+               the row were not there: pi is what `log_prior` says, normalised over those that are left
     """
 
     x: Tensor
@@ -21,6 +26,7 @@ class Query:
     rows: range
     log_prior: Tensor | None = None
     tol: float = 1e-5
+    exclude: Tensor | None = None
 
     def __len__(self) -> int:
         """B, the number of queries."""
@@ -28,12 +34,44 @@ class Query:
 
     @property
     def prior_of_rows(self) -> Tensor | None:
-        """log pi of the rows that are seen, [n] or [B, n]."""
+        """log pi of the rows that are seen, [n] or [B, n], `exclude` left aside."""
         return None if self.log_prior is None else self.log_prior[..., self.rows.start : self.rows.stop]
+
+    @property
+    def excluded_of_rows(self) -> Tensor | None:
+        """`exclude` counted from the first row that is seen."""
+        return None if self.exclude is None else torch.where(self.exclude < 0, -1, self.exclude - self.rows.start)
+
+    @property
+    def log_mass(self) -> float | Tensor:
+        """log sum_i exp(log_prior_i) over the rows that each query sees, 0 standing for a prior of None.
+
+        What the logarithm of a sum over weights is to be lessened by, for a normalised pi: a number, or [B].
+        """
+        if self.exclude is None:
+            return math.log(len(self.rows)) if self.log_prior is None else 0.0
+        out = self.exclude >= 0
+        if self.log_prior is None:
+            return (len(self.rows) - out.double()).log()
+        return torch.where(out, log_left(self.log_prior, self.exclude), 0.0)
 
     def seen(self, stored: Tensor) -> Tensor:
         """The rows that are seen, of all rows [N, d] as stored: a view."""
         return stored[self.rows.start : self.rows.stop]
+
+    def with_exclude_as_prior(self, n: int) -> Self:
+        """The same question in other words: the excluded row of n has prior weight 0, in a prior for each query."""
+        if self.exclude is None:
+            return self
+        exclude = self.exclude.to(self.x.device)
+        prior = self.log_prior
+        if prior is None:
+            prior = self.x.new_full((n,), -math.log(len(self.rows)), dtype=torch.float64)
+        prior = prior.expand(len(self), n).clone()
+        chosen = (exclude >= 0).nonzero()[:, 0]
+        prior[chosen, exclude[chosen]] = -torch.inf
+        seen = prior[:, self.rows.start : self.rows.stop]
+        return replace(self, log_prior=prior - seen.logsumexp(1, keepdim=True), exclude=None)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,3 +84,14 @@ class Direction:
     mean: Tensor
     v: Tensor
     slope: Tensor
+
+
+def log_left(log_prior: Tensor, exclude: Tensor) -> Tensor:
+    """log(1 - pi_j), j = exclude [B] >= -1, for a normalised log pi [N]: [B] float64, -inf where nothing is left."""
+    chosen = log_prior[exclude.clamp(min=0)]
+    left = torch.log1p(-chosen.exp())
+    # 1 - pi_j cancels where pi_j is nearly all: there the rest is summed up.
+    for b in (chosen > math.log(0.5)).nonzero()[:, 0].tolist():
+        rest = log_prior.index_fill(0, exclude[b : b + 1].clamp(min=0).to(log_prior.device), -torch.inf)
+        left[b] = rest.logsumexp(0)
+    return left

@@ -38,17 +38,27 @@ def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None 
     return levels
 
 
-def shape_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
-    """`check_sigma` without a look at the values, which torch.compile could not trace."""
+def shape_sigma(
+    sigma: object,
+    batch: int,
+    *,
+    device: torch.device | str | None = None,
+    name: str = "sigma",
+    what: str = "noise level",
+) -> Tensor:
+    """`check_sigma` without a look at the values, which torch.compile could not trace.
+
+    name, what: how an error calls the argument, and what it is.
+    """
     # At once: as a tensor it would take four operations. Not bool, which is an int; nor an int beyond float64.
     # A tuple and not float | int, which PyTorch 2.6 does not trace.
     if isinstance(sigma, (float, int)) and type(sigma) in (float, int) and abs(sigma) <= SIGMA_MAX:
         return torch.full((batch,), sigma, dtype=torch.float64, device=device or "cpu")
-    levels = _real_tensor(sigma).to(device=device, dtype=torch.float64)
+    levels = _real_tensor(sigma, name, what).to(device=device, dtype=torch.float64)
     per_query = levels.ndim > 0 and levels.shape[0] == batch and levels.shape[1:].numel() == 1
     if not (levels.numel() == 1 or per_query):
         raise ValueError(
-            f"sigma: expected one level, or one for each of B = {batch} queries, found shape {list(levels.shape)}; "
+            f"{name}: expected one {what}, or one for each of B = {batch} queries, found shape {list(levels.shape)}; "
             f"allowed a number, or shape [], [B] or [B, 1, ...]"
         )
     return levels.reshape(-1).expand(batch)
@@ -68,29 +78,29 @@ def check_levels(levels: Tensor) -> None:
         )
 
 
-def _real_tensor(sigma: object) -> Tensor:
-    if isinstance(sigma, Tensor):
-        if sigma.dtype == torch.bool or sigma.is_complex():
-            raise TypeError(_not_real(f"a tensor of {_dtype(sigma.dtype)}"))
-        return sigma
-    if not isinstance(sigma, np.ndarray | numbers.Real) and (
-        hasattr(sigma, "__dlpack__") or hasattr(sigma, "__array__")
+def _real_tensor(value: object, name: str, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.dtype == torch.bool or value.is_complex():
+            raise TypeError(_not_real(name, what, f"a tensor of {_dtype(value.dtype)}"))
+        return value
+    if not isinstance(value, np.ndarray | numbers.Real) and (
+        hasattr(value, "__dlpack__") or hasattr(value, "__array__")
     ):
-        return _real_tensor(as_tensor(sigma, "sigma"))
-    if isinstance(sigma, np.ndarray):
-        if sigma.dtype.kind not in "fiu":
-            raise TypeError(_not_real(f"an array of {sigma.dtype}"))
-        return torch.from_numpy(sigma.astype(np.float64))
-    if not isinstance(sigma, bool) and isinstance(sigma, numbers.Real):
+        return _real_tensor(as_tensor(value, name), name, what)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiu":
+            raise TypeError(_not_real(name, what, f"an array of {value.dtype}"))
+        return torch.from_numpy(value.astype(np.float64))
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
-            return torch.tensor(float(sigma), dtype=torch.float64)
+            return torch.tensor(float(value), dtype=torch.float64)
         except OverflowError:  # an int beyond float64
             return torch.tensor(math.inf, dtype=torch.float64)
-    raise TypeError(_not_real(f"{type(sigma).__name__} {sigma!r:.60}"))
+    raise TypeError(_not_real(name, what, f"{type(value).__name__} {value!r:.60}"))
 
 
-def _not_real(found: str) -> str:
-    return f"sigma: expected a real noise level, found {found}; allowed float, int, or a real tensor or array"
+def _not_real(name: str, what: str, found: str) -> str:
+    return f"{name}: expected a real {what}, found {found}; allowed float, int, or a real tensor or array"
 
 
 def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = PRECISE) -> Tensor:
@@ -259,6 +269,27 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
             f"allowed no NaN, no +inf, at least one above -inf"
         )
     return weights.log_softmax(0)
+
+
+def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
+    """exclude as int64 [B]: one of the n points for each query, or -1. TypeError or ValueError for anything else."""
+    exclude = shape_exclude(exclude, batch)
+    bad = exclude[(exclude < -1) | (exclude >= n)]
+    if bad.numel():
+        raise ValueError(
+            f"exclude: expected points of the data, found {int(bad[0])}; allowed 0 .. {n - 1}, or -1 for none"
+        )
+    return exclude
+
+
+def shape_exclude(exclude: object, batch: int) -> Tensor:
+    """`check_exclude` without a look at the values, which torch.compile could not trace."""
+    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", (torch.int64,))
+    if exclude.shape != (batch,):
+        raise ValueError(
+            f"exclude: expected shape [B] = [{batch}], found {list(exclude.shape)}; allowed one point per query, or -1"
+        )
+    return exclude
 
 
 def _dtype(dtype: torch.dtype) -> str:

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from geodiff.cli.console import note, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
-from geodiff.data import load
+from geodiff.data import Dataset, load
 from geodiff.measure import check as grid
+from geodiff.measure import published as shortcuts
 
 
 def check(
@@ -27,12 +28,18 @@ def check(
         typer.Option("--limit", help="Check a random subset of so many points.", show_default="1 million numbers"),
     ] = None,
     tol: Tolerance = 1e-5,
+    published: Annotated[
+        bool, typer.Option("--published", help="Instead: what shortcuts of published code compute, against float64.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Compare every backend with the float64 reference; exit code 1 if one breaks the accuracy contract."""
     set_threads(threads)
+    if published:
+        _published(load(data, limit=limit), sigma or shortcuts.SIGMAS, seed, json=json)
+        return
     dataset = grid.subset(load(data), limit, seed=seed)
     missing = grid.left_out(dataset)
     with progress_bar() as bar:
@@ -73,3 +80,22 @@ def _summary(rows: Sequence[grid.CheckRow]) -> Table:
         place = (f"{worst.sigma:g}", str(worst.B), str(worst.N), str(worst.d))
         shown.add_row(*key, str(len(group)), f"{worst.error:.1e}", *place, f"{log_prob:.2g}", verdict)
     return shown
+
+
+def _published(dataset: Dataset, sigmas: Sequence[float], seed: int, *, json: bool) -> None:
+    """A line for each shortcut, a column for each level: the largest error over the queries."""
+    with progress_bar() as bar:
+        task = bar.add_task("against float64", total=len(sigmas))
+        rows = shortcuts.run(
+            dataset, sigmas=sigmas, seed=seed, progress=lambda done, total: bar.update(task, completed=done)
+        )
+    if json:
+        print_json(
+            {"data": dataset.name, "N": len(dataset), "queries": shortcuts.QUERIES, "rows": [asdict(r) for r in rows]}
+        )
+        return
+    shown = table("", *(f"σ = {sigma:g} " for sigma in sigmas))
+    for way in dict.fromkeys(row.way for row in rows):
+        shown.add_row(way, *(f"{row.error:.0e}" for row in rows if row.way == way))
+    title = f"{dataset.name}, N = {len(dataset):,}: largest error of r against float64 over {shortcuts.QUERIES} queries"
+    print_table(title, shown)

@@ -12,6 +12,8 @@ from geodiff.learned import Training
 from geodiff.learned import train as fit
 
 _DEFAULT = Training()
+#: A flow where nothing else is asked for: less than five minutes on two cores for images of 28x28.
+_FLOW = Training(steps=1200, width=32, flow=True)
 
 
 def train(
@@ -20,9 +22,32 @@ def train(
         Path,
         typer.Option("--out", metavar="FOLDER", help="Folder for weights, checkpoint and log; goes on from there."),
     ] = Path("out/train"),
-    steps: Annotated[int, typer.Option("--steps", help="Steps of the optimiser.")] = _DEFAULT.steps,
+    flow: Annotated[
+        bool, typer.Option("--flow", help="A velocity of flow matching instead of a denoiser (EDM).")
+    ] = False,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="What it is drawn to: data (the point itself), expected (the optimal answer over all data), or "
+            "optimal (that without the point).",
+        ),
+    ] = _DEFAULT.target,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", help="Steps of the optimiser.", show_default=f"{_DEFAULT.steps}, or {_FLOW.steps} of a flow"
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Pictures per step.")] = _DEFAULT.batch,
-    width: Annotated[int, typer.Option("--width", help="Channels of the network, a multiple of 8.")] = _DEFAULT.width,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            "--width",
+            help="Channels of the network, a multiple of 8.",
+            show_default=f"{_DEFAULT.width}, or {_FLOW.width} of a flow",
+        ),
+    ] = None,
     patch: Annotated[
         int, typer.Option("--patch", help="Pixels to a side that are folded into channels first.")
     ] = _DEFAULT.patch,
@@ -39,8 +64,11 @@ def train(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Train a small denoising network with EDM's preconditioning; run again to go on after an interruption."""
+    """Train a small denoising network with EDM's preconditioning, or a flow; run again to go on."""
     set_threads(threads)
+    default = _FLOW if flow else _DEFAULT
+    steps = default.steps if steps is None else steps
+    width = default.width if width is None else width
     dataset = load(data)
     training = Training(
         steps=steps,
@@ -52,6 +80,8 @@ def train(
         wide=wide,
         seed=seed,
         bfloat16=bfloat16,
+        flow=flow,
+        target=target,
     )
     if (out / "checkpoint.pt").is_file():
         note(f"going on from {out / 'checkpoint.pt'}")
@@ -77,4 +107,4 @@ def train(
     shown = table("", "")
     for key, value in document.items():
         shown.add_row(key, str(value))
-    print_table(f"denoiser of {dataset.name}", shown)
+    print_table(f"{'flow' if flow else 'denoiser'} of {dataset.name}", shown)

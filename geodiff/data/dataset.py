@@ -18,9 +18,11 @@ class Dataset:
     data: [N, *shape] uint8, float16, bfloat16 or float32; images are [N, C, H, W], possibly as a permuted view.
     labels: [N] int64, or None where the source has none.
     name: the built-in name or the file's or folder's own name, without its folder.
-    layout: how the axes were understood, in words: "CHW", "HWC viewed as CHW", "flat", "as given", ...
-    classes: the name of each label for a folder of images with subfolders, otherwise empty.
+    layout: how source and axes were understood, in words: "CHW", "HWC viewed as CHW", "flat", "as given", ...
+    classes: the name of each label where the source names them, otherwise empty.
     left_out: what lies in the source and was not read, by name; `load` warns of it.
+    vectors: [N, k] float32, what the source says of each point in numbers (camera poses); None where it does not.
+    latent: whether points are codes of images, whose mirror image is not the code of the mirrored image.
     """
 
     data: Tensor
@@ -29,6 +31,8 @@ class Dataset:
     layout: str
     classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    vectors: Tensor | None = None
+    latent: bool = False
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -42,6 +46,9 @@ class Contents(NamedTuple):
     classes: tuple[str, ...] = ()
     is_chw: bool = False  # the format itself fixes the axes as [N, C, H, W]
     left_out: tuple[str, ...] = ()
+    vectors: Tensor | None = None
+    latent: bool = False
+    note: str = ""  # what else Dataset.layout is to say
 
 
 def check_points(data: Tensor, where: object) -> Tensor:

@@ -1,6 +1,5 @@
 """What lies in a folder of images: the images, their classes, and what is left out, by name."""
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,9 +11,6 @@ from geodiff.base.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 #: What desktops put into every folder that they show, and archives of macOS beside every file.
 _OF_THE_SYSTEM = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*", re.IGNORECASE)
-#: How EDM's and StyleGAN's dataset_tool names folders of a thousand images each, and its file of labels.
-_SHARD, _OF_SHARD = re.compile(r"\d{5}"), re.compile(r"img\d{8}")
-_LABELS = "dataset.json"
 
 
 class Listing(NamedTuple):
@@ -37,14 +33,12 @@ def list_images(folder: Path, classes: Iterable[str]) -> Listing:
     Links are followed. Raises DataError for a folder without images, for images in both places, and for links to what
     is not there.
     """
-    if (folder / _LABELS).is_file():
-        return _labelled_by_file(folder)
     here, left_out = _sift(folder, os.scandir(folder), folder)
     members: dict[str, list[Path]] = {}
     for name in classes:
         members[name] = []
         if (folder / name).is_dir():
-            members[name], others = _walk(folder / name, folder)
+            members[name], others = walk(folder / name, folder)
             left_out += others
     full = [name for name, paths in members.items() if paths]
     if here and full:
@@ -55,9 +49,6 @@ def list_images(folder: Path, classes: Iterable[str]) -> Listing:
     if here:
         return Listing(here, None, (), tuple(left_out))
     paths = [path for name in members for path in members[name]]
-    # Shards without their file: numbers of folders are no classes.
-    if all(map(_SHARD.fullmatch, full)) and all(_OF_SHARD.fullmatch(path.stem) for path in paths):
-        return Listing(paths, None, (), tuple(left_out))
     labels = [label for label, name in enumerate(members) for _ in members[name]]
     return Listing(paths, labels, tuple(members), tuple(left_out))
 
@@ -68,30 +59,7 @@ def beside(folder: Path) -> list[str]:
     return [*(path.name for path in images), *left_out]
 
 
-def _labelled_by_file(folder: Path) -> Listing:
-    """EDM's and StyleGAN's data sets: {"labels": [["00000/img00000000.png", 3], ...]}, or null for none."""
-    path = folder / _LABELS
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        known = None if listed is None else {str(name): label for name, label in listed}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(path, f'expected {{"labels": [[name, class], ...]}} or null, found another ({error})') from None
-    paths, left_out = _walk(folder, folder)
-    left_out = [name for name in left_out if name != _LABELS]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    if not paths:
-        raise DataError(folder, f"the folder holds {_LABELS}, and no images")
-    if known is None:
-        return Listing(paths, None, (), tuple(left_out))
-    for name in names:
-        if type(known.get(name)) is not int or known[name] < 0:
-            raise DataError(path, f"labels: expected a class 0, 1, ... for {name}, found {known.get(name)!r}")
-    if gone := sorted(known.keys() - set(names)):
-        raise DataError(path, f"labels: expected images that are there, found {len(gone)} of others, such as {gone[0]}")
-    return Listing(paths, [known[name] for name in names], (), tuple(left_out))
-
-
-def _walk(top: Path, base: Path) -> tuple[list[Path], list[str]]:
+def walk(top: Path, base: Path) -> tuple[list[Path], list[str]]:
     """All images below `top`, sorted, and all other files by their name below `base`."""
     images: list[Path] = []
     left_out: list[str] = []
@@ -115,6 +83,11 @@ def _walk(top: Path, base: Path) -> tuple[list[Path], list[str]]:
     return sorted(images), left_out
 
 
+def is_of_the_system(name: str) -> bool:
+    """Whether a file of that name is nobody's data, so that leaving it out needs no word."""
+    return _OF_THE_SYSTEM.fullmatch(name.rpartition("/")[2]) is not None
+
+
 def _sift(folder: Path, entries: "Iterable[os.DirEntry[str]]", base: Path) -> tuple[list[Path], list[str]]:
     """Of what lies in one folder: images, sorted, and the names of what is neither an image nor a folder to enter."""
     images, left_out = [], []
@@ -125,6 +98,6 @@ def _sift(folder: Path, entries: "Iterable[os.DirEntry[str]]", base: Path) -> tu
         hidden = entry.name.startswith(".")
         if path.is_file() and path.suffix.lower() in SUFFIXES and not hidden:
             images.append(path)
-        elif (hidden or not path.is_dir()) and not _OF_THE_SYSTEM.fullmatch(entry.name):
+        elif (hidden or not path.is_dir()) and not is_of_the_system(entry.name):
             left_out.append(path.relative_to(base).as_posix() + ("/" if path.is_dir() else ""))
     return images, left_out

@@ -1,6 +1,5 @@
 """Folders of images: one file per point, subfolders as classes."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
 from geodiff.data.folders import class_folders, list_images
 from geodiff.data.optional import require
+from geodiff.data.pixels import is_deep
 
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 # What each 8-bit mode of Pillow becomes. 16-bit and float modes are missing: 8 bits would not hold them.
@@ -26,7 +26,7 @@ def read_folder(folder: Path, limit: int | None, classes: Sequence[str] | None =
     """Images [N, C, H, W] uint8, sorted by path (as text, so 10.png comes before 2.png), the first `limit` of them.
 
     Where the images lie in subfolders, the subfolders' names in sorted order are the classes 0, 1, ..., those without
-    images included; `classes` names them instead, for folders that are to agree. Labels of a dataset.json go before.
+    images included; `classes` names them instead, for folders that are to agree.
     All images must have one size. Grey, RGB and RGBA may be mixed: C is the least that holds them all without loss.
     An EXIF orientation is followed: pixels lie as viewers show them.
     """
@@ -55,7 +55,7 @@ def _common_form(paths: list[Path], image: ModuleType) -> tuple[tuple[int, int],
     for path in paths:
         with decoding(path, "an image"), image.open(path) as file:
             size, stored, transparent = _upright_size(file), file.mode, "transparency" in file.info
-            animated, deep = getattr(file, "is_animated", False), _is_deep(file)
+            animated, deep = getattr(file, "is_animated", False), is_deep(file)
         if path is paths[0]:
             common = size
         if size != common:
@@ -76,14 +76,3 @@ def _upright_size(file: Any) -> tuple[int, int]:
     if file.format == "TIFF" or (file.format == "PNG" and "exif" not in file.info):
         return width, height  # getexif would decode a PNG, to look for EXIF behind its pixels
     return (height, width) if file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE else (width, height)
-
-
-def _is_deep(file: Any) -> bool:
-    """Whether Pillow would cut 16-bit samples to 8: it opens 16-bit colour as "RGB", and only its decoder knows."""
-    for tile in file.tile:
-        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(arg, str) and re.search(r";16[BLN]", arg) for arg in args):
-            return True
-        if tile[0] in ("ppm", "ppm_plain") and len(args) > 1 and isinstance(args[1], int) and args[1] > 255:
-            return True
-    return False

@@ -12,15 +12,18 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import as_tensor
-from geodiff.data import arrays, cifar, idx, images
+from geodiff.data import arrays, cifar, edm, floats, idx, imagenet, images, items, parquet, torchvision, webdataset
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
 from geodiff.data.folders import beside, class_folders
 from geodiff.data.layout import LAYOUTS, arrange, arrange_images
+from geodiff.data.pixels import MODES
+from geodiff.data.stream import Stream
 
 BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")
 _SPLIT_FOLDERS = frozenset({*SPLITS, "val", "valid", "validation"})
+_SAMPLE = 64  # points that are looked at for floats in [0, 1]
 _BY_SUFFIX: dict[str, Callable[[Path], Contents]] = {
     ".npy": arrays.read_npy,
     ".npz": arrays.read_npz,
@@ -29,11 +32,12 @@ _BY_SUFFIX: dict[str, Callable[[Path], Contents]] = {
 
 
 def load(
-    source: "Tensor | np.ndarray[Any, Any] | str | os.PathLike[str]",
+    source: Any,
     *,
     layout: str = "auto",
     split: str = "train",
     limit: int | None = None,
+    mode: str | None = None,
 ) -> Dataset:
     """source -> data points x_i, [N, *shape] in the dtype they are stored in, never converted to float.
 
@@ -45,13 +49,19 @@ def load(
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
         a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and
-        test/ inside are splits; links are followed, EXIF orientation too; labels of EDM's dataset.json are read).
+        test/ inside are splits; links are followed, EXIF orientation too);
+        a zip or folder of EDM, EDM2 or StyleGAN (dataset.json), EDM2's latents among them: their scaled means;
+        batches of the downsampled ImageNet (train_data_batch_1.npz, or pickled), one or the folder of them;
+        parquet files of Hugging Face, one or the folder; WebDataset tars, one, or shards as "name-{000..146}.tar";
+        a data set of torchvision or Hugging Face, any torch Dataset, or a DataLoader that neither shuffles nor drops.
     layout: "auto", "chw", "hwc" or "flat" (arrays as they are, images as [N, d]). "auto" leaves a Tensor or ndarray
         alone; in files, four axes with the last 1, 3 or 4 and the second not are HWC, viewed (not copied) as
         [N, C, H, W], all other four axes are CHW, and uint8 [N, H, W] becomes [N, 1, H, W]. Dataset.layout says what
         was done.
     split: "train" or "test", for sources that have both.
     limit: keep the first `limit` points, as a view; None, or more than there are, keeps all.
+    mode: "L" or "RGB": what pictures become where they are decoded here (EDM, parquet, WebDataset, items of PIL); None
+        takes grey and RGB as they are and refuses others.
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
@@ -60,18 +70,96 @@ def load(
     """
     _check_choice("layout", layout, LAYOUTS)
     _check_choice("split", split, SPLITS)
+    if mode is not None:
+        _check_choice("mode", mode, MODES)
     limit = _check_limit(limit)
-    contents, name = _open(source, split, limit)
+    stream = open_piecewise(source, split, mode)
+    contents, name = _open(source, split, limit) if stream is None else (stream.contents(limit), stream.name)
     if contents.data.ndim == 0:
         raise ValueError("source: expected [N, *shape], found a single number; allowed 1 dimension or more")
     if layout == "auto" and isinstance(source, Tensor | np.ndarray):
         data, understood = contents.data, "as given"
     else:
         data, understood = (arrange_images if contents.is_chw else arrange)(contents.data, layout)
-    labels = None if contents.labels is None else contents.labels[:limit]
+    labels, vectors = (None if one is None else one[:limit] for one in (contents.labels, contents.vectors))
+    if contents.note:
+        understood = f"{understood}; {contents.note}"
+    if not contents.latent:
+        floats.warn_of_unit_range(data[:_SAMPLE], name)
     if contents.left_out:
         warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
-    return Dataset(data[:limit], labels, name, understood, contents.classes, contents.left_out)
+    return Dataset(
+        data[:limit], labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent
+    )
+
+
+def load_latents(source: str | os.PathLike[str], *, limit: int | None = None) -> tuple[Dataset, Tensor]:
+    """EDM2's latents as the mixture that they are: x_0 ~ sum_i N(m_i, diag s_i^2) / N. The means, and s [N, 4, h, w].
+
+    source: a zip or folder of .npy latents. `geodiff.MixtureDenoiser(data, s)` is the optimal denoiser of it.
+    Raises DataError for a source without standard deviations, and as `load` does.
+    """
+    found = load(source, limit=limit)
+    if not found.latent:
+        raise DataError(_existing(source), "expected latents of EDM2, float32 [8, h, w] each; found other points")
+    return found, edm.deviations(_existing(source), _check_limit(limit))
+
+
+def open_stream(source: Any, split: str = "train", mode: str | None = None) -> Stream:
+    """Any source of `load` piece by piece: decoded as it comes, or a view of what is mapped or read at once."""
+    _check_choice("split", split, SPLITS)
+    if mode is not None:
+        _check_choice("mode", mode, MODES)
+    found = open_piecewise(source, split, mode)
+    if found is not None:
+        return found
+    contents, name = _open(source, split, None)
+    if not isinstance(source, Tensor | np.ndarray):
+        data, _ = (arrange_images if contents.is_chw else arrange)(contents.data, "auto")
+        contents = contents._replace(data=data)
+    return Stream.of(contents, name, f"{name} {list(contents.data.shape)} {contents.data.dtype}")
+
+
+def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
+    """The stream of a source whose format is read piece by piece; None for others, which are mapped or read whole."""
+    if torchvision.is_source(source):
+        _check_no_splits(split, "a data set of torchvision")
+        return torchvision.open_stream(source)
+    if items.is_source(source):
+        _check_no_splits(split, "an object")
+        return items.open_stream(source, mode)
+    if not isinstance(source, str | os.PathLike) or source in BUILTIN:
+        return None
+    if isinstance(source, str) and "{" in source and not Path(source).exists():
+        return webdataset.open_stream(webdataset.expand(source), mode)
+    path = _existing(source)
+    if path.is_dir():
+        return _open_folder(path, split, mode)
+    if path.suffix.lower() not in (".zip", ".parquet", ".tar") and not imagenet.matches(path):
+        return None
+    _check_no_splits(split, f"the file {path}")
+    _check_content(path)
+    if path.suffix.lower() == ".zip":
+        return edm.open_stream(path, mode)
+    if path.suffix.lower() == ".parquet":
+        return parquet.open_stream([path], mode)
+    return imagenet.open_stream([path]) if imagenet.matches(path) else webdataset.open_stream([path], mode)
+
+
+def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
+    if _holds_splits(folder) and edm.matches(folder / split):
+        return edm.open_stream(folder / split, mode)
+    if edm.matches(folder):
+        _check_no_splits(split, f"the folder {folder}")
+        return edm.open_stream(folder, mode)
+    if batches := imagenet.find_batches(folder, split):
+        return imagenet.open_stream(batches)
+    if shards := parquet.find_shards(folder, split):
+        return parquet.open_stream(shards, mode)
+    if tars := sorted(folder.glob("*.tar")):
+        _check_no_splits(split, f"the folder {folder}")
+        return webdataset.open_stream(tars, mode)
+    return None
 
 
 def _left_out(names: tuple[str, ...], source: object) -> str:
@@ -88,7 +176,9 @@ def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
         _check_no_splits(split, repr(source))
         return BUILTIN[source](), source
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"source: expected a Tensor, ndarray, path or built-in name, found {type(source).__name__}")
+        raise TypeError(
+            f"source: expected a Tensor, ndarray, path, built-in name or torch Dataset, found {type(source).__name__}"
+        )
     path = _existing(source)
     name = Path(os.path.abspath(path)).name  # of "." too, which Path(".").name leaves empty
     if path.is_dir():
@@ -108,11 +198,15 @@ def _existing(source: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"source: no such file or folder: {text!r}")
 
 
-def _read_file(path: Path) -> Contents:
+def _check_content(path: Path) -> None:
     if not path.is_file():
         raise DataError(path, "expected a file or folder, found a device, pipe or socket")
     if path.stat().st_size == 0:
         raise DataError(path, "the file is empty (0 bytes)")
+
+
+def _read_file(path: Path) -> Contents:
+    _check_content(path)
     if reader := _BY_SUFFIX.get(path.suffix.lower()):
         return reader(path)
     with path.open("rb") as file:
@@ -121,7 +215,8 @@ def _read_file(path: Path) -> Contents:
         return idx.read_idx(path)
     if cifar.matches(path, head):
         return cifar.read_batches([path], None)
-    kinds = ", ".join((*_BY_SUFFIX, "MNIST IDX(.gz)", "CIFAR python batches", "folders of images"))
+    others = ("zips of EDM", ".parquet", ".tar", "MNIST IDX(.gz)", "CIFAR python batches", "folders of images")
+    kinds = ", ".join((*_BY_SUFFIX, *others))
     raise DataError(path, f"unsupported kind of file; allowed {kinds}")
 
 
@@ -130,9 +225,8 @@ def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
         return cifar.read_batches(batches, limit)
     if file := idx.find_images(folder, split):
         return idx.read_idx(file)
-    inside = set(class_folders(folder))
-    # Only a folder with nothing but splits inside: "train" is also a class name in data sets of vehicles.
-    if inside & set(SPLITS) and inside <= _SPLIT_FOLDERS:
+    if _holds_splits(folder):
+        inside = set(class_folders(folder))
         if split not in inside:
             raise FileNotFoundError(f"{folder}: no folder {split!r} inside for split={split!r}; found {sorted(inside)}")
         classes = sorted({name for one in inside for name in class_folders(folder / one)})
@@ -140,6 +234,12 @@ def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
         return contents._replace(left_out=(*beside(folder), *contents.left_out))
     _check_no_splits(split, f"the folder {folder}")
     return images.read_folder(folder, limit)
+
+
+def _holds_splits(folder: Path) -> bool:
+    """Whether a folder has nothing but splits inside: "train" is also a class name in data sets of vehicles."""
+    inside = set(class_folders(folder))
+    return bool(inside & set(SPLITS)) and inside <= _SPLIT_FOLDERS
 
 
 def _check_choice(argument: str, found: str, allowed: tuple[str, ...]) -> None:

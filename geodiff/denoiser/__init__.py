@@ -2,11 +2,14 @@
 
 module        OptimalDenoiser          ops        the steps it is made of, by themselves
 operators     its torch operators      registry   data sets by number, for operators
+variants      tempered, smoothed, and of points that are distributions
+velocity      flow matching
 point_set     the answers              conditioning, mirroring, storage   what they stand on
 
 Imports from `base`, `reference`, `data` and `backends`.
 """
 
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.variants import MixtureDenoiser, SmoothedDenoiser, TemperedDenoiser
 
-__all__ = ["OptimalDenoiser"]
+__all__ = ["MixtureDenoiser", "OptimalDenoiser", "SmoothedDenoiser", "TemperedDenoiser"]

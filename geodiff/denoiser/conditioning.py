@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import Query
-from geodiff.base.arguments import check_tensor
+from geodiff.base.arguments import check_exclude, check_tensor
 from geodiff.base.foreign import as_tensor
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser.storage import StoredRows
@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     sigma    [B] float64
     classes  int64 [B] or one-hot [B, K]: the data of one class only; None: of all
     mask     bool [B, N], in the order of the data passed in: the points that are True; None: all
+    exclude  int64 [B], in the order of the data passed in: all points but this one (its mirror image included), -1: all
     tol      relative error allowed in the mean
     """
 
@@ -29,11 +30,20 @@ class Batch(NamedTuple):
     sigma: Tensor
     classes: Tensor | None
     mask: Tensor | None
+    exclude: Tensor | None
     tol: float
 
     def at(self, x: Tensor, sigma: Tensor) -> Self:
         """The same question asked elsewhere."""
         return self._replace(x=x, sigma=sigma)
+
+    def part(self, chosen: Tensor) -> Self:
+        """The chosen queries of it."""
+        classes, mask, exclude = (
+            None if value is None else pick(chosen, value)[0] for value in (self.classes, self.mask, self.exclude)
+        )
+        x, sigma = pick(chosen, self.x, self.sigma)
+        return type(self)(x, sigma, classes, mask, exclude, self.tol)
 
 
 class Part(NamedTuple):
@@ -78,20 +88,46 @@ class Conditioning:
         """
         n = self.stored.n
         seen = None if batch.mask is None else self.stored.in_storage_order(batch.mask)
+        left_out = None if batch.exclude is None else self._rows_of(batch.exclude)
+        if seen is not None and left_out is not None:  # one condition less: the mask says it, too
+            seen = seen & (left_out[:, None] != torch.arange(n, device=seen.device))
+            left_out = None
         if batch.classes is None or self.groups is None or batch.x.shape[0] == 0:
-            yield Part(None, Query(batch.x, batch.sigma, range(n), self._prior(range(n), seen), batch.tol))
+            rows = range(n)
+            yield Part(None, self._query(batch.x, batch.sigma, rows, seen, left_out, batch.tol))
             return
         wanted = check_requested_classes(batch.classes, self.label_dim)
         found = wanted.unique().tolist()
         for label in found:
             # All of one class, as often when sampling: nothing to pick apart and put together again.
             chosen = None if len(found) == 1 else (wanted == label).nonzero()[:, 0].to(self.stored.rows.device)
-            rows = self._ranges.get(label)
-            if rows is None:
+            if label not in self._ranges:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
-            prior = self._prior(rows, None if seen is None else pick(chosen, seen)[0])
-            x, sigma = pick(chosen, batch.x, batch.sigma)
-            yield Part(chosen, Query(x, sigma, rows, prior, batch.tol))
+            rows, (x, sigma) = self._ranges[label], pick(chosen, batch.x, batch.sigma)
+            these_see, these_leave = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
+            yield Part(chosen, self._query(x, sigma, rows, these_see, these_leave, batch.tol))
+
+    def _query(
+        self, x: Tensor, sigma: Tensor, rows: range, seen: Tensor | None, left_out: Tensor | None, tol: float
+    ) -> Query:
+        prior = self._prior(rows, seen)
+        if left_out is None:
+            return Query(x, sigma, rows, prior, tol)
+        left_out = torch.where((left_out >= rows.start) & (left_out < rows.stop), left_out, -1)
+        query = Query(x, sigma, rows, prior, tol, left_out)
+        mass = query.log_mass
+        if isinstance(mass, Tensor) and bool(mass.isneginf().any()):
+            raise ValueError(
+                "exclude: expected a point of weight above 0 beside the one that is excluded, found none for a query; "
+                "allowed N >= 2, and classes of 2 points or more"
+            )
+        return query
+
+    def _rows_of(self, exclude: Tensor) -> Tensor:
+        """Rows, for positions in the data as it was passed in; -1 stays."""
+        n = self.stored.n
+        exclude = check_exclude(exclude, len(exclude), n)
+        return torch.where(exclude < 0, -1, self.stored.places(exclude.clamp(min=0))).to(self.stored.rows.device)
 
     def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
         prior, part = self.log_prior, slice(rows.start, rows.stop)

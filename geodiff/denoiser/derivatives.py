@@ -58,14 +58,14 @@ class _Posterior(_Function):
         ctx.kept, ctx.asked = inputs[0], asked.of_data()
         ctx.mark_non_differentiable(entropy, ess, trace, indices, weights)
         ctx.set_materialize_grads(False)
-        saved = (*asked[:4], mean, trace)
+        saved = (*asked.of_queries, mean, trace)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
     @staticmethod
     def _again(ctx: Any) -> tuple[Question, Tensor, Tensor]:
-        x, sigma, classes, mask, mean, trace = ctx.saved_tensors
-        return ctx.asked._replace(x=x, sigma=sigma, classes=classes, mask=mask), mean, trace
+        *queries, mean, trace = ctx.saved_tensors
+        return ctx.asked.asked_by(*queries), mean, trace
 
     @staticmethod
     def backward(ctx: Any, to_mean: Maybe, to_log_prob: Maybe, *_: Maybe) -> tuple[Maybe, ...]:
@@ -103,18 +103,18 @@ class _Derivative(_Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         asked, (_, _, one, two) = read(inputs[2:])
         ctx.recipe, ctx.kept, ctx.asked = inputs[1], inputs[0], asked.of_data()
-        saved = (*asked[:4], one, two)
+        saved = (*asked.of_queries, one, two)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
     @staticmethod
     def _taken(ctx: Any, letter: str, *more: Tensor) -> tuple[Tensor, ...]:
         """The recipe with one letter more, at the saved tensors; a (co)tangent that is None is 0."""
-        x, sigma, classes, mask, one, two = ctx.saved_tensors
-        asked = ctx.asked._replace(x=x, sigma=sigma, classes=classes, mask=mask)
+        *queries, one, two = ctx.saved_tensors
+        x, sigma, *_ = queries
         zeros = (x.new_zeros(x.shape, dtype=torch.float64), sigma.new_zeros(sigma.shape, dtype=torch.float64))
         change = [zero if value is None else value for value, zero in zip((one, two), zeros, strict=True)]
-        return _differentiate(ctx.kept, ctx.recipe + letter, asked, *change, *more)
+        return _differentiate(ctx.kept, ctx.recipe + letter, ctx.asked.asked_by(*queries), *change, *more)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
@@ -127,7 +127,7 @@ class _Derivative(_Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Maybe) -> tuple[Tensor, ...]:
-        x, sigma, _, _, one, two = ctx.saved_tensors
+        x, sigma, *_, one, two = ctx.saved_tensors
         zeros = [torch.zeros_like(x), torch.zeros_like(sigma)]
         zeros += [
             x.new_zeros(x.shape, dtype=torch.float64) if one is None else torch.zeros_like(one),
@@ -154,15 +154,15 @@ class _Higher(_Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.recipe, asked = inputs[1], Question(*inputs[2 : 2 + ASKED])
         ctx.kept, ctx.asked = inputs[0], asked.of_data()
-        saved = (*asked[:4], *inputs[2 + ASKED :])
+        saved = (*asked.of_queries, *inputs[2 + ASKED :])
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
     @staticmethod
     def _taken(ctx: Any, letter: str, *more: Tensor) -> tuple[Tensor, ...]:
-        x, sigma, classes, mask, *change = ctx.saved_tensors
-        asked = ctx.asked._replace(x=x, sigma=sigma, classes=classes, mask=mask)
-        return _differentiate(ctx.kept, ctx.recipe + letter, asked, *change, *more)
+        saved, queries = ctx.saved_tensors, len(PER_QUERY)
+        asked = ctx.asked.asked_by(*saved[:queries])
+        return _differentiate(ctx.kept, ctx.recipe + letter, asked, *saved[queries:], *more)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Maybe, ...]:
@@ -171,9 +171,10 @@ class _Higher(_Function):
 
     @staticmethod
     def jvp(ctx: Any, _kept: None, _recipe: None, *tangents: Maybe) -> tuple[Tensor, ...]:
-        x, sigma, _classes, _mask, *change = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        places = (*saved[:2], *saved[len(PER_QUERY) :])  # x, sigma and the change
         moved = (*tangents[:2], *tangents[ASKED:])
-        steps = (torch.zeros_like(at) if t is None else t for at, t in zip((x, sigma, *change), moved, strict=True))
+        steps = (torch.zeros_like(at) if t is None else t for at, t in zip(places, moved, strict=True))
         return _Higher._taken(ctx, "f", *steps)
 
     @staticmethod

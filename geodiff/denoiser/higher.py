@@ -28,7 +28,7 @@ def derivative(points: PointSet, batch: Batch, recipe: str, change: Sequence[Ten
     given = (batch.x, batch.sigma, *change)
     out: list[Tensor] = []
     for part in points.conditioning.parts(batch):
-        query = part.query
+        query = part.query.with_exclude_as_prior(points.stored.n)
         rows, prior = points.stored.rows[query.rows.start : query.rows.stop], query.prior_of_rows
         data = model_space(rows, torch.float64)
         log_prior = data.new_full((len(data),), -math.log(len(data))) if prior is None else prior

@@ -40,7 +40,8 @@ class Mirror:
         prior = query.log_prior
         if prior is not None and prior.ndim == 2:
             prior = prior.repeat(2, 1)
-        return replace(query, x=self.twice(query.x), sigma=query.sigma.repeat(2), log_prior=prior)
+        exclude = None if query.exclude is None else query.exclude.repeat(2)
+        return replace(query, x=self.twice(query.x), sigma=query.sigma.repeat(2), log_prior=prior, exclude=exclude)
 
     def back(self, values: Tensor) -> Tensor:
         """[2 B, d], the second half mirrored back."""

@@ -17,6 +17,7 @@ from geodiff.base.arguments import (
     check_place,
     check_query_shape,
     check_topk,
+    shape_exclude,
     shape_sigma,
 )
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
@@ -30,6 +31,8 @@ from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.operators import recorded, transformed
 from geodiff.denoiser.point_set import FIELDS, PointSet
 from geodiff.denoiser.storage import StoredRows
+from geodiff.denoiser.velocity import scales_of, towards_data, velocity
+from geodiff.paths import LINEAR, Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,8 +103,10 @@ class OptimalDenoiser(nn.Module):
         augment: Literal["hflip"] | None = None,
     ) -> None:
         super().__init__()
+        latent = False
         if isinstance(data, str | os.PathLike):
-            data = load(data).data
+            dataset = load(data)
+            data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=STORED)
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
             raise ValueError(
@@ -109,6 +114,11 @@ class OptimalDenoiser(nn.Module):
             )
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
+        if augment is not None and latent:
+            raise ValueError(
+                f"augment: expected None for latents, whose mirror image is not the latent of the mirrored picture, "
+                f"found {augment!r}; allowed data with the latents of mirrored pictures among them"
+            )
         if augment == "hflip" and data.ndim < 3:
             raise ValueError(
                 f"augment: expected data with rows and columns for 'hflip', found points of shape "
@@ -180,7 +190,13 @@ class OptimalDenoiser(nn.Module):
 
     @_of_any_kind
     def forward(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Tensor:
         """r*(x; sigma), [B, *shape] in the dtype of x.
 
@@ -188,8 +204,10 @@ class OptimalDenoiser(nn.Module):
         sigma        a number, 0-d, [B] or [B, 1, ...], > 0
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
         mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
+        exclude      int64 [B]: the point that each query must not see (leave-one-out), -1 for none. As if it were not
+                     in the data; with augment="hflip" its mirror image goes with it
         """
-        batch = self._batch(x, sigma, class_labels, mask)
+        batch = self._batch(x, sigma, class_labels, mask, exclude)
         if recorded(x, batch.sigma):
             return Answered.to(batch, self._points).shaped("mean").to(x.dtype)
         mean = torch.empty_like(batch.x)
@@ -207,6 +225,7 @@ class OptimalDenoiser(nn.Module):
         out: Tensor,
         class_labels: Tensor | None = None,
         mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Tensor:
         """out = gain r*(x; sigma) + sum_k c_k v_k for terms (c_k, v_k): a solver's update with the r that it needs.
 
@@ -217,7 +236,7 @@ class OptimalDenoiser(nn.Module):
         another shape, dtype or device than x.
         """
         x = check_query_shape(x, self.shape, dtypes=PRECISE)
-        batch = self._batch(x, sigma, class_labels, mask)
+        batch = self._batch(x, sigma, class_labels, mask, exclude)
         for name, values in (("out", out), *((f"terms[{k}]", values) for k, (_, values) in enumerate(terms))):
             check_query_shape(values, self.shape, dtypes=(x.dtype,), name=name)
             check_device(values, name, x.device)
@@ -233,35 +252,86 @@ class OptimalDenoiser(nn.Module):
 
     @_of_any_kind
     def score(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points)
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points)
         levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
     @_of_any_kind
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how exact r must be is read off |v|
+    def velocity(
+        self,
+        x: Tensor,
+        t: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        path: Path = LINEAR,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
+    ) -> Tensor:
+        """v*(x, t) = E[d x_t / dt | x_t = x] = alpha' r + sigma' (x - alpha r) / sigma, [B, *shape]: flow matching.
+
+        r = r*(x / alpha; sigma / alpha). By default x_t = (1 - t) x_0 + t n: v* = E[n - x_0 | x_t = x] = (x - r) / t,
+        and x - mean at t = 1 (`geodiff.paths.Linear("B")`: data at t = 1, E[x_1 - n | x_t = x]).
+
+        x     [B, *shape] floating: x_t in the path's own coordinates
+        t     a number, 0-d, [B] or [B, 1, ...], within 0 .. 1 but not where the data are, where v* is not defined
+        path  one of `geodiff.paths`
+        Off by at most tol max(|v*|, 0.01 max_i |x_i|), at every t; differentiable in x and t. Other arguments and
+        errors as in `forward`; ValueError also for a t at which the path has no velocity.
+        """
+        x = check_query_shape(x, self.shape, dtypes=FLOATING)
+        times = shape_sigma(t, len(x), device=x.device, name="t", what="time")
+        scales = scales_of(path, times)
+        flat = self._stored.flatten(x)
+        y, levels = towards_data(flat, scales)
+        batch = self._batch(self._stored.unflatten(y), levels, class_labels, mask, exclude)
+        if x.dtype != torch.float64:  # y is, so that x / alpha does not round
+            batch = batch._replace(tol=self.tol)
+        return self._stored.unflatten(velocity(flat, scales, batch, self._points)).to(x.dtype)
+
+    @_of_any_kind
     def log_prob(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Tensor:
         """log p_sigma(x) = logsumexp_i(log pi_i - |x - x_i|^2 / 2 sigma^2) - (d/2) log 2 pi sigma^2, [B].
 
         Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
         """
         # Its derivative in sigma takes the trace.
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return asked.answer["log_prob"].to(_precise(x))
 
     @_of_any_kind
     def divergence(
-        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Tensor:
         """div_x r*(x; sigma) = tr Cov_w / sigma^2, [B]: exact, from the pass that gives r, without random probes.
 
         Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
         In the dtype of x, but at least float32; arguments as in `forward`.
         """
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, with_trace=True)
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
 
     @_of_any_kind
@@ -273,6 +343,7 @@ class OptimalDenoiser(nn.Module):
         topk: int = 0,
         *,
         mask: Tensor | None = None,
+        exclude: Tensor | None = None,
     ) -> Posterior:
         """The posterior over data points given x = x_i + sigma z, in summary: see `Posterior` and `forward`.
 
@@ -281,13 +352,20 @@ class OptimalDenoiser(nn.Module):
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
         topk = check_topk(topk, self._stored.n)
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask), self._points, topk, with_trace=True)
+        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, topk, with_trace=True)
         numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
         return Posterior(
             mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
 
-    def _batch(self, x: Tensor, sigma: float | Tensor, class_labels: Any, mask: Tensor | None) -> Batch:
+    def _batch(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Any,
+        mask: Tensor | None = None,
+        exclude: Tensor | None = None,
+    ) -> Batch:
         """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
         stored = self._stored
         x = check_query_shape(x, stored.shape, dtypes=FLOATING)
@@ -297,10 +375,20 @@ class OptimalDenoiser(nn.Module):
         classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
             mask = check_mask(mask, size, stored.n)
+        if exclude is not None:
+            exclude = self._shape_exclude(exclude, size)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
         tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
-        return Batch(flat, levels, classes, mask, tol)
+        return Batch(flat, levels, classes, mask, exclude, tol)
+
+    def _shape_exclude(self, exclude: Tensor, batch: int) -> Tensor:
+        """exclude int64 [batch], a mirror image standing for its point, as in `Posterior.indices`."""
+        exclude = shape_exclude(exclude, batch)
+        if self.augment is None:
+            return exclude
+        n = self._stored.n
+        return torch.where((exclude >= n) & (exclude < 2 * n), exclude - n, exclude)
 
     # ---- moving and copying ----
 

@@ -20,7 +20,7 @@ def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     and infinity where nothing else is left. With augment="hflip" a point is as near as the nearer of it and its mirror
     image.
     """
-    batch = denoiser._batch(x, 1.0, None, None)
+    batch = denoiser._batch(x, 1.0, None)
     check_finite(batch.x, "x")
     points = denoiser._points
     if points.mirror is None:

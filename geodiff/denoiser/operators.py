@@ -24,7 +24,7 @@ from geodiff.denoiser.content import Content, find
 from geodiff.denoiser.point_set import FIELDS, PointSet
 
 _DATA = "Tensor rows, Tensor? order, Tensor? groups, Tensor? prior, Tensor? flip, str backend"
-_QUESTION = f"Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, {_DATA}, float tol"
+_QUESTION = f"Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, Tensor? exclude, {_DATA}, float tol"
 library = torch.library.Library("geodiff", "DEF")
 library.define(
     f"posterior({_QUESTION}, int topk, bool with_trace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
@@ -46,6 +46,7 @@ class Question(NamedTuple):
     sigma: Tensor
     classes: Maybe
     mask: Maybe
+    exclude: Maybe
     rows: Tensor
     order: Maybe
     groups: Maybe
@@ -57,17 +58,26 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, batch: Batch, points: PointSet) -> "Question":
         """The batch asked of these points."""
-        x, sigma, classes, mask, tol = batch
-        return cls(x, sigma, classes, mask, *points.content, tol)
+        x, sigma, classes, mask, exclude, tol = batch
+        return cls(x, sigma, classes, mask, exclude, *points.content, tol)
 
     def of_data(self) -> "Question":
         """Without the queries, which autograd keeps apart: it watches over them."""
-        return self._replace(x=None, sigma=None, classes=None, mask=None)  # type: ignore[arg-type]
+        return type(self)(*[None] * len(PER_QUERY), *self[len(PER_QUERY) :])  # type: ignore[arg-type]
+
+    def asked_by(self, *queries: Maybe) -> "Question":
+        """`of_data` with queries: what stands at PER_QUERY."""
+        return type(self)(*queries, *self[len(PER_QUERY) :])  # type: ignore[arg-type]
+
+    @property
+    def of_queries(self) -> tuple[Maybe, ...]:
+        """What stands at PER_QUERY."""
+        return self.x, self.sigma, self.classes, self.mask, self.exclude
 
     @property
     def content(self) -> Content:
         """What is asked."""
-        return Content(*self[4:10])
+        return Content(*self[5:11])
 
     @property
     def points(self) -> PointSet:
@@ -76,12 +86,12 @@ class Question(NamedTuple):
 
     def batch(self) -> Batch:
         """The queries."""
-        return Batch(self.x, self.sigma, self.classes, self.mask, self.tol)
+        return Batch(self.x, self.sigma, self.classes, self.mask, self.exclude, self.tol)
 
 
 #: How many arguments those are; and the places, among an operator's arguments, of tensors that have a row a query.
 ASKED = len(Question._fields)
-PER_QUERY = (0, 1, 2, 3)
+PER_QUERY = (0, 1, 2, 3, 4)
 
 
 class Change(NamedTuple):

@@ -47,7 +47,7 @@ class PointSet:
 
     def _open(self) -> None:
         self.engines = Engines(self._backend, self.stored.rows)
-        self._digest = (0, b"")
+        self._digest, self._reach = (0, b""), (0, -1.0)
         content.register(self)
 
     @property
@@ -75,6 +75,17 @@ class PointSet:
         """sum_i x_i / N over points and copies, [d] float64."""
         mean = self.engines.serving().mean
         return mean if self.mirror is None else self.mirror.mean(mean)
+
+    @property
+    def reach(self) -> float:
+        """max_i |x_i|, in model space: what contracts measure small answers against. A pass, again when data change."""
+        self.engines.check()
+        changes, known = self._reach
+        if changes != self.engines.changes or known < 0:
+            parts = self.stored.rows.split(max(1, _NUMBERS // self.stored.rows.shape[1]))
+            found = max(float(reference.model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+            self._reach = (self.engines.changes, found)
+        return self._reach[1]
 
     # ---- answers ----
 
@@ -105,7 +116,7 @@ class PointSet:
         if not engine.checks_queries:
             check_levels(batch.sigma)
             check_finite(batch.x, "x")
-        engine.combine(part.query, into)
+        engine.combine(self._for(engine, part.query), into)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""
@@ -145,7 +156,7 @@ class PointSet:
     def _covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.covariance(query, direction)
+            return engine.covariance(both, direction)
         answer = engine.posterior(both)
         answer = replace(answer, trace=engine.trace(both, answer))
         along = Direction(answer.mean, self.mirror.twice(direction.v), direction.slope.repeat(2))
@@ -154,7 +165,7 @@ class PointSet:
     def _draw(self, query: Query, uniform: Tensor) -> Tensor:
         both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.draw(query, uniform)
+            return engine.draw(both, uniform)
         answer = engine.posterior(replace(both, tol=_TOL_OF_SHARES))
         copied, rest = self.mirror.split_draws(answer.log_prob, uniform)
         points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
@@ -163,7 +174,12 @@ class PointSet:
     def _with_mirror_images(self, query: Query) -> tuple[Query, Engine]:
         """The query, with its mirror images behind it where they count, and the engine for so many."""
         both = query if self.mirror is None else self.mirror.both(query)
-        return both, self.engines.serving(len(both))
+        engine = self.engines.serving(len(both))
+        return self._for(engine, both), engine
+
+    def _for(self, engine: Engine, query: Query) -> Query:
+        """The query in words that the engine knows."""
+        return query if engine.excludes else query.with_exclude_as_prior(self.stored.n)
 
     def _original(self, indices: Tensor) -> Tensor:
         """Rows to positions in the data as passed in; copies stay N further on, and -1 (no such point) as it is."""
@@ -181,8 +197,8 @@ class PointSet:
 
     def __getstate__(self) -> dict[str, Any]:
         self.engines.check()  # a copy of changed data would answer from other data than this
-        # Engines hold addresses, and a digest is of this process's count of changes.
-        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest")}
+        # Engines hold addresses, and a digest is of this process's count of changes, as the reach is.
+        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest", "_reach")}
         return {**state, "format": _FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -197,6 +213,7 @@ class PointSet:
         self._open()
 
 
+_NUMBERS = 2**22  # of the data, in float32 at a time
 #: Of pickles: changes whenever the attributes of what is pickled do.
 _FORMAT = 2
 _TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -71,6 +72,15 @@ class StoredRows:
     def original(self, indices: Tensor) -> Tensor:
         """Row numbers -> positions in the data as it was passed in."""
         return indices if self.order is None else self.order.to(indices.device)[indices]
+
+    def places(self, indices: Tensor) -> Tensor:
+        """Positions in the data as it was passed in -> row numbers: the inverse of `original`."""
+        return indices if self.order is None else self._place.to(indices.device)[indices]
+
+    @cached_property
+    def _place(self) -> Tensor:
+        assert self.order is not None, "points lie as they were passed in"
+        return self.order.argsort()
 
     def in_storage_order(self, columns: Tensor) -> Tensor:
         """[..., N], one per data point as passed in -> one per row, on the device of the rows."""

@@ -1,11 +1,12 @@
-"""A learned denoiser, small enough to train on a laptop: `train` makes one, `load` reads one; some weights ship.
+"""A learned denoiser or flow, small enough for a laptop: `train` makes one, `load` reads one; some weights ship.
 
-Imports from `base`, `data` and `reference`.
+Imports from `base`, `data`, `reference`, `paths` and `denoiser`.
 """
 
 from geodiff.learned.denoiser import LearnedDenoiser
+from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
 from geodiff.learned.training import Training, train
 from geodiff.learned.weights_file import load, save, shipped
 
-__all__ = ["LearnedDenoiser", "Training", "UNetConfig", "load", "save", "shipped", "train"]
+__all__ = ["LearnedDenoiser", "LearnedFlow", "Training", "UNetConfig", "load", "save", "shipped", "train"]

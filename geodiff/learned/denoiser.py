@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodiff.base.arguments import check_integer, check_query, check_sigma
+from geodiff.base.arguments import check_query, check_sigma
 from geodiff.base.dtypes import FLOATING
-from geodiff.learned.network import UNet, UNetConfig
+from geodiff.learned.network import UNet, UNetConfig, check_images
 
 SIGMA_DATA = 0.5
 
@@ -33,16 +33,10 @@ class LearnedDenoiser(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], config: UNetConfig | None = None) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"shape: expected (C, H, W) of images, found {tuple(shape)}; allowed three dimensions")
-        channels, height, width = (check_integer(size, "shape", 1) for size in shape)
-        self.shape = (channels, height, width)
-        config = config or UNetConfig(channels)
-        if config.channels != channels:
-            raise ValueError(f"config: expected channels = {channels}, as shape says, found {config.channels}")
-        self.network = UNet(config)
+        self.shape = check_images(shape)
+        self.network = UNet(UNetConfig(shape[0]) if config is None else config.checked(self.shape))
         self.training_metadata: dict[str, object] = {}
-        self.img_channels, self.img_resolution = channels, width
+        self.img_channels, self.img_resolution = self.shape[0], self.shape[2]
 
     def forward(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
         """r(x; sigma), [B, C, H, W] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...], > 0.

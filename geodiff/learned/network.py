@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,20 @@ class UNetConfig:
         check_integer(self.patch, "patch", 1, 8)
         if check_integer(self.width, "width", _GROUPS) % _GROUPS:
             raise ValueError(f"width: expected a multiple of {_GROUPS}, found {self.width}; allowed 8, 16, 24, ...")
+
+    def checked(self, shape: tuple[int, int, int]) -> Self:
+        """Itself, once it is known to be for images of that shape; else ValueError."""
+        if self.channels != shape[0]:
+            raise ValueError(f"config: expected channels = {shape[0]}, as shape says, found {self.channels}")
+        return self
+
+
+def check_images(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W) as integers; TypeError or ValueError for another shape."""
+    if len(shape) != 3:
+        raise ValueError(f"shape: expected (C, H, W) of images, found {tuple(shape)}; allowed three dimensions")
+    channels, height, width = (check_integer(size, "shape", 1) for size in shape)
+    return channels, height, width
 
 
 class UNet(nn.Module):

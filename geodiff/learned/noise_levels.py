@@ -1,4 +1,4 @@
-"""Which noise levels a denoiser is trained on, and how much an error counts at each."""
+"""Which noise levels or times a network is trained on, and how much an error counts at each."""
 
 import math
 
@@ -9,6 +9,8 @@ from geodiff.learned.denoiser import SIGMA_DATA
 
 LOG_MEAN, LOG_DEVIATION = -1.2, 1.2
 WIDE_MIN, WIDE_MAX = 0.002, 100.0
+#: Nearer to the data a velocity is not defined; and float32 tells no time from 1 nearer than that.
+TIMES = (1e-4, 1.0)
 
 
 def draw(count: int, wide: float, generator: Generator) -> Tensor:
@@ -22,6 +24,16 @@ def draw(count: int, wide: float, generator: Generator) -> Tensor:
     low, high = math.log(WIDE_MIN), math.log(WIDE_MAX)
     uniform = low + (high - low) * torch.rand(count, generator=generator)
     return torch.where(torch.rand(count, generator=generator) < wide, uniform, normal).exp()
+
+
+def draw_times(count: int, wide: float, generator: Generator) -> Tensor:
+    """t = 1 / (1 + exp(-z)), z ~ N(0, 1), with probability 1 - wide, else uniform in 0 .. 1; [count].
+
+    The logit-normal is that of Esser et al., 2403.03206.
+    """
+    normal = torch.randn(count, generator=generator).sigmoid()
+    uniform = torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < wide, uniform, normal).clamp(*TIMES)
 
 
 def weight(sigma: Tensor) -> Tensor:

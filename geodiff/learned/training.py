@@ -22,10 +22,11 @@ from geodiff.base.arguments import SEED_MAX, check_data, check_integer
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.data.digest import digest
-from geodiff.learned import noise_levels, weights_file
+from geodiff.learned import weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
+from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
-from geodiff.reference.formula import model_space
+from geodiff.learned.objectives import TARGETS, Objective
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)
@@ -41,9 +42,13 @@ class Training:
     width, patch   size of the network: see `UNetConfig`
     learning_rate  the highest
     ema            decay of the moving average of the weights, which is what is saved
-    wide           share of noise levels drawn evenly in ln sigma over 0.002 .. 100: see `noise_levels.draw`
+    wide           share of noise levels drawn evenly in ln sigma over 0.002 .. 100, of times in 0 .. 1: `noise_levels`
     seed           of weights, pictures and noise
     bfloat16       products of the network in bfloat16: faster where the processor has it, slower where not
+    flow           a velocity of flow matching (`LearnedFlow`) instead of a denoiser
+    target         what the network is drawn to: "data", the point itself (or n - x_0); "expected", r* or v* at the same
+                   x over all data, which is its mean and makes for gradients of less variance; "optimal", r* or v*
+                   without the point that x was made from: what can be known of it from the others
     """
 
     steps: int = 6000
@@ -55,11 +60,15 @@ class Training:
     wide: float = 0.5
     seed: int = 0
     bfloat16: bool = False
+    flow: bool = False
+    target: str = "data"
 
     def __post_init__(self) -> None:
         check_integer(self.steps, "steps", 1)
         check_integer(self.batch, "batch", 1)
         check_integer(self.seed, "seed", 0, SEED_MAX)
+        if self.target not in TARGETS:
+            raise ValueError(f"target: found {self.target!r}; allowed {', '.join(map(repr, TARGETS))}")
         for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
@@ -76,8 +85,10 @@ def train(
     name: str = "",
     save_every: int = 250,
     progress: Callable[[int, float], object] = lambda step, loss: None,
-) -> LearnedDenoiser:
+) -> LearnedDenoiser | LearnedFlow:
     """min E weight(sigma) |r(x_i + sigma z; sigma) - x_i|^2 over i, z and sigma (Karras et al., 2206.00364, eq. 2).
+
+    With `flow`, min E |v(x_t, t) - (n - x_0)|^2 over x_0, n and t (Lipman et al., 2210.02747). See `Training.target`.
 
     data        [N, C, H, W]; uint8 u means u/127.5 - 1
     out         folder, made if need be, for weights.safetensors (the moving average), checkpoint.pt and log.jsonl
@@ -85,7 +96,7 @@ def train(
     save_every  steps between checkpoints and lines of the log
     progress    called as progress(steps done, loss of the step) after each step
 
-    Goes on from out/checkpoint.pt if there is one. Returns the denoiser with the averaged weights.
+    Goes on from out/checkpoint.pt if there is one. Returns the network with the averaged weights.
     Raises ValueError for data that are no pictures or a checkpoint of other settings, DataError for a damaged one.
     """
     data = check_data(data, dtypes=(torch.uint8, torch.float16, torch.bfloat16, torch.float32))
@@ -121,7 +132,9 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             config = UNetConfig(data.shape[1], training.width, training.patch)
-            self.denoiser = LearnedDenoiser(tuple(data.shape[1:]), config)
+            kind = LearnedFlow if training.flow else LearnedDenoiser
+            self.denoiser: LearnedDenoiser | LearnedFlow = kind(tuple(data.shape[1:]), config)
+        self.objective = Objective(data, training.flow, training.target, training.wide)
         self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=training.learning_rate, betas=(0.9, 0.99))
         self._clear()
@@ -140,22 +153,19 @@ class _Run:
         began = time.perf_counter()
         training = self.training
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + self.step)
-        chosen = torch.randint(len(self.data), (training.batch,), generator=generator)
-        points = model_space(self.data[chosen], torch.float32)
-        sigma = noise_levels.draw(training.batch, training.wide, generator)
-        noisy = points + sigma.reshape(-1, 1, 1, 1) * torch.randn(points.shape, generator=generator)
+        lesson = self.objective.draw(training.batch, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(self.step, training.steps)
         with _precision(training.bfloat16):
-            denoised = self.denoiser(noisy, sigma)
-        losses = noise_levels.weight(sigma) * (denoised - points).square().mean((1, 2, 3))  # [batch]
+            found = lesson.answer(self.denoiser)
+        losses = lesson.weight * (found - lesson.target).square().mean((1, 2, 3))  # [batch]
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         self._follow()
-        band = torch.bucketize(sigma, torch.tensor(BANDS))
+        band = torch.bucketize(lesson.sigma, torch.tensor(BANDS))
         self._sums.index_add_(0, band, losses.detach().double())
         self._counts.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
         self.seconds += time.perf_counter() - began
@@ -213,10 +223,11 @@ class _Run:
             raise DataError(path, f"a damaged or other checkpoint ({error})") from error
         if form != _FORMAT:
             raise DataError(path, f"a checkpoint of format {form}; this geodiff goes on from format {_FORMAT} only")
+        default = asdict(Training())  # of settings that are newer than the checkpoint
         for key, value in asdict(self.training).items():
-            if found.get(key) != value:
+            if found.get(key, default[key]) != value:
                 raise ValueError(
-                    f"{key}: expected {found.get(key)!r} as in {path}, found {value!r}; "
+                    f"{key}: expected {found.get(key, default[key])!r} as in {path}, found {value!r}; "
                     f"allowed the same settings to go on, or another folder to start anew"
                 )
         if shape != list(self.data.shape):

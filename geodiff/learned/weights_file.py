@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.learned.denoiser import LearnedDenoiser
+from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
 
 _KEY = "geodiff.learned"
 _VERSION = 1
+_KINDS: dict[str, type[LearnedDenoiser] | type[LearnedFlow]] = {"denoiser": LearnedDenoiser, "flow": LearnedFlow}
 _SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -24,13 +26,16 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
 
 
-def save(denoiser: LearnedDenoiser, path: str | os.PathLike[str], training: dict[str, object] | None = None) -> None:
+def save(
+    denoiser: LearnedDenoiser | LearnedFlow, path: str | os.PathLike[str], training: dict[str, object] | None = None
+) -> None:
     """Write the weights in float16, with shape, size and what `training` says of their origin (anything JSON holds).
 
     An old file stays until the new one is whole. Raises FileNotFoundError where the folder does not exist.
     """
     header = {
         "version": _VERSION,
+        "kind": next(name for name, kind in _KINDS.items() if type(denoiser) is kind),
         "shape": denoiser.shape,
         "network": asdict(denoiser.network.config),
         "training": training or {},
@@ -40,7 +45,7 @@ def save(denoiser: LearnedDenoiser, path: str | os.PathLike[str], training: dict
         save_file(tensors, temporary, {_KEY: json.dumps(header)})
 
 
-def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> LearnedDenoiser:
+def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> LearnedDenoiser | LearnedFlow:
     """The denoiser that `save` wrote, in float32 and eval mode: from a file, or by the name of shipped weights.
 
     Raises FileNotFoundError, or DataError for a damaged or other file.
@@ -66,7 +71,8 @@ def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         header = json.loads(text)
         if header["version"] != _VERSION:
             raise DataError(path, f"weights of version {header['version']}; this geodiff reads version {_VERSION}")
-        denoiser = LearnedDenoiser(tuple(header["shape"]), UNetConfig(**header["network"]))
+        kind = _KINDS[header.get("kind", "denoiser")]  # the first files did not say
+        denoiser = kind(tuple(header["shape"]), UNetConfig(**header["network"]))
         denoiser.network.load_state_dict(tensors)
     except DataError:
         raise

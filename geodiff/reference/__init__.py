@@ -1,13 +1,28 @@
 """The formulas in plain PyTorch: twin and oracle of every kernel.
 
 formula    r*, log p_sigma and the rest of the posterior, in difference form
+flow       the velocity of flow matching
+couplings  the velocity under other couplings of noise and data
+normals    r* where points are normal distributions
 moments    second moments of the posterior, and draws from it
 baseline   the two-product form that everybody writes: what times are compared with
 
-Imports from `base` alone.
+Imports from `base` and `paths`.
 """
 
 from geodiff.reference.baseline import two_product
+from geodiff.reference.couplings import empirical_target, semidiscrete_velocity
+from geodiff.reference.flow import velocity
 from geodiff.reference.formula import denoise, model_space, posterior
+from geodiff.reference.normals import mixture
 
-__all__ = ["denoise", "model_space", "posterior", "two_product"]
+__all__ = [
+    "denoise",
+    "empirical_target",
+    "mixture",
+    "model_space",
+    "posterior",
+    "semidiscrete_velocity",
+    "two_product",
+    "velocity",
+]

@@ -1,7 +1,7 @@
 """Second moments of the posterior and draws from it in pure PyTorch: the oracle of the kernels for derivatives.
 
 Like `geodiff.reference`, written as the formula is and in difference form; one query at a time, so O(N) numbers besides
-a tile of data. log_weights may be [N] or, unlike there, [B, N].
+a tile of data. log_weights may be [N] or, unlike there, [B, N]; exclude [B] is the point that each query does not see.
 """
 
 import math
@@ -17,17 +17,31 @@ from geodiff.reference.formula import model_space
 _TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
 
 
-def trace(x: Tensor, data: Tensor, sigma: float | Tensor, *, log_weights: Tensor | None = None) -> Tensor:
+def trace(
+    x: Tensor,
+    data: Tensor,
+    sigma: float | Tensor,
+    *,
+    log_weights: Tensor | None = None,
+    exclude: Tensor | None = None,
+) -> Tensor:
     """tr Cov_w = sum_i w_i |x_i - r|^2, [B]: sigma^2 times the divergence of r. Arguments as in `covariance`."""
     found = []
     for b, level in enumerate(check_sigma(sigma, len(x), device=x.device)):
-        weights, _, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b))
+        weights, _, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b), _point(exclude, b))
         found.append((weights * _squared_distances(mean, data)).sum())
     return torch.stack(found) if found else x.new_empty(0)
 
 
 def covariance(
-    x: Tensor, data: Tensor, sigma: float | Tensor, v: Tensor, slope: Tensor, *, log_weights: Tensor | None = None
+    x: Tensor,
+    data: Tensor,
+    sigma: float | Tensor,
+    v: Tensor,
+    slope: Tensor,
+    *,
+    log_weights: Tensor | None = None,
+    exclude: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cov_w(c, x_i) [B, *shape] and Cov_w(c, |x - x_i|^2) [B], with c_i = <x_i - r, v> + slope |x - x_i|^2.
 
@@ -36,13 +50,14 @@ def covariance(
     sigma       a number, 0-d or [B]
     slope       [B]
     log_weights [N] or [B, N], not necessarily normalised; None: all alike
+    exclude     int64 [B]: the point that each query does not see, -1 for none
 
     With slope = 0 the first is sigma^2 J v, and v^T dr/dsigma is the second over sigma^3; with v = 0 and slope = 1 the
     first is sigma^3 dr/dsigma.
     """
     rows, far = [], []
     for b, level in enumerate(check_sigma(sigma, len(x), device=x.device)):
-        weights, distances, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b))
+        weights, distances, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b), _point(exclude, b))
         away = distances - (weights * distances).sum()  # [N]
         along = torch.cat([(points - mean) @ v[b].flatten() for points in _tiles(data, x.dtype)])  # [N]
         part = weights * (along + slope[b] * away)
@@ -54,12 +69,18 @@ def covariance(
 
 
 def draw(
-    x: Tensor, data: Tensor, sigma: float | Tensor, uniform: Tensor, *, log_weights: Tensor | None = None
+    x: Tensor,
+    data: Tensor,
+    sigma: float | Tensor,
+    uniform: Tensor,
+    *,
+    log_weights: Tensor | None = None,
+    exclude: Tensor | None = None,
 ) -> Tensor:
     """For each number of uniform [B, n] in [0, 1), the first i at which w_1 + ... + w_i exceeds it: int64 [B, n]."""
     found = torch.empty(uniform.shape, dtype=torch.int64, device=x.device)
     for b, level in enumerate(check_sigma(sigma, len(x), device=x.device)):
-        weights, _, _ = _weigh(x[b].flatten(), data, level, _row(log_weights, b))
+        weights, _, _ = _weigh(x[b].flatten(), data, level, _row(log_weights, b), _point(exclude, b))
         total = weights.cumsum(0)
         last = int(weights.nonzero().max())
         found[b] = torch.searchsorted(total, uniform[b].to(x.device) * total[-1], right=True).clamp(max=last)
@@ -70,10 +91,18 @@ def _row(log_weights: Tensor | None, b: int) -> Tensor | None:
     return log_weights[b] if log_weights is not None and log_weights.ndim == 2 else log_weights
 
 
-def _weigh(x: Tensor, data: Tensor, sigma: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _point(exclude: Tensor | None, b: int) -> int:
+    return -1 if exclude is None else int(exclude[b])
+
+
+def _weigh(
+    x: Tensor, data: Tensor, sigma: Tensor, log_weights: Tensor | None, exclude: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weights [N], squared distances [N] and mean [d] of one query x [d]."""
     distances = _squared_distances(x, data)
     logits = -distances / (2 * sigma.square()).to(x.dtype)
+    if exclude >= 0:
+        logits[exclude] = -torch.inf
     weights = (logits if log_weights is None else logits + log_weights.to(x.dtype)).softmax(0)
     return weights, distances, _weighted_sum(weights, data, torch.zeros_like(x))
 

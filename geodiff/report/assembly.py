@@ -11,7 +11,7 @@ from geodiff.base.version import VERSION
 from geodiff.data import Dataset
 from geodiff.data.digest import digest
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.learned import LearnedDenoiser
+from geodiff.learned import LearnedDenoiser, LearnedFlow
 from geodiff.measure import machine
 from geodiff.report.context import Context
 from geodiff.report.finding import Finding
@@ -24,7 +24,7 @@ def run(
     dataset: Dataset,
     out: Path,
     *,
-    learned: LearnedDenoiser | None = None,
+    learned: LearnedDenoiser | LearnedFlow | None = None,
     num: int = 256,
     seed: int = 0,
     backend: str = "auto",

@@ -11,7 +11,7 @@ from geodiff.analysis.quality import PrincipalComponents
 from geodiff.analysis.score_deviation import ScoreDeviation, score_deviation
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.learned import LearnedDenoiser
+from geodiff.learned import LearnedDenoiser, LearnedFlow
 from geodiff.reference.formula import model_space
 from geodiff.schedules import karras
 from geodiff.solvers import sample
@@ -28,7 +28,7 @@ class Context:
 
     dataset: Dataset
     optimal: OptimalDenoiser
-    learned: LearnedDenoiser | None
+    learned: LearnedDenoiser | LearnedFlow | None
     num: int = 256
     seed: int = 0
     tick: Callable[[], object] = field(default=lambda: None)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +12,15 @@ from geodiff.backends.combination import Term
 from geodiff.base.arguments import check_finite, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.paths import Path
+from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.loop import Callback, Walk, what
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+Denoiser = Callable[..., Tensor]
 
 
 @torch.no_grad()
@@ -30,8 +33,14 @@ def sample(
     progress: bool = False,
     *,
     afs: bool = False,
+    path: Path | None = None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> Trajectory:
     """Solve dx/dsigma = (x - r(x; sigma)) / sigma, the probability-flow ODE, down the levels `sigmas`.
+
+    With a path, solve dx/dt = v(x, t) = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha): flow
+    matching. Then `sigmas` are times of the path, from anywhere on it towards the data, and states are its x_t. On the
+    linear path Euler's steps are those in sigma; second-order methods average velocities of another variable.
 
     denoiser  any r(x, sigma) -> [B, *shape], with sigma a 0-d tensor in x's dtype and on its device; an output of
               another floating dtype is converted to x's
@@ -42,6 +51,8 @@ def sample(
     callback  called as callback(s, sigma_s, x_s, r_s) in each step s = 0..S-1, when r_s is known; x_s and r_s are views
               of what is kept
     progress  show a progress bar on standard error
+    path      one of `geodiff.paths`; the linear one takes all solvers and "midpoint", others euler, heun and midpoint
+    conditions  keyword arguments of every evaluation, such as class_labels or exclude
     afs       the analytical first step: r = 0, so the direction x / sigma, instead of an evaluation at sigmas[0], where
               data are lost in the noise (Dockhorn et al., 2210.05475). Saves one evaluation; denoised[0] is then 0
 
@@ -56,15 +67,17 @@ def sample(
     if noise.ndim == 0:
         raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
     check_finite(noise, "noise")
-    levels = check_levels(sigmas)
+    given = check_reals(sigmas, "sigmas", "[S + 1]", at_least=2)
+    levels = check_levels(given) if path is None else levels_of(path, given)
     count = len(levels) - 1
     if afs and count < 2:
         raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
-    step_of, name = find_solver(solver)
-    evaluate = _EvaluateOptimal(denoiser) if is_plain(denoiser) else _Evaluate(denoiser)
-    trajectory_sigmas = torch.tensor(levels, dtype=torch.float64, device=noise.device)
+    step_of, name = find_solver(solver) if path is None else find_step(solver, path)
+    evaluate = _evaluator(denoiser, conditions or {}, path)
+    trajectory_sigmas = given.to(noise.device)
 
-    if callback is None and not progress and not afs and isinstance(solver, str):
+    plain = not (afs or path or conditions) and isinstance(solver, str)
+    if callback is None and not progress and plain:
         done = replay(
             denoiser,
             noise,
@@ -79,26 +92,42 @@ def sample(
     outputs = noise.new_empty(count, *noise.shape)
     states[0] = noise
     steps = _track(count, f"{name}, {count} steps") if progress else None
-    Walk(levels, states, outputs, afs).run(step_of, evaluate, callback=callback, steps=steps)
+    told = None if callback is None else _told_times(callback, given.tolist())
+    Walk(levels, states, outputs, afs).run(step_of, evaluate, callback=told, steps=steps)
     metadata = {"solver": name, "evaluations": str(evaluate.count)}
     if afs:
         metadata["first_step"] = "analytical"
+    if path is not None:
+        metadata["path"] = repr(path)
     return Trajectory(trajectory_sigmas, states, outputs, metadata)
+
+
+def _told_times(callback: Callback, given: list[float]) -> Callback:
+    """The callback, told the levels or times as `sample` was given them."""
+    return lambda step, _, x, denoised: callback(step, given[step], x, denoised)
+
+
+def _evaluator(denoiser: Denoiser, conditions: Mapping[str, Any], path: Path | None) -> Evaluator:
+    optimal = is_plain(denoiser)
+    evaluate = _EvaluateOptimal(denoiser, conditions) if optimal else _Evaluate(denoiser, conditions)
+    if path is None:
+        return evaluate
+    return EvaluateAlong(evaluate, path.in_convention("A"), precise=optimal)
 
 
 class _Evaluate(Evaluator):
     """The user's denoiser as steps call it: sigma made a tensor, the answer checked, evaluations counted."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, conditions: Mapping[str, Any]) -> None:
         if not callable(denoiser):
             raise TypeError(
                 f"denoiser: expected a callable denoiser(x, sigma), found {type(denoiser).__name__}; "
                 f"allowed a function or module"
             )
-        self.denoiser = denoiser
+        self.denoiser, self.conditions = denoiser, conditions
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        denoised = self.denoiser(x, x.new_tensor(sigma))
+        denoised = self.denoiser(x, x.new_tensor(sigma), **self.conditions)
         self.count += 1
         if not isinstance(denoised, Tensor) or not denoised.is_floating_point():
             raise TypeError(
@@ -123,7 +152,7 @@ class _EvaluateOptimal(_Evaluate):
         if out is None:
             return super().combine(x, sigma, gain, terms, out)
         self.count += 1
-        return self.denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out)
+        return self.denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out, **self.conditions)
 
 
 def check_levels(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ _TENSORS = ("sigmas", "states", "denoised")
 class Trajectory:
     """The sampling trajectory x_s at sigma_s, and the denoising trajectory r_s = r(x_s; sigma_s).
 
-    sigmas   [S + 1]             float64, falling, the last may be 0
+    sigmas   [S + 1]             float64, falling, the last may be 0; along a path of flow matching its times
     states   [S + 1, B, *shape]  x_s; states[0] is the noise that was started from, states[-1] the samples
     denoised [S, B, *shape]      r_s, for every level but the last, which no step starts from
     metadata names and values, all text, saved with the tensors; `sample` notes the solver and the number of evaluations

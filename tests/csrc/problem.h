@@ -100,6 +100,7 @@ struct Problem {
     Rows rows;
     std::vector<double> half_norm, mean, x, sigma;
     std::vector<float> away;
+    std::vector<int64_t> from, exclude;  // the row that a query was made from; the row that it must not see, or empty
     Stats stats{};
 
     Problem(DType dtype, int64_t n, int64_t d, int64_t batch, double level)
@@ -108,9 +109,9 @@ struct Problem {
         Random random(7);
         sigma.assign(size_t(batch), level * points.unit());
         for (int64_t q = 0; q < batch; ++q) {
-            const int64_t from = int64_t(random.next() % uint64_t(n));
+            from.push_back(int64_t(random.next() % uint64_t(n)));
             for (int64_t k = 0; k < d; ++k)
-                x.push_back(points.v[size_t(from * d + k)] + sigma[size_t(q)] * random.normal());
+                x.push_back(points.v[size_t(from.back() * d + k)] + sigma[size_t(q)] * random.normal());
         }
     }
     Problem(const Problem&) = delete;
@@ -120,6 +121,7 @@ struct Problem {
         r.batch = int64_t(sigma.size());
         r.x = x.data();
         r.sigma = sigma.data();
+        r.exclude = exclude.empty() ? nullptr : exclude.data();
         r.tol = tol;
         r.threads = threads;
         return r;
@@ -134,6 +136,7 @@ struct Problem {
                 const double e = x[size_t(q * rows.d + k)] - points.v[size_t(i * rows.d + k)];
                 l[size_t(i)] -= e * e / (2 * sigma[size_t(q)] * sigma[size_t(q)]);
             }
+            if (!exclude.empty() && exclude[size_t(q)] == i) l[size_t(i)] = kUnseen;
             top = std::max(top, l[size_t(i)]);
         }
         for (const double t : l) sum += std::exp(t - top);

@@ -53,6 +53,40 @@ TEST_CASE("the posterior keeps contract 1 at every tol") {
             }
 }
 
+TEST_CASE("a row that a query must not see is out before the maximum, in every pass") {
+    for (const Table* table : tables())
+        for (const DType dtype : {DType::u8, DType::bf16, DType::f32})
+            for (const int64_t n : {3, 700})  // small problems have a pass of their own
+                for (const double sigma : {0.02, 0.5, 3.0, 40.0}) {
+                    Problem problem(dtype, n, 130, 9, sigma);
+                    problem.exclude = problem.from;
+                    problem.exclude[4] = -1;
+                    for (const double tol : {1e-6, 1e-5, 1e-3}) {
+                        Request request = problem.request(*table, tol);
+                        request.topk = 3;
+                        const Answers found(request);
+                        std::vector<double> uniform(9, 0.3);
+                        std::vector<int64_t> drawn(9, -1);
+                        draw(request, {1, uniform.data(), drawn.data()});
+                        CAPTURE(table->name);
+                        CAPTURE(sigma);
+                        CAPTURE(tol);
+                        for (int64_t q = 0; q < request.batch; ++q) {
+                            CHECK(problem.error(q, found.mean.data() + q * request.rows.d, tol) <= 1);
+                            const std::vector<double> l = problem.log_weights(q);
+                            for (int64_t j = 0; j < 3; ++j) {
+                                const int64_t row = found.index[size_t(3 * q + j)];
+                                CHECK(row != problem.exclude[size_t(q)]);
+                                CHECK((row >= 0 || n == 3));
+                            }
+                            CHECK(l[size_t(drawn[size_t(q)])] > kUnseen);
+                            CHECK(found.ess[size_t(q)] >= 1 - 1e-9);
+                            CHECK(std::isfinite(found.entropy[size_t(q)]));
+                        }
+                    }
+                }
+}
+
 TEST_CASE("the same bits whoever does which piece") {
     const Problem problem(DType::u8, 3000, 70, 20, 5.0);
     for (const Table* table : tables()) {

@@ -174,7 +174,7 @@ def test_arrays_of_other_kinds_are_not_built(tmp_path, value):
         (batch(PIXELS[0]), r"data: expected uint8 \[n, 3072\]"),
         (batch(labels=LABELS[:3]), r"labels: expected one per point, shape \(6,\), found \(3,\)"),
         (batch(labels=[0.5] * 6), r"labels: expected integers, found float64"),
-        (batch(labels=[[1], [1, 2], 0, 0, 0, 0]), r"damaged, truncated or not a CIFAR python batch"),
+        (batch(labels=[[1], [1, 2], 0, 0, 0, 0]), r"damaged, truncated or not a CIFAR batch"),
     ],
 )
 def test_unsuitable_batches(tmp_path, content, words):

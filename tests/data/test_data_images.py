@@ -331,7 +331,7 @@ def test_shards_are_no_classes(tmp_path, labels):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([[NAMES[0], 1]], r"expected a class 0, 1, ... for 00000/img00000001\.png, found None"),
+        ([[NAMES[0], 1]], r"found none for '00000/img00000001\.png'"),
         ([[name, 0.5] for name in NAMES], "found 0.5"),
         ([[name, -1] for name in NAMES], "found -1"),
         ([[name, 1] for name in [*NAMES, "gone.png"]], "found 1 of others, such as gone.png"),

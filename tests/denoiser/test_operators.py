@@ -34,7 +34,9 @@ def denoiser(request: pytest.FixtureRequest) -> geodiff.OptimalDenoiser:
 def test_opcheck(denoiser: geodiff.OptimalDenoiser) -> None:
     x = torch.randn(3, 60, requires_grad=True)
     sigma = torch.full((3,), 0.7, dtype=torch.float64, requires_grad=True)
-    query = Question.of(Batch(x, sigma, torch.tensor([0, 2, 1]), None, 1e-5), denoiser._points)
+    query = Question.of(
+        Batch(x, sigma, torch.tensor([0, 2, 1]), None, torch.tensor([3, -1, 4]), 1e-5), denoiser._points
+    )
     mean, log_prob, _, _, trace, _, _ = derivatives.posterior(denoiser._points, *query, 2, True)
     ops = torch.ops.geodiff
     torch.library.opcheck(ops.posterior, (*query, 3, True))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import geodiff
 from geodiff import OptimalDenoiser, schedules
+from tests import vision
 
 #: What k_diffusion/__init__.py imports for models, metrics and configuration, and its sampling.py does not.
 UNUSED = ("cleanfid", "clip", "dctorch", "jsonmerge", "kornia", "skimage", "torchvision", "wandb")
@@ -43,6 +44,7 @@ def load(package: str, install: str) -> ModuleType:
     """The package, or a skip that says how to install it. Its import may warn: that is not ours to mend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        vision.load()  # before anyone else tries
         try:
             return importlib.import_module(package)
         except ModuleNotFoundError as error:
@@ -75,6 +77,22 @@ def diffusers() -> ModuleType:
 @pytest.fixture(scope="session")
 def torchdiffeq() -> ModuleType:
     return load("torchdiffeq", "optimal-denoiser[ecosystems]")
+
+
+@pytest.fixture(scope="session")
+def torchcfm() -> ModuleType:
+    return load("torchcfm", "--no-deps torchcfm, and pot")
+
+
+@pytest.fixture(scope="session")
+def flow_matching() -> ModuleType:
+    load("flow_matching.solver", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
+    return load("flow_matching.path.scheduler", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
+
+
+@pytest.fixture(scope="session")
+def smalldiffusion() -> ModuleType:
+    return load("smalldiffusion", "--no-deps smalldiffusion, and accelerate, torchvision, einops")
 
 
 @pytest.fixture(scope="session")

@@ -96,15 +96,6 @@ def test_a_scheduler_that_asks_between_its_levels_is_refused(name: str, diffuser
         adapters.SchedulerModel(len, getattr(diffusers, name)())
 
 
-def test_a_scheduler_of_flow_matching_is_refused(diffusers: ModuleType) -> None:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    for adapt in (adapters.SchedulerModel, adapters.DiffusersDenoiser):
-        with pytest.raises(
-            ValueError, match=r"^scheduler: expected a known prediction_type, found None; allowed sample"
-        ):
-            adapt(nn.Identity(), scheduler)
-
-
 class Levels(nn.Module):
     """A model that answers x0 = 0 by way of SchedulerModel, and notes the level it is asked at and the share of z."""
 

@@ -18,8 +18,11 @@ EXAMPLES: dict[str, tuple[str | None, list[str]]] = {
     "with_azula.py": ("azula", [r"(DDIM|Heun)Sampler: 64 of 64 samples"] * 2),
     "with_diffusers.py": ("diffusers", [r"\w+Scheduler: 64 of 64 samples are data points"] * 4),
     "with_diffusers_unet.py": ("diffusers", [r"sigma +[\d.]+: \|learned - optimal\| = [\d.]+"] * 10),
+    "with_diffusers_flow.py": ("diffusers", [r"largest difference .*: \d\.\de-(0[5-9]|1\d)"]),
     "with_edm.py": (None, [r"64 of 64 samples are data points of the class"]),
+    "with_flow_matching.py": ("flow_matching", [r"largest difference .*: \d\.\de-(0[5-9]|1\d)"]),
     "with_k_diffusion.py": ("k_diffusion", [r"sample_\w+: 6[1-4] of 64 samples end on the same data point"] * 4),
+    "with_torchcfm.py": ("torchcfm", [r"t = 0\.\d: least loss \d\.\d+, of targets of mean square 1\.\d+"] * 5),
     "with_torchdiffeq.py": (
         "torchdiffeq",
         [r"noise left .*; after the jump: ", r"6[1-4] of 64 samples end on the same"],

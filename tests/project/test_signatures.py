@@ -13,6 +13,7 @@ OPEN = {
     "analysis.symmetry.late_start",
     "measure.check.run",
     "measure.demo.run",
+    "reference.moments.covariance",
     "report.assembly.run",
     "solvers.sampling.sample",
 }

@@ -145,6 +145,7 @@ class DenseCovariance {
         other.x = direction_.v;
         other.sigma = ones_.data();
         other.log_prior = nullptr;
+        other.exclude = nullptr;
         return other;
     }
     void weigh(int64_t i, const double* l, const double* along, const Tile& t, double* p, Share& mine) const;

@@ -1,4 +1,4 @@
-// The k largest logits seen, ties to the lower row.
+// The k largest logits seen, ties to the lower row. Rows that a query does not see, of logit -inf, have no rank.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ class Top {
     explicit Top(int64_t k) : k_(k) {}
 
     void offer(double logit, int64_t row) {
-        if (k_ == 0 || (int64_t(heap_.size()) == k_ && !before({logit, row}, heap_.front()))) return;
-        if (int64_t(heap_.size()) == k_) {
+        if (k_ == 0 || std::isinf(logit) || (full() && !before({logit, row}, heap_.front()))) return;
+        if (full()) {
             std::pop_heap(heap_.begin(), heap_.end(), before);
             heap_.pop_back();
         }

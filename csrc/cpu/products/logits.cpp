@@ -37,6 +37,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       count_(count),
       wide_(!request.integers() && (precision == Precision::fine || precision == Precision::sharp)),
       prior_(size_t(count)),
+      excluded_(size_t(count)),
       inv_sigma2_(size_t(count)),
       row_error_(size_t(count)),
       base_error_(size_t(count)),
@@ -47,6 +48,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         const double sigma = request.sigma[which[i]];
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
         prior_[size_t(i)] = request.prior_of(which[i]);
+        excluded_[size_t(i)] = request.excluded_of(which[i]);
     }
     if (!integers_) {
         pack_floats(request, which);
@@ -225,6 +227,8 @@ void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const
             for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + prior[first + r];
         else
             for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse;
+        const int64_t excluded = excluded_[size_t(start + q)] - first;
+        if (excluded >= 0 && excluded < R) out[excluded] = kUnseen;
     }
 }
 

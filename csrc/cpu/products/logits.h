@@ -39,6 +39,7 @@ class Logits {
 
     // Fills work.logits for rows [first, first + R) with
     //   l[q, r] = (<x_q, v_r> - |v_r|^2 / 2) / sigma_q^2 + log prior_r     (stride `tile`, the |x|^2 term is common)
+    // and -inf for the row that the query must not see.
     void block(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     // The products alone, <x_q, v_r>, in the same place.
     void products(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
@@ -84,6 +85,7 @@ class Logits {
     bool wide_;  // float64 products
     int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0
+    std::vector<int64_t> excluded_;     // [count]
     std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
     // Integer path. Per block: groups x group vectors of dp digits, laid out for IntegerProducts::dot.
     struct Block {

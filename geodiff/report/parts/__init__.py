@@ -6,6 +6,7 @@ from geodiff.report.context import Context
 from geodiff.report.finding import Finding
 from geodiff.report.parts.ascent import annealed_mean_shift, likelihood_climbs
 from geodiff.report.parts.convergence import denoised_first, memorisation, ode_jump
+from geodiff.report.parts.flow import flow_from_optimal
 from geodiff.report.parts.gaussian import gaussian_companion
 from geodiff.report.parts.latents import latent_interpolation
 from geodiff.report.parts.noise import thin_shell_of_noise
@@ -20,6 +21,7 @@ PARTS: tuple[Callable[[Context], Finding], ...] = (
     monotone_distances,
     magnitudes,
     score_agreement,
+    flow_from_optimal,
     denoised_first,
     thin_shell_of_noise,
     annealed_mean_shift,

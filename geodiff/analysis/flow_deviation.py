@@ -1,0 +1,161 @@
+"""How far a learned velocity of flow matching is from the optimal one, and what becomes of samples if it takes over."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.paths import LINEAR, Path
+from geodiff.solvers import sample
+
+Velocity = Callable[..., Tensor]
+Denoiser = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class FlowDeviation:
+    """At each time and for each query, v the network's and v* the optimal velocity at the same x_t.
+
+    times     [S]
+    relative  [S, B] delta = |v - v*| / |v*|; average over B, not a ratio of averages (Bertrand et al., 2506.03719)
+    cosine    [S, B] of the angle between v and v*
+    target    [S, B] of the angle between v* and d x_t / dt, what a network is trained on, n - x_0 on the linear path;
+              near 1 where one point has all the weight. NaN along trajectories, which have no such target
+    """
+
+    times: Tensor
+    relative: Tensor
+    cosine: Tensor
+    target: Tensor
+
+
+@torch.no_grad()
+def along_path(
+    network: Velocity,
+    optimal: OptimalDenoiser,
+    points: Tensor,
+    noise: Tensor,
+    times: Tensor | Sequence[float],
+    *,
+    path: Path = LINEAR,
+) -> FlowDeviation:
+    """delta, and cosines, at x_t = alpha x_0 + sigma n for pairs of points and noises.
+
+    network        v(x, t), [B, *shape] for x [B, *shape] and t a number, in the path's convention of time
+    points, noise  [B, *shape], in model space
+    times          [S], where the path has a velocity
+    """
+    levels = torch.as_tensor(times, dtype=torch.float64)
+    relative, cosine, target = [], [], []
+    for t in levels.tolist():
+        x = path.mix(points, noise, t)
+        best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
+        scales = path.at(t)
+        change = float(scales.d_alpha) * points.double() + float(scales.d_sigma) * noise.double()
+        relative.append(_relative(found, best))
+        cosine.append(_cosine(found, best))
+        target.append(_cosine(change, best))
+    return FlowDeviation(levels, torch.stack(relative), torch.stack(cosine), torch.stack(target))
+
+
+@torch.no_grad()
+def along_trajectory(
+    network: Velocity,
+    optimal: OptimalDenoiser,
+    states: Tensor,
+    times: Tensor | Sequence[float],
+    *,
+    path: Path = LINEAR,
+) -> FlowDeviation:
+    """The same at the states [S, B, *shape] of a trajectory, x_t at times [S], such as those of the network's own."""
+    levels = torch.as_tensor(times, dtype=torch.float64)
+    relative, cosine = [], []
+    for t, x in zip(levels.tolist(), states, strict=True):
+        best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
+        relative.append(_relative(found, best))
+        cosine.append(_cosine(found, best))
+    none = torch.full_like(torch.stack(relative), torch.nan)
+    return FlowDeviation(levels, torch.stack(relative), torch.stack(cosine), none)
+
+
+@dataclass(frozen=True, eq=False)
+class Hybrid:
+    """Samples of a flow that is optimal until a time tau since the noise, and the network's after it.
+
+    switches   [K]    tau, from 0 (the network alone) to 1 (the optimal flow alone)
+    samples    [K, B, *shape]
+    distances  [K, B] |sample - nearest data point|, which is 0 for a copy
+    nearest    [K, B] int64, which point that is
+    """
+
+    switches: Tensor
+    samples: Tensor
+    distances: Tensor
+    nearest: Tensor
+
+
+@torch.no_grad()
+def hybrid(
+    network: Denoiser,
+    optimal: OptimalDenoiser,
+    noise: Tensor,
+    switches: Sequence[float],
+    *,
+    steps: int = 50,
+    conditions: Mapping[str, Any] | None = None,
+) -> Hybrid:
+    """Euler's method in `steps` even times of the linear path from n, with v* up to tau, then v (Bertrand et al., 4.2).
+
+    network     r(x, sigma) of the learned flow: `LearnedFlow`, or `geodiff.adapters.FlowDenoiser` around another
+    noise       [B, *shape], x at the time 0
+    switches    times tau since the noise, each within 0 .. 1
+    conditions  of the optimal denoiser, such as class_labels
+    """
+    bad = [tau for tau in switches if not 0 <= tau <= 1]
+    if bad:
+        raise ValueError(f"switches: expected times, found {bad[0]:g}; allowed 0 <= tau <= 1")
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    ends = []
+    for tau in switches:
+        # In even steps: the optimal velocity is asked at the first round(tau steps) of them.
+        cut = int((1 - torch.tensor(tau, dtype=torch.float64)).mul(steps).round())
+        asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0, conditions or {})
+        ends.append(sample(asked, noise, times, "euler", path=LINEAR).states[-1])
+    samples = torch.stack(ends)
+    found = [_nearest(one, optimal, conditions or {}) for one in samples]
+    distances, nearest = (torch.stack(values) for values in zip(*found, strict=True))
+    return Hybrid(torch.tensor(switches, dtype=torch.float64), samples, distances, nearest)
+
+
+#: So little noise that the point of most weight is the nearest.
+_NEAR = 1e-3
+
+
+class _Asked:
+    """r(x, sigma): the optimal one above the level of the time t (1 at the noise), the network's from there on."""
+
+    def __init__(self, network: Denoiser, optimal: OptimalDenoiser, t: float, conditions: Mapping[str, Any]) -> None:
+        self._network, self._optimal, self._conditions = network, optimal, conditions
+        self._level = t / (1 - t) if t < 1 else float("inf")
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if float(sigma) > self._level * (1 + 1e-6) or self._level == 0:
+            return self._optimal(x, sigma, **self._conditions)
+        return self._network(x, sigma)
+
+
+def _nearest(x: Tensor, optimal: OptimalDenoiser, conditions: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """|x - x_i| [B] to the nearest point that the denoiser sees, and its index: r* is that point at so little noise."""
+    found = optimal.posterior(x.double(), _NEAR, topk=1, **conditions)
+    return (x.double() - found.mean).flatten(1).norm(dim=1), found.indices[:, 0]
+
+
+def _relative(found: Tensor, best: Tensor) -> Tensor:
+    return (found - best).flatten(1).norm(dim=1) / best.flatten(1).norm(dim=1)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))

@@ -1,0 +1,141 @@
+"""Denoisers made of the optimal one: tempered, smoothed, and of data that are normal distributions themselves.
+
+Each is r(x, sigma) as every solver and adapter takes it, with the velocity and the score that go with it.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geodiff import reference
+from geodiff.base.arguments import check_integer, check_number, check_query_shape, check_sigma, shape_sigma
+from geodiff.base.dtypes import FLOATING
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.velocity import LARGEST, scales_of
+from geodiff.paths import LINEAR, Path
+
+
+class _Variant(nn.Module):
+    """What they have in common: velocity and score by their formulas, from r."""
+
+    sigma_min, sigma_max = 0.0, math.inf
+    shape: tuple[int, ...]
+
+    def velocity(self, x: Tensor, t: float | Tensor, *, path: Path = LINEAR, **conditions: Any) -> Tensor:
+        """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, *shape] in the dtype of x.
+
+        x [B, *shape] = x_t; t a number, 0-d, [B] or [B, 1, ...], not where the data are; `path` of `geodiff.paths`.
+        """
+        x = check_query_shape(x, self.shape, dtypes=FLOATING)
+        scales = scales_of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time"))
+        level = scales.level.clamp(max=LARGEST)
+        moved = x.double() * (level / scales.sigma).reshape(-1, *[1] * (x.ndim - 1))
+        return scales.velocity(x, self(moved, level, **conditions)).to(x.dtype)
+
+    def score(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
+        """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x: sigma is that of x, whatever r is made of."""
+        levels = check_sigma(sigma, len(x), device=x.device)
+        denoised = self(x.double(), levels, **conditions)
+        return ((denoised - x.double()) / levels.square().reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+
+    @staticmethod
+    def round_sigma(sigma: Any) -> Tensor:
+        """sigma as a tensor: every level is allowed."""
+        return torch.as_tensor(sigma)
+
+
+class TemperedDenoiser(_Variant):
+    """r_T(x; sigma) = r*(x; sigma sqrt(T)): weights softmax_i(log pi_i - |x - x_i|^2 / 2 T sigma^2), prior untouched.
+
+    Below T = 1 weights are sharper, above they are flatter. Score and velocity keep the sigma and t of x.
+
+    denoiser     r*; its conditions (class_labels, mask, exclude) are passed on
+    temperature  T > 0
+    """
+
+    def __init__(self, denoiser: OptimalDenoiser, temperature: float) -> None:
+        super().__init__()
+        self.denoiser, self.temperature = denoiser, check_number(temperature, "temperature", 0.0)
+        self.shape = denoiser.shape
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
+        """r_T(x; sigma), [B, *shape] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...]."""
+        levels = shape_sigma(sigma, len(x), device=x.device) * math.sqrt(self.temperature)
+        return self.denoiser(x, levels, class_labels, **conditions)
+
+
+class SmoothedDenoiser(_Variant):
+    """r_s(x; sigma) = sum_m r*(x + s (1 + sigma) e_m; sigma) / M: sigma-CFDM (Scarvelis et al., 2310.12395).
+
+    At x_t = (1 - t) n + t x_1 this is the mean over m of r*((x_t + s e_m) / t; (1 - t) / t), the noise e_m fixed:
+    smoothing by s in the coordinates of x_t, growing towards the noise in those of x. Its samples are means of near
+    data points and not data points.
+
+    denoiser  r*; its conditions (class_labels, mask, exclude) are passed on
+    scale     s > 0
+    noise     e [M, *shape], or M to draw so many from `seed`; centred (sum_m e_m = 0) as drawn, where the form is that
+              of the convolution exactly
+    A call asks `denoiser` once, for B M queries.
+    """
+
+    noise: Tensor
+
+    def __init__(self, denoiser: OptimalDenoiser, scale: float, noise: Tensor | int = 16, seed: int = 0) -> None:
+        super().__init__()
+        self.denoiser, self.scale = denoiser, check_number(scale, "scale", 0.0)
+        self.shape = denoiser.shape
+        if not isinstance(noise, Tensor):
+            count = check_integer(noise, "noise", 2)
+            noise = torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed))
+            noise = noise - noise.mean(0)
+        check_query_shape(noise, self.shape, name="noise")
+        if len(noise) == 0:
+            raise ValueError("noise: expected [M, *shape] with M >= 1, found none; allowed one or more")
+        self.register_buffer("noise", noise.to(denoiser.data.device), persistent=False)
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
+        """r_s(x; sigma), [B, *shape] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...]."""
+        x = check_query_shape(x, self.shape, dtypes=FLOATING)
+        levels = check_sigma(sigma, len(x), device=x.device)
+        draws = len(self.noise)
+        step = (self.scale * (1 + levels)).reshape(-1, 1, *[1] * len(self.shape))
+        moved = (x.double()[:, None] + step * self.noise.double()).flatten(0, 1)  # [B M, *shape]
+        asked = {name: _each(value, draws) for name, value in {"class_labels": class_labels, **conditions}.items()}
+        found = self.denoiser(moved, levels.repeat_interleave(draws), **asked)
+        return found.unflatten(0, (len(x), draws)).mean(1).to(x.dtype)
+
+
+class MixtureDenoiser(_Variant):
+    """r(x; sigma) of data sum_i N(m_i, diag s_i^2) / N, in closed form: EDM2's latents with their standard deviations.
+
+    r = sum_i w_i (m_i + s_i^2 / (s_i^2 + sigma^2) (x - m_i)); see `geodiff.reference.mixture`, which computes it in
+    float64, a query at a time, in plain PyTorch. As s goes to 0, `OptimalDenoiser(means)`.
+
+    means, deviations  [N, *shape], as `geodiff.data.load_latents` returns them
+    """
+
+    means: Tensor
+    deviations: Tensor
+
+    def __init__(self, means: Tensor, deviations: Tensor) -> None:
+        super().__init__()
+        self.shape = tuple(means.shape[1:])
+        self.register_buffer("means", means, persistent=False)
+        self.register_buffer("deviations", deviations, persistent=False)
+        self(means.new_empty(0, *self.shape, dtype=torch.float64), 1.0)  # what will not do is refused at once
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """r(x; sigma), [B, *shape] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...]."""
+        x = check_query_shape(x, self.shape, dtypes=FLOATING)
+        return reference.mixture(x.double(), self.means, self.deviations, sigma).to(x.dtype)
+
+
+def _each(value: Any, times: int) -> Any:
+    """A condition of each query as one of each of its draws."""
+    return value.repeat_interleave(times, 0) if isinstance(value, Tensor) and value.ndim else value

@@ -1,0 +1,16 @@
+"""What tests of readers share."""
+
+from types import ModuleType
+
+import pytest
+
+from tests import vision as torchvision
+
+
+@pytest.fixture(scope="session")
+def vision() -> ModuleType:
+    """torchvision.datasets."""
+    package = torchvision.load()
+    if package is None:
+        pytest.skip("torchvision is not installed: pip install torchvision")
+    return package.datasets
