@@ -17,7 +17,8 @@ struct Query {
     bool single = false;
     const double* sigma = nullptr;      // [batch]
     const double* log_prior = nullptr;  // as in Request, of row 0 of the data
-    const int64_t* exclude = nullptr;   // [batch] or null: a row of the data, -1 for none; its prior weight stays as it is
+    const int64_t* exclude =
+        nullptr;  // [batch] or null: a row of the data, -1 for none; its prior weight stays as it is
     int64_t log_prior_stride = 0, batch = 0, begin = 0, end = 0;
     double tol = 0;
     int threads = 1;
