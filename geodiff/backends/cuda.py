@@ -218,7 +218,7 @@ class CudaEngine(Engine):
         return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
     def _nearest(self, query: Query, topk: int, log_prob: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and weights of the `topk` largest logits; of equal ones the lower row first."""
+        """Rows and weights of the `topk` largest logits, row -1 where there are fewer; of equals the lower row first."""
         x, sigma, rows = query.x, query.sigma, query.rows
         batch, d = x.shape
         scale = -0.5 / sigma.square()[:, None]
@@ -238,7 +238,7 @@ class CudaEngine(Engine):
         log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi))
         if query.log_prior is None:
             log_sum = log_sum + math.log(len(rows))
-        return indices, (logits - log_sum[:, None]).exp()
+        return torch.where(logits.isneginf(), -1, indices), (logits - log_sum[:, None]).exp()
 
     def _placed(self, query: Query) -> Query:
         """The query in float64, where the rows are."""

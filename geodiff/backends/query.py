@@ -55,6 +55,13 @@ class Query:
             return (len(self.rows) - out.double()).log()
         return torch.where(out, log_left(self.log_prior, self.exclude), 0.0)
 
+    def with_prior(self, indices: Tensor) -> Tensor:
+        """`indices` of rows, [B, k], with -1 in the place of those that have no prior weight."""
+        if self.log_prior is None:
+            return indices
+        prior = self.log_prior.to(indices.device).expand(len(self), -1)
+        return torch.where(prior.gather(1, indices).isneginf(), -1, indices)
+
     def seen(self, stored: Tensor) -> Tensor:
         """The rows that are seen, of all rows [N, d] as stored: a view."""
         return stored[self.rows.start : self.rows.stop]

@@ -63,7 +63,7 @@ class TritonEngine(Engine):
         # Of the weights' logarithms, log pi_i - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
         far = 2 * levels.square() * (answer.entropy + answer.bias - answer.log_sum)  # E_w |x - x_i|^2
         trace = (far - (x - answer.mean).square().sum(1)).clamp(min=0)
-        indices = answer.indices + query.rows.start
+        indices = query.with_prior(answer.indices + query.rows.start)
         return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, indices, answer.weights, trace)
 
     def combine(self, query: Query, into: Combination) -> None:

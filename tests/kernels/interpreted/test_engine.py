@@ -168,7 +168,8 @@ def expected_each(x: Tensor, data: Tensor, sigma: Tensor, topk: int, prior: Tens
     names = ("mean", "log_prob", "entropy", "ess", "indices", "weights")
     found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in names))
     trace = moments.trace(x, data[part], sigma, log_weights=prior[:, part])
-    return Posterior(**{**vars(found), "indices": found.indices + part.start, "trace": trace})
+    indices = torch.where(found.indices < 0, -1, found.indices + part.start)
+    return Posterior(**{**vars(found), "indices": indices, "trace": trace})
 
 
 PATHS_OF = [(torch.uint8, path) for path in PATHS] + [
