@@ -218,7 +218,7 @@ class CudaEngine(Engine):
         return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
     def _nearest(self, query: Query, topk: int, log_prob: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and weights of the `topk` largest logits, row -1 where there are fewer; of equals the lower row first."""
+        """Rows and weights of the `topk` largest logits, -1 where there are fewer; of equals the lower row first."""
         x, sigma, rows = query.x, query.sigma, query.rows
         batch, d = x.shape
         scale = -0.5 / sigma.square()[:, None]
