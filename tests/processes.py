@@ -19,9 +19,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from geodiff.cli.commands import COMMANDS
+
 _PREPARED = [
     *("numpy", "torch", "safetensors.torch", "rich.progress", "matplotlib.figure", "geodiff", "geodiff.cli.commands"),
-    *(f"geodiff.cli.{name}" for name in ("bench", "check", "demo", "denoise", "info", "report", "sample", "train")),
+    *(f"geodiff.cli.{name}" for name in COMMANDS),
 ]
 
 

@@ -1,13 +1,13 @@
 """How far a learned velocity of flow matching is from the optimal one, and what becomes of samples if it takes over."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.nearest import nearest_two
 from geodiff.paths import LINEAR, Path
 from geodiff.solvers import sample
 
@@ -52,11 +52,11 @@ def along_path(
     relative, cosine, target = [], [], []
     for t in levels.tolist():
         x = path.mix(points, noise, t)
-        best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
+        best, off, angle = _compared(network, optimal, x, t, path)
         scales = path.at(t)
         change = float(scales.d_alpha) * points.double() + float(scales.d_sigma) * noise.double()
-        relative.append(_relative(found, best))
-        cosine.append(_cosine(found, best))
+        relative.append(off)
+        cosine.append(angle)
         target.append(_cosine(change, best))
     return FlowDeviation(levels, torch.stack(relative), torch.stack(cosine), torch.stack(target))
 
@@ -74,9 +74,9 @@ def along_trajectory(
     levels = torch.as_tensor(times, dtype=torch.float64)
     relative, cosine = [], []
     for t, x in zip(levels.tolist(), states, strict=True):
-        best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
-        relative.append(_relative(found, best))
-        cosine.append(_cosine(found, best))
+        _, off, angle = _compared(network, optimal, x, t, path)
+        relative.append(off)
+        cosine.append(angle)
     none = torch.full_like(torch.stack(relative), torch.nan)
     return FlowDeviation(levels, torch.stack(relative), torch.stack(cosine), none)
 
@@ -105,14 +105,12 @@ def hybrid(
     switches: Sequence[float],
     *,
     steps: int = 50,
-    conditions: Mapping[str, Any] | None = None,
 ) -> Hybrid:
     """Euler's method in `steps` even times of the linear path from n, with v* up to tau, then v (Bertrand et al., 4.2).
 
-    network     r(x, sigma) of the learned flow: `LearnedFlow`, or `geodiff.adapters.FlowDenoiser` around another
-    noise       [B, *shape], x at the time 0
-    switches    times tau since the noise, each within 0 .. 1
-    conditions  of the optimal denoiser, such as class_labels
+    network   r(x, sigma) of the learned flow: `LearnedFlow`, or `geodiff.adapters.FlowDenoiser` around another
+    noise     [B, *shape], x at the time 0
+    switches  times tau since the noise, each within 0 .. 1
     """
     bad = [tau for tau in switches if not 0 <= tau <= 1]
     if bad:
@@ -122,39 +120,33 @@ def hybrid(
     for tau in switches:
         # In even steps: the optimal velocity is asked at the first round(tau steps) of them.
         cut = int((1 - torch.tensor(tau, dtype=torch.float64)).mul(steps).round())
-        asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0, conditions or {})
+        asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0)
         ends.append(sample(asked, noise, times, "euler", path=LINEAR).states[-1])
     samples = torch.stack(ends)
-    found = [_nearest(one, optimal, conditions or {}) for one in samples]
-    distances, nearest = (torch.stack(values) for values in zip(*found, strict=True))
+    found = [nearest_two(optimal, one) for one in samples]
+    nearest, distances = (torch.stack([values[:, 0] for values in each]) for each in zip(*found, strict=True))
     return Hybrid(torch.tensor(switches, dtype=torch.float64), samples, distances, nearest)
-
-
-#: So little noise that the point of most weight is the nearest.
-_NEAR = 1e-3
 
 
 class _Asked:
     """r(x, sigma): the optimal one above the level of the time t (1 at the noise), the network's from there on."""
 
-    def __init__(self, network: Denoiser, optimal: OptimalDenoiser, t: float, conditions: Mapping[str, Any]) -> None:
-        self._network, self._optimal, self._conditions = network, optimal, conditions
+    def __init__(self, network: Denoiser, optimal: OptimalDenoiser, t: float) -> None:
+        self._network, self._optimal = network, optimal
         self._level = t / (1 - t) if t < 1 else float("inf")
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         if float(sigma) > self._level * (1 + 1e-6) or self._level == 0:
-            return self._optimal(x, sigma, **self._conditions)
+            return self._optimal(x, sigma)
         return self._network(x, sigma)
 
 
-def _nearest(x: Tensor, optimal: OptimalDenoiser, conditions: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """|x - x_i| [B] to the nearest point that the denoiser sees, and its index: r* is that point at so little noise."""
-    found = optimal.posterior(x.double(), _NEAR, topk=1, **conditions)
-    return (x.double() - found.mean).flatten(1).norm(dim=1), found.indices[:, 0]
-
-
-def _relative(found: Tensor, best: Tensor) -> Tensor:
-    return (found - best).flatten(1).norm(dim=1) / best.flatten(1).norm(dim=1)
+def _compared(
+    network: Velocity, optimal: OptimalDenoiser, x: Tensor, t: float, path: Path
+) -> tuple[Tensor, Tensor, Tensor]:
+    """v* in float64, and of the network's v to it: delta [B] and the cosine [B]."""
+    best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
+    return best, (found - best).flatten(1).norm(dim=1) / best.flatten(1).norm(dim=1), _cosine(found, best)
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -82,6 +82,17 @@ def print_table(title: str, table: Table) -> None:
     console.print(table)
 
 
+def print_summary(title: str, document: Mapping[str, object], *, as_json: bool) -> None:
+    """What was made, a line for each entry, or as the document that it is."""
+    if as_json:
+        print_json(document)
+        return
+    shown = table("", "")
+    for key, value in document.items():
+        shown.add_row(key, str(value))
+    print_table(title, shown)
+
+
 def table(*columns: str) -> Table:
     """An empty table in the one style of this package; numbers go into columns whose name ends in a space."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns), caption_justify="left")

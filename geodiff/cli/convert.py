@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodiff.cli.console import print_json, print_table, progress_bar, table
+from geodiff.cli.console import print_summary, progress_bar
 from geodiff.cli.options import Data, Json
 from geodiff.data import convert as write
 
@@ -43,10 +43,4 @@ def convert(
         "labels": found.labels is not None,
         "bytes": out.stat().st_size,
     }
-    if json:
-        print_json(document)
-        return
-    shown = table("", "")
-    for key, value in document.items():
-        shown.add_row(key, str(value))
-    print_table(str(out), shown)
+    print_summary(str(out), document, as_json=json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodiff.cli.console import note, print_json, print_table, progress_bar, table
+from geodiff.cli.console import note, print_summary, progress_bar
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.learned import Training
@@ -101,10 +101,4 @@ def train(
         "weights": str(weights),
         "log": str(out / "log.jsonl"),
     }
-    if json:
-        print_json(document)
-        return
-    shown = table("", "")
-    for key, value in document.items():
-        shown.add_row(key, str(value))
-    print_table(f"{'flow' if flow else 'denoiser'} of {dataset.name}", shown)
+    print_summary(f"{'flow' if flow else 'denoiser'} of {dataset.name}", document, as_json=json)

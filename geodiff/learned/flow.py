@@ -1,38 +1,21 @@
 """A learned velocity of flow matching, called as the optimal one is, and the denoiser that it amounts to."""
 
-import math
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodiff.base.arguments import check_query, check_sigma, shape_sigma
 from geodiff.base.dtypes import FLOATING
-from geodiff.learned.network import UNet, UNetConfig, check_images
+from geodiff.learned.image_model import ImageModel, check_no_labels
 
 
-class LearnedFlow(nn.Module):
+class LearnedFlow(ImageModel):
     """v(x_t, t) = F(x_t; t) ~ E[n - x_0 | x_t], x_t = (1 - t) x_0 + t n (Liu et al., 2209.03003): noise at t = 1.
 
     Called with sigma it is the denoiser r(x; sigma) = x_t - t v(x_t, t), x_t = (1 - t) x, t = sigma / (1 + sigma),
     and so goes where denoisers go.
 
-    shape   (C, H, W) of the images
-    config  size of the network; its channels must be C
-
-    Attributes as of `LearnedDenoiser`. Raises TypeError or ValueError that names the argument.
+    Arguments, attributes and errors as of `ImageModel`: LearnedFlow(shape, config).
     """
-
-    sigma_min = 0.0
-    sigma_max = math.inf
-    label_dim = 0
-
-    def __init__(self, shape: tuple[int, ...], config: UNetConfig | None = None) -> None:
-        super().__init__()
-        self.shape = check_images(shape)
-        self.network = UNet(UNetConfig(shape[0]) if config is None else config.checked(self.shape))
-        self.training_metadata: dict[str, object] = {}
-        self.img_channels, self.img_resolution = self.shape[0], self.shape[2]
 
     def velocity(self, x: Tensor, t: float | Tensor) -> Tensor:
         """v(x, t), [B, C, H, W] in the dtype of x = x_t; t a number, 0-d, [B] or [B, 1, ...] within 0 .. 1."""
@@ -50,8 +33,7 @@ class LearnedFlow(nn.Module):
 
         class_labels must be None: the network is unconditional.
         """
-        if class_labels is not None:
-            raise ValueError("class_labels: expected None, found labels; allowed None, the network is unconditional")
+        check_no_labels(class_labels)
         state, times = self._on_the_path(x, sigma)
         return (state - times.reshape(-1, 1, 1, 1).to(state.dtype) * self.velocity(state, times)).to(x.dtype)
 
@@ -60,11 +42,6 @@ class LearnedFlow(nn.Module):
         state, times = self._on_the_path(x, sigma)
         weights = next(self.parameters()).dtype
         return self.network.features(state.to(weights), times.to(weights))
-
-    @staticmethod
-    def round_sigma(sigma: Any) -> Tensor:
-        """sigma as a tensor: the network takes every level."""
-        return torch.as_tensor(sigma)
 
     def _on_the_path(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """x_t = (1 - t) x, at least float32, and t [B] float64 for x at noise level sigma."""
