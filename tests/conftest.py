@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.config
 
 # The folder that tests/ lies in comes last, for tests and for what they start: the geodiff in it has a compiled core
 # only where it is what was installed, and an unpacked sdist tests what `pip install` made of it. It is there at all
@@ -19,6 +20,10 @@ os.environ.setdefault("PYTHONSAFEPATH", "1")
 # A job in the background, and what it starts, ignores Ctrl-C: the tests that send it would wait for their time limits.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# PyTorch only warns of outputs of an operator that share memory, unless CI is in the environment. Absent in old ones.
+if hasattr(torch._functorch.config, "error_on_custom_op_aliasing"):
+    torch._functorch.config.error_on_custom_op_aliasing = True
 
 #: What takes longest for its number of tests: begun first, so that no process is left with it at the end.
 LONGEST = (

@@ -11,7 +11,7 @@ the dtype of x, so that a gradient does not start from a rounded r; callers roun
 How autograd sees them: `geodiff.denoiser.derivatives`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -115,7 +115,15 @@ def _posterior(*args: Any) -> tuple[Tensor, ...]:
     asked, (topk, with_trace) = Question(*args[:ASKED]), args[ASKED:]
     batch = asked.batch().at(asked.x.detach(), asked.sigma.detach())
     answer = asked.points.posterior(batch, topk, with_trace=with_trace)
-    return tuple(getattr(answer, name).to(asked.x.device) for name in FIELDS)
+    return _apart(getattr(answer, name).to(asked.x.device) for name in FIELDS)
+
+
+def _apart(values: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The values, no two in one storage: an operator's outputs may not alias, and engines keep numbers side by side."""
+    return tuple(
+        value.clone() if value.numel() < value.untyped_storage().nbytes() // value.itemsize else value
+        for value in values
+    )
 
 
 def _vjp(*args: Any) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,20 @@ def test_opcheck(denoiser: geodiff.OptimalDenoiser) -> None:
     torch.library.opcheck(ops.posterior_jvp, (*fixed, torch.randn(3, 60), None))
 
 
+@pytest.mark.parametrize("topk", [0, 3])
+@pytest.mark.parametrize("batch", [1, 3, 40])
+def test_outputs_share_no_memory(denoiser: geodiff.OptimalDenoiser, batch: int, topk: int) -> None:
+    x, sigma = torch.randn(batch, 60), torch.full((batch,), 0.7, dtype=torch.float64)
+    query = Question.of(Batch(x, sigma, None, None, torch.arange(batch), 1e-5), denoiser._points)
+    ops = torch.ops.geodiff
+    answer = ops.posterior(*query, topk, True)
+    change = (*query, answer[0], answer[4], torch.randn_like(answer[0]), torch.randn(batch, dtype=torch.float64))
+    for out in (answer, ops.posterior(*query, topk, False), ops.posterior_vjp(*change), ops.posterior_jvp(*change)):
+        tensors = [value for value in (*query, *out) if isinstance(value, Tensor) and value.numel()]
+        held = [value.untyped_storage().data_ptr() for value in tensors]
+        assert len(set(held)) == len(held)
+
+
 def _step(denoiser: geodiff.OptimalDenoiser) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def step(x: Tensor, sigma: Tensor, classes: Tensor) -> Tensor:
         denoised = denoiser(x, sigma, classes)
