@@ -16,6 +16,10 @@ PIP := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pip
 # OpenMP threads that wait then sleep instead of spinning: on a busy machine a spinning torch makes tests 30 times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
+# Compiled modules are kept, whatever the environment says: without them each of a hundred processes that tests begin
+# compiles PyTorch's sources again, which takes three times as long as to import it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo test test-all test-csrc matrix sdist wheel wheels sanitize lint types format clean
