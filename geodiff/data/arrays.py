@@ -11,7 +11,7 @@ from torch import Tensor
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import check_file, decoding
 from geodiff.data.mapping import map_file
 
 DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
@@ -54,6 +54,7 @@ def read_safetensors(path: Path) -> Contents:
 
 
 def _map(path: Path) -> np.ndarray[Any, Any]:
+    check_file(path)
     with decoding(path, "a .npy array"):
         return map_file(lambda mode: np.lib.format.open_memmap(path, mode=mode))
 

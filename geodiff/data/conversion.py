@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.files import atomic_path
 from geodiff.data.dataset import Dataset
 from geodiff.data.loading import load, open_stream
 
@@ -41,7 +42,7 @@ def convert(
         raise FileNotFoundError(f"out: expected a file in an existing folder, found no folder {target.parent}")
     stream = open_stream(source, split, mode)
     total = stream.count if limit is None or stream.count is None else min(limit, stream.count)
-    part = _Part.opened(target, f"{stream.identity} {split} {mode}")
+    part = _Part.opened(target, f"{stream.identity()} {split} {mode}", limit)
     progress(part.count, total)
     if limit is None or part.count < limit:
         for piece in stream.read(part.count):
@@ -82,7 +83,7 @@ class _Part:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     @classmethod
-    def opened(cls, target: Path, identity: str) -> Self:
+    def opened(cls, target: Path, identity: str, limit: int | None) -> Self:
         """A new one, or the one that was left off."""
         made = cls(target, identity)
         if not made.notes.is_file() or not made.points.is_file():
@@ -101,7 +102,7 @@ class _Part:
         sizes = [max(0, made.points.stat().st_size - _HEADER) // made._row]
         if made.labelled:
             sizes.append(max(0, made.labels.stat().st_size - _HEADER) // 8 if made.labels.is_file() else 0)
-        made.count = min(sizes)
+        made.count = min(*sizes, limit) if limit is not None else min(sizes)
         return made
 
     def append(self, data: Tensor, labels: Tensor | None) -> None:
@@ -111,9 +112,12 @@ class _Part:
         shape, dtype = tuple(data.shape[1:]), str(data.dtype).removeprefix("torch.")
         if self.count == 0:
             self.shape, self.dtype, self.labelled = shape, dtype, labels is not None
+            # First what another run may have left goes, so that notes never stand beside rows of another source.
+            for left in (self.points, self.labels):
+                left.unlink(missing_ok=True)
             notes = {"identity": self.identity, "shape": shape, "dtype": dtype, "labelled": self.labelled}
-            self.notes.write_text(json.dumps(notes), encoding="utf-8")
-            self.labels.unlink(missing_ok=True)
+            with atomic_path(self.notes) as path:
+                path.write_text(json.dumps(notes), encoding="utf-8")
         if (shape, dtype, labels is not None) != (self.shape, self.dtype, self.labelled):
             found, expected = f"{dtype} {list(shape)}", f"{self.dtype} {list(self.shape)}"
             raise DataError(self.points, f"points: found {found} after {expected}, or labels that come or go")

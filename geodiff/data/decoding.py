@@ -1,10 +1,36 @@
-"""One place where a format's own exceptions become DataError with the file's name."""
+"""Files before they are opened, and one place where a format's own exceptions become DataError with their name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from geodiff.base.errors import DataError
+
+#: Bytes of one point, and of one batch of points: a header that promises more is damaged, or made to fill the memory.
+MOST, MOST_OF_BATCH = 2**28, 2**32
+
+
+def check_file(path: Path) -> Path:
+    """Returns path itself; raises DataError unless it is a file that has bytes: to open a pipe would wait forever."""
+    if not path.exists():
+        raise FileNotFoundError(f"source: no such file: {str(path)!r}")
+    if not path.is_file():
+        raise DataError(path, "expected a file, found a device, pipe or socket, or a folder; give a file")
+    if path.stat().st_size == 0:
+        raise DataError(path, "the file is empty (0 bytes); fetch it again")
+    return path
+
+
+def check_size(found: int, most: int, where: object) -> None:
+    """Raises DataError for so many bytes of one thing, before they are unpacked."""
+    if found > most:
+        raise DataError(where, f"found {found} bytes or more, allowed {most}; split what is truly so large")
+
+
+def stamp(path: Path) -> str:
+    """What a file is before it is read: another text means that it was written anew."""
+    found = path.stat()
+    return f"{path.name}:{found.st_size}:{found.st_mtime_ns}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Points come in the order of their sorted names, and labels are looked up by name
 NVlabs/edm, snapshot 008a4e5 (training/dataset.py), and NVlabs/edm2, snapshot 4bf8162.
 """
 
+import hashlib
 import json
 import re
 import zipfile
@@ -18,14 +19,13 @@ from torch import Tensor
 from geodiff.base.errors import DataError
 from geodiff.data import latents
 from geodiff.data.dataset import Contents
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import MOST, check_file, check_size, decoding, stamp
 from geodiff.data.folders import SUFFIXES, is_of_the_system, walk
 from geodiff.data.pixels import decoded
 from geodiff.data.stream import Item, Stream, stacked
 
 _TABLE = "dataset.json"
 _NUMBERED = re.compile(r"\d{5}/img\d{8}\.\w+")
-_MOST = 2**31  # bytes of one member: a header that promises more is damaged
 
 
 class _Members(Protocol):
@@ -37,13 +37,19 @@ class _Members(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def stamp(self) -> str: ...
+
 
 class _Zip:
     def __init__(self, path: Path) -> None:
         self.path = path
         with decoding(path, "a .zip archive"):
             self._archive = zipfile.ZipFile(path)
+        seen: set[str] = set()
         for name in self.names():
+            if name in seen:
+                raise DataError(path, f"member {name!r}: found twice; make the archive anew, each name once")
+            seen.add(name)
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
                 raise DataError(
@@ -57,10 +63,12 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         info = self._archive.getinfo(name)
-        if info.file_size > _MOST:
-            raise DataError(self.path, f"member {name!r}: {info.file_size} bytes are too many for one point")
+        check_size(info.file_size, MOST, f"{self.path}: {name}")
         with decoding(self.path, f"a .zip archive, at {name!r}"):
             return self._archive.read(info)  # checks its CRC
+
+    def stamp(self) -> str:
+        return stamp(self.path)
 
 
 class _Folder:
@@ -72,7 +80,13 @@ class _Folder:
         return [*(one.relative_to(self.path).as_posix() for one in images), *others]
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        path = check_file(self.path / name)
+        check_size(path.stat().st_size, MOST, path)
+        return path.read_bytes()
+
+    def stamp(self) -> str:
+        stamps = [stamp(self.path / name) for name in sorted(self.names()) if (self.path / name).is_file()]
+        return hashlib.sha256("/".join(stamps).encode()).hexdigest()
 
 
 def matches(folder: Path) -> bool:
@@ -111,7 +125,10 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
     like = Contents(torch.empty(0), is_chw=True, left_out=tuple(left_out))
     if encoded:
         like = like._replace(latent=True, note=latents.NOTE)
-    identity = f"{path.name} {len(pictures)} {sum(map(len, pictures))} {mode}"
+
+    def identity() -> str:
+        return f"{path.name} {members.stamp()} {len(pictures)} {mode}"
+
     return Stream(path.name, identity, lambda first: stacked(items(first), like), len(pictures))
 
 
@@ -127,7 +144,7 @@ def deviations(path: Path, limit: int | None = None) -> Tensor:
     if not names:
         raise DataError(path, "expected .npy latents, found none")
     items = (Item(latents.deviation(members.read(name), f"{path}: {name}"), None, f"{path}: {name}") for name in names)
-    return Stream(path.name, "", lambda first: stacked(items), len(names)).contents().data
+    return Stream(path.name, members.stamp, lambda first: stacked(items), len(names)).contents().data
 
 
 def _labels(members: _Members, files: list[str], pictures: list[str]) -> dict[str, int | Tensor] | None:
@@ -137,7 +154,10 @@ def _labels(members: _Members, files: list[str], pictures: list[str]) -> dict[st
     where = f"{members.path}: {_TABLE}"
     with decoding(Path(where), "a JSON table"):
         table = json.loads(members.read(_TABLE))
-        listed = table.get("labels") if isinstance(table, dict) else table["labels"]
+    if not isinstance(table, dict) or "labels" not in table:
+        found = f"keys {sorted(table)}" if isinstance(table, dict) else f"a {type(table).__name__}"
+        raise DataError(where, f'expected {{"labels": [[name, label], ...]}}, or null for no labels, found {found:.80}')
+    listed = table["labels"]
     if listed is None:
         return None
     named = _by_name(listed, where)
@@ -156,9 +176,16 @@ def _labels(members: _Members, files: list[str], pictures: list[str]) -> dict[st
 
 def _by_name(listed: Any, where: str) -> dict[str, Any]:
     try:
-        return {str(name).replace("\\", "/"): label for name, label in listed}
+        pairs = [(str(name).replace("\\", "/"), label) for name, label in listed]
     except (TypeError, ValueError) as error:
         raise DataError(where, f"labels: expected pairs [name, label], found something else ({error})") from error
+    named: dict[str, Any] = {}
+    for name, label in pairs:
+        if named.setdefault(name, label) != label:
+            raise DataError(
+                where, f"labels: found {named[name]!r:.40} and {label!r:.40} for {name!r}; keep one for each point"
+            )
+    return named
 
 
 def _label(value: Any, where: str) -> int | Tensor | None:
@@ -167,4 +194,7 @@ def _label(value: Any, where: str) -> int | Tensor | None:
     numbers = isinstance(value, list) and value and all(type(one) in (int, float) for one in value)
     if not numbers:
         raise DataError(where, f"label: expected a class 0, 1, ..., or a list of numbers, found {value!r:.60}")
-    return torch.tensor(value, dtype=torch.float32)
+    found = torch.tensor(list(map(float, value)), dtype=torch.float32)
+    if not bool(found.isfinite().all()):
+        raise DataError(where, f"label: expected finite float32 numbers, found {value!r:.60}; correct them")
+    return found

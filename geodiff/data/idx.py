@@ -16,7 +16,7 @@ import numpy as np
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels, check_points
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import check_file, decoding
 from geodiff.data.mapping import map_file
 
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -52,7 +52,7 @@ def read_idx(path: Path) -> Contents:
 
 def _read(path: Path) -> np.ndarray[Any, Any]:
     """The elements of one file, uint8."""
-    with path.open("rb") as file:
+    with check_file(path).open("rb") as file:
         if file.read(2) == _GZIP_MAGIC:
             with decoding(path, "a gzipped IDX file"), gzip.open(path) as unzipped:
                 shape = _shape(unzipped, path)

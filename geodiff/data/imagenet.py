@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents, as_labels
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import MOST_OF_BATCH, check_file, check_size, decoding, stamp
 from geodiff.data.pickles import read_batch
 from geodiff.data.stream import Stream
 
@@ -60,16 +60,26 @@ def open_stream(paths: list[Path]) -> Stream:
     note = "" if classes else _NOTE
 
     def read(first: int) -> Iterator[Contents]:
-        start = 0
+        start, shape = 0, torch.Size()
         for path in paths:
             data, labels = _read(path)
+            if data.shape[1:] != (shape := shape or data.shape[1:]):
+                raise DataError(
+                    path,
+                    f"size: found {data.shape[2]}x{data.shape[3]}, expected {shape[1]}x{shape[2]} as in "
+                    f"{paths[0].name}; keep batches of one size in a folder",
+                )
             if first < start + len(data):
                 part = slice(max(0, first - start), None)
                 mapped = labels if order is None else order[labels]
                 yield Contents(data[part], mapped[part], classes, is_chw=True, note=note)
             start += len(data)
 
-    identity = " ".join(f"{path.name}:{path.stat().st_size}" for path in paths)
+    def identity() -> str:
+        return " ".join(map(stamp, paths))
+
+    for path in paths:
+        check_file(path)
     return Stream(paths[0].name if len(paths) == 1 else paths[0].parent.name, identity, read)
 
 
@@ -78,6 +88,8 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     if path.suffix == ".npz":
         with path.open("rb") as file, decoding(path, kind):
             archive = np.load(file, allow_pickle=False)
+            for member in archive.zip.infolist():
+                check_size(member.file_size, MOST_OF_BATCH, f"{path}: {member.filename}")
             batch = {name: archive[name] for name in archive.files}
     else:
         batch = read_batch(path, kind)

@@ -5,7 +5,9 @@ of LABEL_KEYS. A pass over such an object must be the data set itself, in its or
 at random is refused.
 """
 
+import hashlib
 import inspect
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.utils import data as torch_data
 from geodiff.base.errors import DataError
 from geodiff.data import floats
 from geodiff.data.dataset import Contents
+from geodiff.data.digest import digest
 from geodiff.data.pixels import of_array, of_picture
 from geodiff.data.stream import Item, Stream, stacked
 
@@ -41,13 +44,12 @@ def open_stream(source: Any, mode: str | None = None) -> Stream:
     name = f"{type(source).__module__}.{type(source).__qualname__}"
     mapped = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     count = len(source) if mapped else None
-    if mapped:
-        _check_repeats(source, name, mode)
+    seen = _check_repeats(name, *(_chosen(source, name, mode) if mapped else _first(source, name, mode) for _ in "ab"))
 
     def items(first: int) -> Iterator[Item]:
         if mapped:
             for index in range(first, len(source)):
-                yield _item(source[index], f"{name}[{index}]", mode)
+                yield _at(source, index, name, mode)
             return
         for index, value in enumerate(source):
             if index >= first:
@@ -58,7 +60,7 @@ def open_stream(source: Any, mode: str | None = None) -> Stream:
     def read(first: int) -> Iterator[Contents]:
         return floats.recognised(stacked(items(first), like), name)
 
-    return Stream(name, f"{name} {count} {mode}", read, count)
+    return Stream(name, lambda: f"{name} {count} {mode} {seen}", read, count)
 
 
 def _behind(loader: "torch_data.DataLoader[Any]") -> Any:
@@ -71,8 +73,9 @@ def _behind(loader: "torch_data.DataLoader[Any]") -> Any:
                 f"depends on the workers and points may come from each; allowed num_workers=0, or the data set itself"
             )
         return dataset
-    sampler: object = loader.sampler if loader.batch_sampler is None else getattr(loader.batch_sampler, "sampler", None)
-    if not isinstance(sampler, torch_data.SequentialSampler):
+    batches = loader.batch_sampler
+    sampler: object = loader.sampler if batches is None else getattr(batches, "sampler", None)
+    if not isinstance(sampler, torch_data.SequentialSampler) or len(sampler) != len(dataset):  # type: ignore[arg-type]
         raise ValueError(
             f"source: a DataLoader that draws by {type(sampler).__name__}, so that indices and labels of another pass "
             f"would not fit; allowed shuffle=False, or the data set itself (loader.dataset)"
@@ -82,7 +85,8 @@ def _behind(loader: "torch_data.DataLoader[Any]") -> Any:
             "source: a DataLoader with a collate_fn of its own, which changes what an item is; allowed the default, or "
             "the data set itself (loader.dataset)"
         )
-    if loader.drop_last and loader.batch_size and len(dataset) % loader.batch_size:  # type: ignore[arg-type]
+    size = getattr(batches, "batch_size", None)
+    if getattr(batches, "drop_last", False) and size and len(dataset) % size:  # type: ignore[arg-type]
         raise ValueError(
             f"source: a DataLoader with drop_last, which loses points of N = {len(dataset)}; "  # type: ignore[arg-type]
             f"allowed drop_last=False, or the data set itself (loader.dataset)"
@@ -90,15 +94,47 @@ def _behind(loader: "torch_data.DataLoader[Any]") -> Any:
     return dataset
 
 
-def _check_repeats(source: Any, name: str, mode: str | None) -> None:
-    """Raise ValueError if reading a few points twice gives two answers."""
+def _chosen(source: Any, name: str, mode: str | None) -> Iterator[Item]:
+    """A few points, from all over."""
     for index in np.linspace(0, len(source) - 1, min(len(source), _TWICE)).round().astype(int).tolist():
-        one, two = (_item(source[index], f"{name}[{index}]", mode) for _ in range(2))
-        if one.point.shape != two.point.shape or not torch.equal(one.point, two.point):
+        yield _at(source, index, name, mode)
+
+
+def _first(source: Any, name: str, mode: str | None) -> Iterator[Item]:
+    """A few points of what has no other order than its own."""
+    for index, value in enumerate(itertools.islice(source, _TWICE)):
+        yield _item(value, f"{name}, item {index}", mode)
+
+
+def _check_repeats(name: str, one: Iterator[Item], two: Iterator[Item]) -> str:
+    """A digest of a few points; ValueError if reading them twice gives two answers."""
+    found = hashlib.sha256()
+    firsts = list(one)  # all of one pass before the other: an iterator may be the same each time
+    for first, second in itertools.zip_longest(firsts, two):
+        if second is None:
             raise ValueError(
-                f"source: {name}[{index}] is another point each time it is read, as with random flips or crops; "
-                f"allowed a data set without random transforms (mirror images: augment='hflip')"
+                f"source: {name} has no {first.where} when it is read again; allowed what can be read more than once"
             )
+        if first is None or not _same(first.point, second.point) or first.label != second.label:
+            raise ValueError(
+                f"source: {second.where} is another point each time it is read, as with random flips or crops, or an "
+                f"order that is drawn; allowed a data set without random transforms (mirror images: augment='hflip')"
+            )
+        found.update(digest(first.point[None]).encode())
+    return found.hexdigest()
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    return (one.shape, one.dtype) == (two.shape, two.dtype) and torch.allclose(one, two, 0, 0, equal_nan=True)
+
+
+def _at(source: Any, index: int, name: str, mode: str | None) -> Item:
+    where = f"{name}[{index}]"
+    try:
+        value = source[index]
+    except Exception as error:  # of code that is not ours, for a file of its own as a rule
+        raise DataError(where, f"reading it failed ({type(error).__name__}: {error})") from error
+    return _item(value, where, mode)
 
 
 def _item(value: Any, where: str, mode: str | None) -> Item:
@@ -107,7 +143,10 @@ def _item(value: Any, where: str, mode: str | None) -> Item:
         if not hasattr(point, "mode") or not hasattr(point, "convert"):
             raise DataError(where, f"expected a tensor, array or picture, found {type(point).__name__}")
         return Item(of_picture(point, where, mode), _number(label, where), where)
-    return Item(of_array(point), _number(label, where), where)
+    found = of_array(point)
+    if found.layout != torch.strided:
+        raise DataError(where, f"expected a dense tensor, found {found.layout}; allowed x.to_dense()")
+    return Item(found.detach(), _number(label, where), where)
 
 
 def _parts(value: Any, where: str) -> tuple[Any, Any]:

@@ -15,6 +15,8 @@ from geodiff.base.foreign import as_tensor
 from geodiff.data import arrays, cifar, edm, floats, idx, imagenet, images, items, parquet, torchvision, webdataset
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
+from geodiff.data.decoding import check_file
+from geodiff.data.digest import digest
 from geodiff.data.folders import beside, class_folders
 from geodiff.data.layout import LAYOUTS, arrange, arrange_images
 from geodiff.data.pixels import MODES
@@ -23,6 +25,7 @@ from geodiff.data.stream import Stream
 BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")
 _SPLIT_FOLDERS = frozenset({*SPLITS, "val", "valid", "validation"})
+_PACKED = (".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _SAMPLE = 64  # points that are looked at for floats in [0, 1]
 _BY_SUFFIX: dict[str, Callable[[Path], Contents]] = {
     ".npy": arrays.read_npy,
@@ -117,7 +120,8 @@ def open_stream(source: Any, split: str = "train", mode: str | None = None) -> S
     if not isinstance(source, Tensor | np.ndarray):
         data, _ = (arrange_images if contents.is_chw else arrange)(contents.data, "auto")
         contents = contents._replace(data=data)
-    return Stream.of(contents, name, f"{name} {list(contents.data.shape)} {contents.data.dtype}")
+    kept = contents.data
+    return Stream.of(contents, name, lambda: f"{name} {digest(kept)}")
 
 
 def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
@@ -138,7 +142,7 @@ def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
     if path.suffix.lower() not in (".zip", ".parquet", ".tar") and not imagenet.matches(path):
         return None
     _check_no_splits(split, f"the file {path}")
-    _check_content(path)
+    check_file(path)
     if path.suffix.lower() == ".zip":
         return edm.open_stream(path, mode)
     if path.suffix.lower() == ".parquet":
@@ -198,15 +202,10 @@ def _existing(source: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"source: no such file or folder: {text!r}")
 
 
-def _check_content(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(path, "expected a file or folder, found a device, pipe or socket")
-    if path.stat().st_size == 0:
-        raise DataError(path, "the file is empty (0 bytes)")
-
-
 def _read_file(path: Path) -> Contents:
-    _check_content(path)
+    check_file(path)
+    if path.name.lower().endswith(_PACKED):
+        raise DataError(path, "a compressed archive; expected a plain .tar: unpack it first (gunzip, unxz, ...)")
     if reader := _BY_SUFFIX.get(path.suffix.lower()):
         return reader(path)
     with path.open("rb") as file:

@@ -15,7 +15,7 @@ import torch
 
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import check_file, decoding, stamp
 from geodiff.data.items import IMAGE_KEYS, LABEL_KEYS
 from geodiff.data.optional import require
 from geodiff.data.pixels import decoded
@@ -29,6 +29,12 @@ class _Columns(NamedTuple):
     image: str
     label: str | None
     classes: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """What an error says of them."""
+        named = f" of classes {', '.join(self.classes)}" if self.classes else ""
+        return f"{self.image}, {self.label or 'no label'}{named}"
 
 
 def find_shards(folder: Path, split: str) -> list[Path] | None:
@@ -70,16 +76,23 @@ def open_stream(paths: list[Path], mode: str | None = None) -> Stream:
     """Images uint8 [N, C, H, W] and labels, file by file in the order of `paths`; labels of -1 throughout are none."""
     parquet = require("pyarrow.parquet", "pyarrow", "a parquet file")
     counts = []
-    for path in paths:
+    columns: _Columns | None = None
+    for path in map(check_file, paths):
         with decoding(path, "a parquet file"), parquet.ParquetFile(path) as file:
             counts.append(file.metadata.num_rows)
-            if path is paths[0]:
-                columns = _columns(file.schema_arrow, path)
+            found = _columns(file.schema_arrow, path)
+        if found != (columns := columns or found):
+            raise DataError(
+                path,
+                f"columns: found {found.words}, expected {columns.words} as in {paths[0].name}; give files of one set",
+            )
+    assert columns is not None, "there is a file"
+    image_and_label = columns
 
     def items(first: int) -> Iterator[Item]:
         for path, count in zip(paths, counts, strict=True):
             if first < count:
-                yield from _rows(path, columns, first, mode)
+                yield from _rows(path, image_and_label, first, mode)
             first = max(0, first - count)
 
     like = Contents(torch.empty(0), None, columns.classes, is_chw=True)
@@ -89,7 +102,9 @@ def open_stream(paths: list[Path], mode: str | None = None) -> Stream:
             unknown = piece.labels is not None and bool((piece.labels == -1).all())
             yield piece._replace(labels=None) if unknown else piece
 
-    identity = " ".join(f"{path.name}:{path.stat().st_size}" for path in paths) + f" {mode}"
+    def identity() -> str:
+        return " ".join(map(stamp, paths)) + f" {mode}"
+
     return Stream(paths[0].name if len(paths) == 1 else paths[0].parent.name, identity, read, sum(counts))
 
 
@@ -120,7 +135,7 @@ def _rows(path: Path, columns: _Columns, first: int, mode: str | None) -> Iterat
                 if row >= first:
                     where = f"{path}: row {row}"
                     point = decoded(_encoded(values[columns.image], where), where, mode)
-                    yield Item(point, _label(values.get(columns.label or ""), where), where)
+                    yield Item(point, _label(values.get(columns.label or ""), len(columns.classes), where), where)
                 row += 1
 
 
@@ -137,7 +152,13 @@ def _encoded(value: Any, where: str) -> bytes:
     raise DataError(where, f"image: expected bytes of an encoded picture, found {type(content).__name__}")
 
 
-def _label(value: Any, where: str) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise DataError(where, f"label: expected an integer, found {type(value).__name__}")
+def _label(value: Any, classes: int, where: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(where, f"label: expected an integer, found {type(value).__name__}")
+    if classes and not -1 <= value < classes:
+        raise DataError(
+            where, f"label: found {value}, expected one of the {classes} classes that the file names, or -1 for none"
+        )
+    return value

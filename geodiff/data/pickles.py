@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from geodiff.base.errors import DataError
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import check_file, decoding
 
 
 def read_batch(path: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -20,7 +20,7 @@ def read_batch(path: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
     kind: what an error calls such a file. Raises DataError for a file that is damaged or asks for code to run.
     """
     with decoding(path, kind):
-        with path.open("rb") as file:
+        with check_file(path).open("rb") as file:
             stored = _BatchUnpickler(file, kind).load()
         if not isinstance(stored, dict):
             raise DataError(path, f"expected {kind} (a dict), found {type(stored).__name__}")

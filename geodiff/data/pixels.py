@@ -24,6 +24,14 @@ def decoded(encoded: bytes, where: str, mode: str | None) -> Tensor:
         with image.open(io.BytesIO(encoded)) as file:
             if is_deep(file):
                 raise DataError(where, f"pixel mode: found {file.mode} of 16 bits; allowed 8 bits")
+            if getattr(file, "is_animated", False):
+                raise DataError(where, "frames: found several; allowed one picture per file")
+            if mode is None and file.mode in MODES and "transparency" in file.info:
+                raise DataError(
+                    where,
+                    f"pixel mode: found {file.mode} with a transparent colour; allowed {', '.join(MODES)}, or "
+                    f"mode='RGB' or 'L' to convert all",
+                )
             return of_picture(image_ops.exif_transpose(file), where, mode)
     except DataError:
         raise

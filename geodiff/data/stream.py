@@ -32,18 +32,18 @@ class Stream:
     """A source that can be read from any point on.
 
     name      the source's own, without its folder
-    identity  what it was when it was opened: another text means another source
+    identity  what it is, asked when needed, for it may take a pass: another text means another source
     read      read(first) yields pieces of all points from `first` on
     count     how many points there are; None where only reading tells
     """
 
     name: str
-    identity: str
+    identity: Callable[[], str]
     read: Callable[[int], Iterator[Contents]]
     count: int | None = None
 
     @classmethod
-    def of(cls, contents: Contents, name: str, identity: str = "") -> "Stream":
+    def of(cls, contents: Contents, name: str, identity: Callable[[], str]) -> "Stream":
         """What has been read, or mapped, already."""
         data = contents.data
         step = max(1, PIECE // max(1, data[:1].numel() * data.element_size()))
@@ -118,6 +118,10 @@ def _check_alike(item: Item, first: Item) -> None:
     if item.point.dtype != first.point.dtype:
         found, expected = (str(one.point.dtype).removeprefix("torch.") for one in (item, first))
         raise DataError(item.where, f"dtype: found {found}, expected {expected} as of {first.where}")
+    if isinstance(item.label, int) and not -(2**63) <= item.label < 2**63:
+        raise DataError(
+            item.where, f"label: found {item.label}, allowed what int64 holds; number the classes 0, 1, ..."
+        )
     if _kind(item.label) != _kind(first.label):
         raise DataError(
             item.where,

@@ -13,6 +13,7 @@ from torch import Tensor
 from geodiff.base.foreign import view_array
 from geodiff.data import items
 from geodiff.data.dataset import Contents, as_labels
+from geodiff.data.digest import digest
 from geodiff.data.stream import Stream
 
 _HWC, _CHW, _HW = "HWC", "CHW", "HW"
@@ -52,7 +53,7 @@ def open_stream(source: Any) -> Stream:
     classes = items.classes_of(source)
     note = _EMNIST if name == "EMNIST" else ""
     contents = Contents(data, None if unlabelled else labels, classes, is_chw=True, note=note)
-    return Stream.of(contents, name, f"{name} {list(data.shape)}")
+    return Stream.of(contents, name, lambda: f"{name} {digest(data)}")
 
 
 def _qmnist(source: Any) -> Tensor:

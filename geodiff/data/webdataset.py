@@ -18,14 +18,14 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
-from geodiff.data.decoding import decoding
+from geodiff.data.decoding import MOST, check_file, check_size, decoding, stamp
 from geodiff.data.pixels import decoded, of_array
 from geodiff.data.stream import Item, Stream, stacked
 
 _PICTURES = ("png", "jpg", "jpeg", "webp")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BLOCK = 512
-_MOST = 2**31  # bytes of one field
+_GZIP = b"\x1f\x8b"
 
 
 def expand(name: str) -> list[Path]:
@@ -61,7 +61,11 @@ def open_stream(paths: list[Path], mode: str | None = None) -> Stream:
     def read(first: int) -> Iterator[Contents]:
         return stacked(items(first))
 
-    identity = " ".join(f"{path.name}:{path.stat().st_size}" for path in paths) + f" {mode}"
+    def identity() -> str:
+        return " ".join(map(stamp, paths)) + f" {mode}"
+
+    for path in paths:
+        check_file(path)
     return Stream(paths[0].name if len(paths) == 1 else f"{paths[0].name} .. {paths[-1].name}", identity, read)
 
 
@@ -86,13 +90,26 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each member that belongs to a sample, in order."""
-    with path.open("rb") as file, decoding(path, "a .tar archive"), tarfile.open(fileobj=file, mode="r:") as archive:
+    with check_file(path).open("rb") as file:
+        if file.read(2) == _GZIP:
+            raise DataError(path, "compressed by gzip; expected a plain .tar: gunzip it")
+        file.seek(0)
+        yield from _members_of(file, path)
+
+
+def _members_of(file: IO[bytes], path: Path) -> Iterator[tuple[str, bytes]]:
+    with decoding(path, "a .tar archive"), tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             base = member.name.rpartition("/")[2]
-            if not member.isreg() or "." not in base or (base.startswith("__") and base.endswith("__")):
+            if member.isdir() or "." not in base or (base.startswith("__") and base.endswith("__")):
                 continue
-            if member.size > _MOST:
-                raise DataError(f"{path}: {member.name}", f"{member.size} bytes are too many for one field")
+            if not member.isreg():  # skipped, its sample would be missing, and nobody would know
+                raise DataError(
+                    f"{path}: {member.name}",
+                    f"expected a file, found {f'a link to {member.linkname!r}' if member.linkname else 'a device'}; "
+                    f"write the archive with tar --dereference --hard-dereference",
+                )
+            check_size(member.size, MOST, f"{path}: {member.name}")
             stream = archive.extractfile(member)
             content = b"" if stream is None else stream.read()
             if len(content) < member.size:
@@ -106,6 +123,11 @@ def _check_end(file: IO[bytes], offset: int, path: Path) -> None:
     file.seek(max(0, offset - _BLOCK))
     if not any(block == bytes(_BLOCK) for block in (file.read(_BLOCK), file.read(_BLOCK))):
         raise DataError(path, "truncated: the block of zeros that ends a .tar archive is missing; fetch it again")
+    while rest := file.read(2**20):
+        if any(rest):
+            raise DataError(
+                path, "damaged, or several archives in one file: found data behind the block of zeros; give each alone"
+            )
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -143,5 +165,6 @@ def _unpacked(field: str, content: bytes, where: str) -> bytes:
     if not field.endswith(".gz"):
         return content
     with decoding(Path(where), "a gzipped field"), gzip.open(io.BytesIO(content)) as unzipped:
-        found = unzipped.read(_MOST)
+        found = unzipped.read(MOST + 1)
+    check_size(len(found), MOST, where)
     return found

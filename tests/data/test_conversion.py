@@ -1,6 +1,8 @@
 """`convert`: any source as one .npy, bit for bit, in pieces, going on where it was left off."""
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from geodiff import DataError
 from geodiff.data import convert, items, load, stream
-from tests.data.test_data_edm import LABELS, NAMES, PIXELS, pictures, write
+from tests.data.test_data_edm import LABELS, NAMES, PIXELS, pictures, png, write
 
 EXPECTED = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())
 
@@ -72,6 +74,76 @@ def test_it_goes_on_where_it_was_left_off(tmp_path: Path) -> None:
     assert found.labels is not None
     assert found.labels.tolist() == LABELS
     assert not list(tmp_path.glob("*.part*"))
+
+
+def interrupted(source: Any, target: Path, after: int = 2) -> None:
+    def stop(done: int, total: int | None) -> None:
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, progress=stop)
+
+
+def test_what_changed_meanwhile_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same names, same sizes, other pixels: half of each would be neither."""
+    monkeypatch.setattr(items, "_TWICE", 16)
+    others = EXPECTED ^ 1
+    for name, data in (("a", EXPECTED), ("b", others)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "set.npy", data.numpy())
+    (tmp_path / "c").mkdir()
+    os.utime(zipped(tmp_path), ns=(1, 1))
+    for number, (before, after) in enumerate(
+        [
+            (EXPECTED, others),
+            (TensorDataset(EXPECTED), TensorDataset(others)),
+            (tmp_path / "a" / "set.npy", tmp_path / "b" / "set.npy"),
+            (tmp_path / "set.zip", zipped(tmp_path / "c")),
+        ]
+    ):
+        interrupted(before, tmp_path / f"{number}.npy")
+        with pytest.raises(ValueError, match="was begun from another source, split or mode; delete it to start anew"):
+            convert(after, tmp_path / f"{number}.npy")
+
+
+def test_a_limit_below_what_was_written(tmp_path: Path) -> None:
+    interrupted(zipped(tmp_path), tmp_path / "set.npy", after=4)
+    found = convert(tmp_path / "set.zip", tmp_path / "set.npy", limit=3)
+    assert torch.equal(found.data, EXPECTED[:3])
+    assert found.labels is not None
+    assert found.labels.tolist() == LABELS[:3]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a process is forked and killed")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_at_any_time_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Killed again and again, as by kill -9, until one run comes to the end."""
+    names = [f"00000/img{index:08d}.png" for index in range(400)]
+    points = np.random.default_rng(1).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(400) % 7
+    listed = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
+    path, target = (
+        write(tmp_path / "set.zip", dict(zip(names, map(png, points), strict=True)), listed),
+        tmp_path / "o.npy",
+    )
+    times = np.random.default_rng(2).uniform(0.01, 0.15, 100)
+    kills = 0
+    for seconds in times:
+        process = multiprocessing.get_context("fork").Process(target=convert, args=(path, target))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        kills += process.exitcode != 0
+        if process.exitcode == 0:
+            break
+    found = load(target) if target.exists() else convert(path, target)
+    assert kills > 0
+    assert np.array_equal(found.data.numpy(), points.transpose(0, 3, 1, 2))
+    assert found.labels is not None
+    assert np.array_equal(found.labels.numpy(), labels)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["o.npy", "o_labels.npy", "set.zip"]
 
 
 def test_of_an_iterable_whose_length_nobody_knows(tmp_path: Path) -> None:

@@ -326,5 +326,5 @@ def test_unsupported_kind_lists_what_is_allowed(tmp_path, name, content):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=r"pipe: expected a file or folder"):
+    with pytest.raises(DataError, match=r"pipe: expected a file, found a device, pipe or socket"):
         load(tmp_path / "pipe")

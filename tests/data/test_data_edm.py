@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,76 @@ def test_damages(tmp_path: Path, members: dict[str, bytes], labels: Any, message
     with pytest.raises(DataError, match=message) as refused:
         load(path)
     assert "set.zip" in str(refused.value)
+
+
+def transparent() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(stream, "png", transparency=(1, 2, 3))
+    return stream.getvalue()
+
+
+def animated() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(stream, "png", save_all=True, append_images=[Image.fromarray(PIXELS[1])])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "table", "message"),
+    [
+        (pictures(), {"lapels": []}, r"dataset.json: expected .*or null for no labels, found keys \['lapels'\]"),
+        (pictures(), [], "dataset.json: expected .*, found a list"),
+        (
+            pictures(),
+            {"labels": [*([n, 0] for n in NAMES), [NAMES[0], 5]]},
+            "labels: found 0 and 5 for '00000/img0.*0'",
+        ),
+        (
+            pictures(),
+            {"labels": [[n, 2**70] for n in NAMES]},
+            "img00000000.png: label: found 1180.*, allowed what int64",
+        ),
+        (pictures(), {"labels": [[n, [float("nan")]] for n in NAMES]}, "label: expected finite float32 numbers"),
+        (pictures(), {"labels": [[n, [1e300]] for n in NAMES]}, "label: expected finite float32 numbers"),
+        ({NAMES[0]: transparent()}, {"labels": None}, "found RGB with a transparent colour; allowed L, RGB, or mode="),
+        ({NAMES[0]: animated()}, {"labels": None}, "frames: found several; allowed one picture per file"),
+    ],
+)
+def test_what_would_be_read_as_something_else(
+    tmp_path: Path, members: dict[str, bytes], table: Any, message: str
+) -> None:
+    path = write(tmp_path / "set.zip", {**members, "dataset.json": json.dumps(table).encode()})
+    with pytest.raises(DataError, match=rf"set\.zip.*{message}"):
+        load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_name_that_a_zip_has_twice(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for pixels in PIXELS[:2]:
+            archive.writestr(NAMES[0], png(pixels))
+    with pytest.raises(DataError, match=r"set.zip: member '00000/img00000000.png': found twice; make the archive anew"):
+        load(tmp_path / "set.zip")
+
+
+def test_what_unpacks_to_more_than_a_point_can_be(tmp_path: Path) -> None:
+    """Refused by what the archive says of it, before anything is unpacked."""
+    with (
+        zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(NAMES[0], "w") as member,
+    ):
+        for _ in range(257):
+            member.write(bytes(2**20))
+    with pytest.raises(DataError, match=r"set.zip: 00000/img00000000.png: found 269484032 bytes or more, allowed 2684"):
+        load(tmp_path / "set.zip")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX")
+def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path / "set", pictures(), None)
+    os.mkfifo(tmp_path / "set" / "00000" / "img00000009.png")
+    with pytest.raises(DataError, match=r"img00000009.png: expected a file, found a device, pipe or socket"):
+        load(tmp_path / "set")
 
 
 def test_a_flipped_byte_in_a_zip_is_seen(tmp_path: Path) -> None:

@@ -90,6 +90,41 @@ def test_a_batch_that_is_missing(tmp_path: Path) -> None:
         load(tmp_path, split="test")
 
 
+def test_batches_of_two_sizes(tmp_path: Path) -> None:
+    write(tmp_path / "train_data_batch_1.npz", batch(0))
+    write(tmp_path / "train_data_batch_2.npz", {**batch(0), "data": np.zeros((3, 12), np.uint8)})
+    with pytest.raises(
+        DataError, match=r"train_data_batch_2.npz: size: found 2x2, expected 4x4 as in train_data_batch"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX")
+@pytest.mark.parametrize("name", ["train_data_batch_1", "train_data_batch_1.npz", "data_batch_1", "a.parquet", "a.tar"])
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: expected a file, found a device, pipe or socket"):
+        load(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name}: the file is empty \(0 bytes\)"):
+        load(tmp_path)
+
+
+def test_an_archive_that_unpacks_to_more_than_a_batch_can_be(tmp_path: Path) -> None:
+    """Refused by what it says of itself."""
+    path = tmp_path / "train_data_batch_1.npz"
+    write(path, batch(0))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 24  # the size in the directory, of 4 bytes: here one that 64 bits would follow
+    content[at : at + 4] = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("geodiff.data.imagenet.MOST_OF_BATCH", 2**31)
+        with pytest.raises(DataError, match=r"train_data_batch_1.npz: .*: found 4294967294 bytes or more, allowed"):
+            load(path)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("echo run",)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 import geodiff
 from geodiff import DataError
@@ -99,6 +99,11 @@ def test_floats_in_the_unit_interval_are_warned_about(tmp_path: Path) -> None:
         (DataLoader(Points(PIXELS), shuffle=True), "draws by RandomSampler.*allowed shuffle=False, or the data set"),
         (DataLoader(Points(PIXELS), batch_size=4, drop_last=True), "drop_last, which loses points of N = 21"),
         (DataLoader(Points(PIXELS), collate_fn=len), "collate_fn of its own"),
+        (
+            DataLoader(Points(PIXELS), batch_sampler=BatchSampler(SequentialSampler(PIXELS), 4, True)),
+            "drop_last, which loses points of N = 21",
+        ),
+        (DataLoader(Points(PIXELS), sampler=SequentialSampler(range(3))), "draws by SequentialSampler"),
         (DataLoader(Stream(), num_workers=2), "num_workers=2, where order depends on the workers"),
     ],
 )
@@ -117,6 +122,33 @@ def test_a_random_transform_is_refused() -> None:
         load(Flipped(PIXELS))
 
 
+def test_streams_that_are_another_each_time_are_refused() -> None:
+    class Shuffled(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(PIXELS[torch.randperm(21)])
+
+    class Once(IterableDataset[Any]):
+        def __init__(self) -> None:
+            self.left = iter(PIXELS)
+
+        def __iter__(self) -> Iterator[Any]:
+            return self.left
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=r"item 0 is another point each time it is read.*an order that is drawn"):
+        load(Shuffled())
+    with pytest.raises(ValueError, match=r"another point each time|when it is read again"):
+        load(Once())
+
+
+def test_not_a_number_is_the_same_when_it_is_read_again() -> None:
+    assert load(TensorDataset(torch.full((3, 2), torch.nan))).data.isnan().all()
+
+
+def test_points_of_a_computation_lose_their_history() -> None:
+    assert not load(Points([torch.randn(3, requires_grad=True) for _ in range(2)])).data.requires_grad
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -128,11 +160,25 @@ def test_a_random_transform_is_refused() -> None:
         ([pictures()[0].convert("CMYK")], "pixel mode: found CMYK; allowed L, RGB, or mode="),
         ([pictures()[0].convert("I;16")], "pixel mode: found I;16"),
         ([PIXELS[0].double()], "dtype: found float64; allowed uint8"),
+        (
+            [torch.eye(3).to_sparse()],
+            r"Points\[0\]: expected a dense tensor, found torch.sparse_coo; allowed x.to_dense",
+        ),
+        ([(PIXELS[0], 2**64)], r"Points\[0\]: label: found 18446744073709551616, allowed what int64 holds"),
     ],
 )
 def test_items_that_do_not_fit(items: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(Points(items))
+
+
+def test_a_data_set_that_fails_is_named() -> None:
+    class Longer(Points):
+        def __len__(self) -> int:
+            return 3
+
+    with pytest.raises(DataError, match=r"Longer\[2\]: reading it failed \(IndexError: list index out of range\)"):
+        load(Longer([PIXELS[0], PIXELS[1]]))
 
 
 def test_an_empty_data_set() -> None:

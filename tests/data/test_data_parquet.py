@@ -1,6 +1,7 @@
 """Parquet files as the library datasets writes them: found by their features, in the order of their shards."""
 
 import io
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -85,6 +86,35 @@ def test_damages(tmp_path: Path, columns: dict[str, list[object]], message: str)
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=rf"a.parquet.*{message}"):
         load(tmp_path / "a.parquet")
+
+
+def described(names: list[str]) -> dict[bytes, bytes]:
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def test_labels_are_those_of_the_classes_that_the_files_name(tmp_path: Path) -> None:
+    """0 is a in one file and b in the other: joined, they would be another data set."""
+    table = pyarrow.table({"image": column(0, 2), "label": [0, 1]})
+    for shard, names in enumerate((["a", "b"], ["b", "a"])):
+        path = tmp_path / f"train-{shard:05d}-of-00002.parquet"
+        parquet.write_table(table.replace_schema_metadata(described(names)), path)
+    with pytest.raises(
+        DataError,
+        match=r"train-00001.*: columns: found image, label of classes b, a, expected image, label of classes a",
+    ):
+        load(tmp_path)
+    parquet.write_table(pyarrow.table({"text": ["a"]}), path)
+    with pytest.raises(DataError, match=r"train-00001.*: columns: found \['text'\]; expected an image"):
+        load(tmp_path)
+    beyond = pyarrow.table({"image": column(0, 2), "label": [0, 2]}).replace_schema_metadata(described(["a", "b"]))
+    parquet.write_table(beyond, tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b.parquet: row 1: label: found 2, expected one of the 2 classes"):
+        load(tmp_path / "b.parquet")
+    large = pyarrow.table({"image": column(0, 1), "label": pyarrow.array([2**63], pyarrow.uint64())})
+    parquet.write_table(large, tmp_path / "c.parquet")
+    with pytest.raises(DataError, match=r"c.parquet: row 0: label: found 9223372036854775808, allowed what int64"):
+        load(tmp_path / "c.parquet")
 
 
 def test_truncated(tmp_path: Path) -> None:

@@ -97,6 +97,49 @@ def test_damages(tmp_path: Path, members: list[tuple[str, bytes]], message: str)
         load(write(tmp_path / "a.tar", members))
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (tarfile.SYMTYPE, "b.png: expected a file, found a link to 'a.png'; write the archive with tar --dereference"),
+        (tarfile.LNKTYPE, "b.png: expected a file, found a link to 'a.png'"),
+        (tarfile.FIFOTYPE, "b.png: expected a file, found a device"),
+    ],
+)
+def test_members_that_are_no_files_are_not_passed_over(tmp_path: Path, kind: bytes, message: str) -> None:
+    """Their samples would be missing, and nobody would know."""
+    path = write(tmp_path / "a.tar", [("a.png", png(PIXELS[0]))])
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("b.png")
+        info.type, info.linkname = kind, "a.png" if kind != tarfile.FIFOTYPE else ""
+        archive.addfile(info)
+    with pytest.raises(DataError, match=f"a.tar: {message}"):
+        load(path)
+
+
+def test_what_lies_behind_the_end_is_not_passed_over(tmp_path: Path) -> None:
+    """Two archives put together by cat, and a header that was lost to zeros."""
+    content = write(tmp_path / "a.tar", [(f"{i}.png", png(PIXELS[i])) for i in range(2)]).read_bytes()
+    second = content.index(b"1.png")
+    for damaged in (content + content, content[:second] + bytes(512) + content[second + 512 :]):
+        (tmp_path / "a.tar").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.tar: .*found data behind the block of zeros"):
+            load(tmp_path / "a.tar")
+
+
+def test_compressed_archives_and_fields_that_unpack_without_end(tmp_path: Path) -> None:
+    packed = gzip.compress(write(tmp_path / "a.tar", [("a.png", png(PIXELS[0]))]).read_bytes())
+    (tmp_path / "a.tar").write_bytes(packed)
+    with pytest.raises(DataError, match=r"a.tar: compressed by gzip; expected a plain .tar"):
+        load(tmp_path / "a.tar")
+    for name in ("a.tar.gz", "a.tgz"):
+        (tmp_path / name).write_bytes(packed)
+        with pytest.raises(DataError, match=rf"{name}: a compressed archive; expected a plain .tar"):
+            load(tmp_path / name)
+    path = write(tmp_path / "b.tar", [("a.npy.gz", gzip.compress(bytes(2**28 + 1), 1))])
+    with pytest.raises(DataError, match=r"b.tar: a: found 268435457 bytes or more, allowed 268435456"):
+        load(path)
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.3, 0.6])
 def test_truncated_anywhere(tmp_path: Path, keep: float) -> None:
     """Between two members, too, where a tar reads as a shorter one."""
