@@ -37,7 +37,7 @@ def find_batches(folder: Path, split: str) -> list[Path] | None:
         found = [folder / split]
     else:
         return None
-    if not found or not found[0].is_file():
+    if not found or not found[0].exists():
         raise FileNotFoundError(f"{folder}: no CIFAR batch for split={split!r}")
     return found
 

@@ -155,22 +155,22 @@ def _labels(members: _Members, files: list[str], pictures: list[str]) -> dict[st
     with decoding(Path(where), "a JSON table"):
         table = json.loads(members.read(_TABLE))
     if not isinstance(table, dict) or "labels" not in table:
-        found = f"keys {sorted(table)}" if isinstance(table, dict) else f"a {type(table).__name__}"
-        raise DataError(where, f'expected {{"labels": [[name, label], ...]}}, or null for no labels, found {found:.80}')
+        kind = f"keys {sorted(table)}" if isinstance(table, dict) else f"a {type(table).__name__}"
+        raise DataError(where, f'expected {{"labels": [[name, label], ...]}}, or null for no labels, found {kind:.80}')
     listed = table["labels"]
     if listed is None:
         return None
-    named = _by_name(listed, where)
+    by_name = _by_name(listed, where)
     for name in pictures:
-        if name not in named:
+        if name not in by_name:
             raise DataError(
                 where, f"labels: found none for {name!r}; add it, or set labels to null to read points without labels"
             )
-    if gone := sorted(named.keys() - set(pictures)):
+    if gone := sorted(by_name.keys() - set(pictures)):
         raise DataError(
             where, f"labels: expected points that are there, found {len(gone)} of others, such as {gone[0]}"
         )
-    found = {name: _label(named[name], f"{where}: {name}") for name in pictures}
+    found = {name: _label(by_name[name], f"{where}: {name}") for name in pictures}
     return None if any(label is None for label in found.values()) else {k: v for k, v in found.items() if v is not None}
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.errors import DataError
+from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels
 from geodiff.data.decoding import MOST_OF_BATCH, check_file, check_size, decoding, stamp
 from geodiff.data.pickles import read_batch
@@ -103,7 +104,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
         raise DataError(
             path, f"labels: expected 1..{CLASSES}, found {int(bad[0])}; a file that was written anew is an .npy"
         )
-    return torch.from_numpy(np.ascontiguousarray(pixels)).view(-1, 3, side, side), labels - 1
+    return view_array(np.ascontiguousarray(pixels)).view(-1, 3, side, side), labels - 1
 
 
 def _side(pixels: np.ndarray[Any, Any], path: Path) -> int:

@@ -75,24 +75,24 @@ def _whole(paths: list[Path]) -> list[Path]:
 def open_stream(paths: list[Path], mode: str | None = None) -> Stream:
     """Images uint8 [N, C, H, W] and labels, file by file in the order of `paths`; labels of -1 throughout are none."""
     parquet = require("pyarrow.parquet", "pyarrow", "a parquet file")
-    counts = []
-    columns: _Columns | None = None
+    counts: list[int] = []
+    found: list[_Columns] = []
     for path in map(check_file, paths):
         with decoding(path, "a parquet file"), parquet.ParquetFile(path) as file:
             counts.append(file.metadata.num_rows)
-            found = _columns(file.schema_arrow, path)
-        if found != (columns := columns or found):
+            found.append(_columns(file.schema_arrow, path))
+        columns = found[0]
+        if found[-1] != columns:
             raise DataError(
                 path,
-                f"columns: found {found.words}, expected {columns.words} as in {paths[0].name}; give files of one set",
+                f"columns: found {found[-1].words}, expected {columns.words} as in {paths[0].name}; "
+                f"give files of one set",
             )
-    assert columns is not None, "there is a file"
-    image_and_label = columns
 
     def items(first: int) -> Iterator[Item]:
         for path, count in zip(paths, counts, strict=True):
             if first < count:
-                yield from _rows(path, image_and_label, first, mode)
+                yield from _rows(path, columns, first, mode)
             first = max(0, first - count)
 
     like = Contents(torch.empty(0), None, columns.classes, is_chw=True)

@@ -93,9 +93,7 @@ def test_a_batch_that_is_missing(tmp_path: Path) -> None:
 def test_batches_of_two_sizes(tmp_path: Path) -> None:
     write(tmp_path / "train_data_batch_1.npz", batch(0))
     write(tmp_path / "train_data_batch_2.npz", {**batch(0), "data": np.zeros((3, 12), np.uint8)})
-    with pytest.raises(
-        DataError, match=r"train_data_batch_2.npz: size: found 2x2, expected 4x4 as in train_data_batch"
-    ):
+    with pytest.raises(DataError, match=r"train_data_batch_2.npz: size: found 2x2, expected 4x4 as in train"):
         load(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_labels_are_those_of_the_classes_that_the_files_name(tmp_path: Path) -> 
         parquet.write_table(table.replace_schema_metadata(described(names)), path)
     with pytest.raises(
         DataError,
-        match=r"train-00001.*: columns: found image, label of classes b, a, expected image, label of classes a",
+        match=r"train-00001.*: columns: found image, label of classes b, a, expected .* of classes a",
     ):
         load(tmp_path)
     parquet.write_table(pyarrow.table({"text": ["a"]}), path)
