@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_number
+from geodiff.base.tracing import values_are_known
 
 Convention = Literal["A", "B"]
 
@@ -132,7 +133,7 @@ class Path(ABC):
 
     def _ends(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         times = torch.as_tensor(t, dtype=torch.float64)
-        if not bool(((times >= 0) & (times <= 1)).all()):
+        if values_are_known() and not bool(((times >= 0) & (times <= 1)).all()):
             bad = times[~((times >= 0) & (times <= 1))]
             raise ValueError(f"t: expected a time, found {bad.flatten()[0].item():g}; allowed 0 <= t <= 1")
         return (times, 1 - times) if self.convention == "A" else (1 - times, times)

@@ -54,8 +54,7 @@ class Engine(ABC):
             query.x.double(),
             query.seen(self.rows),
             query.sigma,
-            direction.v.double(),
-            direction.slope,
+            moments.Along(direction.v.double(), direction.slope),
             **_conditions(query),
         )
 

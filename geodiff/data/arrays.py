@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import view_array
+from geodiff.data.archives import check_directory, check_unread
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
 from geodiff.data.decoding import check_file, decoding
 from geodiff.data.mapping import map_file
@@ -36,7 +37,12 @@ def read_npz(path: Path) -> Contents:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(path, "expected a .npz archive, found a single .npy array; rename it to .npy")
+        assert archive.zip is not None, "just opened"
+        check_directory(archive.zip, path)
         data_key, label_key, others = _keys(archive.files, path)
+        check_unread(
+            archive.zip, [name for name in archive.zip.namelist() if name.removesuffix(".npy") in others], path
+        )
         stored = archive[data_key]
         values = archive[label_key] if label_key else None
     data = _tensor(stored, path)

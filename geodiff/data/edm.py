@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.data import latents
+from geodiff.data.archives import check_directory, check_unread
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import MOST, check_file, check_size, decoding, stamp
 from geodiff.data.folders import SUFFIXES, is_of_the_system, walk
@@ -39,17 +40,16 @@ class _Members(Protocol):
 
     def stamp(self) -> str: ...
 
+    def check_unread(self, names: list[str]) -> None: ...
+
 
 class _Zip:
     def __init__(self, path: Path) -> None:
         self.path = path
         with decoding(path, "a .zip archive"):
             self._archive = zipfile.ZipFile(path)
-        seen: set[str] = set()
+        check_directory(self._archive, path)
         for name in self.names():
-            if name in seen:
-                raise DataError(path, f"member {name!r}: found twice; make the archive anew, each name once")
-            seen.add(name)
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
                 raise DataError(
@@ -70,6 +70,9 @@ class _Zip:
     def stamp(self) -> str:
         return stamp(self.path)
 
+    def check_unread(self, names: list[str]) -> None:
+        check_unread(self._archive, names, self.path)
+
 
 class _Folder:
     def __init__(self, path: Path) -> None:
@@ -87,6 +90,9 @@ class _Folder:
     def stamp(self) -> str:
         stamps = [stamp(self.path / name) for name in sorted(self.names()) if (self.path / name).is_file()]
         return hashlib.sha256("/".join(stamps).encode()).hexdigest()
+
+    def check_unread(self, names: list[str]) -> None:
+        pass
 
 
 def matches(folder: Path) -> bool:
@@ -114,6 +120,7 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
         raise DataError(path, "expected pictures or .npy latents, found both; keep one kind")
     labels = _labels(members, files, pictures)
     left_out = sorted(one for one in {*files} - {*pictures, _TABLE} if not is_of_the_system(one))
+    members.check_unread(left_out)
     encoded = kinds == {True}
 
     def items(first: int) -> Iterator[Item]:

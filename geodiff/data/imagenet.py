@@ -17,6 +17,7 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import view_array
+from geodiff.data.archives import check_directory
 from geodiff.data.dataset import Contents, as_labels
 from geodiff.data.decoding import MOST_OF_BATCH, check_file, check_size, decoding, stamp
 from geodiff.data.pickles import read_batch
@@ -89,6 +90,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     if path.suffix == ".npz":
         with path.open("rb") as file, decoding(path, kind):
             archive = np.load(file, allow_pickle=False)
+            check_directory(archive.zip, path)
             for member in archive.zip.infolist():
                 check_size(member.file_size, MOST_OF_BATCH, f"{path}: {member.filename}")
             batch = {name: archive[name] for name in archive.files}

@@ -22,9 +22,17 @@ class Answered:
     answer: dict[str, Tensor]
 
     @classmethod
-    def to(cls, batch: Batch, points: PointSet, topk: int = 0, *, with_trace: bool = False) -> Self:
-        """Asks the operator, which autograd and its kin can follow."""
-        found = derivatives.posterior(points, *Question.of(batch, points), topk, with_trace)
+    def to(
+        cls,
+        batch: Batch,
+        points: PointSet,
+        topk: int = 0,
+        *,
+        with_trace: bool = False,
+        finer: Tensor | None = None,
+    ) -> Self:
+        """Asks the operator, which autograd and its kin can follow; finer: see `Question`."""
+        found = derivatives.posterior(points, *Question.of(batch, points, finer), topk, with_trace)
         return cls(points, batch, dict(zip(FIELDS, found, strict=True)))
 
     def shaped(self, name: str) -> Tensor:

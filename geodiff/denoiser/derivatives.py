@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geodiff.denoiser import higher
-from geodiff.denoiser.operators import ASKED, PER_QUERY, Change, Maybe, Question, library, read
+from geodiff.denoiser.operators import ASKED, PER_QUERY, Change, Maybe, Question, fold, library, read
 from geodiff.denoiser.point_set import PointSet
 
 # The first derivatives, named as in `higher`: r is the reverse mode (vjp), f the forward mode (jvp).
@@ -32,14 +32,8 @@ class _Function(torch.autograd.Function):
     def _folded(
         cls, info: Any, dims: Sequence[int | None], args: Sequence[Any], per_query: Sequence[int]
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """`per_query`: the places of what has a row for each query; nothing else can have been mapped over."""
         size = info.batch_size
-        folded = list(args)
-        for place in per_query:
-            value, dim = args[place], dims[place]
-            if value is not None:
-                stacked = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-                folded[place] = stacked.flatten(0, 1)
+        folded = fold(size, dims, args, per_query)
         out = cls.apply(*folded)  # type: ignore[no-untyped-call]
         return tuple(value.unflatten(0, (size, -1)) for value in out), (0,) * len(out)
 

@@ -1,13 +1,11 @@
 """The optimal denoiser over a data set, as a module that takes the place of a denoising network."""
 
-import functools
-import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
 from geodiff.base.arguments import (
@@ -21,21 +19,20 @@ from geodiff.base.arguments import (
     shape_sigma,
 )
 from geodiff.base.dtypes import FLOATING, PRECISE, STORED
-from geodiff.base.foreign import Array, as_tensor, like
+from geodiff.base.foreign import Array
 from geodiff.base.posterior import Posterior
 from geodiff.data import load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
+from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.mirroring import Mirror
+from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.operators import recorded, transformed
 from geodiff.denoiser.point_set import FIELDS, PointSet
 from geodiff.denoiser.storage import StoredRows
-from geodiff.denoiser.velocity import scales_of, towards_data, velocity
+from geodiff.denoiser.velocity import Moment, velocity
 from geodiff.paths import LINEAR, Path
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
@@ -44,19 +41,7 @@ TOL_MIN, TOL_MAX = 1e-6, 1e-1
 TOL_FLOAT64 = 1e-12
 
 
-def _of_any_kind(method: Callable[Concatenate["OptimalDenoiser", Tensor, P], R]) -> Any:
-    """Lets `x` be an array or list; the answer to an array of NumPy is one."""
-
-    @functools.wraps(method)
-    def answered(self: "OptimalDenoiser", x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
-        if isinstance(x, Tensor):
-            return method(self, x, *args, **kwargs)
-        return like(method(self, as_tensor(x, "x").to(self._stored.rows.device), *args, **kwargs), x)
-
-    return answered
-
-
-class OptimalDenoiser(nn.Module):
+class OptimalDenoiser(LikeNetwork):
     """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
 
     data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
@@ -87,9 +72,6 @@ class OptimalDenoiser(nn.Module):
 
     Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
     """
-
-    sigma_min = 0.0
-    sigma_max = math.inf
 
     def __init__(
         self,
@@ -166,29 +148,9 @@ class OptimalDenoiser(nn.Module):
         """sum_i x_i / N in model space, [*shape] float32: the limit of r* for sigma to infinity (log_weights aside)."""
         return self._stored.unflatten(self._points.mean[None])[0].float()
 
-    @property
-    def img_channels(self) -> int:
-        """C of a shape [C, H, W]; AttributeError for data that are not images."""
-        return self._image_shape()[0]
-
-    @property
-    def img_resolution(self) -> int:
-        """W of a shape [C, H, W]; AttributeError for data that are not images."""
-        return self._image_shape()[2]
-
-    def _image_shape(self) -> tuple[int, ...]:
-        if len(self.shape) != 3:
-            raise AttributeError(f"data points of shape {self.shape} are not images [C, H, W]")
-        return self.shape
-
-    @staticmethod
-    def round_sigma(sigma: Any) -> Tensor:
-        """sigma as a tensor: every level is allowed (a network trained on a grid of levels would round here)."""
-        return torch.as_tensor(sigma)
-
     # ---- what it computes ----
 
-    @_of_any_kind
+    @of_any_kind
     def forward(
         self,
         x: Tensor,
@@ -250,7 +212,7 @@ class OptimalDenoiser(nn.Module):
                 self._points.combine(batch, flat)
         return out
 
-    @_of_any_kind
+    @of_any_kind
     def score(
         self,
         x: Tensor,
@@ -265,8 +227,7 @@ class OptimalDenoiser(nn.Module):
         levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
-    @_of_any_kind
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how exact r must be is read off |v|
+    @of_any_kind
     def velocity(
         self,
         x: Tensor,
@@ -289,16 +250,15 @@ class OptimalDenoiser(nn.Module):
         errors as in `forward`; ValueError also for a t at which the path has no velocity.
         """
         x = check_query_shape(x, self.shape, dtypes=FLOATING)
-        times = shape_sigma(t, len(x), device=x.device, name="t", what="time")
-        scales = scales_of(path, times)
+        moment = Moment.of(path, shape_sigma(t, x.shape[0], device=x.device, name="t", what="time"))
         flat = self._stored.flatten(x)
-        y, levels = towards_data(flat, scales)
+        y, levels = moment.towards_data(flat)
         batch = self._batch(self._stored.unflatten(y), levels, class_labels, mask, exclude)
         if x.dtype != torch.float64:  # y is, so that x / alpha does not round
             batch = batch._replace(tol=self.tol)
-        return self._stored.unflatten(velocity(flat, scales, batch, self._points)).to(x.dtype)
+        return self._stored.unflatten(velocity(flat, moment, batch, self._points)).to(x.dtype)
 
-    @_of_any_kind
+    @of_any_kind
     def log_prob(
         self,
         x: Tensor,
@@ -316,7 +276,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return asked.answer["log_prob"].to(_precise(x))
 
-    @_of_any_kind
+    @of_any_kind
     def divergence(
         self,
         x: Tensor,
@@ -334,7 +294,7 @@ class OptimalDenoiser(nn.Module):
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
 
-    @_of_any_kind
+    @of_any_kind
     def posterior(
         self,
         x: Tensor,

@@ -24,16 +24,16 @@ from geodiff.denoiser.content import Content, find
 from geodiff.denoiser.point_set import FIELDS, PointSet
 
 _DATA = "Tensor rows, Tensor? order, Tensor? groups, Tensor? prior, Tensor? flip, str backend"
-_QUESTION = f"Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, Tensor? exclude, {_DATA}, float tol"
+QUESTION = f"Tensor x, Tensor sigma, Tensor? classes, Tensor? mask, Tensor? exclude, {_DATA}, float tol, Tensor? finer"
 library = torch.library.Library("geodiff", "DEF")
 library.define(
-    f"posterior({_QUESTION}, int topk, bool with_trace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"posterior({QUESTION}, int topk, bool with_trace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 library.define(
-    f"posterior_vjp({_QUESTION}, Tensor mean, Tensor trace, Tensor? to_mean, Tensor? to_log_prob) -> (Tensor, Tensor)"
+    f"posterior_vjp({QUESTION}, Tensor mean, Tensor trace, Tensor? to_mean, Tensor? to_log_prob) -> (Tensor, Tensor)"
 )
 library.define(
-    f"posterior_jvp({_QUESTION}, Tensor mean, Tensor trace, Tensor? of_x, Tensor? of_sigma) -> (Tensor, Tensor)"
+    f"posterior_jvp({QUESTION}, Tensor mean, Tensor trace, Tensor? of_x, Tensor? of_sigma) -> (Tensor, Tensor)"
 )
 
 Maybe = Tensor | None
@@ -54,12 +54,13 @@ class Question(NamedTuple):
     flip: Maybe
     backend: str
     tol: float
+    finer: Maybe  # 0-d: a tolerance that only running the graph tells; the lesser of both counts
 
     @classmethod
-    def of(cls, batch: Batch, points: PointSet) -> "Question":
+    def of(cls, batch: Batch, points: PointSet, finer: Maybe = None) -> "Question":
         """The batch asked of these points."""
         x, sigma, classes, mask, exclude, tol = batch
-        return cls(x, sigma, classes, mask, exclude, *points.content, tol)
+        return cls(x, sigma, classes, mask, exclude, *points.content, tol, finer)
 
     def of_data(self) -> "Question":
         """Without the queries, which autograd keeps apart: it watches over them."""
@@ -86,7 +87,8 @@ class Question(NamedTuple):
 
     def batch(self) -> Batch:
         """The queries."""
-        return Batch(self.x, self.sigma, self.classes, self.mask, self.exclude, self.tol)
+        tol = self.tol if self.finer is None else min(self.tol, float(self.finer))
+        return Batch(self.x, self.sigma, self.classes, self.mask, self.exclude, tol)
 
 
 #: How many arguments those are; and the places, among an operator's arguments, of tensors that have a row a query.
@@ -106,6 +108,20 @@ class Change(NamedTuple):
 def read(args: Sequence[Any]) -> tuple[Question, Change]:
     """The arguments of a derivative."""
     return Question(*args[:ASKED]), Change(*args[ASKED:])
+
+
+def fold(size: int, dims: Sequence[int | None], args: Sequence[Any], per_query: Sequence[int]) -> list[Any]:
+    """The arguments that vmap over `size` maps over, its dimension folded into the batch.
+
+    `per_query`: the places of what has a row for each query; nothing else can have been mapped over.
+    """
+    folded = list(args)
+    for place in per_query:
+        value, dim = args[place], dims[place]
+        if value is not None:
+            stacked = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+            folded[place] = stacked.flatten(0, 1)
+    return folded
 
 
 # ---- what the operators compute ----
@@ -191,12 +207,16 @@ def recorded(*values: Tensor) -> bool:
         return True
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
         return True
-    return any(
-        type(value) not in (Tensor, torch.nn.Parameter)
-        or (torch.is_grad_enabled() and value.requires_grad)
-        or unpack_dual(value).tangent is not None
-        for value in values
-    )
+    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in values) or followed(*values)
+
+
+def followed(*values: Tensor) -> bool:
+    """Whether derivatives in these may be wanted: by autograd or torch.func."""
+    if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+        return True
+    if torch.compiler.is_compiling():  # a compiler knows no forward mode
+        return False
+    return transformed() or any(unpack_dual(value).tangent is not None for value in values)
 
 
 def transformed() -> bool:

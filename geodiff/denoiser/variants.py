@@ -13,7 +13,7 @@ from geodiff import reference
 from geodiff.base.arguments import check_integer, check_number, check_query_shape, check_sigma, shape_sigma
 from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.velocity import LARGEST, scales_of
+from geodiff.denoiser.velocity import LARGEST, Moment
 from geodiff.paths import LINEAR, Path
 
 
@@ -29,7 +29,7 @@ class _Variant(nn.Module):
         x [B, *shape] = x_t; t a number, 0-d, [B] or [B, 1, ...], not where the data are; `path` of `geodiff.paths`.
         """
         x = check_query_shape(x, self.shape, dtypes=FLOATING)
-        scales = scales_of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time"))
+        scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
         level = scales.level.clamp(max=LARGEST)
         moved = x.double() * (level / scales.sigma).reshape(-1, *[1] * (x.ndim - 1))
         return scales.velocity(x, self(moved, level, **conditions)).to(x.dtype)

@@ -7,15 +7,21 @@ is taken in float64 as well, from an r that was not rounded, so that nothing can
 
 At the noise end x / alpha and sigma / alpha grow without bound, and the logits <x, x_i> alpha / sigma^2 - ... vanish.
 Only their ratio counts there, so both stop at the level LARGEST: what is left out is of the order of 1 / LARGEST.
+
+How exact r must be is read off |v|. A graph cannot do that, so an operator does, `geodiff::velocity_mean`: it answers
+with r and with the tolerance that it was asked for, at which autograd asks the posterior again.
 """
+
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from geodiff.base.arguments import SIGMA_MAX, SIGMA_MIN
+from geodiff.base.tracing import values_are_known
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.operators import ASKED, PER_QUERY, QUESTION, Question, fold, followed, library, recorded
 from geodiff.denoiser.point_set import PointSet
 from geodiff.paths import Path, Scales
 
@@ -27,32 +33,79 @@ _FLOOR = 0.01  # of max_i |x_i|: contract 1
 _LEAST = 1e-15  # of a tolerance: beyond float64 there is nothing to ask for
 
 
-def scales_of(path: Path, t: Tensor) -> Scales:
-    """The scales at t [B], once they are known to give a velocity; ValueError where they do not."""
-    found = path.at(t)
-    usable = torch.stack([scale.isfinite() for scale in found]).all(0) & (found.level >= SIGMA_MIN)
-    if not bool(usable.all()):
-        raise ValueError(
-            f"t: expected a time at which {path.name} has a velocity, found {t[~usable][0].item():g}; "
-            f"allowed within 0 .. 1, not the end where the data are, t = {path.data_end:g}, "
-            f"and no end at which alpha or sigma has an infinite slope"
-        )
-    return found
+class Moment(NamedTuple):
+    """Times [B] on a path, and its scales there.
+
+    name, end  what the path is called, and its time where the data are
+    """
+
+    t: Tensor
+    scales: Scales
+    name: str
+    end: float
+
+    @classmethod
+    def of(cls, path: Path, t: Tensor) -> Self:
+        """ValueError where the path has no velocity; where values are not known, when the posterior is asked."""
+        found = cls(t, path.at(t), path.name, path.data_end)
+        if values_are_known():
+            found.check()
+        return found
+
+    def check(self) -> None:
+        """Raises ValueError for times at which the path has no velocity."""
+        usable = torch.stack([scale.isfinite() for scale in self.scales]).all(0) & (self.scales.level >= SIGMA_MIN)
+        if not bool(usable.all()):
+            raise ValueError(
+                f"t: expected a time at which {self.name} has a velocity, found {self.t[~usable][0].item():g}; "
+                f"allowed within 0 .. 1, not the end where the data are, t = {self.end:g}, "
+                f"and no end at which alpha or sigma has an infinite slope"
+            )
+
+    def towards_data(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y [B, d] and its noise level [B], float64: x_t in the coordinates of the denoiser, x [B, d]."""
+        level = self.scales.level.clamp(max=LARGEST)
+        return x.double() * (level / self.scales.sigma)[:, None], level
 
 
-def towards_data(x: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
-    """y [B, d] and its noise level [B], float64: x_t in the coordinates of the denoiser, x [B, d]."""
-    level = scales.level.clamp(max=LARGEST)
-    return x.double() * (level / scales.sigma)[:, None], level
-
-
-def velocity(x: Tensor, scales: Scales, batch: Batch, points: PointSet) -> Tensor:
+def velocity(x: Tensor, moment: Moment, batch: Batch, points: PointSet) -> Tensor:
     """v [B, d] float64 for x [B, d]; `batch` asks at `towards_data` of them, with the tolerance that v is to have."""
-    with torch.no_grad():
-        r, tol = _to_contract(x.detach(), scales, batch.at(batch.x.detach(), batch.sigma.detach()), points)
-    if recorded(batch.x, batch.sigma):
-        r = Answered.to(batch._replace(tol=tol), points).answer["mean"]
+    scales = moment.scales
+    if not recorded(batch.x, batch.sigma):
+        return scales.velocity(x, _to_contract(x, scales, batch, points)[0])
+    asked = Question.of(batch.at(batch.x.detach(), batch.sigma.detach()), points)
+    fixed = (one.detach() for one in (x, moment.t, *scales))
+    r, tol = torch.ops.geodiff.velocity_mean(*asked, *fixed, moment.name, moment.end)
+    if followed(batch.x, batch.sigma):
+        r = Answered.to(batch, points, finer=tol).answer["mean"]
     return scales.velocity(x, r)
+
+
+def _mean(*args: Any) -> tuple[Tensor, Tensor]:
+    asked, (x, t, *scales, name, end) = Question(*args[:ASKED]), args[ASKED:]
+    moment = Moment(t, Scales(*scales), name, end)
+    moment.check()
+    r, tol = _to_contract(x, moment.scales, asked.batch(), asked.points)
+    return r, x.new_full((), tol, dtype=torch.float64)
+
+
+def _fake_mean(*args: Any) -> tuple[Tensor, Tensor]:
+    x = args[ASKED]
+    return x.new_empty(x.shape, dtype=torch.float64), x.new_empty((), dtype=torch.float64)
+
+
+def _mean_of_each(info: Any, dims: tuple[int | None, ...], *args: Any) -> Any:
+    """vmap: one batch of all; the tolerance is one for all."""
+    places = [*PER_QUERY, *range(ASKED, ASKED + 2 + len(Scales._fields))]
+    r, tol = torch.ops.geodiff.velocity_mean(*fold(info.batch_size, dims, args, places))
+    return (r.unflatten(0, (info.batch_size, -1)), tol), (0, None)
+
+
+_SCALES = "Tensor alpha, Tensor noise, Tensor d_alpha, Tensor d_noise"
+library.define(f"velocity_mean({QUESTION}, Tensor at, Tensor t, {_SCALES}, str path, float end) -> (Tensor, Tensor)")
+library.impl("velocity_mean", _mean, "CompositeExplicitAutograd")
+torch.library.register_fake("geodiff::velocity_mean", _fake_mean, lib=library)
+torch.library.register_vmap("geodiff::velocity_mean", _mean_of_each, lib=library)
 
 
 def _to_contract(x: Tensor, scales: Scales, batch: Batch, points: PointSet) -> tuple[Tensor, float]:

@@ -6,6 +6,7 @@ a tile of data. log_weights may be [N] or, unlike there, [B, N]; exclude [B] is 
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,13 @@ from geodiff.reference.formula import model_space
 
 # Numbers of the data at a time in float64: what stays in a cache, or what keeps an accelerator busy for one launch.
 _TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
+
+
+class Along(NamedTuple):
+    """What a covariance is taken with, c_i = <x_i - r, v> + slope |x - x_i|^2: v [B, *shape], slope [B]."""
+
+    v: Tensor
+    slope: Tensor
 
 
 def trace(
@@ -37,18 +45,17 @@ def covariance(
     x: Tensor,
     data: Tensor,
     sigma: float | Tensor,
-    v: Tensor,
-    slope: Tensor,
+    along: Along,
     *,
     log_weights: Tensor | None = None,
     exclude: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cov_w(c, x_i) [B, *shape] and Cov_w(c, |x - x_i|^2) [B], with c_i = <x_i - r, v> + slope |x - x_i|^2.
+    """Cov_w(c, x_i) [B, *shape] and Cov_w(c, |x - x_i|^2) [B], with c as `Along` says.
 
-    x, v        [B, *shape] in model space, of one dtype, which everything is computed in: float64, to be the oracle
+    x           [B, *shape] in model space, of the dtype of along.v, which everything is computed in: float64, to be
+                the oracle
     data        [N, *shape] as stored
     sigma       a number, 0-d or [B]
-    slope       [B]
     log_weights [N] or [B, N], not necessarily normalised; None: all alike
     exclude     int64 [B]: the point that each query does not see, -1 for none
 
@@ -59,8 +66,8 @@ def covariance(
     for b, level in enumerate(check_sigma(sigma, len(x), device=x.device)):
         weights, distances, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b), _point(exclude, b))
         away = distances - (weights * distances).sum()  # [N]
-        along = torch.cat([(points - mean) @ v[b].flatten() for points in _tiles(data, x.dtype)])  # [N]
-        part = weights * (along + slope[b] * away)
+        towards = torch.cat([(points - mean) @ along.v[b].flatten() for points in _tiles(data, x.dtype)])  # [N]
+        part = weights * (towards + along.slope[b] * away)
         rows.append(_weighted_sum(part, data, mean))
         far.append((part * away).sum())
     if not rows:

@@ -169,6 +169,27 @@ def test_a_name_that_a_zip_has_twice(tmp_path: Path) -> None:
         load(tmp_path / "set.zip")
 
 
+def test_members_that_a_damaged_directory_steps_over(tmp_path: Path) -> None:
+    """The length of a comment in the directory, which zipfile skips, and with it the next members."""
+    path = write(tmp_path / "set.zip", pictures(), None)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    size = content.index(b"PK\x01\x02", entry + 4) - entry
+    content[entry + 32] += size
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"set.zip: damaged: its directory promises 6 members and lists 5"):
+        load(path)
+
+
+def test_a_table_whose_name_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.zip", pictures(), [[name, 0] for name in NAMES])
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"dataset.json")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"set.zip: damaged.* at 'eataset.json'"):
+        load(path)
+
+
 def test_what_unpacks_to_more_than_a_point_can_be(tmp_path: Path) -> None:
     """Refused by what the archive says of it, before anything is unpacked."""
     with (

@@ -58,7 +58,7 @@ def expected(dtype: torch.dtype, sigma: float) -> Expected:
     x = noisy(data, sigma, 3)
     v = torch.randn(3, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     slopes = (torch.zeros(3, dtype=torch.float64), torch.full((3,), 0.5 / sigma, dtype=torch.float64))
-    found = [(slope, *moments.covariance(x, data, sigma, v, slope)) for slope in slopes]
+    found = [(slope, *moments.covariance(x, data, sigma, moments.Along(v, slope))) for slope in slopes]
     along = (found[0][1] * v).sum(1).clamp(min=0).sqrt()
     mean = reference.posterior(x, data, sigma).mean
     return Expected(data, x, v, mean, moments.trace(x, data, sigma), found, along)
@@ -99,7 +99,7 @@ def test_covariances_of_queries_that_round_coarsely(isa: str, sigma: float, slop
     v = (slope == 0) * torch.randn(4, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     levels, slopes = torch.full((4,), sigma, dtype=torch.float64), torch.full((4,), slope, dtype=torch.float64)
     mean = reference.posterior(x, data, sigma).mean
-    wanted, _ = moments.covariance(x, data, sigma, v, slopes)
+    wanted, _ = moments.covariance(x, data, sigma, moments.Along(v, slopes))
     squared = torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist").square()
     weights = torch.softmax(-squared / (2 * sigma**2), 1)
     c = (points - mean[:, None]).mul(v[:, None]).sum(2) + slope * squared

@@ -64,7 +64,7 @@ def test_as_if_the_point_were_not_there(backend: str, sigma: float, dtype: torch
         assert torch.equal(found.indices[b], kept[exact.indices[0]])
         torch.testing.assert_close(found.weights[b].double(), exact.weights[0], rtol=1e-4, atol=1e-6)
         rows, _ = reference.moments.covariance(
-            one, data[kept], sigma, v[b : b + 1].double(), torch.zeros(1), log_weights=weights
+            one, data[kept], sigma, reference.moments.Along(v[b : b + 1].double(), torch.zeros(1)), log_weights=weights
         )
         scale = float(v[b].norm()) * float(geodiff.moments.trace(one, data[kept], sigma, log_weights=weights))
         assert float((moved[b].double() - rows[0]).norm()) <= 1e-4 * max(scale, 1e-3)

@@ -27,7 +27,9 @@ def test_covariance_and_trace(backend: str, augment: str | None, sigma: float) -
     v = torch.randn(3, 2, 6, 7, generator=g)
     everything = data if augment is None else torch.cat([data, data.flip(-1)])
     posterior = denoiser.posterior(x, sigma)
-    exact, _ = moments.covariance(x.double(), everything, sigma, v.double(), torch.zeros(3, dtype=torch.float64))
+    exact, _ = moments.covariance(
+        x.double(), everything, sigma, moments.Along(v.double(), torch.zeros(3, dtype=torch.float64))
+    )
     trace = moments.trace(x.double(), everything, sigma)
     found = posterior.covariance(v)
     assert found.dtype == v.dtype
@@ -69,9 +71,9 @@ def test_covariance_in_float64_is_that_of_dense_algebra(backend: str, dtype: tor
 def test_moments_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     data, x, v = torch.randn(101, 7), torch.randn(4, 7).double(), torch.randn(4, 7).double()
     slope = torch.rand(4, dtype=torch.float64)
-    whole = moments.covariance(x, data, 1.5, v, slope)
+    whole = moments.covariance(x, data, 1.5, moments.Along(v, slope))
     monkeypatch.setattr("geodiff.reference.moments._TILE_CPU", 7 * 10)
-    for tiled, one in zip(moments.covariance(x, data, 1.5, v, slope), whole, strict=True):
+    for tiled, one in zip(moments.covariance(x, data, 1.5, moments.Along(v, slope)), whole, strict=True):
         assert torch.allclose(tiled, one, rtol=1e-12, atol=1e-14)
 
 

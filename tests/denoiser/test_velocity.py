@@ -171,6 +171,76 @@ def test_bad_times(t: float, path: Path, message: str) -> None:
         denoiser.velocity(torch.randn(2, 6), True)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+@pytest.mark.parametrize(
+    "path", [paths.Linear(), paths.Cosine("B"), paths.VP(), paths.Lipman("B")], ids=lambda p: p.name
+)
+def test_one_graph_of_a_compiler(path: Path) -> None:
+    """For every batch size and time, with both tolerances that a time may ask for; and its gradients."""
+    torch._dynamo.reset()
+    denoiser = geodiff.OptimalDenoiser(torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)))
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(
+        lambda x, t: denoiser.velocity(x, t, path=path), backend=backend, fullgraph=True, dynamic=True
+    )
+    for batch in (2, 3, 7):
+        x, t = torch.randn(batch, 3, 4), torch.linspace(0.02, 0.98, batch, dtype=torch.float64)
+        assert torch.equal(compiled(x, t), denoiser.velocity(x, t, path=path))
+    assert len(graphs) == 1
+    with pytest.raises(ValueError, match="t: expected a time at which .* has a velocity, found 1.5"):
+        compiled(x, torch.full((7,), 1.5, dtype=torch.float64))
+    torch._dynamo.reset()
+    differentiable = torch.compile(
+        lambda x, t: denoiser.velocity(x, t, path=path), backend="aot_eager", fullgraph=True, dynamic=True
+    )
+    x.requires_grad_()
+    t.requires_grad_()
+    g = torch.randn(x.shape)
+    found = torch.autograd.grad((differentiable(x, t) * g).sum(), (x, t))
+    expected = torch.autograd.grad((denoiser.velocity(x, t, path=path) * g).sum(), (x, t))
+    torch.testing.assert_close(found, expected)
+
+
+def test_functions_of_torch() -> None:
+    denoiser = geodiff.OptimalDenoiser(field.points().float())
+    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.01, 0.3, 0.6, 1.0], dtype=torch.float64)
+    out = torch.tensor([3, -1, 0, 1])
+
+    def one(y: Tensor, time: Tensor, j: Tensor) -> Tensor:
+        return denoiser.velocity(y[None], time, exclude=j[None])[0]
+
+    torch.testing.assert_close(torch.vmap(one)(x, t, out), denoiser.velocity(x, t, exclude=out), rtol=1e-5, atol=1e-5)
+    by_rows = torch.func.vmap(torch.func.jacrev(one))(x, t, out)
+    by_columns = torch.func.vmap(torch.func.jacfwd(one))(x, t, out)
+    torch.testing.assert_close(by_rows, by_columns, rtol=1e-8, atol=1e-8)
+    step = torch.randn(4, 6, dtype=torch.float64)
+    moved = torch.autograd.functional.jvp(lambda y: denoiser.velocity(y, t, exclude=out), x, step)[1]
+    torch.testing.assert_close(torch.einsum("bij,bj->bi", by_rows, step), moved, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="t: expected a time at which Linear A has a velocity, found 1.5"):
+        torch.vmap(one)(x, t + 0.5, out)
+
+
+def test_an_exported_velocity_takes_other_times() -> None:
+    class Field(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.denoiser = geodiff.OptimalDenoiser(field.points().float())
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.denoiser.velocity(x, t)
+
+    model, x = Field(), torch.randn(3, 6)
+    program = torch.export.export(model, (x, torch.tensor(0.5))).module()
+    for t in (0.01, 0.7, 1.0):
+        torch.testing.assert_close(program(x, torch.tensor(t)), model(x, torch.tensor(t)))
+
+
 def test_no_queries() -> None:
     denoiser = geodiff.OptimalDenoiser(field.points().float())
     assert denoiser.velocity(torch.empty(0, 6), 0.5).shape == (0, 6)
@@ -179,16 +249,69 @@ def test_no_queries() -> None:
 CIFAR = os.environ.get("GEODIFF_CIFAR10")
 
 
+def exact_weights(y: Tensor, level: float, data: Tensor) -> tuple[Tensor, Tensor]:
+    """r and the residual sum_i w_i (y - x_i), summed from differences, [B, d] float64; a level of infinity: the mean."""
+    flat, away = data.flatten(1), []
+    for rows in flat.split(1000):
+        points = reference.model_space(rows, torch.float64)
+        away.append(torch.stack([(points - one).square().sum(1) for one in y]))
+    weights = (-torch.cat(away, 1) / (2 * level**2)).softmax(1)
+    r, residual = torch.zeros_like(y), torch.zeros_like(y)
+    seen = (weights > 1e-30).any(0)  # what lies below adds nothing to a float64
+    for rows, some in zip(flat[seen].split(1000), weights[:, seen].split(1000, 1), strict=True):
+        points = reference.model_space(rows, torch.float64)
+        r += some @ points
+        residual += torch.stack([one_weights @ (one - points) for one, one_weights in zip(y, some, strict=True)])
+    return r, residual
+
+
+EVERY = [kind(convention) for kind in paths.PATHS.values() for convention in ("A", "B")]
+
+
 @pytest.mark.heavy
 @pytest.mark.skipif(CIFAR is None, reason="GEODIFF_CIFAR10 names no .npy file of CIFAR-10's training images")
 def test_contract_on_cifar10() -> None:
+    """Every path in both conventions, at the levels of A t = 1e-5 .. 1: at one level all ask for the same posterior.
+
+    Queries: on the path; halfway between a point and its nearest neighbour; far outside.
+    """
     assert CIFAR is not None
     data = torch.from_numpy(np.load(File(CIFAR), mmap_mode="c")).permute(0, 3, 1, 2)
     denoiser = geodiff.OptimalDenoiser(data)
-    noise = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for t in TIMES:
-        x = paths.LINEAR.mix(reference.model_space(data[[0, 7, 11]], torch.float64), noise, t).float()
-        assert_contract(denoiser.velocity(x, t), reference.velocity(x.double(), data, t), data)
+    points = reference.model_space(data[[0, 7, 11]], torch.float64).flatten(1)
+    noise = torch.randn(3, 3072, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    own = geodiff.OptimalDenoiser(data[:2000])  # a near one of some
+    near = own.posterior(points[1:2].reshape(1, 3, 32, 32), 0.5, topk=1, exclude=torch.tensor([7])).indices[0]
+    points[1] = (points[1] + reference.model_space(data[near], torch.float64).flatten()) / 2
+    asked = 0
+    for level in [float(paths.LINEAR.level(t)) for t in TIMES]:
+        y = (
+            points + min(level, 1e6) * noise
+            if level > 0.05
+            else points + level * torch.stack([noise[0], 0 * noise[1], 9 * noise[2]])
+        )
+        r, residual = exact_weights(y, level, data)
+        for path in EVERY:
+            last = float(path.level(1 - path.data_end))
+            if not float(path.level(path.data_end)) < level <= last:
+                continue
+            t = 1 - path.data_end if level == last else float(path.time(level))
+            scales = path.at(t)
+            if not all(bool(scale.isfinite()) for scale in (*scales, scales.slope)):
+                continue  # no velocity: an end with an infinite slope
+            if level == np.inf:
+                x, expected = scales.sigma * noise, scales.d_alpha * r + scales.d_sigma * noise
+            else:
+                x = scales.alpha * y
+                expected = scales.d_alpha * r + scales.d_sigma * (residual / float(scales.level))
+            found = denoiser.velocity(x.reshape(3, 3, 32, 32), t, path=path)
+            assert_contract(found.flatten(1), expected, data)
+            asked += 1
+    assert asked >= 150
+    for t in (1e-5, 0.5, 1.0):  # queries as float32 rounds them, against the reference
+        x = paths.LINEAR.mix(points, noise, t).float()
+        expected = reference.velocity(x.double(), data.flatten(1), t)
+        assert_contract(denoiser.velocity(x.reshape(3, 3, 32, 32), t).flatten(1), expected, data)
 
 
 def test_the_contract_follows_data_that_change() -> None:

@@ -13,7 +13,6 @@ OPEN = {
     "analysis.symmetry.late_start",
     "measure.check.run",
     "measure.demo.run",
-    "reference.moments.covariance",
     "report.assembly.run",
     "solvers.sampling.sample",
 }
