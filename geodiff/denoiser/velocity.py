@@ -55,6 +55,7 @@ class Moment(NamedTuple):
     def check(self) -> None:
         """Raises ValueError for times at which the path has no velocity."""
         usable = torch.stack([scale.isfinite() for scale in self.scales]).all(0) & (self.scales.level >= SIGMA_MIN)
+        usable &= (self.t >= 0) & (self.t <= 1)  # some paths have scales beyond
         if not bool(usable.all()):
             raise ValueError(
                 f"t: expected a time at which {self.name} has a velocity, found {self.t[~usable][0].item():g}; "
