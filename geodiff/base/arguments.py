@@ -274,11 +274,11 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
 def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
     """exclude as int64 [B]: one of the n points for each query, or -1. TypeError or ValueError for anything else."""
     exclude = shape_exclude(exclude, batch)
-    bad = exclude[(exclude < -1) | (exclude >= n)]
-    if bad.numel():
-        raise ValueError(
-            f"exclude: expected points of the data, found {int(bad[0])}; allowed 0 .. {n - 1}, or -1 for none"
-        )
+    if batch:
+        least, most = map(int, exclude.aminmax())
+        if least < -1 or most >= n:
+            found = least if least < -1 else most
+            raise ValueError(f"exclude: expected points of the data, found {found}; allowed 0 .. {n - 1}, or -1 for none")
     return exclude
 
 

@@ -113,9 +113,10 @@ class Conditioning:
         prior = self._prior(rows, seen)
         if left_out is None:
             return Query(x, sigma, rows, prior, tol)
-        left_out = torch.where((left_out >= rows.start) & (left_out < rows.stop), left_out, -1)
+        if len(rows) < self.stored.n:
+            left_out = torch.where((left_out >= rows.start) & (left_out < rows.stop), left_out, -1)
         query = Query(x, sigma, rows, prior, tol, left_out)
-        mass = query.log_mass
+        mass = query.log_mass if prior is not None or len(rows) == 1 else 0.0  # two that weigh alike leave one
         if isinstance(mass, Tensor) and bool(mass.isneginf().any()):
             raise ValueError(
                 "exclude: expected a point of weight above 0 beside the one that is excluded, found none for a query; "
@@ -127,7 +128,9 @@ class Conditioning:
         """Rows, for positions in the data as it was passed in; -1 stays."""
         n = self.stored.n
         exclude = check_exclude(exclude, len(exclude), n)
-        return torch.where(exclude < 0, -1, self.stored.places(exclude.clamp(min=0))).to(self.stored.rows.device)
+        if self.stored.order is not None:
+            exclude = torch.where(exclude < 0, -1, self.stored.places(exclude.clamp(min=0)))
+        return exclude.to(self.stored.rows.device)
 
     def _prior(self, rows: range, seen: Tensor | None) -> Tensor | None:
         prior, part = self.log_prior, slice(rows.start, rows.stop)
