@@ -2,9 +2,9 @@
 
     python bench/exclude.py --data cifar10_train.npy --out bench/results/cpu_exclude_zen3.json
 
-A call without `exclude` and one with it follow each other, in either order by turns; what is told is the median of
-their ratios and the interval that holds it in 95 % of 1,000 bootstrap samples. "again" is the call against itself, which
-shows what the clock can tell; "own" leaves out the point that a query was made from, "another" one far from it.
+A call without `exclude` and one with it follow each other, in either order by turns; what is told is the median
+of their ratios and the interval that holds it in 95 % of 1,000 bootstrap samples. "again" is the call against itself,
+which shows what the clock can tell; "own" leaves out the point that a query was made from, "another" one far from it.
 """
 
 import argparse

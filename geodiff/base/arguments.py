@@ -278,7 +278,8 @@ def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
         least, most = map(int, exclude.aminmax())
         if least < -1 or most >= n:
             found = least if least < -1 else most
-            raise ValueError(f"exclude: expected points of the data, found {found}; allowed 0 .. {n - 1}, or -1 for none")
+            allowed = f"allowed 0 .. {n - 1}, or -1 for none"
+            raise ValueError(f"exclude: expected points of the data, found {found}; {allowed}")
     return exclude
 
 
