@@ -6,12 +6,6 @@ import torch
 from tests.leave_one_out import Case, check
 
 
-@pytest.mark.parametrize("sigma", [0.4, 6.0])
-@pytest.mark.parametrize(
-    ("dtype", "labelled", "weighted", "mirrored"),
-    [(torch.uint8, True, True, True), (torch.float32, False, False, False)],
-)
-def test_exclude_is_a_data_set_without_the_point(
-    dtype: torch.dtype, sigma: float, labelled: bool, weighted: bool, mirrored: bool
-) -> None:
-    check(Case(1, 18, dtype, sigma, labelled, weighted, mirrored), "triton")
+@pytest.mark.parametrize(("dtype", "sigma", "conditioned"), [(torch.uint8, 0.4, True), (torch.float32, 6.0, False)])
+def test_exclude_is_a_data_set_without_the_point(dtype: torch.dtype, sigma: float, conditioned: bool) -> None:
+    check(Case(1, 18, dtype, sigma, labelled=conditioned, weighted=conditioned, mirrored=conditioned), "triton")
