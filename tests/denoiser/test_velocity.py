@@ -24,6 +24,14 @@ KNOWN = {
     0.999: (1.032826531690, 1.183393504893, -0.89048013817, 11.0094638975),
     1.0: (1.033272633205, 1.184880093645, -0.89033687716, 11.0225117577),
 }
+#: t -> r there
+DENOISED = {
+    0.3: (0.3349928834, -0.8614762088, -0.2771711667, 6.0104605774),
+    0.5: (0.3241084480, 0.6982781733, 0.1220564044, 4.0729082889),
+    0.7: (0.2470814868, 0.3416406617, -0.0479911911, 0.8096905963),
+    0.999: (0.1082577561, -0.0230667678, 0.0144817400, 0.0597413709),
+    1.0: (0.1075846973, -0.0237121487, 0.0146309668, 0.0597428526),
+}
 ALONG = [
     (paths.Linear("B"), 0.4, (-0.906038592368, 0.351189458151, 1.06629671606, 3.7666057592)),
     (paths.Cosine("B"), 0.4, (-0.726110550415, 0.681491301861, 1.04715409696, 2.9735727076)),
@@ -58,6 +66,25 @@ def test_known_values(t: float) -> None:
         denoiser = geodiff.OptimalDenoiser(stored, backend=backend)
         assert_contract(denoiser.velocity(x, t), expected, stored)
         assert_contract(denoiser.velocity(x, 1 - t, path=paths.Linear("B")), -expected, stored)
+
+
+def test_known_data_and_what_is_denoised() -> None:
+    """r = R(x / (1 - t); t / (1 - t)) = x - t v*; at t = 1, where the first form is none, the second."""
+    assert field.summary(field.points()) == pytest.approx(
+        (0.8414709848, 0.3345696965, 0.0585238672, 22.9153017825), abs=1e-9
+    )
+    assert field.summary(field.noise()) == pytest.approx(
+        (1.1408573305, 1.1611679450, -0.8757059104, 10.9684035360), abs=1e-9
+    )
+    expected = (0.5767489042, -0.2560530475, -0.4571112626, 3.9111340435)
+    assert field.summary(field.at(0.3)) == pytest.approx(expected, abs=1e-9)
+    for t, expected in DENOISED.items():
+        x = field.at(t)
+        r = x - t * reference.velocity(x, field.points(), t)
+        assert field.summary(r) == pytest.approx(expected, abs=1e-9)
+        if t < 1:
+            r = reference.posterior(x / (1 - t), field.points(), t / (1 - t)).mean
+            assert field.summary(r) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(("path", "t", "expected"), ALONG)
