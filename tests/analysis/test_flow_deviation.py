@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff import adapters, paths
+from geodiff import adapters, paths, reference
 from geodiff.analysis import flow_deviation
 from tests import field
 
@@ -22,8 +22,18 @@ def to_the_mean(x: Tensor, t: float) -> Tensor:
     return (MEAN - x) / (1 - t)
 
 
+class Oracle:
+    """The optimal velocity in float64, over points that are not rounded."""
+
+    def velocity(self, x: Tensor, t: float, *, path: paths.Path) -> Tensor:
+        return reference.velocity(x, field.points(), t, path=path)
+
+
 def test_known_values() -> None:
     """delta of the field towards the mean, and the angle between x_1 - n and v*, at t = 0.4 of convention B."""
+    exact = flow_deviation.along_path(to_the_mean, Oracle(), field.points()[[2, 5]], field.noise(), [0.4], path=B)  # type: ignore[arg-type]
+    assert exact.relative[0].tolist() == pytest.approx([0.82384759, 3.29747721], abs=5e-9)  # all digits that are known
+    assert exact.target[0].tolist() == pytest.approx([0.75277003, -0.24295894], abs=5e-9)
     found = flow_deviation.along_path(to_the_mean, optimal(), field.points()[[2, 5]], field.noise(), [0.4], path=B)
     assert found.relative[0].tolist() == pytest.approx([0.82384759, 3.29747721], abs=1e-6)
     assert found.target[0].tolist() == pytest.approx([0.75277003, -0.24295894], abs=1e-6)

@@ -39,6 +39,16 @@ def test_it_ends_where_sample_ends_on_the_same_grid(
         assert (ours - digits(ours, 0.01)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("shift", "levels"), [(1.0, (1, 0.667, 0.334, 0.001, 0)), (3.0, (1, 0.8576923, 0.6021506, 0.00892857, 0))]
+)
+def test_known_levels(shift: float, levels: tuple[float, ...], diffusers: ModuleType) -> None:
+    """The last level but 0 is shifted twice: once when the scheduler is made, once when steps are set."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(4)
+    assert scheduler.sigmas.tolist() == pytest.approx(levels, abs=5e-8)
+
+
 def test_timesteps_as_pipelines_pass_them(diffusers: ModuleType, digits: OptimalDenoiser, noise: Tensor) -> None:
     """One for each x, divided by 1000, in bfloat16: the level is the scheduler's own all the same."""
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
