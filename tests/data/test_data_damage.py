@@ -1,4 +1,4 @@
-"""Files of every format with bytes cut, changed, lost or doubled: refused by name, or read as as many points as before."""
+"""Files of every format with bytes cut, changed, lost or doubled: refused by name, or read with every point there."""
 
 import random
 from collections.abc import Callable
