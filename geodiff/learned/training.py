@@ -22,6 +22,7 @@ from geodiff.base.arguments import SEED_MAX, check_data, check_integer
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.data.digest import digest
+from geodiff.data.holdout import split
 from geodiff.learned import weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
@@ -49,6 +50,7 @@ class Training:
     target         what the network is drawn to: "data", the point itself (or n - x_0); "expected", r* or v* at the same
                    x over all data, which is its mean and makes for gradients of less variance; "optimal", r* or v*
                    without the point that x was made from: what can be known of it from the others
+    holdout        points that the network never sees: those of `geodiff.data.split`
     """
 
     steps: int = 6000
@@ -62,6 +64,7 @@ class Training:
     bfloat16: bool = False
     flow: bool = False
     target: str = "data"
+    holdout: int = 0
 
     def __post_init__(self) -> None:
         check_integer(self.steps, "steps", 1)
@@ -103,6 +106,7 @@ def train(
     if data.ndim != 4:
         raise ValueError(f"data: expected pictures [N, C, H, W], found shape {list(data.shape)}; allowed 4 dimensions")
     training = training or Training()
+    data = data[split(len(data), training.holdout).kept] if training.holdout else data
     save_every = check_integer(save_every, "save_every", 1)
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(data, training, name)
