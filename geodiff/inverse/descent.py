@@ -66,10 +66,9 @@ class Descent:
         self.x = y.new_empty(len(y), *problem.operator.shape)
         self.x = self.levels[0] * self.noise()
 
-    def noise(self, like: Tensor | None = None) -> Tensor:
-        """n ~ N(0, I) of the shape of x, or of `like`."""
-        like = self.x if like is None else like
-        return torch.randn(like.shape, generator=self.options.generator, dtype=like.dtype).to(like.device)
+    def noise(self) -> Tensor:
+        """n ~ N(0, I) of the shape of x."""
+        return torch.randn(self.x.shape, generator=self.options.generator, dtype=self.x.dtype).to(self.x.device)
 
     def steps(self) -> Iterator[tuple[float, float]]:
         """(sigma, sigma') of each step."""
@@ -91,7 +90,7 @@ class Descent:
         return r.detach(), gradient
 
     def ancestral(self, estimate: Tensor, sigma: float, following: float) -> Tensor:
-        """x' = E + (sigma'/sigma)^2 (x - E) + sigma' sqrt(1 - (sigma'/sigma)^2) n: p(x' | x, x_0 = E), Ho et al. 2020."""
+        """x' = E + q (x - E) + sigma' sqrt(1 - q) n, q = (sigma'/sigma)^2: p(x' | x, x_0 = E), Ho et al., 2006.11239."""
         kept = (following / sigma) ** 2
         spread = following * math.sqrt(1 - kept)
         return estimate + kept * (self.x - estimate) + spread * self.noise()

@@ -29,7 +29,7 @@ class Problem:
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
             found = type(self.operator).__name__
-            raise TypeError(f"operator: expected an Operator, found {found}; allowed Linear(A, A^T, shape) for functions")
+            raise TypeError(f"operator: expected an Operator, found {found}; allowed Linear(A, A^T, shape)")
         y = check_query_shape(self.y, self.operator.measured, dtypes=PRECISE, name="y")
         check_finite(y, "y")
         object.__setattr__(self, "y", self.operator.observed(y.detach()))

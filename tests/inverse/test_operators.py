@@ -186,4 +186,4 @@ def test_conjugate_gradients_that_do_not_arrive_say_so() -> None:
 
     rough = Linear(forward, lambda y: blur.adjoint(y.float()).to(y.dtype), SHAPE, tol=1e-15)
     with pytest.raises(RuntimeError, match="conjugate gradients are"):
-        rough.proximal(normal(1, *SHAPE), normal(1, *SHAPE, seed=1), 1e-9)
+        rough.proximal(normal(1, *SHAPE), normal(1, *SHAPE, seed=1), 1e-12)

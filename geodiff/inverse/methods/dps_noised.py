@@ -9,7 +9,7 @@ from geodiff.inverse.descent import Denoiser, Descent, Options, Restoration
 from geodiff.inverse.problem import Problem
 from geodiff.schedules import karras
 
-LEVELS = karras(250, sigma_min=0.02, sigma_max=80.0)
+LEVELS = karras(100, sigma_min=0.02, sigma_max=10.0)
 
 
 def dps_noised(
@@ -17,16 +17,19 @@ def dps_noised(
     problem: Problem,
     sigmas: Tensor | Sequence[float] = LEVELS,
     *,
-    lam: float = 1.0,
+    lam: float = 0.01,
     options: Options | None = None,
 ) -> Restoration:
-    """z = ancestral step towards r; x' = z - (s^2 / 2 lam sigma_n^2) grad_z |y' - A z|^2, y' = y + sigma' n.
+    """z = ancestral step towards r; x' = z - (s^2 / 2 lam sigma_n^2) grad |y' - A x'|^2, y' = y + sigma' A n.
 
     s^2 = (sigma^2 - sigma'^2) / (1 + sigma'^2) is the variance of the step in the coordinates x / sqrt(1 + sigma^2)
-    of Zhu et al., 2305.08995, who set this beside DiffPIR and DPS. Nothing is differentiated but |.|^2.
+    of Zhu et al., 2305.08995, who set this beside DiffPIR and DPS. Nothing is differentiated but |.|^2. Two things are
+    not as they stand there:
 
-    Where s^2 / lam sigma_n^2 exceeds 1 / norm^2 of the operator, that is taken instead: a longer step along a gradient
-    overshoots, and a thousand levels would be needed to do without.
+    - The gradient is that at x' itself, so the step is the proximal map at rho = lam sigma_n^2 / s^2. Theirs, at z, is
+      the same for small s; with a hundred levels it overshoots, and cut off where it would, it is 2 dB worse.
+    - The noise of y' is that of a measurement of x_0 + sigma' n. Independent noise of the same size is larger than it
+      wherever A shrinks: sixteen times, in variance, for super-resolution by 4. For unseen pixels both agree.
 
     denoiser  r(x, sigma); one evaluation a level, and no gradient
     sigmas    [S + 1], as for `geodiff.sample`
@@ -36,12 +39,10 @@ def dps_noised(
     lam = check_number(lam, "lam", 0.0)
     descent = Descent(denoiser, problem, sigmas, options)
     operator = problem.operator
-    longest = 1 / max(operator.norm, 1e-150) ** 2
     for sigma, following in descent.steps():
         r = descent.denoised(sigma)
         z = descent.ancestral(r, sigma, following)
-        noised = operator.observed(problem.y + following * descent.noise(problem.y))
+        noised = problem.y + following * operator(descent.noise())
         variance = (sigma**2 - following**2) / (1 + following**2)
-        length = min(variance / (lam * problem.sigma**2), longest)
-        descent.go(z + length * operator.adjoint(noised - operator(z)), r, sigma)
+        descent.go(operator.proximal(z, noised, lam * problem.sigma**2 / variance), r, sigma)
     return descent.end()

@@ -48,7 +48,7 @@ def gaussian_kernel(size: int, width: float) -> Tensor:
 
 
 def spectrum(kernel: Tensor, height: int, width: int) -> Tensor:
-    """The transform of a kernel [h, w] whose middle is at offset 0, complex128 [H, W]; ValueError if it does not fit."""
+    """The transform of a kernel [h, w] whose middle is at offset 0, complex128 [H, W]; ValueError for one too large."""
     if not isinstance(kernel, Tensor) or kernel.is_complex():
         raise TypeError(f"kernel: expected a real tensor [h, w], found {type(kernel).__name__}")
     if kernel.ndim != 2 or kernel.shape[0] > height or kernel.shape[1] > width or kernel.numel() == 0:

@@ -19,13 +19,17 @@ class Inpainting(Operator):
         if not isinstance(mask, Tensor) or mask.is_complex():
             raise TypeError(f"mask: expected a real tensor, found {type(mask).__name__}; allowed [*shape]")
         if mask.numel() == 0 or not bool(mask.isfinite().all()):
-            raise ValueError(f"mask: expected finite weights, found {list(mask.shape)}; allowed no NaN, no Inf, not empty")
+            raise ValueError(
+                f"mask: expected finite weights, found {list(mask.shape)}; allowed no NaN, no Inf, not empty"
+            )
         self.mask = mask.double()
         self.shape = self.measured = tuple(mask.shape)
         self.norm = float(self.mask.abs().max())
 
     @classmethod
-    def random(cls, shape: tuple[int, ...], keep: float = 0.5, *, generator: torch.Generator | None = None) -> "Inpainting":
+    def random(
+        cls, shape: tuple[int, ...], keep: float = 0.5, *, generator: torch.Generator | None = None
+    ) -> "Inpainting":
         """Every pixel of [*shape] is seen with probability keep, 0 < keep <= 1; all channels of a pixel, or none."""
         keep = check_number(keep, "keep", 0.0, 1.0)
         places = (1, *shape[1:]) if len(shape) == 3 else tuple(shape)
