@@ -58,6 +58,9 @@ def train(
     wide: Annotated[
         float, typer.Option("--wide", help="Share of noise levels drawn evenly in ln σ over 0.002 .. 100.")
     ] = _DEFAULT.wide,
+    holdout: Annotated[
+        int, typer.Option("--holdout", help="Points that it never sees: those that `geodiff restore` restores.")
+    ] = _DEFAULT.holdout,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Products in bfloat16.")] = False,
     save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints and log lines.")] = 250,
     seed: Seed = 0,
@@ -82,6 +85,7 @@ def train(
         bfloat16=bfloat16,
         flow=flow,
         target=target,
+        holdout=holdout,
     )
     if (out / "checkpoint.pt").is_file():
         note(f"going on from {out / 'checkpoint.pt'}")

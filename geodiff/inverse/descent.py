@@ -90,7 +90,7 @@ class Descent:
         return r.detach(), gradient
 
     def ancestral(self, estimate: Tensor, sigma: float, following: float) -> Tensor:
-        """x' = E + q (x - E) + sigma' sqrt(1 - q) n, q = (sigma'/sigma)^2: p(x' | x, x_0 = E), Ho et al., 2006.11239."""
+        """x' = E + q (x - E) + sigma' sqrt(1 - q) n, q = (sigma'/sigma)^2: p(x' | x, E), Ho et al., 2006.11239."""
         kept = (following / sigma) ** 2
         spread = following * math.sqrt(1 - kept)
         return estimate + kept * (self.x - estimate) + spread * self.noise()

@@ -26,8 +26,8 @@ def diffpir(
     """E = argmin_z |y - A z|^2 + rho |z - r|^2; x' = E + sigma' (sqrt(1 - zeta) e + sqrt(zeta) n).
 
     rho = lam sigma_n^2 / sigma^2, e = (x - E) / sigma is the noise that E leaves in x, n is fresh noise (Zhu et al.,
-    2305.08995, algorithm 1, whose x_t is x / sqrt(1 + sigma^2)). In the words of the trajectory: E takes the place of r on the denoising trajectory,
-    and with zeta = 0 the step from x to x' is the Euler step towards E.
+    2305.08995, algorithm 1, whose x_t is x / sqrt(1 + sigma^2)). In the words of the trajectory: E takes the place of r
+    on the denoising trajectory, and with zeta = 0 the step from x to x' is the Euler step towards E.
 
     denoiser  r(x, sigma); one evaluation a level, and no gradient
     sigmas    [S + 1], as for `geodiff.sample`

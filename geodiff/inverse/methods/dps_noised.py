@@ -43,6 +43,6 @@ def dps_noised(
         r = descent.denoised(sigma)
         z = descent.ancestral(r, sigma, following)
         noised = problem.y + following * operator(descent.noise())
-        variance = (sigma**2 - following**2) / (1 + following**2)
+        variance = sigma**2 - following**2
         descent.go(operator.proximal(z, noised, lam * problem.sigma**2 / variance), r, sigma)
     return descent.end()

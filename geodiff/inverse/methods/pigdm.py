@@ -20,9 +20,10 @@ def pigdm(
 ) -> Restoration:
     """E = r + sigma^2 grad_x log N(y; A r, s^2 A A^T + sigma_n^2); x' = ancestral step towards E.
 
-    s^2 = sigma^2 / (1 + sigma^2). Song et al., ICLR 2023 (pseudo-inverse guidance): p(x_0 | x) is taken for N(r, s^2), which the optimal denoiser
-    shows to be wrong by how far Cov_w is from s^2. The gradient, (A^T (s^2 A A^T + sigma_n^2)^-1 (y - A r))^T J, holds
-    the step of the proximal map: that is (prox(r) - r) / s^2 at rho = sigma_n^2 / s^2, so no inverse is formed.
+    s^2 = sigma^2 / (1 + sigma^2). Song et al., ICLR 2023 (pseudo-inverse guidance): p(x_0 | x) is taken for N(r, s^2),
+    which the optimal denoiser shows to be wrong by how far Cov_w is from s^2. The gradient, (A^T (s^2 A A^T +
+    sigma_n^2)^-1 (y - A r))^T J, holds the step of the proximal map: that is (prox(r) - r) / s^2 at rho = sigma_n^2 /
+    s^2, so no inverse is formed.
 
     denoiser  r(x, sigma), followed by autograd; one evaluation a level, differentiated
     sigmas    [S + 1], as for `geodiff.sample`
