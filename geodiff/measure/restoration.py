@@ -113,10 +113,9 @@ class Case:
         if name == "optimal":
             return OptimalDenoiser(self.known, backend=backend, tol=tol)
         network = learned.load(name)
-        if network.shape != tuple(self.truth.shape[1:]):
-            raise ValueError(
-                f"prior: expected a network of points {tuple(self.truth.shape[1:])}, as the data are, found {network.shape}"
-            )
+        shape = tuple(self.truth.shape[1:])
+        if network.shape != shape:
+            raise ValueError(f"prior: expected a network of points {shape}, as the data are, found {network.shape}")
         origin = network.training_metadata
         apart = {"data": self.dataset.name, "N": len(self.known), "holdout": self.setting.holdout}
         if any(origin.get(key, 0) != value for key, value in apart.items()):
@@ -219,3 +218,5 @@ def _metrics() -> Any:
         raise ImportError(
             f"PSNR and SSIM need the package {error.name}, which is not installed; {install_hint('restore')}"
         ) from error
+    except RuntimeError as error:  # torchvision, which it imports where it is, built for another torch
+        raise ImportError(f"PSNR and SSIM need the package torchmetrics, which cannot be imported ({error})") from error
