@@ -40,15 +40,15 @@ from geodiff.inverse.methods import dps as _dps
 from geodiff.inverse.methods import dps_noised as _dps_noised
 from geodiff.inverse.methods import pigdm as _pigdm
 from geodiff.reference.formula import model_space
-from geodiff.schedules import karras
+from geodiff.schedules import exponential, karras
 
 TASKS = ("inpaint", "deblur", "superres")
-#: name -> (the method, the levels it takes by itself)
-METHODS: dict[str, tuple[Callable[..., Restoration], Tensor]] = {
-    "diffpir": (diffpir, _diffpir.LEVELS),
-    "dps": (dps, _dps.LEVELS),
-    "dps-yt": (dps_noised, _dps_noised.LEVELS),
-    "pigdm": (pigdm, _pigdm.LEVELS),
+#: name -> (the method, the levels it takes by itself, the schedule that they are of)
+METHODS: dict[str, tuple[Callable[..., Restoration], Tensor, Callable[..., Tensor]]] = {
+    "diffpir": (diffpir, _diffpir.LEVELS, karras),
+    "dps": (dps, _dps.LEVELS, karras),
+    "dps-yt": (dps_noised, _dps_noised.LEVELS, exponential),
+    "pigdm": (pigdm, _pigdm.LEVELS, karras),
 }
 #: What needs no levels: the posterior mean over the data.
 EXACT = "exact"
@@ -161,9 +161,9 @@ def restore(
     if method == EXACT:
         found = Restoration(case.exact.mean, 0)
     else:
-        run, levels = METHODS[method]
+        run, levels, schedule = METHODS[method]
         if steps is not None:
-            levels = karras(steps, sigma_min=float(levels[-2]), sigma_max=float(levels[0]))
+            levels = schedule(steps, sigma_min=float(levels[-2]), sigma_max=float(levels[0]))
         generator = torch.Generator().manual_seed(case.setting.seed + 1)
         options = Options(generator=generator, watch=lambda *_: progress())
         found = run(denoiser, case.problem, levels, options=options)
