@@ -1,5 +1,6 @@
 """`geodiff restore`: held-out pictures from blurred, masked or small ones, by each method, with the exact posterior."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -61,11 +62,9 @@ def restore(
     with progress_bar() as bar:
         found: list[Restored] = []
         for name in methods:
-            task_bar = bar.add_task(f"{name}, {num} pictures", total=max(1, restoration.levels_of(name, steps)))
-            found.append(
-                restoration.restore(case, name, denoiser, steps=steps, progress=lambda at=task_bar: bar.advance(at))
-            )
-            bar.update(task_bar, completed=max(1, restoration.levels_of(name, steps)))
+            total = restoration.steps_of(name, steps)
+            advance = partial(bar.advance, bar.add_task(f"{name}, {num} pictures", total=total))
+            found.append(restoration.restore(case, name, denoiser, steps=steps, progress=advance))
     adjoint = case.problem.adjoint()
     if out is not None:
         columns = {"truth": case.truth, "measured (Aᵀy)": adjoint, "exact mean": case.exact.mean}

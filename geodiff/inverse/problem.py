@@ -27,8 +27,9 @@ class Problem:
     sigma: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.operator, Operator):
-            found = type(self.operator).__name__
+        given: object = self.operator
+        if not isinstance(given, Operator):
+            found = type(given).__name__
             raise TypeError(f"operator: expected an Operator, found {found}; allowed Linear(A, A^T, shape)")
         y = check_query_shape(self.y, self.operator.measured, dtypes=PRECISE, name="y")
         check_finite(y, "y")

@@ -160,6 +160,7 @@ def restore(
     began = time.perf_counter()
     if method == EXACT:
         found = Restoration(case.exact.mean, 0)
+        progress()
     else:
         run, levels, schedule = METHODS[method]
         if steps is not None:
@@ -179,9 +180,9 @@ def check_method(method: str) -> str:
     return method
 
 
-def levels_of(method: str, steps: int | None) -> int:
-    """How many steps the method takes."""
-    return 0 if method == EXACT else len(METHODS[method][1]) - 1 if steps is None else steps
+def steps_of(method: str, steps: int | None) -> int:
+    """How often a method calls `progress`."""
+    return 1 if method == EXACT else len(METHODS[method][1]) - 1 if steps is None else steps
 
 
 def operator_of(task: str, shape: tuple[int, ...], generator: torch.Generator) -> Operator:

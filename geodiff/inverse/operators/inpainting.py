@@ -42,7 +42,8 @@ class Inpainting(Operator):
     def _forward(self, x: Tensor) -> Tensor:
         return x * self.mask.to(x)
 
-    _adjoint = _forward
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
 
     def _proximal(self, x: Tensor, y: Tensor, rho: float) -> Tensor:
         mask = self.mask.to(x)
