@@ -1,0 +1,31 @@
+"""Diffusion Fourier neural operator: the whole trajectory at once, over stored trajectories."""
+
+import torch
+from torch import Tensor, nn
+
+from geodiff.learned.distillation.kd import KD
+from geodiff.learned.network import UNetConfig
+from geodiff.learned.trajectory_operator import LEVELS, TrajectoryOperator
+
+
+class DFNO(KD):
+    """min E sum_m w_m |G(x_T)(sigma_m) - x_{sigma_m}|_1 / sum w, w = clamp(1 / sigma, 1, 1e4) (Zheng et al., 2211.13449).
+
+    1 / sigma is the square root of the signal-to-noise ratio. In the paper's words: fits the sampling trajectory itself.
+    """
+
+    def student(self) -> nn.Module:
+        """A `TrajectoryOperator`."""
+        settings = self.material.settings
+        return TrajectoryOperator(
+            self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch)
+        )
+
+    def loss(self, student: nn.Module, frozen: nn.Module | None, step: int, generator: torch.Generator) -> Tensor:
+        """The weighted error of all states, per pixel."""
+        # A trajectory is as many pictures as it has points.
+        count = max(1, self.material.settings.batch // len(LEVELS))
+        chosen = torch.randint(len(self.noise), (count,), generator=generator)
+        errors = (student(self.noise[chosen]) - self.states[:, chosen].float()).abs().flatten(1).mean(1)  # [M]
+        weights = torch.tensor([min(max(1 / max(level, 1e-4), 1.0), 1e4) for level in LEVELS]).clamp(max=10.0)
+        return (weights * errors).sum() / weights.sum()
