@@ -27,8 +27,8 @@ from geodiff.learned import weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
-from geodiff.learned.progress import cosine_rate, lines_until, write_log
 from geodiff.learned.objectives import TARGETS, Objective
+from geodiff.learned.progress import cosine_rate, lines_until, write_log
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)

@@ -28,9 +28,7 @@ class CD:
     def student(self) -> nn.Module:
         """A `ConsistencyModel`."""
         settings = self.material.settings
-        return ConsistencyModel(
-            self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch)
-        )
+        return ConsistencyModel(self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch))
 
     def prepare(self, progress: Callable[[int, int], object]) -> None:
         """Nothing."""

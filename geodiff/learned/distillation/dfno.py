@@ -9,9 +9,10 @@ from geodiff.learned.trajectory_operator import LEVELS, TrajectoryOperator
 
 
 class DFNO(KD):
-    """min E sum_m w_m |G(x_T)(sigma_m) - x_{sigma_m}|_1 / sum w, w = clamp(1 / sigma, 1, 1e4) (Zheng et al., 2211.13449).
+    """min E sum_m w_m |G(x_T)(sigma_m) - x_{sigma_m}|_1 / sum w, w = clamp(1 / sigma, 1, 10) (Zheng et al., 2211.13449).
 
-    1 / sigma is the square root of the signal-to-noise ratio. In the paper's words: fits the sampling trajectory itself.
+    1 / sigma is the square root of the signal-to-noise ratio, which they cut off at 1e4; here the last level is 0, and
+    would be all of the loss. In the paper's words: fits the sampling trajectory itself.
     """
 
     def student(self) -> nn.Module:
@@ -27,5 +28,5 @@ class DFNO(KD):
         count = max(1, self.material.settings.batch // len(LEVELS))
         chosen = torch.randint(len(self.noise), (count,), generator=generator)
         errors = (student(self.noise[chosen]) - self.states[:, chosen].float()).abs().flatten(1).mean(1)  # [M]
-        weights = torch.tensor([min(max(1 / max(level, 1e-4), 1.0), 1e4) for level in LEVELS]).clamp(max=10.0)
+        weights = torch.tensor(LEVELS).clamp_min(1e-4).reciprocal().clamp(1.0, 10.0)
         return (weights * errors).sum() / weights.sum()

@@ -28,9 +28,7 @@ class KD:
     def student(self) -> nn.Module:
         """A denoiser, which is asked at sigma = 80 alone."""
         settings = self.material.settings
-        return LearnedDenoiser(
-            self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch)
-        )
+        return LearnedDenoiser(self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch))
 
     def prepare(self, progress: Callable[[int, int], object]) -> None:
         """The pairs."""

@@ -34,9 +34,7 @@ class PD:
     def student(self) -> nn.Module:
         """A denoiser."""
         settings = self.material.settings
-        return LearnedDenoiser(
-            self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch)
-        )
+        return LearnedDenoiser(self.material.shape, UNetConfig(self.material.shape[0], settings.width, settings.patch))
 
     def prepare(self, progress: Callable[[int, int], object]) -> None:
         """Nothing."""
