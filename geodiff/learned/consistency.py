@@ -22,7 +22,7 @@ class ConsistencyModel(LearnedDenoiser):
         if len(x) == 0:
             return r
         levels = self._inputs(x, sigma)[1]
-        skip, out, _, _ = coefficients(levels)
+        skip = coefficients(levels)[0]
         gone = levels - SIGMA_MIN
         kept = SIGMA_DATA**2 / (gone.square() + SIGMA_DATA**2)
         # F is (r - skip x) / out, and c_out of both differ by this factor.

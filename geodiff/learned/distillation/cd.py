@@ -15,11 +15,12 @@ GRIDS = (8, 16, 32)
 
 
 class CD:
-    """min E |f_phi(x, sigma_{n+1}) - sg f_phi(x^_n, sigma_n)|_H, x = x_0 + sigma_{n+1} z, x^_n a Heun step of the teacher.
+    """min E |f_phi(x, sigma_{n+1}) - sg f_phi(x^_n, sigma_n)|_H, x = x_0 + sigma_{n+1} z.
 
-    |.|_H is the pseudo-Huber distance sqrt(|.|^2 + c^2) - c, c = 0.00054 sqrt(d), weighted by 1 / (sigma_{n+1} -
-    sigma_n), and the target is the student itself without gradient (Song et al., 2303.01469; Song and Dhariwal,
-    2310.14189). In the paper's words: the denoising trajectory is drawn together to its end.
+    x^_n is where a Heun step of the teacher goes from x. |.|_H is the pseudo-Huber distance sqrt(|.|^2 + c^2) - c, c =
+    0.00054 sqrt(d), weighted by 1 / (sigma_{n+1} - sigma_n), and the target is the student itself without gradient
+    (Song et al., 2303.01469; Song and Dhariwal, 2310.14189). In the paper's words: the denoising trajectory is drawn
+    together to its end.
     """
 
     def __init__(self, material: Material) -> None:

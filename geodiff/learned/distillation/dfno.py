@@ -9,10 +9,10 @@ from geodiff.learned.trajectory_operator import LEVELS, TrajectoryOperator
 
 
 class DFNO(KD):
-    """min E sum_m w_m |G(x_T)(sigma_m) - x_{sigma_m}|_1 / sum w, w = clamp(1 / sigma, 1, 10) (Zheng et al., 2211.13449).
+    """min E sum_m w_m |G(x_T)(sigma_m) - x_{sigma_m}|_1 / sum_m w_m, w = clamp(1 / sigma, 1, 10).
 
-    1 / sigma is the square root of the signal-to-noise ratio, which they cut off at 1e4; here the last level is 0, and
-    would be all of the loss. In the paper's words: fits the sampling trajectory itself.
+    Zheng et al., 2211.13449. 1 / sigma is the square root of the signal-to-noise ratio, which they cut off at 1e4; here
+    the last level is 0, and would be all of the loss. In the paper's words: fits the sampling trajectory itself.
     """
 
     def student(self) -> nn.Module:

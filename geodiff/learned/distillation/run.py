@@ -29,6 +29,8 @@ from geodiff.learned.distillation.settings import Distillation
 from geodiff.learned.progress import cosine_rate, lines_until, write_log
 from geodiff.learned.weights_file import Network
 
+#: Steps between checkpoints and lines of the log.
+SAVE_EVERY = 100
 _FORMAT = 1  # of checkpoints
 _METHODS: dict[str, Callable[[Material], Method]] = {"kd": KD, "dfno": DFNO, "pd": PD, "cd": CD, "ct": CT}
 
@@ -75,7 +77,7 @@ def distill(
     while run.step < settings.steps:
         losses.append(run.advance())
         progress("training", run.step, settings.steps)
-        if run.step % 100 == 0 or run.step == settings.steps:
+        if run.step % SAVE_EVERY == 0 or run.step == settings.steps:
             record = {"step": run.step, "loss": sum(losses) / len(losses), "seconds": round(run.seconds, 1)}
             losses.clear()
             lines += json.dumps(record) + "\n"
