@@ -18,7 +18,7 @@ COMMANDS = {
     "check": "Compare every backend with the float64 reference; exit code 1 if one breaks the accuracy contract.",
     "bench": "Time our backends beside what people use today, all in one run.",
     "demo": "Sample real digits with Heun's method; write the picture, the trajectory and the measurements.",
-    "train": "Train a small denoising network with EDM's preconditioning, or a flow; run again to go on.",
+    "train": "Train a small denoising network with EDM's preconditioning, a flow, or a student; run again to go on.",
     "restore": "Restore held-out pictures from what was measured of them, by each method, beside the exact posterior.",
     "deviation": "Compare a learned flow with the optimal one: δ(t), cosines, and how near hybrid samples are to data.",
     "convert": "Write any data set as one .npy that is mapped into memory; run again to go on after an interruption.",

@@ -156,8 +156,8 @@ def test_a_store_goes_on_after_it_was_killed_and_is_the_same(tmp_path: Path) -> 
         store(tmp_path / "a", teacher=dies).collect(24)
     assert len(list((tmp_path / "a").glob("trajectories-*"))) == 1
     before = (tmp_path / "a" / "trajectories-00000.safetensors").stat().st_mtime_ns
-    store(tmp_path / "a").collect(24)
-    store(tmp_path / "b").collect(24)
+    for name in "ab":
+        store(tmp_path / name, teacher=lambda x, sigma: TEACHER(x, sigma)).collect(24)
     assert (tmp_path / "a" / "trajectories-00000.safetensors").stat().st_mtime_ns == before
     assert all(
         torch.equal(a, b) for a, b in zip(store(tmp_path / "a").read(24), store(tmp_path / "b").read(24), strict=True)
