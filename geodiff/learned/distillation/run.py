@@ -84,6 +84,7 @@ def distill(
             write_log(log, lines)
             run.save(checkpoint)
             weights_file.save(run.average, out / "weights.safetensors", run.origin())
+    run.average.training_metadata = run.origin()
     return run.average.eval().requires_grad_(False)
 
 
