@@ -1,6 +1,6 @@
 """Students beside their teacher: the table of docs/distillation.md, as JSON.
 
-geodiff train --distill kd --out out/kd ...; python bench/distillation.py out/kd out/pd ... --out bench/results/NAME.json
+geodiff train --distill kd --out out/kd; ...; python bench/distillation.py out/kd out/pd ... --out NAME.json
 """
 
 import argparse
