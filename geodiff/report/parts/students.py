@@ -9,8 +9,8 @@ from geodiff.report.finding import Finding, Picture
 
 _TITLE = "A student goes where its teacher needs many steps"
 _CLAIM = (
-    "A student distilled from a teacher's trajectories makes in few evaluations what the teacher's own solver does not: "
-    "its samples are nearer to the data, in distribution, than the teacher's at the same number of evaluations."
+    "A student distilled from a teacher's trajectories makes in few evaluations what the teacher's own solver does "
+    "not: its samples are nearer to the data, in distribution, than the teacher's at the same number of evaluations."
 )
 
 
@@ -42,8 +42,8 @@ def distilled(context: Context) -> Finding:
         "of the teacher's Euler solver with as many evaluations.",
         held=found.frechet <= found.own / 2,
         verdict=f"At {found.nfe} evaluation(s) the Fréchet distance is {found.frechet:.3g}, the teacher's own "
-        f"{found.own:.3g}, and {found.teacher:.3g} with 35. Samples lie {found.end_distance:.3g} from where the teacher "
-        f"ends, and {found.nearest:.3g} from the nearest data point; {found.copied:.0%} are copies.",
+        f"{found.own:.3g}, and {found.teacher:.3g} with 35. Samples lie {found.end_distance:.3g} from where the "
+        f"teacher ends, and {found.nearest:.3g} from the nearest data point; {found.copied:.0%} are copies.",
         figures={name: value for name, value in vars(found).items() if name != "consistency"}
         | {"method": method, "teacher_name": named, "consistency": found.consistency},
         table=[["σ", "‖f(x, σ) − x̂₀‖"], *([sigma, f"{far:.3g}"] for sigma, far in found.consistency.items())]
