@@ -1,9 +1,9 @@
 """Bridges to the conventions of others: what networks predict, and the packages that sample with them.
 
 EDM's sampler and k-diffusion's need no adapter: a denoiser of this package is called as r(x, sigma) there, too.
-`geodiff.adapters.azula` needs azula itself, and so is imported by its own name.
+`geodiff.adapters.azula` and `geodiff.adapters.deepinv` need those packages, and so are imported by their own names.
 
-Imports from `base`, `paths` and `denoiser`.
+Imports from `base`, `paths`, `denoiser` and `inverse`.
 """
 
 from geodiff.adapters.diffusers import DiffusersDenoiser, SchedulerModel

@@ -5,15 +5,20 @@ from typing import Annotated
 
 import typer
 
+from geodiff import learned
 from geodiff.cli.console import note, print_summary, progress_bar
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
-from geodiff.data import load
+from geodiff.data import load, split
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned import Training
 from geodiff.learned import train as fit
+from geodiff.learned.distillation import METHODS, Distillation, evaluations
+from geodiff.learned.distillation import distill as fit_student
 
 _DEFAULT = Training()
 #: A flow where nothing else is asked for: less than five minutes on two cores for images of 28x28.
 _FLOW = Training(steps=1200, width=32, flow=True)
+_STUDENT = Distillation()
 
 
 def train(
@@ -49,23 +54,66 @@ def train(
         ),
     ] = None,
     patch: Annotated[
-        int, typer.Option("--patch", help="Pixels to a side that are folded into channels first.")
-    ] = _DEFAULT.patch,
+        int | None,
+        typer.Option(
+            "--patch",
+            help="Pixels to a side that are folded into channels first.",
+            show_default=f"{_DEFAULT.patch}, or {_STUDENT.patch} of a student",
+        ),
+    ] = None,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="The highest; it falls to 0.")
     ] = _DEFAULT.learning_rate,
-    ema: Annotated[float, typer.Option("--ema", help="Decay of the average that is saved.")] = _DEFAULT.ema,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            "--ema",
+            help="Decay of the average that is saved.",
+            show_default=f"{_DEFAULT.ema}, or {_STUDENT.ema} of a student",
+        ),
+    ] = None,
     wide: Annotated[
         float, typer.Option("--wide", help="Share of noise levels drawn evenly in ln σ over 0.002 .. 100.")
     ] = _DEFAULT.wide,
+    holdout: Annotated[
+        int, typer.Option("--holdout", help="Points that it never sees: those that `geodiff restore` restores.")
+    ] = _DEFAULT.holdout,
+    distill: Annotated[
+        str | None,
+        typer.Option("--distill", help=f"Instead: a student of --teacher, by one of {', '.join(METHODS)}."),
+    ] = None,
+    teacher: Annotated[
+        str, typer.Option("--teacher", metavar="optimal|WEIGHTS", help="What is distilled: any denoiser.")
+    ] = "optimal",
+    pairs: Annotated[
+        int, typer.Option("--pairs", help="Trajectories of the teacher that kd and dfno learn from.")
+    ] = _STUDENT.pairs,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Products in bfloat16.")] = False,
     save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints and log lines.")] = 250,
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Train a small denoising network with EDM's preconditioning, or a flow; run again to go on."""
+    """Train a small denoising network with EDM's preconditioning, a flow, or a student; run again to go on."""
     set_threads(threads)
+    if distill is not None:
+        if flow:
+            raise ValueError("--flow: found together with --distill, allowed one of them")
+        settings = Distillation(
+            method=distill,
+            steps=_STUDENT.steps if steps is None else steps,
+            batch=batch,
+            width=_STUDENT.width if width is None else width,
+            patch=_STUDENT.patch if patch is None else patch,
+            pairs=pairs,
+            learning_rate=learning_rate,
+            ema=_STUDENT.ema if ema is None else ema,
+            seed=seed,
+        )
+        print_summary(f"{distill} student of {teacher}", _distil(data, holdout, teacher, out, settings), as_json=json)
+        return
+    patch = _DEFAULT.patch if patch is None else patch
+    ema = _DEFAULT.ema if ema is None else ema
     default = _FLOW if flow else _DEFAULT
     steps = default.steps if steps is None else steps
     width = default.width if width is None else width
@@ -82,6 +130,7 @@ def train(
         bfloat16=bfloat16,
         flow=flow,
         target=target,
+        holdout=holdout,
     )
     if (out / "checkpoint.pt").is_file():
         note(f"going on from {out / 'checkpoint.pt'}")
@@ -102,3 +151,37 @@ def train(
         "log": str(out / "log.jsonl"),
     }
     print_summary(f"{'flow' if flow else 'denoiser'} of {dataset.name}", document, as_json=json)
+
+
+def _distil(data: str, holdout: int, teacher: str, out: Path, settings: Distillation) -> dict[str, object]:
+    """Distils the named teacher, with a bar for pairs and for steps; returns what is printed."""
+    dataset = load(data)
+    points = dataset.data[split(len(dataset), holdout).kept] if holdout else dataset.data
+    denoiser = OptimalDenoiser(points) if teacher == "optimal" else learned.load(teacher)
+    shape = tuple(points.shape[1:])
+    if tuple(denoiser.shape) != shape:
+        raise ValueError(f"--teacher: expected a denoiser of points {shape}, as the data are, found {denoiser.shape}")
+    if (out / "checkpoint.pt").is_file():
+        note(f"going on from {out / 'checkpoint.pt'}")
+    with progress_bar() as bar:
+        bars = {"training": bar.add_task("training", total=settings.steps)}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = bar.add_task(what, total=total)
+            bar.update(bars[what], completed=done, total=total)
+
+        origin: dict[str, object] = {"data": dataset.name, "teacher": teacher, "holdout": holdout}
+        student = fit_student(denoiser, points, out, settings, origin=origin, progress=show)
+    weights = out / "weights.safetensors"
+    return {
+        "data": dataset.name,
+        "distill": settings.method,
+        "teacher": teacher,
+        "steps": settings.steps,
+        "evaluations": evaluations(student),
+        "parameters": sum(parameter.numel() for parameter in student.parameters()),
+        "bytes": weights.stat().st_size,
+        "weights": str(weights),
+        "log": str(out / "log.jsonl"),
+    }

@@ -6,6 +6,7 @@ Imports from `base`. One file a format; `loading` chooses among them, `stream` i
 
 from geodiff.data.conversion import convert
 from geodiff.data.dataset import Dataset
+from geodiff.data.holdout import Split, split
 from geodiff.data.loading import BUILTIN_NAMES, load, load_latents
 
-__all__ = ["BUILTIN_NAMES", "Dataset", "convert", "load", "load_latents"]
+__all__ = ["BUILTIN_NAMES", "Dataset", "Split", "convert", "load", "load_latents", "split"]

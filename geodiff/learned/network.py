@@ -82,11 +82,16 @@ class UNet(nn.Module):
         height, width = x.shape[2:]
         embedding = self.noise(c)  # [B, 4 width]
         outer, inner, h = self._down(x, embedding)
+        h = self.mixed(h)
         h = self.up_inner(torch.cat([h, inner], 1), embedding)
         h = self.grow(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         h = self.up_outer(torch.cat([h, outer], 1), embedding)
         h = self.head(F.silu(self.head_norm(h)))
         return F.pixel_shuffle(h, self.config.patch)[:, :, :height, :width]
+
+    def mixed(self, h: Tensor) -> Tensor:
+        """h itself, [B, 2 width, h, w]: where a network of whole trajectories lets their points see each other."""
+        return h
 
     def features(self, x: Tensor, c: Tensor) -> Tensor:
         """The inner level before the way up, averaged over the picture: [B, 2 width], a summary of what x shows."""

@@ -22,11 +22,13 @@ from geodiff.base.arguments import SEED_MAX, check_data, check_integer
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.data.digest import digest
+from geodiff.data.holdout import split
 from geodiff.learned import weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
 from geodiff.learned.objectives import TARGETS, Objective
+from geodiff.learned.progress import cosine_rate, lines_until, write_log
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)
@@ -49,6 +51,7 @@ class Training:
     target         what the network is drawn to: "data", the point itself (or n - x_0); "expected", r* or v* at the same
                    x over all data, which is its mean and makes for gradients of less variance; "optimal", r* or v*
                    without the point that x was made from: what can be known of it from the others
+    holdout        points that the network never sees: those of `geodiff.data.split`
     """
 
     steps: int = 6000
@@ -62,6 +65,7 @@ class Training:
     bfloat16: bool = False
     flow: bool = False
     target: str = "data"
+    holdout: int = 0
 
     def __post_init__(self) -> None:
         check_integer(self.steps, "steps", 1)
@@ -103,6 +107,7 @@ def train(
     if data.ndim != 4:
         raise ValueError(f"data: expected pictures [N, C, H, W], found shape {list(data.shape)}; allowed 4 dimensions")
     training = training or Training()
+    data = data[split(len(data), training.holdout).kept] if training.holdout else data
     save_every = check_integer(save_every, "save_every", 1)
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(data, training, name)
@@ -110,14 +115,14 @@ def train(
     lines = ""
     if checkpoint.is_file():
         run.restore(checkpoint)
-        lines = _lines_until(log, run.step)
-    _write(log, lines)  # drops the lines of steps that were lost
+        lines = lines_until(log, run.step)
+    write_log(log, lines)  # drops the lines of steps that were lost
     while run.step < training.steps:
         loss = run.advance()
         progress(run.step, loss)
         if run.step % save_every == 0 or run.step == training.steps:
             lines += json.dumps(run.record()) + "\n"
-            _write(log, lines)
+            write_log(log, lines)
             run.save(checkpoint)
             weights_file.save(run.average, out / "weights.safetensors", run.origin())
     return run.average.eval().requires_grad_(False)
@@ -155,7 +160,7 @@ class _Run:
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + self.step)
         lesson = self.objective.draw(training.batch, generator)
         for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * _rate(self.step, training.steps)
+            group["lr"] = training.learning_rate * cosine_rate(self.step, training.steps)
         with _precision(training.bfloat16):
             found = lesson.answer(self.denoiser)
         losses = lesson.weight * (found - lesson.target).square().mean((1, 2, 3))  # [batch]
@@ -243,30 +248,5 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _rate(step: int, steps: int) -> float:
-    """Up along a line over the first 2%, then down to 0 along half a cosine."""
-    warm = max(1, steps // 50)
-    return min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2
-
-
 def _precision(bfloat16: bool) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext()
-
-
-def _write(log: Path, lines: str) -> None:
-    with atomic_path(log) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-
-
-def _lines_until(log: Path, step: int) -> str:
-    """The lines of the log up to this step; a torn last line is of a later one."""
-    if not log.is_file():
-        return ""
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
-    return "".join(kept)

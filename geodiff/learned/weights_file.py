@@ -11,13 +11,22 @@ from safetensors.torch import save_file
 
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
+from geodiff.learned.consistency import ConsistencyModel
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
+from geodiff.learned.trajectory_operator import TrajectoryOperator
 
 _KEY = "geodiff.learned"
 _VERSION = 1
-_KINDS: dict[str, type[LearnedDenoiser] | type[LearnedFlow]] = {"denoiser": LearnedDenoiser, "flow": LearnedFlow}
+#: Every network that a file can hold.
+Network = LearnedDenoiser | LearnedFlow | ConsistencyModel | TrajectoryOperator
+_KINDS: dict[str, type[LearnedDenoiser] | type[LearnedFlow] | type[ConsistencyModel] | type[TrajectoryOperator]] = {
+    "denoiser": LearnedDenoiser,
+    "flow": LearnedFlow,
+    "consistency": ConsistencyModel,
+    "trajectory": TrajectoryOperator,
+}
 _SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -26,9 +35,7 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
 
 
-def save(
-    denoiser: LearnedDenoiser | LearnedFlow, path: str | os.PathLike[str], training: dict[str, object] | None = None
-) -> None:
+def save(denoiser: Network, path: str | os.PathLike[str], training: dict[str, object] | None = None) -> None:
     """Write the weights in float16, with shape, size and what `training` says of their origin (anything JSON holds).
 
     An old file stays until the new one is whole. Raises FileNotFoundError where the folder does not exist.
@@ -46,7 +53,18 @@ def save(
 
 
 def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> LearnedDenoiser | LearnedFlow:
-    """The denoiser that `save` wrote, in float32 and eval mode: from a file, or by the name of shipped weights.
+    """The denoiser or flow that `save` wrote, as `load_network` reads it; ValueError for weights of another kind."""
+    found = load_network(source, device)
+    if not isinstance(found, LearnedDenoiser | LearnedFlow):
+        raise ValueError(
+            f"{source}: expected weights of a denoiser or flow, found a {type(found).__name__}; "
+            f"allowed geodiff.learned.load_network for others"
+        )
+    return found
+
+
+def load_network(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> Network:
+    """The network that `save` wrote, in float32 and eval mode: from a file, or by the name of shipped weights.
 
     Raises FileNotFoundError, or DataError for a damaged or other file.
     """

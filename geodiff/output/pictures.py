@@ -3,7 +3,7 @@
 import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +95,30 @@ def save_trajectories(
     right.set_xticks([])
     right.set_yticks([])
     right.set_title(f"all {batch} samples", fontsize=9, color=_GREY)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor="white")
+
+
+def save_columns(path: str | os.PathLike[str], columns: Mapping[str, Tensor], *, title: str = "") -> None:
+    """Writes a PNG: one row for each of n images, one labelled column for each entry, images [n, C, H, W] of one shape.
+
+    Raises ValueError for points that are no pictures or for none of them, ImportError without matplotlib.
+    """
+    figure_class = _matplotlib("figure").Figure
+    images = torch.stack([column.detach().float().cpu() for column in columns.values()], 1)  # [n, columns, C, H, W]
+    check_shape(images.shape[2:])
+    if len(images) == 0:
+        raise ValueError("columns: found no images, allowed one or more in each")
+    height, width = images.shape[-2:]
+    gap = max(1, width // 14)
+    sheet = tiled(images.flatten(0, 1), gap, columns=len(columns))
+    across, down = 1.1 * len(columns), 1.1 * len(images) * height / width  # inches
+    figure = figure_class(figsize=(across + 0.4, down + (0.8 if title else 0.5)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title, fontsize=9, color=_INK)
+    _show(axes, sheet)
+    axes.set_xticks([column * (width + gap) + (width - 1) / 2 for column in range(len(columns))], list(columns))
+    axes.set_yticks([])
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor="white")
 

@@ -20,6 +20,7 @@ LONG: dict[str, list[object]] = {
     "report": ["report", "--data", "digits", "--out", "report", "--num", 64],
     "check": ["check"],
     "bench": ["bench", "--data", "digits", "--rounds", 100, "--out", "bench.json"],
+    "restore": ["restore", "--method", "dps", "--num", 32, "--out", "restored.png"],
 }
 ENDS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"), signal.SIGKILL: (-9, "")}
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from geodiff import learned
 from geodiff.cli import app
+from geodiff.learned import load_network
 
 
 def run(*arguments: object) -> Result:
@@ -50,3 +52,27 @@ def test_report_writes_page_and_numbers(tmp_path: Path) -> None:
     table = run("report", "--data", "digits", "--num", 4, "--out", tmp_path / "new/out")
     assert table.exit_code == 0
     assert "held" in table.stdout
+
+
+@pytest.mark.parametrize("method", ["kd", "dfno", "pd", "cd", "ct"])
+def test_a_student_is_trained_and_goes_on(method: str, tmp_path: Path) -> None:
+    few = ("--steps", 2, "--batch", 2, "--width", 8, "--pairs", 1, "--out", tmp_path)
+    result = run("train", "--data", "digits", "--distill", method, *few, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["evaluations"] == (4 if method == "pd" else 1)
+    assert load_network(document["weights"]).training_metadata["teacher"] == "optimal"
+    again = run("train", "--data", "digits", "--distill", method, *few)
+    assert "going on from" in again.stderr
+
+
+def test_bad_students_are_one_line(tmp_path: Path) -> None:
+    for options, names in (
+        (("--distill", "best"), "distill: found 'best'"),
+        (("--distill", "kd", "--flow"), "--flow: "),
+        (("--distill", "kd", "--teacher", "mnist5k"), "--teacher: expected a denoiser of points (1, 8, 8)"),
+        (("--distill", "kd", "--teacher", "nowhere"), "nowhere"),
+    ):
+        result = run("train", "--data", "digits", *options, "--out", tmp_path)
+        assert result.exit_code == 2
+        assert names in result.stderr.strip().splitlines()[-1]

@@ -57,9 +57,9 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path: P
     assert str(target.parent) in last(done)
 
 
-@pytest.mark.parametrize("command", [SAMPLE, ["denoise", "--sigma", 1], ["bench"]])
+@pytest.mark.parametrize("command", [SAMPLE, ["denoise", "--sigma", 1], ["bench"], ["restore"]])
 def test_a_folder_in_place_of_a_file(command: list[object], tmp_path: Path) -> None:
-    suffix = ".json" if command[0] == "bench" else ".safetensors"
+    suffix = {"bench": ".json", "restore": ".png"}.get(str(command[0]), ".safetensors")
     (tmp_path / f"out{suffix}").mkdir()
     done = run(*command, "--out", tmp_path / f"out{suffix}")
     assert (done.returncode, last(done)) == (
@@ -78,11 +78,12 @@ def test_a_file_in_place_of_a_folder(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("size", [10 * 3**power for power in range(12)])
-@pytest.mark.parametrize("command", ["sample", "denoise", "demo", "train", "report"])
+@pytest.mark.parametrize("command", ["sample", "denoise", "demo", "train", "restore", "report"])
 def test_disks_of_every_size(command: str, size: int, tmp_path: Path) -> None:
     shorter = {"sample": [*SAMPLE, "--out", "walk.safetensors"], "denoise": ["denoise", "--sigma", 3, "--out", "a.npy"]}
     shorter["demo"] = ["demo", "--data", "digits", "--out", "demo", "--steps", 3]
     shorter["train"] = ["train", "--data", "digits", "--out", "train", "--width", 8, "--steps", 4, "--save-every", 2]
+    shorter["restore"] = ["restore", "--data", "digits", "--steps", 2, "--out", "restored.png"]
     shorter["report"] = ["report", "--data", "digits", "--out", "report", "--num", 4]
     done = run(*shorter[command], folder=tmp_path, largest_file=size)
     assert done.returncode in (0, 2), done.stderr

@@ -129,7 +129,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_shipped_weights_are_small_and_denoise() -> None:
     folder = Path(learned.__file__).parent / "weights"
-    assert learned.shipped() == ["mnist5k"]
+    assert learned.shipped() == ["mnist5k", "mnist5k-held100"]
     assert sum(path.stat().st_size for path in folder.iterdir()) < LARGEST_FILE
     log = (folder / "mnist5k.log.jsonl").read_text(encoding="utf-8").splitlines()
     denoiser = learned.load("mnist5k")

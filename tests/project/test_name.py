@@ -33,7 +33,7 @@ def test_every_hint_names_the_distribution_and_an_extra_of_it() -> None:
         for source in sorted((ROOT / "geodiff").rglob("*.py"))
         for extra in re.findall(r"install_hint\([\"'](\w+)[\"']\)", source.read_text(encoding="utf-8"))
     ]
-    assert set(hints) == {"data", "plots", "report"}
+    assert set(hints) == {"data", "plots", "report", "restore"}
     assert install_hint("data") == f"install it with: pip install {DISTRIBUTION}[data]"
     for source in SOURCES:
         text = source.read_text(encoding="utf-8")

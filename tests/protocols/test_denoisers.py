@@ -9,7 +9,7 @@ from torch import Tensor
 import geodiff
 from geodiff.adapters import PreconditionedDenoiser, RawNetwork
 from geodiff.analytic import GaussianDenoiser, MixtureDenoiser
-from geodiff.learned import LearnedDenoiser, UNetConfig
+from geodiff.learned import ConsistencyModel, LearnedDenoiser, UNetConfig
 
 Denoiser = Callable[..., Tensor]
 
@@ -33,6 +33,7 @@ DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "gaussian": lambda: GaussianDenoiser.fit(DATA),
     "mixture": lambda: MixtureDenoiser.fit(DATA, LABELS),
     "learned": learned,
+    "consistency": lambda: ConsistencyModel(SHAPE, UNetConfig(2, width=8)).eval(),
     "preconditioned": lambda: PreconditionedDenoiser(RawNetwork(geodiff.OptimalDenoiser(DATA))),
 }
 

@@ -15,7 +15,7 @@ from geodiff.learned import LearnedDenoiser, UNetConfig
 from geodiff.report import Finding, Picture
 from geodiff.report.context import Context
 from geodiff.report.page import placed, render
-from geodiff.report.parts import PARTS, magnitudes, score_agreement, thin_shell_of_noise
+from geodiff.report.parts import PARTS, distilled, magnitudes, score_agreement, thin_shell_of_noise
 from geodiff.report.store import Store
 from geodiff.report.typeset import html, mathtext
 
@@ -36,7 +36,11 @@ def test_every_claim_is_measured_or_says_why_not(whole: tuple[Path, dict[str, An
     findings = {finding["key"]: finding for finding in document["findings"]}
     assert len(findings) == len(PARTS)
     assert {f"observation-{number}" for number in range(1, 6)} <= findings.keys()
-    assert [key for key, finding in findings.items() if finding["held"] is None] == ["observation-4", "flow-deviation"]
+    assert [key for key, finding in findings.items() if finding["held"] is None] == [
+        "observation-4",
+        "flow-deviation",
+        "distillation",
+    ]
     assert "--net" in findings["observation-4"]["verdict"]
     assert "--net" in findings["flow-deviation"]["verdict"]
     assert document["held"] + document["not_held"] + document["not_measured"] == len(PARTS)
@@ -180,3 +184,18 @@ def test_the_same_seed_draws_the_same() -> None:
     assert torch.equal(first.noise, again.noise)
     assert not torch.equal(first.noise, other.noise)
     assert not torch.equal(first.normal(3, stream=1), first.normal(3, stream=2))
+
+
+def test_a_student_is_compared_with_its_teacher() -> None:
+    from geodiff.learned import ConsistencyModel
+
+    torch.manual_seed(0)
+    student = ConsistencyModel((1, 8, 8), UNetConfig(1, width=8))
+    student.training_metadata = {"distill": "cd", "teacher": "optimal"}
+    found = distilled(Context(DIGITS, OptimalDenoiser(DIGITS.data), student, num=16))
+    assert found.held is False  # it has learned nothing
+    assert found.figures["nfe"] == 1
+    assert found.figures["copied"] == 0
+    assert found.figures["teacher"] < found.figures["own"]
+    assert len(found.pictures) == 1
+    assert [row[0] for row in found.table[1:]] == list(found.figures["consistency"])

@@ -12,6 +12,7 @@ from geodiff.report.parts.latents import latent_interpolation
 from geodiff.report.parts.noise import thin_shell_of_noise
 from geodiff.report.parts.samplers import schedule_search
 from geodiff.report.parts.score import score_agreement
+from geodiff.report.parts.students import distilled
 from geodiff.report.parts.symmetry import symmetry_breaking
 from geodiff.report.parts.trajectory import almost_straight, magnitudes, monotone_distances
 
@@ -29,6 +30,7 @@ PARTS: tuple[Callable[[Context], Finding], ...] = (
     ode_jump,
     memorisation,
     schedule_search,
+    distilled,
     latent_interpolation,
     symmetry_breaking,
     gaussian_companion,
