@@ -67,7 +67,7 @@ class Running:
         return self._texts[0], self._texts[1]
 
 
-def _begin(job: _Job, output: Connection, errors: Connection) -> None:
+def _begin(job: _Job, output: Connection, errors: Connection, begun: Connection) -> None:
     for pipe, descriptor in ((output, 1), (errors, 2)):
         os.dup2(pipe.fileno(), descriptor)
         pipe.close()
@@ -78,6 +78,7 @@ def _begin(job: _Job, output: Connection, errors: Connection) -> None:
     if job.largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.largest_file, job.largest_file))
     sys.argv = ["geodiff" if job.code is None else "-c", *job.arguments]
+    begun.close()
     if job.code is None:
         runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
     else:
@@ -94,13 +95,16 @@ def started(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PREPARED)
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    pipes = [context.Pipe(duplex=False) for _ in range(3)]
     job = _Job(code, [str(argument) for argument in arguments], folder, largest_file)
     process = context.Process(target=_begin, args=(job, *(write for _, write in pipes)))
     process.start()
     for _, write in pipes:
         write.close()
-    running = Running(process, *(read for read, _ in pipes))
+    output, errors, begun = (read for read, _ in pipes)
+    running = Running(process, output, errors)
+    begun.poll(60)  # until it closes its end: before, it is not what was asked for and would not know a signal
+    begun.close()
     try:
         yield running
     finally:

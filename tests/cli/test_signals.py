@@ -39,7 +39,7 @@ chance = random.Random(0)
 
 @pytest.mark.parametrize(
     ("command", "number", "after"),
-    [(command, chance.choice(list(ENDS)), chance.uniform(0.1, 2.5)) for command in LONG for _ in range(2)],
+    [(command, chance.choice(list(ENDS)), chance.uniform(0.3, 2.5)) for command in LONG for _ in range(2)],
 )
 def test_a_signal_at_some_moment(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
     with started(*LONG[command], folder=tmp_path) as running:
