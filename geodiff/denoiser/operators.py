@@ -207,16 +207,26 @@ def recorded(*values: Tensor) -> bool:
         return True
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
         return True
-    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in values) or followed(*values)
+    return not _PLAIN.issuperset(map(type, values)) or _tracked(*values)
+
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 def followed(*values: Tensor) -> bool:
     """Whether derivatives in these may be wanted: by autograd or torch.func."""
-    if torch.is_grad_enabled() and any(value.requires_grad for value in values):
-        return True
     if torch.compiler.is_compiling():  # a compiler knows no forward mode
-        return False
-    return transformed() or any(unpack_dual(value).tangent is not None for value in values)
+        return torch.is_grad_enabled() and any(value.requires_grad for value in values)
+    return transformed() or _tracked(*values)
+
+
+def _tracked(*values: Tensor) -> bool:
+    """Whether autograd records these, in either mode. Loops stand for `any`, here where every call counts."""
+    recording = torch.is_grad_enabled()
+    for value in values:  # noqa: SIM110
+        if (recording and value.requires_grad) or unpack_dual(value).tangent is not None:
+            return True
+    return False
 
 
 def transformed() -> bool:
