@@ -41,7 +41,9 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", help="Steps of the optimiser.", show_default=f"{_DEFAULT.steps}, or {_FLOW.steps} of a flow"
+            "--steps",
+            help="Steps of the optimiser.",
+            show_default=f"{_DEFAULT.steps}, {_FLOW.steps} of a flow, or {_STUDENT.steps} of a student",
         ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Pictures per step.")] = _DEFAULT.batch,

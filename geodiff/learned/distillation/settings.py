@@ -23,7 +23,7 @@ class Distillation:
     """
 
     method: str = "kd"
-    steps: int = 600
+    steps: int = 1600
     batch: int = 64
     width: int = 32
     patch: int = 4
