@@ -76,6 +76,8 @@ def _begin(job: _Job, output: Connection, errors: Connection, begun: Connection)
     if job.folder is not None:
         os.chdir(job.folder)
     if job.largest_file is not None:
+        # Python 3.11 keeps a compiled module that was cut off, and whoever imports it next fails.
+        sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.largest_file, job.largest_file))
     sys.argv = ["geodiff" if job.code is None else "-c", *job.arguments]
     begun.close()
