@@ -21,7 +21,7 @@ def report(
         typer.Option(
             "--net",
             metavar="PATH|NAME|none",
-            help="Weights that `geodiff train` wrote.",
+            help="Weights that `geodiff train` wrote, or the folder that it wrote them to.",
             show_default="those shipped for the data, if there are any",
         ),
     ] = None,
@@ -45,7 +45,7 @@ def report(
     dataset = load(data)
     if net is None:
         net = dataset.name if dataset.name in learned.shipped() else _NO_NETWORK
-    network = None if net == _NO_NETWORK else learned.load(net)
+    network = None if net == _NO_NETWORK else learned.load_network(net)
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:
         whole = bar.add_task("report", total=None)

@@ -14,6 +14,7 @@ from geodiff.learned import Training
 from geodiff.learned import train as fit
 from geodiff.learned.distillation import METHODS, Distillation, evaluations
 from geodiff.learned.distillation import distill as fit_student
+from geodiff.learned.weights_file import FILE_NAME
 
 _DEFAULT = Training()
 #: A flow where nothing else is asked for: less than five minutes on two cores for images of 28x28.
@@ -143,7 +144,7 @@ def train(
             bar.update(task, completed=step, description=f"training, loss {loss:.3f}")
 
         denoiser = fit(dataset.data, out, training, name=dataset.name, save_every=save_every, progress=show)
-    weights = out / "weights.safetensors"
+    weights = out / FILE_NAME
     document = {
         "data": dataset.name,
         "steps": steps,
@@ -175,7 +176,7 @@ def _distil(data: str, holdout: int, teacher: str, out: Path, settings: Distilla
 
         origin: dict[str, object] = {"data": dataset.name, "teacher": teacher, "holdout": holdout}
         student = fit_student(denoiser, points, out, settings, origin=origin, progress=show)
-    weights = out / "weights.safetensors"
+    weights = out / FILE_NAME
     return {
         "data": dataset.name,
         "distill": settings.method,

@@ -124,7 +124,7 @@ def train(
             lines += json.dumps(run.record()) + "\n"
             write_log(log, lines)
             run.save(checkpoint)
-            weights_file.save(run.average, out / "weights.safetensors", run.origin())
+            weights_file.save(run.average, out / weights_file.FILE_NAME, run.origin())
     return run.average.eval().requires_grad_(False)
 
 

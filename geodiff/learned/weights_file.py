@@ -19,6 +19,8 @@ from geodiff.learned.trajectory_operator import TrajectoryOperator
 
 _KEY = "geodiff.learned"
 _VERSION = 1
+#: Their name in the folder that training writes to.
+FILE_NAME = "weights.safetensors"
 #: Every network that a file can hold.
 Network = LearnedDenoiser | LearnedFlow | ConsistencyModel | TrajectoryOperator
 _KINDS: dict[str, type[LearnedDenoiser] | type[LearnedFlow] | type[ConsistencyModel] | type[TrajectoryOperator]] = {
@@ -66,14 +68,17 @@ def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
 def load_network(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> Network:
     """The network that `save` wrote, in float32 and eval mode: from a file, or by the name of shipped weights.
 
+    A folder stands for the weights that training left in it.
     Raises FileNotFoundError, or DataError for a damaged or other file.
     """
     path = Path(source)
+    if path.is_dir():
+        path = path / FILE_NAME
     if not path.is_file():
         names = shipped()
         if os.fspath(source) not in names:
             raise FileNotFoundError(
-                f"{source}: expected weights that `geodiff train` wrote, found no such file; "
+                f"{path}: expected weights that `geodiff train` wrote, found no such file; "
                 f"allowed a .safetensors file, or shipped weights: {', '.join(names) or 'none'}"
             )
         path = _SHIPPED / f"{source}.safetensors"

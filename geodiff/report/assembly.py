@@ -11,7 +11,7 @@ from geodiff.base.version import VERSION
 from geodiff.data import Dataset
 from geodiff.data.digest import digest
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.learned import LearnedDenoiser, LearnedFlow
+from geodiff.learned.weights_file import Network
 from geodiff.measure import machine
 from geodiff.report.context import Context
 from geodiff.report.finding import Finding
@@ -24,7 +24,7 @@ def run(
     dataset: Dataset,
     out: Path,
     *,
-    learned: LearnedDenoiser | LearnedFlow | None = None,
+    learned: Network | None = None,
     num: int = 256,
     seed: int = 0,
     backend: str = "auto",
@@ -34,7 +34,7 @@ def run(
 ) -> dict[str, Any]:
     """Measure every claim on `dataset`; write `out`/report.html (one self-contained page) and `out`/report.json.
 
-    learned   a network over the same data, for what compares with the optimal denoiser
+    learned   a network over the same data, for what compares with the optimal denoiser; a student of any kind
     num       noises that trajectories start from
     progress  called as progress(part, parts done, parts in all) before each part and at the end
     tick      called after each evaluation of a denoiser

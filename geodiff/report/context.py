@@ -12,6 +12,7 @@ from geodiff.analysis.score_deviation import ScoreDeviation, score_deviation
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned import LearnedDenoiser, LearnedFlow
+from geodiff.learned.weights_file import Network
 from geodiff.reference.formula import model_space
 from geodiff.schedules import karras
 from geodiff.solvers import sample
@@ -28,10 +29,15 @@ class Context:
 
     dataset: Dataset
     optimal: OptimalDenoiser
-    learned: LearnedDenoiser | LearnedFlow | None
+    network: Network | None
     num: int = 256
     seed: int = 0
     tick: Callable[[], object] = field(default=lambda: None)
+
+    @property
+    def learned(self) -> LearnedDenoiser | LearnedFlow | None:
+        """The network, if it can be asked at any point and level, as all parts but that on students do."""
+        return self.network if isinstance(self.network, LearnedDenoiser | LearnedFlow) else None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -86,4 +86,8 @@ def test_it_learns(tmp_path: Path) -> None:
     train(DIGITS[:8], tmp_path, quick, save_every=20)
     losses = [float(str(line["loss"])) for line in lines(tmp_path)]
     assert losses[-1] < 0.6 * losses[0], losses
-    assert learned.load(tmp_path / "weights.safetensors").training_metadata["step"] == 120
+    for source in (tmp_path, tmp_path / "weights.safetensors"):
+        assert learned.load(source).training_metadata["step"] == 120
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"nothing.weights\.safetensors: expected weights"):
+        learned.load(tmp_path / "nothing")

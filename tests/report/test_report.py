@@ -199,3 +199,17 @@ def test_a_student_is_compared_with_its_teacher() -> None:
     assert found.figures["teacher"] < found.figures["own"]
     assert len(found.pictures) == 1
     assert [row[0] for row in found.table[1:]] == list(found.figures["consistency"])
+
+
+def test_a_student_that_answers_whole_trajectories_is_compared_and_asked_nothing_else(tmp_path: Path) -> None:
+    from geodiff.learned import TrajectoryOperator
+
+    torch.manual_seed(0)
+    student = TrajectoryOperator((1, 8, 8), UNetConfig(1, width=8))
+    student.training_metadata = {"distill": "dfno", "teacher": "optimal"}
+    document = report.run(DIGITS, tmp_path, learned=student, num=16, parts=(score_agreement, distilled))
+    agreement, compared = document["findings"]
+    assert agreement["held"] is None
+    assert "no denoiser or flow was given" in agreement["verdict"]
+    assert compared["figures"]["method"] == "dfno"
+    assert compared["figures"]["nfe"] == 1

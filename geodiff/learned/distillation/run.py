@@ -83,7 +83,7 @@ def distill(
             lines += json.dumps(record) + "\n"
             write_log(log, lines)
             run.save(checkpoint)
-            weights_file.save(run.average, out / "weights.safetensors", run.origin())
+            weights_file.save(run.average, out / weights_file.FILE_NAME, run.origin())
     run.average.training_metadata = run.origin()
     return run.average.eval().requires_grad_(False)
 

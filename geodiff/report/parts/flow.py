@@ -33,7 +33,7 @@ def flow_from_optimal(context: Context) -> Finding:
             claim=_CLAIM,
             measure="Needs a learned denoiser or flow of this data.",
             held=None,
-            verdict="Not measured: no network was given (--net).",
+            verdict="Not measured: no denoiser or flow was given (--net).",
         )
     count = min(context.num, _MOST)
     noise, points = context.normal(count, 7), context.points(count, 8)

@@ -22,7 +22,7 @@ def score_agreement(context: Context) -> Finding:
             claim=_CLAIM,
             measure="Needs a learned denoiser of this data.",
             held=None,
-            verdict="Not measured: no network was given (--net).",
+            verdict="Not measured: no denoiser or flow was given (--net).",
         )
     found = context.deviation
     sigmas, scale = found.sigmas, context.data_norm

@@ -1,6 +1,5 @@
 """Distillation: a student beside its teacher at the same number of evaluations, and what it remembers."""
 
-from geodiff.learned import LearnedDenoiser
 from geodiff.learned import load as load_weights
 from geodiff.measure.students import Comparison, compare
 from geodiff.report.context import Context
@@ -16,9 +15,9 @@ _CLAIM = (
 
 def distilled(context: Context) -> Finding:
     """Fréchet distances of student and teacher at equal NFE, the distance to the teacher's ends, copies."""
-    network = context.learned
+    network = context.network
     method = None if network is None else network.training_metadata.get("distill")
-    if method is None or not isinstance(network, LearnedDenoiser):
+    if network is None or method is None:
         return Finding(
             key="distillation",
             kind="Method",
