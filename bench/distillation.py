@@ -1,6 +1,6 @@
-"""Students beside their teacher: the table of docs/distillation.md, as JSON.
+"""Students beside their teacher: the table of docs/distillation.md, as JSON, and its picture.
 
-geodiff train --distill kd --out out/kd; ...; python bench/distillation.py out/kd out/pd ... --out NAME.json
+geodiff train --distill kd --out out/kd; ...; python bench/distillation.py out/kd ... --out A.json --picture A.png
 """
 
 import argparse
@@ -8,12 +8,22 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from geodiff import learned
 from geodiff.base.files import atomic_path
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.learned.distillation import generate
+from geodiff.learned.distillation.method import Teacher
 from geodiff.measure import machine
 from geodiff.measure.students import compare
+from geodiff.output.pictures import save_columns
+from geodiff.schedules import karras
+from geodiff.solvers import sample
+
+_SHOWN = 8
 
 
 def main() -> None:
@@ -23,9 +33,12 @@ def main() -> None:
     parser.add_argument("--data", default="mnist5k")
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args()
     dataset = load(chosen.data)
-    rows = []
+    noise = 80.0 * torch.randn(_SHOWN, *dataset.data.shape[1:], generator=torch.Generator().manual_seed(77))
+    rows: list[dict[str, object]] = []
+    columns: dict[str, Tensor] = {}
     for folder in chosen.folders:
         student = learned.load_network(folder / "weights.safetensors")
         origin = student.training_metadata
@@ -33,12 +46,22 @@ def main() -> None:
         teacher = OptimalDenoiser(dataset.data) if named == "optimal" else learned.load(named)
         last = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         found = asdict(compare(student, teacher, dataset, num=chosen.num))
+        columns[str(origin["distill"]).upper()] = generate(student, noise)
+        columns[f"teacher ({named})"] = _ends(teacher, noise)
         rows.append({"settings": origin, "training_seconds": last["seconds"], **found})
         print(f"{origin['distill']}: {json.dumps(found)}", flush=True)
     if chosen.out is not None:
         document = {"data": dataset.name, "num": chosen.num, "students": rows, "machine": machine.describe()}
         with atomic_path(chosen.out) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if chosen.picture is not None:
+        teachers = [name for name in columns if name.startswith("teacher")]
+        last = {name: columns.pop(name) for name in teachers}
+        save_columns(chosen.picture, {**columns, **last}, title="1 evaluation (PD: 4); the teacher 35")
+
+
+def _ends(teacher: Teacher, noise: Tensor) -> Tensor:
+    return sample(teacher, noise, karras(18), "heun").states[-1]
 
 
 if __name__ == "__main__":

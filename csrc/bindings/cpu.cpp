@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <tuple>
 
 #include "../cpu/data.h"
 #include "../cpu/isa/dispatch.h"
+#include "../cpu/passes/peaks.h"
 #include "../cpu/runtime/checksum.h"
 #include "../cpu/runtime/interrupt.h"
 #include "../cpu/runtime/mapped.h"
@@ -147,6 +149,16 @@ void squared_distances(const Rows& rows, const Query& query, uintptr_t candidate
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Optimal denoiser on the CPU: see csrc/cpu/README.md";
     m.def("isas", &geodiff::isas, "Instruction sets compiled in and run by this machine, slowest first.");
+    m.def(
+        "peaks",
+        [](const std::string& isa, int threads) {
+            const geodiff::Table& kernels = geodiff::kernels_for(isa);
+            const py::gil_scoped_release release;
+            const geodiff::Peaks found = geodiff::peaks(kernels, threads);
+            return std::make_tuple(found.f32, found.integers, found.read);
+        },
+        py::arg("isa"), py::arg("threads"),
+        "Multiply-adds per second in registers, of float32 and of integers (0: none), and bytes read per second.");
     m.def("checksum", &checksum, py::arg("memory"), py::arg("bytes"), py::arg("path"),
           "A sum that nearly every change of the memory changes: a look at 16 to 32 KiB of it.");
     py::class_<File>(m, "Mapped", "Watches memory that is a map of a file: what cannot be read of it is read as zeros.")

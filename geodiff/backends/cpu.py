@@ -45,6 +45,17 @@ def isa() -> str:
     return _checked(_chosen.get() or os.environ.get("GEODIFF_ISA", ""))
 
 
+def peaks(name: str, threads: int) -> tuple[float, float, float]:
+    """Multiply-adds per second in registers, of float32 and of exact integers (0: none), and bytes read per second.
+
+    All `threads` together, on the instruction set of that name. Raises BackendUnavailable, or ValueError for a name
+    that is none of `isas()`.
+    """
+    if _cpu is None:
+        raise BackendUnavailable(MISSING)
+    return _cpu.peaks(_checked(name), threads)
+
+
 @contextlib.contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Within the block, calls run on that instruction set (one of `isas()`); else ValueError."""

@@ -1,18 +1,22 @@
 """`geodiff bench`: our backends and their peers, timed in one run, each with its error."""
 
 import json as json_format
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from geodiff.backends import cpu
 from geodiff.base.files import atomic_path
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.measure import baseline_process, benchmark, machine
 from geodiff.measure.baselines import DESCRIPTIONS
+from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
 
 
@@ -39,6 +43,9 @@ def bench(
         typer.Option("--isa", help="CPU instruction set; may be repeated.", show_default="the best"),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds; every way once in each.")] = 7,
+    limits: Annotated[
+        bool, typer.Option("--peaks", help="Instead: what the processor and its memory could do, and our share of it.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to this .json file.")] = None,
     tol: Tolerance = 1e-5,
     seed: Seed = 0,
@@ -55,8 +62,29 @@ def bench(
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
-    denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
     grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
+    about = {
+        **machine.provenance(),
+        "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
+        "tol": tol,
+        "rounds": rounds,
+    }
+    if limits:
+        denoiser = OptimalDenoiser(stored, backend="cpu", tol=tol)
+        measured = [peaks(name) for name in isa or cpu.isas()]
+        found = [call for one in measured for call in calls(denoiser, one, grid, rounds, seed)]
+        document = {
+            "what": "geodiff bench --peaks: 1e9 multiply-adds and bytes per second, all threads together",
+            **about,
+            "peaks": [asdict(one) for one in measured],
+            "calls": [asdict(call) for call in found],
+        }
+        _write(document, out, json)
+        if not json:
+            print_table("what the machine could do", _peaks_table(measured))
+            print_table(f"what calls reach: {dataset.name} {list(stored.shape)}", _calls_table(found))
+        return
+    denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
     with baseline_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
         bench = benchmark.Bench(stored, denoisers, peers, rounds, tol, seed)
@@ -65,21 +93,22 @@ def bench(
             bar.advance(task)
     document = {
         "what": "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch",
-        **machine.provenance(),
-        "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
-        "tol": tol,
-        "rounds": rounds,
+        **about,
         "cells": [_cell(cell) for cell in bench.cells],
     }
+    _write(document, out, json)
+    for cell in [] if json else bench.cells:
+        print_table(f"{dataset.name} {list(stored.shape)}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
+
+
+def _write(document: dict[str, Any], out: Path | None, json: bool) -> None:
+    """To the file, and as JSON to standard output if that is wanted."""
     if out is not None:
         with atomic_path(out) as temporary:
             temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")
         note(f"wrote {out}")
     if json:
         print_json(document)
-        return
-    for cell in bench.cells:
-        print_table(f"{dataset.name} {list(stored.shape)}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -122,5 +151,29 @@ def _table(cell: benchmark.Cell) -> Any:
             f"{cell.ratio(timing):.2f}" if ran and cell.baseline else "-",
             f"{timing.error:.1e}" if timing.error == timing.error else "-",
             remark,
+        )
+    return shown
+
+
+def _peaks_table(measured: list[Peaks]) -> Any:
+    shown = table("", "float32, G/s ", "integers, G/s ", "memory, GB/s ")
+    for one in measured:
+        integer = "-" if one.integer is None else f"{one.integer:.0f}"
+        shown.add_row(one.isa, f"{one.float32:.0f}", integer, f"{one.read:.1f}")
+    return shown
+
+
+def _calls_table(found: list[Call]) -> Any:
+    shown = table("", "sigma ", "B ", "median ms ", "products, G/s ", "of the peak ", "data, GB/s ", "of the memory's ")
+    for call in found:
+        shown.add_row(
+            call.isa,
+            f"{call.sigma:g}",
+            str(call.batch),
+            f"{call.milliseconds:.2f}",
+            f"{call.products:.1f}",
+            f"{call.share:.0%}",
+            f"{call.read:.1f}",
+            f"{call.share_read:.0%}",
         )
     return shown

@@ -3,7 +3,7 @@
 check      every backend against float64       benchmark         times with their errors
 baselines  what others write, to compare with  baseline_process  those that need a process of their own
 machine    what it is measured on              stopwatch         how a call is timed
-demo       64 samples, each evaluation checked
+demo       64 samples, each evaluation checked            peaks             what the machine could do
 
 Imports from everything but `report` and `cli`.
 """

@@ -69,6 +69,8 @@ struct IntegerProducts {
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
+    // The products in registers alone, so many rounds of a loop; returns the multiply-adds done.
+    int64_t (*peak)(int64_t rounds);
 };
 
 // How the float32 products sum.
@@ -115,6 +117,9 @@ struct Table {
     void (*axpy)(double w, const void* row, DType dtype, int64_t d, double* acc) = nullptr;
     // |v|^2 in float64; the sum of the row into acc; false if the row holds NaN or Inf
     bool (*row_stats)(const void* row, DType dtype, int64_t d, double* norm2, double* acc) = nullptr;
+
+    // Products of float32 in registers alone, as IntegerProducts::peak
+    int64_t (*peak)(int64_t rounds) = nullptr;
 };
 
 }  // namespace geodiff

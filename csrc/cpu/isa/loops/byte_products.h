@@ -268,6 +268,7 @@ inline geodiff::IntegerProducts byte_products() {
     for (int i = 0; i < int(geodiff::kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_bytes<V>;
     p.sum = sum_bytes<V>;
+    p.peak = peak_integer<V, 4>;
     return p;
 }
 

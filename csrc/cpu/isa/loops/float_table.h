@@ -4,6 +4,7 @@
 #include "dot.h"
 #include "exact.h"
 #include "few_queries.h"
+#include "peaks.h"
 #include "softmax.h"
 #include "sum.h"
 
@@ -26,6 +27,7 @@ inline geodiff::Table float_table(const char* name) {
     t.inner = inner;
     t.axpy = axpy;
     t.row_stats = row_stats;
+    t.peak = peak_f32;
     return t;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../table.h"
+#include "peaks.h"
 
 #ifndef GEODIFF_UNROLL
 #define GEODIFF_UNROLL _Pragma("GCC unroll 32")
@@ -321,6 +322,7 @@ inline geodiff::IntegerProducts half_products() {
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_halves<V>;
     p.sum = sum_halves<V>;
+    p.peak = peak_integer<V, 2>;
     return p;
 }
 

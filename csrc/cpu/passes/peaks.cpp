@@ -1,0 +1,76 @@
+#include "peaks.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <vector>
+
+#include "../runtime/buffer.h"
+#include "../runtime/parallel.h"
+
+namespace geodiff {
+namespace {
+
+constexpr double kSeconds = 0.02;        // of one measurement
+constexpr int kRepeats = 9;              // the best counts: others only take time away
+constexpr int64_t kBytes = 256LL << 20;  // read at once: more than any cache holds
+
+double seconds_of(int threads, void (*const work)(int, int, void*), void* given) {
+    const auto begin = std::chrono::steady_clock::now();
+    parallel(threads, [&](int t) { work(t, threads, given); });
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Units per second of loop(rounds), which returns the units of its rounds, on every thread at once.
+double rate(int64_t (*const loop)(int64_t), int threads) {
+    struct Work {
+        int64_t (*loop)(int64_t);
+        int64_t rounds;
+        std::vector<int64_t> units;
+    } work{loop, 1 << 10, std::vector<int64_t>(size_t(threads))};
+    const auto run = [&] {
+        return seconds_of(
+            threads,
+            [](int t, int, void* given) {
+                Work& mine = *static_cast<Work*>(given);
+                mine.units[size_t(t)] = mine.loop(mine.rounds);
+            },
+            &work);
+    };
+    double seconds = run();
+    for (; seconds < kSeconds; seconds = run()) work.rounds *= 2;
+    for (int i = 1; i < kRepeats; ++i) seconds = std::min(seconds, run());
+    return double(std::accumulate(work.units.begin(), work.units.end(), int64_t(0))) / seconds;
+}
+
+double read_rate(int threads) {
+    constexpr int64_t kWords = kBytes / 8;
+    struct Work {
+        Buffer<uint64_t> words{kWords, true};
+        std::vector<uint64_t> sums;
+    } work;
+    work.sums.resize(size_t(threads));
+    double seconds = 1e300;
+    for (int i = 0; i < kRepeats; ++i)
+        seconds = std::min(seconds, seconds_of(
+                                        threads,
+                                        [](int t, int of, void* given) {
+                                            Work& all = *static_cast<Work*>(given);
+                                            const Range mine = share(kWords, 8, t, of);
+                                            uint64_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+                                            for (int64_t w = mine.begin; w < mine.end; ++w) sum += all.words[w];
+                                            all.sums[size_t(t)] = sum;
+                                        },
+                                        &work));
+    return double(kBytes) / seconds;
+}
+
+}  // namespace
+
+Peaks peaks(const Table& kernels, int threads) {
+    return {rate(kernels.peak, threads), kernels.integers ? rate(kernels.integers->peak, threads) : 0,
+            read_rate(threads)};
+}
+
+}  // namespace geodiff
