@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../table.h"
+#include "peaks.h"
 
 #ifndef GEODIFF_UNROLL
 #define GEODIFF_UNROLL _Pragma("GCC unroll 32")
