@@ -11,9 +11,10 @@ namespace geodiff {
 
 constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
 constexpr int kMaxTileRows = 256;
-constexpr int64_t kFold = 64;      // columns summed in float32, one by one, before the sum moves to float64
-constexpr int64_t kFewFold = 256;  // the same for few queries, whose sums run in lanes beside each other
-constexpr int kDotQueries = 64;    // most queries of one call of a first product in floating point
+constexpr int64_t kFold = 64;       // columns summed in float32, one by one
+constexpr int64_t kFoldBlocks = 4;  // such sums added in float32 before they move to float64
+constexpr int64_t kFewFold = 256;   // the same for few queries, whose sums run in lanes beside each other
+constexpr int kDotQueries = 64;     // most queries of one call of a first product in floating point
 
 inline int64_t padded(int64_t d) { return (d + kPad - 1) / kPad * kPad; }
 
@@ -87,8 +88,8 @@ struct Table {
     const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
 
     // The products in floating point take R rows as stored, d values each, and widen them as they go.
-    // S[q*lds + r] = <v_r, q_q> for nq <= kDotQueries, summed in float32 and folded into float64 every kFold columns.
-    // Q: [vectors of queries][d][lanes], lanes past nq arbitrary.
+    // S[q*lds + r] = <v_r, q_q> for nq <= kDotQueries, summed in float32 and folded into float64 every kFold *
+    // kFoldBlocks columns. Q: [vectors of queries][d][lanes], lanes past nq arbitrary.
     void (*dot_f32)(const void* X, DType dtype, int64_t d, int R, const float* Q, int nq, double* S,
                     int64_t lds) = nullptr;
     // The same product wholly in float64, for logits that float32 cannot hold to the contract

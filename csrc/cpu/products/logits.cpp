@@ -150,7 +150,10 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
     // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
     // variance is at most n u^2 max_j |x_j|^2 |v|^2.
-    const int64_t fold = direct() ? kFewFold : kFold, lanes = direct() ? layout.few_lanes : 1, terms = fold / lanes;
+    // Sums of kFold columns are then added, kFoldBlocks of them: the squared lengths of what such an addition sees are
+    // up to kFoldBlocks times those of one block, so that it counts for so many.
+    const int64_t fold = direct() ? kFewFold : kFold, lanes = direct() ? layout.few_lanes : 1;
+    const int64_t terms = fold / lanes + (direct() ? 0 : kFoldBlocks * kFoldBlocks);
     const double unit = wide_ ? 0x1p-53 * 2 : kUnitRoundoff;
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
