@@ -126,7 +126,8 @@ void Data::combine(const Query& query, const Combination& combination, int8_t* p
     const int64_t size = query.batch * rows_.d;
     Buffer<double> mean(size), numbers(6 * query.batch);
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };
-    Answer answer{mean.data(), number(0), number(1), number(2), number(3), nullptr, nullptr, path, number(4), number(5)};
+    Answer answer{mean.data(), number(0), number(1), number(2), number(3),
+                  nullptr,     nullptr,   path,      number(4), number(5)};
     geodiff::posterior(c.request, answer);
     const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
     if (query.single)

@@ -56,7 +56,7 @@ class Data {
     void weighted_mean(const Query& query, const double* logits, double* mean) const;
     void squared_distances(const Query& query, const int64_t* candidates, int64_t width, double* out) const;
 
-    const double* mean() const { return mean_.data(); }  // [d], model units
+    const double* mean() const { return mean_.data(); }                   // [d], model units
     double reach() const { return stats_.scale.max_norm / stats_.unit; }  // max_i |x_i|
     const Rows& rows() const { return rows_; }
 
