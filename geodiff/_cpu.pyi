@@ -20,6 +20,7 @@ class Query:
     begin: int
     end: int
     tol: float
+    log_tol: float
     threads: int
 
 class Answer:
@@ -31,10 +32,13 @@ class Answer:
     index: int
     weight: int
     path: int
+    mean_error: int
+    log_error: int
 
 class Data:
     def __init__(self, rows: int, dtype: int, n: int, d: int, threads: int, path: str) -> None: ...
     def mean(self, out: int) -> None: ...
+    def reach(self) -> float: ...
     def posterior(self, query: Query, topk: int, answer: Answer) -> None: ...
     def combine(
         self, query: Query, gain: float, factors: list[float], terms: list[int], out: int, path: int

@@ -184,6 +184,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def_readwrite("begin", &Query::begin)
         .def_readwrite("end", &Query::end)
         .def_readwrite("tol", &Query::tol)
+        .def_readwrite("log_tol", &Query::log_tol)
         .def_readwrite("threads", &Query::threads);
     py::class_<Answer> answer(m, "Answer", "Where a posterior goes: addresses of arrays that the caller keeps alive.");
     answer.def(py::init([] { return Answer{}; }));
@@ -195,6 +196,8 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "index", &Answer::index);
     address(answer, "weight", &Answer::weight);
     address(answer, "path", &Answer::path);
+    address(answer, "mean_error", &Answer::mean_error);
+    address(answer, "log_error", &Answer::log_error);
     py::class_<Rows>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
         .def(py::init<uintptr_t, int, int64_t, int64_t, int, const std::string&>(), py::arg("rows"), py::arg("dtype"),
              py::arg("n"), py::arg("d"), py::arg("threads"), py::arg("path"))
@@ -203,6 +206,7 @@ PYBIND11_MODULE(_cpu, m) {
                  const Data& data = rows.data();
                  std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out));
              })
+        .def("reach", [](const Rows& rows) { return rows.data().reach(); })
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("path"))

@@ -10,7 +10,7 @@ namespace geodiff {
 // Noise levels that are answered, in model units: those of geodiff/base/arguments.py.
 constexpr double kSigmaMin = 1e-12, kSigmaMax = 1e12;
 
-constexpr double kLogError = 1e-3;  // of log p, without its relative part
+constexpr double kLogError = 1e-3;  // of log p, without its relative part, unless a call asks for less
 
 // What the contract measures an answer against; lengths in the units of the model, times any common factor.
 struct Scale {

@@ -92,6 +92,7 @@ struct Data::Centred {
             request.exclude = exclude.data();
         }
         request.tol = query.tol;
+        request.log_tol = query.log_tol;
         request.topk = topk;
         request.threads = query.threads;
     }
@@ -112,7 +113,10 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
     geodiff::posterior(c.request, answer);
     rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
             answer.mean);
-    for (int64_t q = 0; q < query.batch; ++q) answer.trace[q] /= stats_.unit * stats_.unit;
+    for (int64_t q = 0; q < query.batch; ++q) {
+        answer.trace[q] /= stats_.unit * stats_.unit;
+        answer.mean_error[q] /= stats_.unit;
+    }
     for (int64_t i = 0; i < query.batch * topk; ++i)
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
 }
@@ -120,9 +124,10 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
 void Data::combine(const Query& query, const Combination& combination, int8_t* path) const {
     const Centred c(*this, query, 0);
     const int64_t size = query.batch * rows_.d;
-    Buffer<double> mean(size), numbers(4 * query.batch);
-    double* const n = numbers.data();
-    Answer answer{mean.data(), n, n + query.batch, n + 2 * query.batch, n + 3 * query.batch, nullptr, nullptr, path};
+    Buffer<double> mean(size), numbers(6 * query.batch);
+    const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };
+    Answer answer{mean.data(), number(0), number(1), number(2), number(3),
+                  nullptr,     nullptr,   path,      number(4), number(5)};
     geodiff::posterior(c.request, answer);
     const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
     if (query.single)

@@ -20,7 +20,7 @@ struct Query {
     const int64_t* exclude =
         nullptr;  // [batch] or null: a row of the data, -1 for none; its prior weight stays as it is
     int64_t log_prior_stride = 0, batch = 0, begin = 0, end = 0;
-    double tol = 0;
+    double tol = 0, log_tol = kLogError;
     int threads = 1;
 };
 
@@ -38,7 +38,7 @@ class Data {
     // Throws std::domain_error naming the first row with NaN or Inf.
     Data(const Rows& rows, int threads);
 
-    // The mean and the trace in model units.
+    // The mean, its error and the trace in model units.
     void posterior(const Query& query, int64_t topk, Answer& answer) const;
 
     // A solver's update with the r that it needs, which is kept nowhere else. path [batch] as in Answer.
@@ -56,7 +56,8 @@ class Data {
     void weighted_mean(const Query& query, const double* logits, double* mean) const;
     void squared_distances(const Query& query, const int64_t* candidates, int64_t width, double* out) const;
 
-    const double* mean() const { return mean_.data(); }  // [d], model units
+    const double* mean() const { return mean_.data(); }                   // [d], model units
+    double reach() const { return stats_.scale.max_norm / stats_.unit; }  // max_i |x_i|
     const Rows& rows() const { return rows_; }
 
   private:

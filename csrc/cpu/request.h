@@ -44,6 +44,7 @@ struct Request {
     int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
     const int64_t* exclude = nullptr;   // [batch] or null: the row that a query must not see, -1 for none
     double tol = 0;                     // contract 1
+    double log_tol = kLogError;         // absolute error allowed in the log sum
     int64_t topk = 0;
     int threads = 1;
 
@@ -87,6 +88,9 @@ struct Answer {
     int64_t* index;   // [batch, topk]
     double* weight;   // [batch, topk]
     int8_t* path;     // which path answered: see Path
+    // Bounds on |mean - exact| (centred units) and |log_sum - exact|, rounding in float64 left aside.
+    double* mean_error;
+    double* log_error;
 };
 
 }  // namespace geodiff

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from geodiff.backends.query import Direction, Query
 from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.dtypes import number_of
 from geodiff.base.errors import BackendUnavailable, DataError
-from geodiff.base.posterior import Posterior
+from geodiff.base.posterior import Bounds, Posterior
 
 try:
     from geodiff import _cpu
@@ -80,6 +81,7 @@ class CpuEngine(Engine):
 
     checks_queries = True
     excludes = True
+    bounds_errors = True
 
     def __init__(self, rows: Tensor, path: str = "") -> None:
         """rows: contiguous [N, d] on the CPU, of a dtype in STORED. Raises ValueError if it holds NaN or Inf.
@@ -101,24 +103,29 @@ class CpuEngine(Engine):
         #: which path answered each query of the last call, as numbers into PATHS: for tests and benchmarks
         self.last_paths = torch.empty(0, dtype=torch.int8, device="cpu")
 
+    @cached_property
+    def reach(self) -> float:
+        return float(self._data.reach())
+
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, d = query.x.shape
-        numbers = torch.empty(4, batch, dtype=torch.float64, device="cpu")
+        numbers = torch.empty(6, batch, dtype=torch.float64, device="cpu")
         mean = torch.empty(batch, d, dtype=torch.float64, device="cpu")
         indices = torch.empty(batch, topk, dtype=torch.int64, device="cpu")
         weights = torch.empty(batch, topk, dtype=torch.float64, device="cpu")
         paths = torch.empty(batch, dtype=torch.int8, device="cpu")
         answer = _cpu.Answer()
         answer.mean = mean.data_ptr()
-        answer.log_sum, answer.entropy, answer.ess, answer.trace = (row.data_ptr() for row in numbers)
+        answer.log_sum, answer.entropy, answer.ess, answer.trace, *errors = (row.data_ptr() for row in numbers)
+        answer.mean_error, answer.log_error = errors
         answer.index, answer.weight, answer.path = indices.data_ptr(), weights.data_ptr(), paths.data_ptr()
         with _Passed(query) as passed:
             self._data.posterior(passed, topk, answer)
         self.last_paths = paths
-        log_sum, entropy, ess, trace = numbers
+        log_sum, entropy, ess, trace, *errors = numbers
         levels = query.sigma.detach().to("cpu", torch.float64)
         log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
-        return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
+        return Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*errors))
 
     def combine(self, query: Query, into: Combination) -> None:
         if not into.in_place(query.x):
@@ -201,13 +208,14 @@ class _Passed:
         prior = None if query.log_prior is None else _float64(query.log_prior)
         exclude = None if query.exclude is None else query.exclude.to("cpu", torch.int64).contiguous()
         self._held = x.cpu().contiguous(), _float64(query.sigma), prior, exclude
-        self._rows, self._tol = query.rows, query.tol
+        self._rows, self._tol, self._log_tol = query.rows, query.tol, query.log_tol
 
     def __enter__(self) -> Any:
         x, sigma, log_prior, exclude = self._held
         query = _query(x.shape[0], x=x, tol=self._tol)
         query.single = x.dtype == torch.float32
         query.sigma = sigma.data_ptr()
+        query.log_tol = self._log_tol
         if log_prior is not None:
             query.log_prior = log_prior.data_ptr()
             query.log_prior_stride = 0 if log_prior.ndim == 1 else log_prior.shape[1]

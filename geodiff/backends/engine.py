@@ -2,13 +2,18 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
-from geodiff.backends.query import Direction, Query
-from geodiff.base.posterior import Posterior
+from geodiff.backends.query import FLOAT64, LOG_TOL, Direction, Query
+from geodiff.base.posterior import Bounds, Posterior
 from geodiff.reference import moments
+from geodiff.reference.formula import model_space
+
+_NUMBERS = 2**22  # of the data, in float32 at a time
 
 
 class Engine(ABC):
@@ -18,6 +23,8 @@ class Engine(ABC):
     mean: Tensor
     #: whether `posterior` never waits for the device, so that it can be recorded into a CUDA graph
     capturable = False
+    #: whether `posterior` bounds its errors and keeps `Query.log_tol`; others keep contract 1, or float64 for `FLOAT64`
+    bounds_errors = False
     #: whether `combine` raises ValueError by itself for an x with NaN or Inf, or a sigma out of range
     checks_queries = False
     #: whether it looks at `Query.exclude`; others are asked with a prior that leaves the row out
@@ -26,13 +33,29 @@ class Engine(ABC):
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
 
+    @cached_property
+    def reach(self) -> float:
+        """max_i |x_i| in model space: contract 1 measures a small r against a hundredth of it. Takes a pass."""
+        parts = self.rows.split(max(1, _NUMBERS // self.rows.shape[1]))
+        return max(float(model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+
     @abstractmethod
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
-        """The posterior over the rows that each query sees, to contract 1; `indices` count from row 0 of the data."""
+        """The posterior over the rows that each query sees, to contract 1; `indices` count from row 0 of the data.
+
+        With `bounds` where `bounds_errors`; a trace where it costs nothing more.
+        """
 
     def combine(self, query: Query, into: Combination) -> None:
         """Writes `into`, r being the mean of `posterior`."""
         into.write(self.posterior(query).mean)
+
+    def bounds(self, query: Query, answer: Posterior) -> Bounds:
+        """How far `posterior` may be off in its answer to that query: as it says, or as contract 1 allows."""
+        if answer.bounds is not None:
+            return answer.bounds
+        mean = query.tol * answer.mean.norm(dim=1).clamp(min=0.01 * self.reach)
+        return Bounds(mean, torch.full_like(mean, LOG_TOL if query.tol > FLOAT64 else FLOAT64))
 
     def trace(self, query: Query, answer: Posterior) -> Tensor:
         """E_w |x_i - r|^2, [B] float64, for the answer of `posterior` to the same query."""

@@ -9,13 +9,14 @@ from geodiff import reference
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Query
 from geodiff.base.arguments import check_finite
-from geodiff.base.posterior import Posterior
+from geodiff.base.posterior import Bounds, Posterior
 
 
 class PlainEngine(Engine):
     """Answers with `geodiff.reference.posterior` in float64."""
 
     excludes = True
+    bounds_errors = True
 
     def __init__(self, rows: Tensor) -> None:
         """rows [N, d]. Raises ValueError if it holds NaN or Inf."""
@@ -39,7 +40,8 @@ class PlainEngine(Engine):
             ]
             found = Posterior(*(torch.cat([getattr(one, name) for one in alone]) for name in _FIELDS))
         indices = torch.where(found.indices < 0, -1, found.indices + query.rows.start)
-        return dataclasses.replace(found, indices=indices)
+        exact = Bounds(*torch.zeros(2, len(x), dtype=torch.float64, device=x.device))
+        return dataclasses.replace(found, indices=indices, bounds=exact)
 
     def inner_products(self, x: Tensor) -> Tensor:
         parts = [x.double() @ reference.model_space(rows, torch.float64).T for rows in self.rows.split(_CHUNK)]

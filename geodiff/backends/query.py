@@ -7,6 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+#: What contract 1 allows log_prob.
+LOG_TOL = 1e-3
+#: A tol so small that every engine computes in float64 throughout.
+FLOAT64 = 1e-12
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Query:
@@ -19,6 +24,7 @@ class Query:
     tol        relative error allowed in the mean: contract 1
     exclude    int64 [B], the row that each query must not see, -1 for none; None: all see all of `rows`. It is as if
                the row were not there: pi is what `log_prior` says, normalised over those that are left
+    log_tol    absolute error allowed in log_prob, beside a relative 1e-6; less than LOG_TOL where answers are merged
     """
 
     x: Tensor
@@ -27,6 +33,7 @@ class Query:
     log_prior: Tensor | None = None
     tol: float = 1e-5
     exclude: Tensor | None = None
+    log_tol: float = LOG_TOL
 
     def __len__(self) -> int:
         """B, the number of queries."""

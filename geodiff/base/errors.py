@@ -19,3 +19,7 @@ class DataError(ValueError):
 
 class BackendUnavailable(RuntimeError):
     """A backend was asked for by name and this machine or this build does not have it; the message says why."""
+
+
+class RankLost(RuntimeError):
+    """A process that holds a part of the data has ended or does not answer; the message says what was going on."""

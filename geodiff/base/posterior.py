@@ -1,7 +1,7 @@
 """What the optimal denoiser knows about a noisy point: the posterior over the data, in summary."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,17 @@ class Source(Protocol):
         ...
 
 
+class Bounds(NamedTuple):
+    """How far an answer may be off from the exact one, [B] each, float64; rounding in float64 is left aside.
+
+    mean      of |r - exact r|
+    log_prob  of |log p - exact log p|
+    """
+
+    mean: Tensor
+    log_prob: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """w_i = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2), the probability that x is x_i plus noise of level sigma.
@@ -36,6 +47,7 @@ class Posterior:
     weights  [B, k]       their weights w_i, normalised over all N points (so a row sums to at most 1)
     trace    [B]          sum_i w_i |x_i - r|^2, the trace of the posterior covariance: sigma^2 times the divergence of
                           r. None from `geodiff.reference.posterior`; `geodiff.moments.trace` has it there
+    bounds                from an engine that knows how far it may be off; else None
 
     From `OptimalDenoiser.posterior`, mean and log_prob are differentiable in x and sigma; the rest is not.
     """
@@ -48,6 +60,7 @@ class Posterior:
     weights: Tensor
     trace: Tensor | None = None
     source: Source | None = field(default=None, repr=False, kw_only=True)
+    bounds: Bounds | None = field(default=None, repr=False, kw_only=True)
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov_w v = sum_i w_i <x_i - r, v> (x_i - r), [B, *shape] in the dtype of x: sigma^2 times J v.

@@ -133,6 +133,17 @@ def check_target(option: str, path: Path | None, *suffixes: str) -> None:
         raise PermissionError(f"{option}: expected a folder that can be written to, found {path.parent}, which cannot")
 
 
+def check_folder(option: str, path: Path) -> None:
+    """Raises where a folder cannot be written to, or be made in the one that it lies in."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{option}: expected the name of a folder, found the file {path}")
+    holder = path if path.is_dir() else path.parent
+    if not holder.is_dir():
+        raise FileNotFoundError(f"{option}: expected a folder in an existing one, found no folder {holder}")
+    if not os.access(holder, os.W_OK):
+        raise PermissionError(f"{option}: expected a folder that can be written to, found {holder}, which cannot")
+
+
 def _leave(text: str, code: int) -> NoReturn:
     note(text)
     raise typer.Exit(code) from None

@@ -9,11 +9,13 @@ import torch
 import typer
 
 from geodiff.base.arguments import check_integer
-from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
-from geodiff.cli.options import Backend, Data, Json, Output, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
+from geodiff.cli.console import check_folder, check_target, print_json, print_table, progress_bar, table
+from geodiff.cli.options import Backend, Data, Json, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
+from geodiff.solvers.shards import SIZE, Shards
 
 
 def sample(
@@ -32,7 +34,16 @@ def sample(
     rho: Annotated[
         float | None, typer.Option("--rho", help="How levels crowd at low noise.", show_default="the schedule's")
     ] = None,
-    out: Output = Path("trajectory.safetensors"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE.safetensors|FOLDER",
+            help="The trajectory's file, replaced when done; or a folder of samples alone, which a run that was killed "
+            "goes on with.",
+        ),
+    ] = Path("trajectory.safetensors"),
+    shard: Annotated[int, typer.Option("--shard", help="Samples of one file of the folder.")] = SIZE,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="PNG", help="Write the samples as a grid of pictures, too.")
     ] = None,
@@ -42,8 +53,14 @@ def sample(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Draw samples and write the trajectory: sigmas, states and denoiser outputs."""
-    check_target("--out", out, ".safetensors")
+    """Draw samples and write the trajectory: sigmas, states and denoiser outputs; or, to a folder, samples alone."""
+    in_shards = out.suffix == "" or out.is_dir()
+    if in_shards:
+        check_folder("--out", out)
+        if images is not None:
+            raise ValueError(f"--images: expected none where --out is a folder, found {images}")
+    else:
+        check_target("--out", out, ".safetensors")
     check_target("--images", images, ".png")
     if images is not None:
         pictures.check_available()
@@ -52,6 +69,9 @@ def sample(
     if images is not None:
         pictures.check_shape(denoiser.shape)
         check_integer(num, "num", 1)
+    if in_shards:
+        _to_folder(Shards(out, num, sigmas, solver, afs, seed, shard), denoiser, dataset.name, json)
+        return
     noise = noise_like(denoiser, num, seed) * sigmas[0].item()
 
     began = time.perf_counter()
@@ -91,6 +111,35 @@ def sample(
     if images is not None:
         shown.add_row("images", str(images))
     print_table(f"{num} samples of {dataset.name}", shown)
+
+
+def _to_folder(shards: Shards, denoiser: OptimalDenoiser, name: str, json: bool) -> None:
+    began = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task(f"{shards.solver}, {shards.num} samples", total=shards.count)
+        made = shards.run(denoiser, lambda *_: bar.advance(task))
+    seconds = time.perf_counter() - began
+    document = {
+        "data": name,
+        "num": shards.num,
+        "files": shards.count,
+        "made": made,
+        "there": shards.count - made,
+        "seed": shards.seed,
+        "backend": denoiser.backend,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "out": str(shards.folder),
+    }
+    if json:
+        print_json(document)
+        return
+    shown = table("", "")
+    for key in ("files", "made", "there", "backend", "threads"):
+        shown.add_row(key, str(document[key]))
+    shown.add_row("time", f"{seconds:.2f} s")
+    shown.add_row("folder", str(shards.folder))
+    print_table(f"{shards.num} samples of {name}", shown)
 
 
 def _levels(schedule: str, steps: int, wanted: dict[str, float | None]) -> torch.Tensor:

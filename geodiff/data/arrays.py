@@ -24,10 +24,19 @@ def read_npy(path: Path) -> Contents:
 
     Labels come from NAME_labels.npy beside NAME.npy where that file exists.
     """
-    data = _tensor(_map(path), path)
+    data = map_array(path)
     beside = path.with_name(f"{path.stem}_labels.npy")
-    labels = as_labels(_map(beside), data.shape[0], beside) if beside.exists() else None
-    return Contents(data, labels)
+    return Contents(data, as_label_array(beside, len(data)) if beside.exists() else None)
+
+
+def map_array(path: Path) -> Tensor:
+    """The points of a .npy file, mapped."""
+    return _tensor(_map(path), path)
+
+
+def as_label_array(path: Path, count: int) -> Tensor:
+    """The labels of `count` points, int64, from a .npy file."""
+    return as_labels(_map(path), count, path)
 
 
 def read_npz(path: Path) -> Contents:

@@ -12,7 +12,20 @@ from torch import Tensor
 
 from geodiff.base.errors import DataError
 from geodiff.base.foreign import as_tensor
-from geodiff.data import arrays, cifar, edm, floats, idx, imagenet, images, items, parquet, torchvision, webdataset
+from geodiff.data import (
+    array_shards,
+    arrays,
+    cifar,
+    edm,
+    floats,
+    idx,
+    imagenet,
+    images,
+    items,
+    parquet,
+    torchvision,
+    webdataset,
+)
 from geodiff.data.builtin import BUILTIN
 from geodiff.data.dataset import Contents, Dataset
 from geodiff.data.decoding import check_file
@@ -49,6 +62,7 @@ def load(
         a built-in name: "digits" [1797, 1, 8, 8], "mnist5k" [5000, 1, 28, 28] (a file of that name: write "./digits");
         a .npy file (memory-mapped; labels in NAME_labels.npy beside it are taken along), or a .npz or .safetensors file
         (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
+        a folder of data-00000-of-00012.npy, ... (labels in labels-00000-of-00012.npy, ...), read into memory;
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
         a folder of images of one size (subfolders are classes, empty ones too, the same in every split; train/ and
@@ -160,6 +174,9 @@ def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
         return imagenet.open_stream(batches)
     if shards := parquet.find_shards(folder, split):
         return parquet.open_stream(shards, mode)
+    if parts := array_shards.find_shards(folder):
+        _check_no_splits(split, f"the folder {folder}")
+        return array_shards.open_stream(parts)
     if tars := sorted(folder.glob("*.tar")):
         _check_no_splits(split, f"the folder {folder}")
         return webdataset.open_stream(tars, mode)

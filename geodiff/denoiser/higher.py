@@ -25,6 +25,7 @@ _TILE = 2**17  # numbers in the differences at a time
 
 def derivative(points: PointSet, batch: Batch, recipe: str, change: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The derivative that `recipe` names, at a batch, for (co)tangents `change`: as many tensors as it has outputs."""
+    points.check_all_here("a second derivative")
     given = (batch.x, batch.sigma, *change)
     out: list[Tensor] = []
     for part in points.conditioning.parts(batch):

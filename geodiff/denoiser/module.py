@@ -311,9 +311,11 @@ class OptimalDenoiser(LikeNetwork):
         are -1 where a query sees fewer than that.
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
-        topk = check_topk(topk, self._stored.n)
+        topk = check_topk(topk, self._points.n)
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, topk, with_trace=True)
-        numbers = {name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")}
+        numbers: dict[str, Any] = {
+            name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")
+        }
         return Posterior(
             mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
@@ -334,7 +336,7 @@ class OptimalDenoiser(LikeNetwork):
         levels = shape_sigma(sigma, size, device=x.device)
         classes = shape_requested_classes(class_labels, size, self.label_dim)
         if mask is not None:
-            mask = check_mask(mask, size, stored.n)
+            mask = check_mask(mask, size, self._points.n)
         if exclude is not None:
             exclude = self._shape_exclude(exclude, size)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()

@@ -23,6 +23,7 @@ def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     batch = denoiser._batch(x, 1.0, None)
     check_finite(batch.x, "x")
     points = denoiser._points
+    points.check_all_here("nearest_two")
     if points.mirror is None:
         rows, distances = _heaviest(denoiser, batch.x)
     else:

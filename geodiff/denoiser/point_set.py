@@ -47,7 +47,7 @@ class PointSet:
 
     def _open(self) -> None:
         self.engines = Engines(self._backend, self.stored.rows)
-        self._digest, self._reach = (0, b""), (0, -1.0)
+        self._digest = (0, b"")
         content.register(self)
 
     @property
@@ -71,6 +71,14 @@ class PointSet:
         return self.conditioning.stored
 
     @property
+    def n(self) -> int:
+        """N: how many points there are, copies not counted."""
+        return self.stored.n
+
+    def check_all_here(self, what: str) -> None:
+        """Raises TypeError, for what must see each row, where some of the rows lie elsewhere: here none do."""
+
+    @property
     def mean(self) -> Tensor:
         """sum_i x_i / N over points and copies, [d] float64."""
         mean = self.engines.serving().mean
@@ -78,14 +86,8 @@ class PointSet:
 
     @property
     def reach(self) -> float:
-        """max_i |x_i|, in model space: what contracts measure small answers against. A pass, again when data change."""
-        self.engines.check()
-        changes, known = self._reach
-        if changes != self.engines.changes or known < 0:
-            parts = self.stored.rows.split(max(1, _NUMBERS // self.stored.rows.shape[1]))
-            found = max(float(reference.model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
-            self._reach = (self.engines.changes, found)
-        return self._reach[1]
+        """max_i |x_i|, in model space: what contracts measure small answers against."""
+        return self.engines.serving().reach
 
     # ---- answers ----
 
@@ -197,8 +199,8 @@ class PointSet:
 
     def __getstate__(self) -> dict[str, Any]:
         self.engines.check()  # a copy of changed data would answer from other data than this
-        # Engines hold addresses, and a digest is of this process's count of changes, as the reach is.
-        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest", "_reach")}
+        # Engines hold addresses, and a digest is of this process's count of changes.
+        state = {name: value for name, value in self.__dict__.items() if name not in ("engines", "_digest")}
         return {**state, "format": _FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -213,7 +215,6 @@ class PointSet:
         self._open()
 
 
-_NUMBERS = 2**22  # of the data, in float32 at a time
 #: Of pickles: changes whenever the attributes of what is pickled do.
 _FORMAT = 2
 _TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by

@@ -15,7 +15,7 @@ using namespace geodiff::test;
 namespace {
 
 struct Answers {
-    std::vector<double> mean, log_sum, entropy, ess, trace, weight;
+    std::vector<double> mean, log_sum, entropy, ess, trace, weight, mean_error, log_error;
     std::vector<int64_t> index;
     std::vector<int8_t> path;
 
@@ -27,9 +27,11 @@ struct Answers {
           trace(log_sum),
           weight(size_t(request.batch * request.topk), NAN),
           index(size_t(request.batch * request.topk), -7),
+          mean_error(log_sum),
+          log_error(log_sum),
           path(size_t(request.batch), int8_t(-1)) {
-        Answer answer{mean.data(),  log_sum.data(), entropy.data(), ess.data(),
-                      trace.data(), index.data(),   weight.data(),  path.data()};
+        Answer answer{mean.data(),  log_sum.data(), entropy.data(), ess.data(),        trace.data(),
+                      index.data(), weight.data(),  path.data(),    mean_error.data(), log_error.data()};
         posterior(request, answer);
     }
 };

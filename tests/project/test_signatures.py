@@ -9,6 +9,7 @@ MOST = 6
 OPEN = {
     "OptimalDenoiser.__init__",
     "OptimalDenoiser.combine",
+    "ShardedDenoiser.__init__",
     "analysis.interpolation.decode",
     "analysis.symmetry.late_start",
     "measure.check.run",

@@ -113,7 +113,7 @@ bool Dense::finish(int64_t i, Answer& answer) const {
     e.concentration = all.sum_2 / (all.sum * all.sum);
     e.length = length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
-    const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= kLogError; };
+    const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };
     Top nearest(tops_);
     for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
     if (!good()) {
@@ -132,6 +132,8 @@ bool Dense::finish(int64_t i, Answer& answer) const {
     answer.ess[q] = all.sum * all.sum / all.sum_2;
     answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - std::pow(norm(mean, d), 2));
     answer.path[q] = int8_t(precision_ == Precision::fine ? Path::dense_fine : Path::dense);
+    answer.mean_error[q] = dense_error(e, sigma);
+    answer.log_error[q] = dense_log_error(e, sigma);
     if (request_.topk > 0) {
         Top settled(request_.topk);
         for (const Top::Entry& entry : nearest.entries()) settled.offer(request_.logit(q, entry.row), entry.row);

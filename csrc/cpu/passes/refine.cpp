@@ -23,8 +23,9 @@ double trace_of(const Request& request, int64_t q, const double* mean, double sc
     return std::max(0.0, 2 * request.sigma[q] * request.sigma[q] * scaled_distance - moved);
 }
 
-// Answer of query q from its online sums, whose sum_h is of p |x - v|^2 / (2 sigma^2); `mean` holds sum p v.
-void write(const Request& request, int64_t q, const Online& sums, Top& top, Path path, Answer& answer) {
+// Answer of query q from its online sums, whose sum_h is of p |x - v|^2 / (2 sigma^2); `mean` holds sum p v. Rows more
+// than `cut` below the best were left out: n e^-cut of the weight at most.
+void write(const Request& request, int64_t q, const Online& sums, Top& top, double cut, Path path, Answer& answer) {
     double* mean = answer.mean + q * request.rows.d;
     for (int64_t k = 0; k < request.rows.d; ++k) mean[k] /= sums.sum;
     answer.trace[q] = trace_of(request, q, mean, sums.sum_h / sums.sum);
@@ -32,6 +33,8 @@ void write(const Request& request, int64_t q, const Online& sums, Top& top, Path
     answer.entropy[q] = std::log(sums.sum) - sums.sum_l / sums.sum;
     answer.ess[q] = sums.sum * sums.sum / sums.sum_2;
     answer.path[q] = int8_t(path);
+    answer.log_error[q] = double(request.rows.n) * std::exp(-cut);
+    answer.mean_error[q] = answer.log_error[q] * 2 * request.stats.scale.radius;
     top.write(answer.log_sum[q], answer.index + q * request.topk, answer.weight + q * request.topk);
 }
 
@@ -89,7 +92,7 @@ void refine(const Request& request, const std::vector<int64_t>& which, const std
         Running running{{}, Top(request.topk)};
         running.sums.max = *std::max_element(l, l + list.size());  // nothing is ever scaled
         for (size_t j = 0; j < list.size(); ++j) running.take(request, q, list[j], l[j], cut, mean);
-        write(request, q, running.sums, running.top, path, answer);
+        write(request, q, running.sums, running.top, cut, path, answer);
     });
 }
 
@@ -128,7 +131,7 @@ void exact(const Request& request, const std::vector<int64_t>& which, double cut
                     const double* sum = s.sums.data() + i * rows.d;
                     for (int64_t k = 0; k < rows.d; ++k) mean[k] += scale * sum[k];
                 });
-            write(request, q, all, top, Path::exact, answer);
+            write(request, q, all, top, cut, Path::exact, answer);
         }
     }
 }

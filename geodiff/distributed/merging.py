@@ -1,0 +1,232 @@
+"""One posterior out of those over parts of the data that lie on several ranks.
+
+With M_k the logarithm of the prior weight of what a query sees of part k, and r_k, log p_k, ... the part's own answer,
+
+    alpha_k = softmax_k(M_k + log p_k)        r = sum_k alpha_k r_k
+    log p = logsumexp_k(M_k + log p_k) - logsumexp_k M_k
+    entropy = sum_k alpha_k (entropy_k - log alpha_k)        1 / ess = sum_k alpha_k^2 / ess_k
+    tr Cov = sum_k alpha_k (tr Cov_k + |r_k|^2) - |r|^2
+
+The parts' own errors may add up to more than contract 1 allows the whole, and an error of a log p_k moves weight from
+one part to another, so that r moves by as much of the distance between them. So the whole has a bound of its own, made
+of those of the parts (docs/scale.md derives it), and where that exceeds the contract the parts are asked again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from geodiff.backends.query import FLOAT64, Direction
+from geodiff.base.posterior import Bounds, Posterior
+from geodiff.distributed.ranks import Ranks
+
+#: What parts are asked for at first, of what the whole may be off by: the rest is for what merging adds.
+_SHARE = 0.9
+#: What they are asked for again: half for their own errors, half for what an error of a log p_k moves; and a reserve.
+_HALF = 0.45
+#: Sums in float32 promise no less than this, whatever their bounds, which leave rounding aside, say.
+_FINEST = 1e-6
+_BELOW_ONE = 1 - 2.0**-53
+_MOST = 2**40  # of a sum that float64 holds exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What this rank's part of the data has to say of B queries.
+
+    x       [B, d], which must be the same on all ranks
+    mass    [B] float64: M_k; -inf where there is nothing here that the query sees: its answer is then not looked at
+    answer  float64, finite, with a trace (NaN if it was not asked for) and bounds; indices count through all ranks,
+            -1 for none
+    logits  [B, k]: M_k + log pi_i - |x - x_i|^2 / 2 sigma^2 of the indices, which ranks them between parts, where
+            weights may have underflowed; -inf for none
+    """
+
+    x: Tensor
+    mass: Tensor
+    answer: Posterior
+    logits: Tensor
+
+    @property
+    def trace(self) -> Tensor:
+        """tr Cov_k, [B]."""
+        assert self.answer.trace is not None, "the answers of parts hold a trace"
+        return self.answer.trace
+
+    @property
+    def bounds(self) -> Bounds:
+        """[B] each."""
+        assert self.answer.bounds is not None, "the answers of parts hold bounds"
+        return self.answer.bounds
+
+
+class Allowed(NamedTuple):
+    """What an answer may be off by: tol max(|r|, least) in r, log_tol in log p."""
+
+    tol: float
+    log_tol: float
+    least: float
+
+
+#: Asks the part that is here about some of the queries (None: all): ask(which, tol, log_tol).
+Ask = Callable[[Tensor | None, float, float], Part]
+
+
+class _Merged(NamedTuple):
+    """The whole, and of its parts: sum_k alpha_k |r_k|, and sqrt(sum_k alpha_k |r_k - r|^2), [B] each."""
+
+    whole: Posterior
+    lengths: Tensor
+    apart: Tensor
+
+
+def answer(ranks: Ranks, ask: Ask, allowed: Allowed) -> Posterior:
+    """The whole answer to contract 1, with bounds on its error.
+
+    All ranks compute the same numbers from what was gathered, and so decide alike who is asked again.
+    """
+    found = _merged(ranks, ask(None, _SHARE * allowed.tol, allowed.log_tol))
+    for bounded in (True, False):
+        open_ = _beyond(found.whole, allowed).nonzero()[:, 0]
+        if len(open_) == 0:
+            break
+        # Once for what the numbers say will do; then in float64, which leaves nothing to be bounded.
+        again = _merged(ranks, ask(open_, *(_needed(found, open_, allowed) if bounded else (FLOAT64, FLOAT64))))
+        found = _with(found, open_, again)
+    return found.whole
+
+
+def covariance(ranks: Ranks, part: Part, direction: Direction, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cov_w(c, x_i) [B, d] and Cov_w(c, |x - x_i|^2) [B] by the law of total covariance.
+
+    found  [B, d] and [B]: those of the part, about its own mean; `direction.mean` is that of the whole
+    """
+    mean = part.answer.mean
+    far = part.trace + (mean - part.x.double()).square().sum(1)  # E |x - x_i|^2
+    c = (mean * direction.v).sum(1) + direction.slope * far
+    mass, log_prob, all_c, all_far = ranks.gathered(torch.stack([part.mass, part.answer.log_prob, c, far])).unbind(1)
+    alpha, _ = _shares(mass, log_prob)
+    gap, gap_far = c - (alpha * all_c).sum(0), far - (alpha * all_far).sum(0)
+    rows = found[0] + gap[:, None] * (mean - direction.mean)
+    both = torch.cat([rows, (found[1] + gap * gap_far)[:, None]], 1)
+    both = ranks.total(alpha[ranks.rank][:, None] * both)
+    return both[:, :-1], both[:, -1]
+
+
+def dealt(ranks: Ranks, part: Part, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the numbers uniform [B, n] fall to the part here, bool [B, n], and what is left of them there.
+
+    Part k has those from alpha_1 + ... + alpha_(k-1) on, stretched to [0, 1) again: its rows' share of a draw.
+    """
+    mass, log_prob = ranks.gathered(torch.stack([part.mass, part.answer.log_prob])).unbind(1)
+    alpha = _shares(mass, log_prob)[0][..., None]  # [K, B, 1]
+    ends = alpha.cumsum(0)
+    # Rounding may leave a number beyond the last end: it is the last part's that has any weight.
+    last = len(alpha) - 1 - (alpha > 0).flip(0).int().argmax(0)  # [B, 1]
+    taker = (uniform >= ends).sum(0).minimum(last)  # [B, n]
+    mine = ranks.rank
+    rest = ((uniform - (ends - alpha)[mine]) / alpha[mine]).clamp(0, _BELOW_ONE)
+    return taker == mine, rest.nan_to_num(0, 0, 0)  # 0/0 where a share underflowed: it is not asked
+
+
+def _merged(ranks: Ranks, part: Part) -> _Merged:
+    mine, bounds = part.answer, part.bounds
+    square = mine.mean.square().sum(1)
+    same = part.x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
+    numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same)
+    gathered = ranks.gathered(torch.stack(numbers)).unbind(1)
+    mass, log_prob, entropy, ess, trace, square, off, off_log, same = gathered
+    _check_alike(same)
+    if bool(mass.isneginf().all(0).any()):
+        raise ValueError(
+            "class_labels, mask, exclude: expected a point of weight above 0 for every query, found none on any rank "
+            "for one; allowed conditions that leave a query something to see"
+        )
+    alpha, total = _shares(mass, log_prob)
+    mean = ranks.total(alpha[ranks.rank][:, None] * mine.mean)
+    apart = ((alpha * square).sum(0) - mean.square().sum(1)).clamp(min=0)
+    error = off_log.masked_fill(mass.isneginf(), 0).amax(0)
+    moved = torch.expm1(2 * error) / 2 * apart.sqrt()
+    indices, weights = _heaviest(ranks, part, alpha[ranks.rank])
+    whole = Posterior(
+        mean=mean,
+        log_prob=total - mass.logsumexp(0),
+        entropy=(alpha * entropy).sum(0) + torch.special.entr(alpha).sum(0),
+        ess=1 / (alpha.square() / ess).sum(0),
+        indices=indices,
+        weights=weights,
+        trace=(alpha * trace).sum(0) + apart,
+        bounds=Bounds(torch.exp(2 * error) * (alpha * off).sum(0) + moved, error),
+    )
+    return _Merged(whole, (alpha * square.sqrt()).sum(0), apart.sqrt())
+
+
+def _check_alike(same: Tensor) -> None:
+    """same [K, B]: a sum over the bits of each query, by rank."""
+    different = (same != same[:1]).any(1).nonzero()[:, 0].tolist()
+    if different:
+        raise ValueError(
+            f"x: expected the same queries on all ranks, found others on rank {different[0]} than on rank 0; allowed "
+            f"noise from one seed, or parts of a batch in a process group of their own"
+        )
+
+
+def _heaviest(ranks: Ranks, part: Part, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and weights [B, k] of the largest logits of all parts; of equals the lower index comes first."""
+    k = part.logits.shape[1]
+    if k == 0:
+        return part.answer.indices, part.answer.weights
+    weights = alpha[:, None] * part.answer.weights
+    listed = torch.stack([part.logits, weights, part.answer.indices.double()])  # indices are exact: below 2^53
+    logits, weights, indices = ranks.gathered(listed).movedim(0, 2).flatten(2, 3).unbind(0)  # [B, K k]
+    by_index = indices.argsort(dim=1)
+    order = by_index.gather(1, logits.gather(1, by_index).argsort(dim=1, descending=True, stable=True))[:, :k]
+    return indices.gather(1, order).long(), weights.gather(1, order)
+
+
+def _shares(mass: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha [K, B], and logsumexp_k(M_k + log p_k) [B]."""
+    logit = torch.where(mass.isneginf(), -torch.inf, mass + log_prob)
+    total = logit.logsumexp(0)
+    return (logit - total).exp(), total
+
+
+def _scale(whole: Posterior, allowed: Allowed) -> Tensor:
+    """What `tol` is relative to, [B]."""
+    return whole.mean.norm(dim=1).clamp(min=allowed.least)
+
+
+def _beyond(whole: Posterior, allowed: Allowed) -> Tensor:
+    """Queries, bool [B], whose bounds exceed what is allowed."""
+    assert whole.bounds is not None
+    return (whole.bounds.mean > allowed.tol * _scale(whole, allowed)) | (whole.bounds.log_prob > allowed.log_tol)
+
+
+def _needed(found: _Merged, which: Tensor, allowed: Allowed) -> tuple[float, float]:
+    """tol and log_tol for the parts with which the whole will keep its own, for these queries."""
+    scale, lengths, apart = (value[which] for value in (_scale(found.whole, allowed), found.lengths, found.apart))
+    tol = _HALF * allowed.tol * scale / (lengths + allowed.least)
+    log_tol = _HALF * allowed.tol * scale / apart.clamp(min=1e-300)
+    wanted = float(tol.min()), min(float(log_tol.min()), allowed.log_tol)
+    return wanted if min(wanted) >= _FINEST else (FLOAT64, FLOAT64)
+
+
+def _with(found: _Merged, which: Tensor, again: _Merged) -> _Merged:
+    """`found` with the answers to some queries taken anew."""
+
+    def put(old: Tensor | None, new: Tensor | None) -> Tensor:
+        assert old is not None
+        assert new is not None
+        return old.index_copy(0, which, new)
+
+    before, after = found.whole, again.whole
+    assert before.bounds is not None
+    assert after.bounds is not None
+    names = ("mean", "log_prob", "entropy", "ess", "indices", "weights", "trace")
+    fields: dict[str, Any] = {name: put(getattr(before, name), getattr(after, name)) for name in names}
+    bounds = Bounds(*(put(*pair) for pair in zip(before.bounds, after.bounds, strict=True)))
+    whole = replace(before, **fields, bounds=bounds)
+    return _Merged(whole, put(found.lengths, again.lengths), put(found.apart, again.apart))

@@ -1,0 +1,148 @@
+"""Many samples as files of a folder, each whole or not there: a run that is killed goes on where it was.
+
+    FOLDER/sampling.json               what was asked for: a run that asks for something else is refused
+    FOLDER/data-00000-of-00196.npy     samples [n, *shape] float32 in model space; `geodiff.data.load(FOLDER)` reads all
+
+Sample i starts from noise of its own, by seed and i, so that no file depends on another.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geodiff.base.arguments import check_integer
+from geodiff.base.errors import DataError
+from geodiff.base.files import atomic_path
+from geodiff.base.version import VERSION
+from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.solvers.sampling import sample
+
+#: Samples of one file, and so of one batch, unless told.
+SIZE = 256
+_NOTES = "sampling.json"
+_ROWS = 64  # of the data, spread over all, that the notes' digest looks at
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What is to be sampled.
+
+    folder  is made where it is not there; the folder that it lies in must be
+    num     samples in all, `size` of them a file but for the last
+    sigmas  [S + 1] as `sample` takes them, and solver, afs
+    seed    of the noise
+    Raises TypeError or ValueError that names num or shard.
+    """
+
+    folder: Path
+    num: int
+    sigmas: Tensor
+    solver: str = "heun"
+    afs: bool = False
+    seed: int = 0
+    size: int = SIZE
+
+    def __post_init__(self) -> None:
+        check_integer(self.num, "num", 1)
+        check_integer(self.size, "shard", 1)
+
+    @property
+    def count(self) -> int:
+        """How many files."""
+        return -(-self.num // self.size)
+
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"data-{shard:05}-of-{self.count:05}.npy"
+
+    def run(self, denoiser: OptimalDenoiser, done: Callable[[int, int], object] = lambda made, count: None) -> int:
+        """Makes the files that are not there, and returns how many it made; done(made, count) after each.
+
+        Raises ValueError where the folder was begun with other data or settings, DataError for a file that is damaged.
+        """
+        self._begin(denoiser)
+        made = 0
+        for shard in self.missing(denoiser):
+            first = shard * self.size
+            samples = range(first, min(self.num, first + self.size))
+            noise = noise_of(samples, denoiser.shape, self.seed).to(denoiser.data.device) * float(self.sigmas[0])
+            found = sample(denoiser, noise, self.sigmas, self.solver, afs=self.afs).states[-1]
+            with atomic_path(self.path(shard)) as path:
+                np.save(path, found.cpu().numpy())
+            made += 1
+            done(made, self.count)
+        return made
+
+    def missing(self, denoiser: OptimalDenoiser) -> Iterator[int]:
+        """The shards without a file. Raises DataError for a file of another shape."""
+        for shard in range(self.count):
+            path = self.path(shard)
+            if not path.exists():
+                yield shard
+                continue
+            expected = (min(self.size, self.num - shard * self.size), *denoiser.shape)
+            try:
+                found = np.load(path, mmap_mode="r").shape
+            except (ValueError, EOFError, OSError) as error:
+                raise DataError(path, f"a damaged file of samples ({error}); delete it to have it made") from error
+            if found != expected:
+                raise DataError(path, f"samples: expected shape {list(expected)}, found {list(found)}")
+
+    def _begin(self, denoiser: OptimalDenoiser) -> None:
+        """The notes, before any file: what was asked for cannot change between one run and the next."""
+        self.folder.mkdir(exist_ok=True)
+        notes, wanted = self.folder / _NOTES, self._asked(denoiser)
+        if not notes.exists():
+            strangers = sorted(path.name for path in self.folder.glob("data-*.npy"))
+            if strangers:
+                raise ValueError(
+                    f"out: expected an empty folder or one with {_NOTES}, found {strangers[0]} without it in "
+                    f"{self.folder}; allowed a new name"
+                )
+            with atomic_path(notes) as path:
+                path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            return
+        try:
+            found = json.loads(notes.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(notes, f"damaged ({error}); delete the folder to start anew") from error
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"out: {self.folder} was begun with {name} = {found.get(name)!r:.80}, found {value!r:.80}; allowed "
+                    f"the same settings and data, or another folder"
+                )
+
+    def _asked(self, denoiser: OptimalDenoiser) -> dict[str, Any]:
+        data = denoiser.data
+        looked_at = data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS)).long()].cpu().contiguous()
+        return {
+            "version": VERSION,
+            "num": self.num,
+            "shard": self.size,
+            "sigmas": self.sigmas.tolist(),
+            "solver": self.solver,
+            "afs": self.afs,
+            "seed": self.seed,
+            "backend": denoiser.backend,
+            "tol": denoiser.tol,
+            "data": [str(data.dtype), *data.shape],
+            "rows": hashlib.sha256(looked_at.view(torch.uint8).numpy().tobytes()).hexdigest(),
+        }
+
+
+def noise_of(samples: range, shape: tuple[int, ...], seed: int) -> Tensor:
+    """z_i ~ N(0, I) for each i of `samples`, [n, *shape] float32: by seed and i alone."""
+    noise = torch.empty(len(samples), *shape)
+    generator = torch.Generator()
+    for row, i in zip(noise, samples, strict=True):
+        generator.manual_seed(int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        row.normal_(generator=generator)
+    return noise

@@ -1,0 +1,127 @@
+"""`geodiff sample --out FOLDER`: files that are whole or not there, and the same bits whatever happened on the way."""
+
+import json
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import geodiff
+from geodiff.base.errors import DataError
+from geodiff.solvers.shards import Shards, noise_of
+from tests.processes import run, started
+
+ARGUMENTS = ["sample", "--data", "digits", "--num", 24, "--shard", 4, "--steps", 40, "--threads", 1, "--out"]
+FILES = 6
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+
+def undisturbed(folder: Path) -> tuple[float, float]:
+    """Seconds that a run takes until it samples, and until it is done."""
+    made = run(*ARGUMENTS, folder, "--json")
+    assert made.returncode == 0, made.stderr
+    began = time.monotonic()
+    assert json.loads(run(*ARGUMENTS, folder, "--json").stdout)["made"] == 0
+    start = time.monotonic() - began
+    return start, start + json.loads(made.stdout)["seconds"]
+
+
+def killed(times: int, tmp_path: Path) -> None:
+    start, end = undisturbed(tmp_path / "whole")
+    chance, stopped = random.Random(0), 0
+    for trial in range(times):
+        with started(*ARGUMENTS, tmp_path / "cut") as running:
+            time.sleep(chance.uniform(0.8 * start, end))
+            with suppress(ProcessLookupError):  # done before
+                running.send_signal(signal.SIGKILL)
+            running.communicate(60)
+        stopped += running.process.exitcode == -signal.SIGKILL
+        found = contents(tmp_path / "cut")
+        named = [name for name in found if not name.startswith(".")]
+        for name in named:
+            assert found[name] == (tmp_path / "whole" / name).read_bytes(), (trial, name)
+        if len(named) == FILES + 1:  # all is there: begin anew, so that each kill finds work
+            for name in found:
+                (tmp_path / "cut" / name).unlink()
+    ended = run(*ARGUMENTS, tmp_path / "cut")
+    assert ended.returncode == 0, ended.stderr
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert stopped > 0, "no run was still going when it was killed"
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
+    killed(3, tmp_path)
+
+
+@pytest.mark.heavy
+def test_20_runs_that_were_killed_go_on(tmp_path: Path) -> None:
+    killed(20, tmp_path)
+
+
+DENOISER = geodiff.OptimalDenoiser(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
+SIGMAS = geodiff.schedules.karras(4)
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "out", 10, SIGMAS, size=4)
+    assert shards.run(DENOISER) == 3
+    before = contents(shards.folder)
+    assert [np.load(shards.path(k)).shape for k in range(3)] == [(4, 3), (4, 3), (2, 3)]
+    assert shards.run(DENOISER) == 0
+    shards.path(1).unlink()
+    assert shards.run(DENOISER) == 1
+    assert contents(shards.folder) == before
+
+
+def test_samples_are_those_of_sample(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "out", 6, SIGMAS, size=4, seed=3)
+    shards.run(DENOISER)
+    noise = noise_of(range(4, 6), (3,), 3) * SIGMAS[0]
+    expected = geodiff.sample(DENOISER, noise, SIGMAS).states[-1]
+    assert np.array_equal(np.load(shards.path(1)), expected.numpy())
+    assert torch.equal(noise_of(range(6), (3,), 3)[4:], noise_of(range(4, 6), (3,), 3))
+    assert not torch.equal(noise_of(range(6), (3,), 3), noise_of(range(6), (3,), 4))
+
+
+def test_other_settings_or_data_are_refused(tmp_path: Path) -> None:
+    Shards(tmp_path / "out", 4, SIGMAS).run(DENOISER)
+    with pytest.raises(ValueError, match="begun with seed = 0, found 1"):
+        Shards(tmp_path / "out", 4, SIGMAS, seed=1).run(DENOISER)
+    with pytest.raises(ValueError, match="begun with num = 4, found 5"):
+        Shards(tmp_path / "out", 5, SIGMAS).run(DENOISER)
+    with pytest.raises(ValueError, match="begun with rows"):
+        Shards(tmp_path / "out", 4, SIGMAS).run(geodiff.OptimalDenoiser(torch.zeros(20, 3)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data-00000-of-00001.npy").touch()
+    with pytest.raises(ValueError, match=r"^out: expected an empty folder"):
+        Shards(tmp_path / "other", 4, SIGMAS).run(DENOISER)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "out", 4, SIGMAS)
+    shards.run(DENOISER)
+    shards.path(0).write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"data-00000-of-00001\.npy"):
+        shards.run(DENOISER)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--images", "s.png"], "--images: expected none"),
+        (["--shard", "0"], "shard: expected an integer"),
+        (["--num", "0"], "num: expected an integer"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    ended = run("sample", "--data", "digits", "--out", "samples", *arguments, folder=tmp_path)
+    assert ended.returncode != 0
+    assert expected in ended.stderr
