@@ -22,6 +22,8 @@ import torch
 
 import geodiff
 from geodiff import reference
+from geodiff.base.files import atomic_path
+from geodiff.measure import machine
 
 ROWS, SIDE = 1_281_167, 64
 PIECE = 2048
@@ -154,7 +156,9 @@ def measure(path: Path, out: Path) -> None:
             said = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
             found.append(json.loads(said.splitlines()[-1]))
             print(json.dumps(found[-1]), flush=True)
-            out.write_text(json.dumps({"threads": torch.get_num_threads(), "results": found}, indent=1))
+            with atomic_path(out) as temporary:
+                document = {"what": "bench/out_of_core.py", **machine.provenance(), "results": found}
+                temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

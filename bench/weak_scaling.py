@@ -19,7 +19,9 @@ import torch
 import torch.distributed as dist
 
 import geodiff
+from geodiff.base.files import atomic_path
 from geodiff.distributed import ShardedDenoiser
+from geodiff.measure import machine
 
 ASKS = [(batch, sigma) for batch in (1, 64) for sigma in (40.0, 1.0)]
 ROUNDS = 9
@@ -79,7 +81,14 @@ def main(out: Path, path: str) -> None:
                 result[f"efficiency_{kind}_of_the_fastest"] = min(one) / min(two)
             found.append(result)
             print(json.dumps(found[-1]), flush=True)
-        out.write_text(json.dumps({"rounds": ROUNDS - 1, "results": found}, indent=1))
+        document = {
+            "what": "bench/weak_scaling.py",
+            **machine.provenance(),
+            "rounds": ROUNDS - 1,
+            "results": found,
+        }
+        with atomic_path(out) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
         for pipes in teams.values():
             for pipe in pipes:
                 pipe.send(None)
