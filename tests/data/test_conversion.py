@@ -138,7 +138,8 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(tmp_path: Path) -> None:
         kills += process.exitcode != 0
         if process.exitcode == 0:
             break
-    found = load(target) if target.exists() else convert(path, target)
+    # On a slow machine none may have come to the end, or one to the file but not to its own end, and another after it.
+    found = load(target) if process.exitcode == 0 else convert(path, target)
     assert kills > 0
     assert np.array_equal(found.data.numpy(), points.transpose(0, 3, 1, 2))
     assert found.labels is not None
