@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -70,7 +71,7 @@ def calls(
             chosen = torch.randint(len(data), (batch,), generator=generator)
             clean = model_space(data[chosen], torch.float32)
             x = clean + sigma * torch.randn(clean.shape, generator=generator)
-            seconds = statistics.median(settled(lambda x=x, sigma=sigma: denoiser(x, sigma))[1] for _ in range(rounds))
+            seconds = statistics.median(settled(partial(denoiser, x, sigma))[1] for _ in range(rounds))
             products, read = batch * work / seconds, size / seconds
             found.append(
                 Call(limits.isa, sigma, batch, 1e3 * seconds, products, products / peak, read, read / limits.read)
