@@ -13,7 +13,7 @@ from geodiff.cli import may_write
 #: PyTorch takes seconds to import, and help and version numbers need none of it.
 COMMANDS = {
     "info": "Versions, backends with the reason one is missing and how one is chosen, instruction sets, threads, GPUs.",
-    "sample": "Draw samples; write the trajectory: sigmas, states and denoiser outputs; or, to a folder, samples alone.",
+    "sample": "Draw samples; write the trajectory: sigmas, states and denoiser outputs; to a folder, samples alone.",
     "denoise": "Denoise points: the posterior mean, log-probability, entropy and effective number of data points.",
     "check": "Compare every backend with the float64 reference; exit code 1 if one breaks the accuracy contract.",
     "bench": "Time our backends beside what people use today, all in one run.",

@@ -53,7 +53,7 @@ def sample(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Draw samples; write the trajectory: sigmas, states and denoiser outputs; or, to a folder, samples alone."""
+    """Draw samples; write the trajectory: sigmas, states and denoiser outputs; to a folder, samples alone."""
     in_shards = out.suffix == "" or (out.is_dir() and out.suffix != ".safetensors")
     if in_shards:
         check_folder("--out", out)
