@@ -43,6 +43,17 @@ double rate(int64_t (*const loop)(int64_t), int threads) {
     return double(std::accumulate(work.units.begin(), work.units.end(), int64_t(0))) / seconds;
 }
 
+// A line at a time, others on their way: without the prefetch one core gets three quarters of that.
+uint64_t read(const uint64_t* words, Range range) {
+    constexpr int64_t kLine = 8, kAhead = 256;
+    uint64_t sums[kLine] = {};
+    for (int64_t w = range.begin; w + kLine <= range.end; w += kLine) {
+        __builtin_prefetch(words + w + kAhead);
+        for (int64_t i = 0; i < kLine; ++i) sums[i] += words[w + i];
+    }
+    return std::accumulate(sums, sums + kLine, uint64_t(0));
+}
+
 double read_rate(int threads) {
     constexpr int64_t kWords = kBytes / 8;
     struct Work {
@@ -57,10 +68,7 @@ double read_rate(int threads) {
                                         [](int t, int of, void* given) {
                                             Work& all = *static_cast<Work*>(given);
                                             const Range mine = share(kWords, 8, t, of);
-                                            uint64_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-                                            for (int64_t w = mine.begin; w < mine.end; ++w) sum += all.words[w];
-                                            all.sums[size_t(t)] = sum;
+                                            all.sums[size_t(t)] = read(all.words.data(), mine);
                                         },
                                         &work));
     return double(kBytes) / seconds;
