@@ -16,7 +16,7 @@ MOST = 115
 
 
 def calls_of(work: Callable[[], Any]) -> list[str]:
-    """The functions that `work` calls; none of a garbage collection that happens to fall into it, with its callbacks."""
+    """The functions that `work` calls; none of a garbage collection that falls into it, with its callbacks."""
     calls: list[str] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
