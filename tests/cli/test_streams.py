@@ -20,7 +20,7 @@ def run(*arguments: object, stdout: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_pipe_whose_reader_is_gone(tmp_path: Path) -> None:
-    for command in (["info"], ["info", "--json"], ["denoise", "--sigma", "1", "--num", "300", "--json"]):
+    for command in (["info"], ["info", "--json"], ["denoise", "--data", "digits", "--sigma", "1", "--num", "300", "--json"]):
         read, write = os.pipe()
         os.close(read)
         done = run(*command, stdout=write)
@@ -60,7 +60,7 @@ def test_outputs_that_cannot_show_everything(tmp_path: Path) -> None:
 def test_streams_that_are_closed(tmp_path: Path) -> None:
     for redirect in (">&-", "2>&-", ">&- 2>&-", "<&-"):
         out = tmp_path / "walk.safetensors"
-        shell = f'"{sys.executable}" -m geodiff sample --steps 2 --num 2 --out "{out}" {redirect}'
+        shell = f'"{sys.executable}" -m geodiff sample --data digits --steps 2 --num 2 --out "{out}" {redirect}'
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (redirect, done.stderr)
         assert out.exists()

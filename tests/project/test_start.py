@@ -16,7 +16,7 @@ def python(code: str) -> str:
 # In time of the processor, so that what else the machine does is not counted; what is imported lies in memory by then.
 def test_import_takes_no_tenth_of_a_second_after_torch() -> None:
     code = "import time, torch; t = time.process_time(); import geodiff; print(time.process_time() - t)"
-    assert min(float(python(code)) for _ in range(3)) < 0.1
+    assert any(float(python(code)) < 0.1 for _ in range(3))
 
 
 def test_help_takes_no_second() -> None:
@@ -26,7 +26,7 @@ def test_help_takes_no_second() -> None:
         "try: main()\n"
         "except SystemExit: print(time.process_time())"
     )
-    assert min(float(python(code).splitlines()[-1]) for _ in range(3)) < 1
+    assert any(float(python(code).splitlines()[-1]) < 1 for _ in range(3))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["no-such-command"]])
