@@ -108,8 +108,21 @@ Request Data::whole(const Query& query) const {
     return request;
 }
 
+Shaping Data::shaping(const Query& query) const {
+    const IntegerProducts* integers = rows_.dtype == DType::u8 ? query.kernels->integers : nullptr;
+    if (!integers || query.batch < integers->layout.shaped_from || !worth_shaping(rows_.n, rows_.d)) return {};
+    const std::lock_guard<std::mutex> lock(guard_);
+    if (!coordinates_) {
+        Buffer<double> mean(rows_.d);
+        for (int64_t k = 0; k < rows_.d; ++k) mean[k] = mean_[k] * stats_.unit - stats_.shift;
+        coordinates_ = std::make_unique<const Coordinates>(*query.kernels, rows_, stats_, mean.data(), query.threads);
+    }
+    return coordinates_->view().from(query.begin);
+}
+
 void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
-    const Centred c(*this, query, topk);
+    Centred c(*this, query, topk);
+    c.request.shaping = shaping(query);
     geodiff::posterior(c.request, answer);
     rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
             answer.mean);
@@ -122,7 +135,8 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
 }
 
 void Data::combine(const Query& query, const Combination& combination, int8_t* path) const {
-    const Centred c(*this, query, 0);
+    Centred c(*this, query, 0);
+    c.request.shaping = shaping(query);
     const int64_t size = query.batch * rows_.d;
     Buffer<double> mean(size), numbers(6 * query.batch);
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };

@@ -1,10 +1,13 @@
 // A data set as the CPU core holds it: a view of the caller's rows and what one pass found out about them.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "passes/covariance.h"
 #include "passes/draw.h"
+#include "passes/shape.h"
 #include "request.h"
 #include "runtime/buffer.h"
 
@@ -62,12 +65,15 @@ class Data {
 
   private:
     struct Centred;                           // queries, rows and statistics in centred units
+    Shaping shaping(const Query& query) const;  // made by the first call that it is worth while for
     Request whole(const Query& query) const;  // all rows, the queries' own x
 
     Rows rows_;
     Stats stats_{};
     Buffer<double> half_norm_, mean_;
     Buffer<float> away_;
+    mutable std::mutex guard_;
+    mutable std::unique_ptr<const Coordinates> coordinates_;
 };
 
 }  // namespace geodiff

@@ -40,6 +40,7 @@ struct IntegerLayout {
     int worth;                   // digits of a number up to which these products beat those in float32; with more,
     int dot_to, sum_to;          // the first and the second product do up to so many queries
     int free_to;                 // queries for which memory sets the pace, not the digits of weights
+    int shaped_from;             // queries from which a digit less is worth the principal coordinates
     int bias;                    // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 

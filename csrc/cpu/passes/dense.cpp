@@ -5,6 +5,7 @@
 
 #include "../products/bounds.h"
 #include "../products/weighted_sum.h"
+#include "drawn.h"
 #include "plan.h"
 #include "settle.h"
 #include "tiles.h"
@@ -18,7 +19,7 @@ constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle
 
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
-    std::vector<Top> tops;
+    std::vector<Top> tops, drawn;
     WeightedSum coarser, finer;  // of the first queries and of the others, by the bits of their weights
     int64_t with_coarser;
 
@@ -48,28 +49,37 @@ class Dense {
     void pass() {
         struct Worker {
             Logits::Work work;
-            Buffer<double> p;
+            Buffer<double> p, chances;
         };
-        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_)}; };
+        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_)}; };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)), std::vector<Top>(size_t(count_), Top(tops_)),
+                         std::vector<Top>(size_t(count_), Top(logits_.shaped() ? kDrawn + 1 : 0)),
                          WeightedSum(request_, with_coarser_, tile_, 16),
                          WeightedSum(request_, count_ - with_coarser_, tile_, 24), with_coarser_};
         };
         shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
-                             [&](Worker& w, Share& s, const Tile& t) { visit(w.work, w.p.data(), s, t); });
+                             [&](Worker& w, Share& s, const Tile& t) {
+                                 visit(w.work, w.p.data(), w.chances.data(), s, t);
+                             });
     }
 
+    bool shaped() const { return logits_.shaped(); }
     // Joins what the pieces add to query i; false if the error bound exceeds the contract.
     bool finish(int64_t i, Answer& answer) const;
 
   private:
-    void visit(Logits::Work& work, double* p, Share& mine, const Tile& t) const {
+    void visit(Logits::Work& work, double* p, double* chances, Share& mine, const Tile& t) const {
         const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
         mine.coarser.begin(t.R, t.seed);
         mine.finer.begin(t.R, t.seed);
         logits_.over(work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
             mine.tops[size_t(i)].offer(l, t.first, t.R);
+            if (logits_.shaped()) {
+                const float* chance = request_.shaping.chance + t.first;
+                for (int r = 0; r < t.R; ++r) chances[r] = l[r] + double(chance[r]);
+                mine.drawn[size_t(i)].offer(chances, t.first, t.R);
+            }
             double rescale = 1;
             // A tile may be skipped only if it cannot matter even with the logits' error.
             if (request_.kernels.softmax(l, h, t.R, cut + logits_.gap_error(i), &mine.states[size_t(i)], p, &rescale))
@@ -108,10 +118,18 @@ bool Dense::finish(int64_t i, Answer& answer) const {
     e.query_step = logits_.query_step(i);
     e.logit_noise = logits_.logit_noise(i);
     e.weight_noise = all.noise / (all.sum_q * all.sum_q);
+    if (logits_.shaped()) {
+        Top drawn(kDrawn + 1);
+        for (const Share& s : shares_) drawn.merge(s.drawn[size_t(i)]);
+        e.measured = error_of_logits(request_, q, drawn, all, mean);
+        double missing = 0;  // in every logit, on average: it is known
+        for (int64_t k = 0; k < d; ++k) missing += double(logits_.lost(i)[k]) * mean[k];
+        all.max += missing / (sigma * sigma);
+    }
     e.weight = 1;
     e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
     e.concentration = all.sum_2 / (all.sum * all.sum);
-    e.length = length;
+    e.length = logits_.shaped() ? 0 : length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
     const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };
     Top nearest(tops_);
@@ -144,7 +162,7 @@ bool Dense::finish(int64_t i, Answer& answer) const {
 
 }  // namespace
 
-ByBits dense(const Request& request, const ByBits& by_bits, Precision precision, Answer& answer) {
+Open dense(const Request& request, const ByBits& by_bits, Precision precision, Answer& answer) {
     std::vector<int64_t> which = by_bits.coarser;
     append(which, by_bits.finer);
     const int64_t count = int64_t(which.size()), with_coarser = int64_t(by_bits.coarser.size());
@@ -157,7 +175,8 @@ ByBits dense(const Request& request, const ByBits& by_bits, Precision precision,
         const Range mine = share(count, 1, t, threads);
         for (int64_t i = mine.begin; i < mine.end; ++i) done[size_t(i)] = pass.finish(i, answer);
     });
-    ByBits open;
+    Open open;
+    open.shaped = pass.shaped();
     for (int64_t i = 0; i < count; ++i)
         if (!done[size_t(i)]) (i < with_coarser ? open.coarser : open.finer).push_back(which[size_t(i)]);
     return open;

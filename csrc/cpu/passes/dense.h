@@ -13,7 +13,11 @@ struct ByBits {
     std::vector<int64_t> coarser, finer;  // 16 and 24 bits
 };
 
-// Answers `which` where the error bound keeps the contract; returns the others.
-ByBits dense(const Request& request, const ByBits& which, Precision precision, Answer& answer);
+// Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less for
+// the principal coordinates.
+struct Open : ByBits {
+    bool shaped = false;
+};
+Open dense(const Request& request, const ByBits& which, Precision precision, Answer& answer);
 
 }  // namespace geodiff

@@ -34,8 +34,9 @@ void posterior(const Request& asked, Answer& answer) {
         const IntegerProducts* integers = request.integers();
         if (!integers || int64_t(many.size()) <= integers->layout.free_to || 2 * some.size() > many.size())
             append(some, std::exchange(many, {}));
-        ByBits open = dense(request, {many, some}, Precision::normal, answer);
-        append(open.finer, dense(request, {{}, open.coarser}, Precision::normal, answer).finer);
+        Open open = dense(request, {many, some}, Precision::normal, answer);
+        if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack
+        append(open.finer, dense(request.unshaped(), {{}, open.coarser}, Precision::normal, answer).finer);
         open = dense(request, {{}, open.finer}, Precision::fine, answer);
         exact(request, open.finer, kUnderflow, answer);
     }

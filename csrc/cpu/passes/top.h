@@ -60,11 +60,12 @@ class Top {
         }
     }
 
-  private:
     // True if `a` ranks before `b`; as heap order this keeps the lowest rank at the front.
     static bool before(const Entry& a, const Entry& b) {
         return a.logit > b.logit || (a.logit == b.logit && a.row < b.row);
     }
+
+  private:
     int64_t k_;
     std::vector<Entry> heap_;
 };

@@ -30,6 +30,7 @@ inline double dot(const double* a, const double* b, int64_t d) {
 
 // What the dense pass knows about a query once it is done.
 struct DenseErrors {
+    double measured;       // bound on what all errors of the logits do to r, where it was measured; else 0
     double query_step;     // standard deviation of one coordinate's rounding, of the query
     double logit_noise;    // standard deviation of independent errors of the logits
     double weight_noise;   // sum over rows of the variance of the weights' rounding, relative to (sum p)^2
@@ -44,11 +45,12 @@ struct DenseErrors {
 // sigma^2, and delta is random with known variance (its last digit is rounded stochastically), so
 // E|J delta|^2 = step^2 |J|_F^2 <= (step trace / sigma^2)^2.
 inline double dense_error(const DenseErrors& e, double sigma) {
+    const double weights = std::sqrt(e.weight_noise) * e.spread;
+    if (e.measured > 0) return std::hypot(e.measured, kDeviations * weights);
     // Settled rows do not share what <delta, r> / sigma^2 adds to all the others.
     const double common = e.weight < 1 ? e.length * std::sqrt(e.weight * e.trace) : 0;
     const double query = e.query_step * (e.trace + common) / (sigma * sigma);
     const double logits = e.logit_noise * std::sqrt(e.trace * e.concentration);
-    const double weights = std::sqrt(e.weight_noise) * e.spread;
     return kDeviations * std::sqrt(query * query + logits * logits + weights * weights);
 }
 

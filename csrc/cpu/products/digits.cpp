@@ -22,10 +22,10 @@ const float* dithers() {
 namespace {
 
 // value[k] = x[k] scale, rounded to the nearest integer, or up with the probability of its fraction where `up` is given
-// (uniform numbers in [0, 1)). Returns the sum of the squared roundings. Adding 1.5 2^52 rounds: std::floor would be a
+// (uniform numbers in [0, 1)). Returns the sum of the squared roundings, and each in `rest` unless null. Adding 1.5 2^52 rounds: std::floor would be a
 // function call on a baseline x86-64.
 template <class Int>
-double round_scaled(const double* x, double scale, const float* up, int64_t n, Int* value) {
+double round_scaled(const double* x, double scale, const float* up, int64_t n, Int* value, float* rest) {
     constexpr double kMagic = 0x1.8p52;
     double residual = 0;
 #pragma omp simd reduction(+ : residual)
@@ -35,6 +35,7 @@ double round_scaled(const double* x, double scale, const float* up, int64_t n, I
         const double rounded = shifted - kMagic;
         residual += (exact - rounded) * (exact - rounded);
         value[k] = Int(rounded);
+        if (rest) rest[k] = float(exact - rounded);
     }
     return residual;
 }
@@ -55,12 +56,16 @@ int64_t split(Int* value, int64_t n, bool last, Digit* digit) {
 }
 
 template <class Digit, class Int>
-double place(const double* x, int64_t d, double step, const float* up, int parts, int64_t first, const DigitPlace& to) {
+double place(const double* x, int64_t d, double step, const float* up, int parts, int64_t first, const DigitPlace& to,
+             float* lost) {
     std::vector<Int> value(static_cast<size_t>(d));
     std::vector<Digit> digit(static_cast<size_t>(d));
     double residual = 0;
     for (int64_t base = 0; base < d; base += kDithers)
-        residual += round_scaled(x + base, 1 / step, up, std::min(kDithers, d - base), value.data() + base);
+        residual += round_scaled(x + base, 1 / step, up, std::min(kDithers, d - base), value.data() + base,
+                                 lost ? lost + base : nullptr);
+    if (lost)
+        for (int64_t k = 0; k < d; ++k) lost[k] *= float(step);
     for (int part = parts - 1; part >= 0; --part) {
         const int64_t v = first + part, g = v / to.group;
         to.total[v] = split(value.data(), d, part == 0, digit.data());
@@ -74,12 +79,12 @@ double place(const double* x, int64_t d, double step, const float* up, int parts
 }  // namespace
 
 double place_query(const double* x, int64_t d, double step, const float* up, int bits, int parts, int64_t first,
-                   const DigitPlace& to) {
+                   const DigitPlace& to, float* lost) {
     if (bits == 16)
-        return parts == 1 ? place<int16_t, int32_t>(x, d, step, up, parts, first, to)
-                          : place<int16_t, int64_t>(x, d, step, up, parts, first, to);
-    return parts < 4 ? place<int8_t, int32_t>(x, d, step, up, parts, first, to)
-                     : place<int8_t, int64_t>(x, d, step, up, parts, first, to);
+        return parts == 1 ? place<int16_t, int32_t>(x, d, step, up, parts, first, to, lost)
+                          : place<int16_t, int64_t>(x, d, step, up, parts, first, to, lost);
+    return parts < 4 ? place<int8_t, int32_t>(x, d, step, up, parts, first, to, lost)
+                     : place<int8_t, int64_t>(x, d, step, up, parts, first, to, lost);
 }
 
 }  // namespace geodiff

@@ -34,8 +34,8 @@ struct DigitPlace {
 
 // x[0..d) in units of `step`, rounded to `parts` balanced digits of `bits` bits, as vectors first, first + 1, ... of
 // the block; rounded up with the probability of the fraction where `up` is given (uniform numbers), else to nearest.
-// Returns the length of what was rounded away.
+// Returns the length of what was rounded away, and that itself in lost[0..d) unless null.
 double place_query(const double* x, int64_t d, double step, const float* up, int bits, int parts, int64_t first,
-                   const DigitPlace& to);
+                   const DigitPlace& to, float* lost = nullptr);
 
 }  // namespace geodiff

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
 constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
+constexpr double kCaution = 1.5;      // a query that fails for one digit too few takes another pass
 
 }  // namespace
 
@@ -42,8 +43,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       row_error_(size_t(count)),
       base_error_(size_t(count)),
       query_step_(size_t(count)),
-      logit_noise_(size_t(count)),
-      scale_(size_t(count)) {
+      logit_noise_(size_t(count)) {
     for (int64_t i = 0; i < count; ++i) {
         const double sigma = request.sigma[which[i]];
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
@@ -64,10 +64,18 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
             top[size_t(i)] = m;
         }
     });
-    parts_ = digits_for(request, which, top, precision);
     const IntegerLayout& layout = integers_->layout;
+    parts_ = digits_for(request, which, top, precision, {});
+    if (precision == Precision::normal && request.shaping && count >= layout.shaped_from) {
+        const int fewer = digits_for(request, which, top, precision, request.shaping);
+        if (fewer < parts_) {
+            parts_ = fewer;
+            shaping_ = request.shaping;
+        }
+    }
     if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to) {
         integers_ = nullptr;
+        shaping_ = {};
         pack_floats(request, which);
     } else {
         pack_integers(request, which, top, precision);
@@ -75,7 +83,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
 }
 
 int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
-                       Precision precision) const {
+                       Precision precision, const Shaping& shaping) const {
     const int bits = integers_->layout.digit_bits, usual = integers_->layout.digits(24);
     if (precision == Precision::fine) return 32 / bits;
     const double root = std::sqrt(double(rows_.d)), spread = std::sqrt(stats_.mean_square);
@@ -90,8 +98,10 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
             e.trace = stats_.mean_square;
             e.length = stats_.mean_norm + spread;
             const double sigma = request.sigma[which[i]];
-            return dense_error(e, sigma) <= stats_.scale.allowed(stats_.mean_norm, request.tol) &&
-                   dense_log_error(e, sigma) <= kLogError;
+            const double error = shaping ? kCaution * shaping.expected_error(step * std::sqrt(1.0 / 12), sigma)
+                                         : dense_error(e, sigma);
+            return error <= stats_.scale.allowed(stats_.mean_norm, request.tol) &&
+                   (shaping || dense_log_error(e, sigma) <= kLogError);
         }
         // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
         // by 4 |delta| |v - mean|.
@@ -107,35 +117,74 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
                            Precision precision) {
     const int64_t d = rows_.d, dp = padded(d);
     const int bits = integers_->layout.digit_bits;
-    // Screening wants the smallest residual, which is known; the dense pass wants an unbiased one.
-    const bool stochastic = precision == Precision::normal || precision == Precision::fine;
+    // Screening and shaped queries want the smallest residual, which is known or measured; the dense pass an unbiased one.
+    const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
-    for (int64_t b = 0; b < blocks(); ++b) {
-        Block block;
-        const int64_t vectors = block_size(b) * parts_, most_in_group = integers_->layout.dot_group;
-        block.groups = (vectors + most_in_group - 1) / most_in_group;
-        block.group = (vectors + block.groups - 1) / block.groups;
-        const int64_t slots = block.groups * block.group;
-        block.digits = Buffer<char>(slots * dp * bits / 8, true);
-        block.total.assign(size_t(slots), 0);
-        blocks_.push_back(std::move(block));
+    for (int64_t b = 0; b < blocks(); ++b) blocks_.emplace_back(integers_->layout, block_size(b), parts_, d);
+    if (shaping_) {
+        coordinate_parts_ = integers_->layout.digits(16);
+        offset_.assign(size_t(count_), 0.0);
+        lost_ = Buffer<float>(count_ * dp, true);
+        for (int64_t b = 0; b < blocks(); ++b)
+            coordinates_.emplace_back(integers_->layout, block_size(b), coordinate_parts_, kDirections);
     }
-    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
+    const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
+    in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin * together; i < std::min(end * together, count_); ++i) {
             const double* x = request.query(which[i]);
-            Block& block = blocks_[size_t(i / kQueryBlock)];
+            Digits& block = blocks_[size_t(i / kQueryBlock)];
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
             const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
             const double residual =
                 place_query(x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
-                            {block.digits.data(), block.total.data(), block.group, dp});
-            scale_[size_t(i)] = step;
-            query_step_[size_t(i)] = step * std::sqrt(1.0 / 6);
+                            block.place(), shaping_ ? lost_.data() + i * dp : nullptr);
+            block.scale[size_t(i % kQueryBlock)] = step;
+            query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
             row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
             base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * norm(x, d) * stats_.max_norm;
+            if (shaping_ && (i % together == together - 1 || i == count_ - 1))
+                pack_coordinates(i / together * together, i % together + 1);
         }
     });
+}
+
+// What `count` queries from `first` on have lost along the principal directions, as digits of 16 bits in all.
+void Logits::pack_coordinates(int64_t first, int64_t count) {
+    const int64_t d = rows_.d, dp = padded(d);
+    const int bits = integers_->layout.digit_bits;
+    float* lost = lost_.data() + first * dp;
+    Buffer<double> along(count * kDirections, true);
+    kernels_.dot_few(shaping_.directions, DType::f32, d, int(kDirections), lost, dp, int(count), along.data(),
+                     kDirections);
+    Buffer<float> carried(count * kDirections), keep(count);
+    for (int64_t i = 0; i < count * kDirections; ++i) carried[i] = -float(along[i]);
+    std::fill(keep.data(), keep.data() + count, 1.0f);
+    kernels_.sum_few(shaping_.directions, DType::f32, d, int(kDirections), carried.data(), kDirections, keep.data(),
+                     int(count), lost, dp, nullptr);
+    for (int64_t i = first; i < first + count; ++i) {
+        double* g = along.data() + (i - first) * kDirections;
+        double largest = 1e-300;
+        for (int64_t j = 0; j < kDirections; ++j) {
+            offset_[size_t(i)] += g[j] * shaping_.centre[j];
+            g[j] *= shaping_.step[j];
+            largest = std::max(largest, std::fabs(g[j]));
+        }
+        const double step = largest / (largest_balanced(bits, coordinate_parts_) - 1);
+        Digits& block = coordinates_[size_t(i / kQueryBlock)];
+        place_query(g, kDirections, step, nullptr, bits, coordinate_parts_, i % kQueryBlock * coordinate_parts_,
+                    block.place());
+        block.scale[size_t(i % kQueryBlock)] = step;
+    }
+}
+
+Logits::Digits::Digits(const IntegerLayout& layout, int64_t queries, int parts, int64_t d) : dp(padded(d)) {
+    const int64_t vectors = queries * parts, most = layout.dot_group;
+    groups = (vectors + most - 1) / most;
+    group = (vectors + groups - 1) / groups;
+    digits = Buffer<char>(groups * group * dp * layout.digit_bits / 8, true);
+    total.assign(size_t(groups * group), 0);
+    scale.assign(size_t(queries), 0.0);
 }
 
 void Logits::pack_floats(const Request& request, const int64_t* which) {
@@ -186,25 +235,36 @@ Logits::Work Logits::work(int64_t tile) const {
     Work w;
     const int64_t block = std::min(kQueryBlock, count_);
     w.logits = Buffer<double>(block * tile);
-    if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
+    if (integer())
+        w.sums = Buffer<double>((block * std::max(parts_, coordinate_parts_) + integers_->layout.dot_group) * tile);
     return w;
+}
+
+void Logits::multiply(const Digits& digits, int parts, const uint8_t* rows, int64_t d, int R, Work& w, int64_t tile,
+                      bool add) const {
+    integers_->dot(rows, d, R, digits.digits.data(), digits.total.data(), digits.dp, int(digits.groups),
+                   int(digits.group), d, w.sums.data(), tile);
+    const double base = double(int64_t(1) << integers_->layout.digit_bits);
+    for (int64_t q = 0; q < int64_t(digits.scale.size()); ++q) {
+        const double* s = w.sums.data() + q * parts * tile;
+        double* out = w.logits.data() + q * tile;
+        double weight = digits.scale[size_t(q)];
+        for (int part = parts - 1; part >= 0; --part, weight *= base)
+            for (int r = 0; r < R; ++r)
+                out[r] = (add || part < parts - 1 ? out[r] : 0) + weight * s[part * tile + r];
+    }
 }
 
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
     double* l = w.logits.data();
     if (integer()) {
-        const Block& block = blocks_[size_t(b)];
-        integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R, block.digits.data(),
-                       block.total.data(), dp, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile);
-        const double base = double(int64_t(1) << integers_->layout.digit_bits);
-        for (int64_t q = 0; q < size; ++q) {
-            const double* s = w.sums.data() + q * parts_ * tile;
-            double* out = l + q * tile;
-            double weight = scale_[size_t(start + q)];
-            for (int part = parts_ - 1; part >= 0; --part, weight *= base)
-                for (int r = 0; r < R; ++r) out[r] = (part == parts_ - 1 ? 0 : out[r]) + weight * s[part * tile + r];
-        }
+        multiply(blocks_[size_t(b)], parts_, static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R, w, tile, false);
+        if (!shaping_) return;
+        multiply(coordinates_[size_t(b)], coordinate_parts_, shaping_.coordinates + first * kDirections, kDirections, R,
+                 w, tile, true);
+        for (int64_t q = 0; q < size; ++q)
+            for (int r = 0; r < R; ++r) l[q * tile + r] += offset_[size_t(start + q)];
         return;
     }
     const void* rows = rows_.row(first);

@@ -6,6 +6,7 @@
 
 #include "../request.h"
 #include "../runtime/buffer.h"
+#include "digits.h"
 
 namespace geodiff {
 
@@ -29,7 +30,7 @@ class Logits {
 
     // Scratch of one thread.
     struct Work {
-        Buffer<double> sums;    // [parts * block, R]  integer path
+        Buffer<double> sums;    // [parts * block, R]  integer path, one product after the other
         Buffer<double> logits;  // [block, R]
     };
     Work work(int64_t tile) const;
@@ -59,22 +60,27 @@ class Logits {
     }
 
     bool integer() const { return integers_ != nullptr; }
+    bool shaped() const { return bool(shaping_); }  // principal coordinates carry their part of the rounding
     // The logit of row r is off by at most row_error * away_r + base_error, up to a constant common to all rows of the
     // query; certain, not probable. A *difference* of two logits is off by at most gap_error.
     double row_error(int64_t i) const { return row_error_[size_t(i)]; }
     double base_error(int64_t i) const { return base_error_[size_t(i)]; }
     double gap_error(int64_t i) const { return 2 * (row_error(i) * stats_.scale.radius + base_error(i)); }
+    // What rounding has lost of a shaped query and coordinates do not carry, [d]: <lost, v> / sigma^2 is missing from
+    // the logit of v.
+    const float* lost(int64_t i) const { return lost_.data() + i * padded(rows_.d); }
     // Standard deviations for bounds.h.
     double query_step(int64_t i) const { return query_step_[size_t(i)]; }
     double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
 
   private:
     bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
-    // Digits for queries whose largest coordinates are `top`.
-    int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
-                   Precision precision) const;
+    // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
+    int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top, Precision precision,
+                   const Shaping& shaping) const;
     void pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
                        Precision precision);
+    void pack_coordinates(int64_t first, int64_t count);
     void pack_floats(const Request& request, const int64_t* which);
 
     const Table& kernels_;
@@ -83,17 +89,27 @@ class Logits {
     const IntegerProducts* integers_;
     int64_t count_;
     bool wide_;  // float64 products
-    int parts_ = 1;
+    Shaping shaping_;
+    int parts_ = 1, coordinate_parts_ = 0;
     std::vector<const double*> prior_;  // [count], of row 0
     std::vector<int64_t> excluded_;     // [count]
-    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
-    // Integer path. Per block: groups x group vectors of dp digits, laid out for IntegerProducts::dot.
-    struct Block {
-        int64_t groups, group;
+    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_;
+    // Integer path: vectors of digits of one block of queries, laid out for IntegerProducts::dot, and how its sums make
+    // products of the queries.
+    struct Digits {
+        Digits(const IntegerLayout& layout, int64_t queries, int parts, int64_t d);
+        int64_t dp, groups, group;
         Buffer<char> digits;
         std::vector<int64_t> total;  // [groups*group]  sum of the digits
+        std::vector<double> scale;   // [queries]  unit of the last digit
+        DigitPlace place() { return {digits.data(), total.data(), group, dp}; }
     };
-    std::vector<Block> blocks_;
+    // out[q, r] (+)= scale_q sum_part base^(parts-1-part) <digits of q and part, row r>
+    void multiply(const Digits& digits, int parts, const uint8_t* rows, int64_t d, int R, Work& work, int64_t tile,
+                  bool add) const;
+    std::vector<Digits> blocks_, coordinates_;
+    std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
+    Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;   // [count, dp] if direct(), else [vectors of queries, d, lanes]
     Buffer<double> queries64_;  // [vectors of queries, d, lanes]
 };

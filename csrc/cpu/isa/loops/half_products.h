@@ -314,6 +314,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.sum_group = kHalfSumGroup;
     p.layout.worth = 1;  // README.md has the figures
     p.layout.dot_to = 16;
+    p.layout.shaped_from = 2;
     p.layout.sum_to = 2;
     p.layout.row_unit = 24;  // kDotRows too: the first product may be in float32
     p.layout.tile = 384 << 10;

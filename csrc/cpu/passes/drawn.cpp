@@ -1,0 +1,79 @@
+#include "drawn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "../products/bounds.h"
+#include "../runtime/buffer.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kGroups = 8;  // of drawn rows, which tell how far estimates scatter
+
+}  // namespace
+
+// Of rows with logits l_i, those with the largest l_i + chance_i, chance_i = log f_i + a Gumbel number, are a sample in
+// which row i is with probability pi_i = 1 - exp(-f_i exp(l_i - kappa)), kappa the largest sum that is left out: Cohen and
+// Kaplan, "Summarizing data using bottom-k sketches" (2007). So sum w_i e_i (v_i - r) / pi_i over it has the wanted mean.
+double error_of_logits(const Request& request, int64_t q, const Top& drawn, const Online& sums, const double* mean) {
+    const int64_t d = request.rows.d;
+    std::vector<Top::Entry> rows = drawn.entries();
+    double threshold = -1e308;  // all rows are in the sample
+    if (drawn.full()) {
+        std::pop_heap(rows.begin(), rows.end(), Top::before);
+        threshold = rows.back().logit;
+        rows.pop_back();
+    }
+    std::sort(rows.begin(), rows.end(), [](const Top::Entry& a, const Top::Entry& b) { return a.row < b.row; });
+
+    const double x2 = norm(request.query(q), d), sigma = request.sigma[q];
+    const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
+    std::vector<double> error, weight, missing;
+    double total = 0, centre = 0;
+    for (const Top::Entry& entry : rows) {
+        const double l = entry.logit - double(request.shaping.chance[entry.row]);
+        const double excess = l + double(request.shaping.log_size[entry.row]) - threshold;
+        const double seen = -std::expm1(-std::exp(std::min(excess, 700.0)));
+        error.push_back(request.logit(q, entry.row) + common - l);
+        weight.push_back(std::exp(l - sums.max) / sums.sum / seen);
+        missing.push_back(1 - seen);
+        total += weight.back();
+        centre += weight.back() * error.back();
+    }
+    centre /= total;  // an error common to all rows leaves r alone
+
+    Buffer<double> estimates(kGroups * d, true);
+    double share[kGroups] = {}, scatter = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+        const int64_t group = int64_t(i) % kGroups;
+        const double factor = weight[i] * (error[i] - centre);
+        share[group] += factor;
+        request.add_row(factor, rows[i].row, estimates.data() + group * d);
+        scatter += missing[i] * factor * factor *
+                   request.kernels.distance(mean, request.rows.row(rows[i].row), request.rows.dtype, d);
+    }
+    for (int64_t g = 0; g < kGroups; ++g)
+        for (int64_t k = 0; k < d; ++k) estimates[g * d + k] -= share[g] * mean[k];
+
+    // |sum of the groups|^2 is |E_w[e (v - r)]|^2 and the scatter of rows about it, which is known. What is left errs by
+    // the products of different rows, and those of different groups tell by how much.
+    constexpr double kPairs = kGroups * (kGroups - 1) / 2;
+    double square = 0, products = 0, squares = 0;
+    for (int64_t g = 0; g < kGroups; ++g) {
+        const double* mine = estimates.data() + g * d;
+        square += dot(mine, mine, d);
+        for (int64_t h = 0; h < g; ++h) {
+            const double product = dot(mine, estimates.data() + h * d, d);
+            square += 2 * product;
+            products += product;
+            squares += product * product;
+        }
+    }
+    const double variance = std::max(0.0, squares / kPairs - products * products / (kPairs * kPairs));
+    const double deviation = 2 * std::sqrt(kPairs * variance) * kGroups / (kGroups - 1);
+    return std::sqrt(std::max(square - scatter, 0.0) + kDeviations * deviation);
+}
+
+}  // namespace geodiff

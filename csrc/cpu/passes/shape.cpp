@@ -1,0 +1,186 @@
+#include "shape.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "../products/bounds.h"
+#include "tiles.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int64_t kSample = 4096;  // rows that the directions are found from
+constexpr int kRounds = 3;         // of the iteration, which begins with rows of the data
+constexpr int64_t kGroup = 16;     // directions that one thread improves at a time
+constexpr int64_t kTile = 96;      // a multiple of what the float32 products like: see FloatLayout
+constexpr double kRoom = 1.5;      // the largest coordinate held, in units of the sample's largest
+
+// Directions one after the other, each less what lies along those before it, twice for the rounding; one that is a sum
+// of the others becomes 0.
+void orthonormalise(double* u, int64_t d) {
+    for (int64_t j = 0; j < kDirections; ++j) {
+        double* mine = u + j * d;
+        const double before = norm(mine, d);
+        for (int time = 0; time < 2; ++time)
+            for (int64_t i = 0; i < j; ++i) {
+                const double along = dot(mine, u + i * d, d);
+                for (int64_t k = 0; k < d; ++k) mine[k] -= along * u[i * d + k];
+            }
+        const double length = norm(mine, d), factor = length > 1e-9 * before ? 1 / length : 0;
+        for (int64_t k = 0; k < d; ++k) mine[k] *= factor;
+    }
+}
+
+// Vectors [count, d] as the float32 first product takes them.
+template <class Number>
+Buffer<float> packed(const Table& kernels, const Number* vectors, int64_t count, int64_t d) {
+    const int64_t lanes = kernels.floats.lanes;
+    Buffer<float> out((count + lanes - 1) / lanes * lanes * d, true);
+    for (int64_t j = 0; j < count; ++j)
+        for (int64_t k = 0; k < d; ++k) out[j / lanes * lanes * d + k * lanes + j % lanes] = float(vectors[j * d + k]);
+    return out;
+}
+
+Buffer<char> evenly(const Rows& rows, int64_t count) {
+    const int64_t bytes = rows.d * item_size(rows.dtype);
+    Buffer<char> out(count * bytes);
+    for (int64_t i = 0; i < count; ++i)
+        std::memcpy(out.data() + i * bytes, rows.row(rows.n * i / count), size_t(bytes));
+    return out;
+}
+
+// -log(-log u) of a number u that belongs to the row.
+double gumbel(int64_t row) {
+    uint64_t h = (uint64_t(row) + 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
+    h = (h ^ (h >> 27)) * 0x94d049bb133111ebull;
+    return -std::log(-std::log((double((h ^ (h >> 31)) >> 12) + 0.5) * 0x1p-52));
+}
+
+}  // namespace
+
+Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads)
+    : directions_(kDirections * rows.d),
+      log_size_(rows.n),
+      chance_(rows.n),
+      coordinates_(rows.n * kDirections),
+      centre_(kDirections),
+      step_(kDirections),
+      mean_square_(stats.mean_square) {
+    const int64_t count = std::min(kSample, rows.n);
+    const Buffer<char> copied = evenly(rows, count);
+    const Rows sample{copied.data(), rows.dtype, count, rows.d};
+    iterate(kernels, sample, mean, threads);
+    for (int64_t j = 0; j < kDirections; ++j) {
+        double sum = 0;
+        for (int64_t k = 0; k < rows.d; ++k) sum += double(directions_[j * rows.d + k]) * mean[k];
+        centre_[j] = sum;
+    }
+    measure(kernels, sample);
+    fill(kernels, rows, stats, threads);
+}
+
+Shaping Coordinates::view() const {
+    Shaping s;
+    s.directions = directions_.data();
+    s.coordinates = coordinates_.data();
+    s.centre = centre_.data();
+    s.step = step_.data();
+    s.log_size = log_size_.data();
+    s.chance = chance_.data();
+    s.left = left_;
+    s.mean_square = mean_square_;
+    return s;
+}
+
+// u_j <- sum_i <v_i - mean, u_j> (v_i - mean), made orthonormal, kRounds times.
+void Coordinates::iterate(const Table& kernels, const Rows& sample, const double* mean, int threads) {
+    const int64_t d = sample.d, dp = padded(d);
+    Buffer<double> u(kDirections * d);
+    for (int64_t j = 0; j < kDirections; ++j) {
+        double* mine = u.data() + j * d;
+        for (int64_t k = 0; k < d; ++k) mine[k] = -mean[k];
+        kernels.axpy(1, sample.row(sample.n * j / kDirections), sample.dtype, d, mine);
+    }
+    orthonormalise(u.data(), d);
+    const std::vector<float> keep(size_t(kGroup), 1.0f);
+    for (int round = 0; round < kRounds; ++round) {
+        one_by_one(kDirections / kGroup, threads, [&](int64_t group) {
+            double* mine = u.data() + group * kGroup * d;
+            const Buffer<float> vectors = packed(kernels, mine, kGroup, d);
+            Buffer<double> along(kGroup * kTile);
+            Buffer<float> weights(kGroup * kTile), sums(kGroup * dp, true);
+            double centre[kGroup], total[kGroup] = {};
+            for (int64_t j = 0; j < kGroup; ++j) centre[j] = dot(mine + j * d, mean, d);
+            for (int64_t first = 0; first < sample.n; first += kTile) {
+                const int R = int(std::min(kTile, sample.n - first));
+                kernels.dot_f32(sample.row(first), sample.dtype, d, R, vectors.data(), int(kGroup), along.data(), kTile);
+                for (int64_t j = 0; j < kGroup; ++j)
+                    for (int r = 0; r < R; ++r) {
+                        const double y = along[j * kTile + r] - centre[j];
+                        weights[j * kTile + r] = float(y);
+                        total[j] += y;
+                    }
+                kernels.sum_f32(sample.row(first), sample.dtype, d, R, weights.data(), kTile, keep.data(), int(kGroup),
+                                sums.data(), dp, nullptr);
+            }
+            for (int64_t j = 0; j < kGroup; ++j)
+                for (int64_t k = 0; k < d; ++k) mine[j * d + k] = double(sums[j * dp + k]) - total[j] * mean[k];
+        });
+        orthonormalise(u.data(), d);
+    }
+    for (int64_t i = 0; i < kDirections * d; ++i) directions_[i] = float(u[i]);
+}
+
+// How far the sample reaches along each direction, and what is left.
+void Coordinates::measure(const Table& kernels, const Rows& sample) {
+    const Buffer<float> vectors = packed(kernels, directions_.data(), kDirections, sample.d);
+    Buffer<double> along(kDirections * kTile);
+    double largest[kDirections] = {}, square[kDirections] = {};
+    for (int64_t first = 0; first < sample.n; first += kTile) {
+        const int R = int(std::min(kTile, sample.n - first));
+        kernels.dot_f32(sample.row(first), sample.dtype, sample.d, R, vectors.data(), int(kDirections), along.data(),
+                        kTile);
+        for (int64_t j = 0; j < kDirections; ++j)
+            for (int r = 0; r < R; ++r) {
+                const double c = along[j * kTile + r] - centre_[j];
+                largest[j] = std::max(largest[j], std::fabs(c));
+                square[j] += c * c;
+            }
+    }
+    left_ = mean_square_;
+    for (int64_t j = 0; j < kDirections; ++j) {
+        step_[j] = std::max(kRoom * largest[j] / 127, 1e-30);
+        left_ -= square[j] / double(sample.n);
+    }
+    left_ = std::max(left_, 1e-3 * mean_square_);  // the sample's variance may exceed that of all rows
+}
+
+void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads) {
+    const Buffer<float> vectors = packed(kernels, directions_.data(), kDirections, rows.d);
+    const auto visit = [&](Buffer<double>& along, int, const Tile& t) {
+        kernels.dot_f32(rows.row(t.first), rows.dtype, rows.d, t.R, vectors.data(), int(kDirections), along.data(),
+                        kTile);
+        for (int r = 0; r < t.R; ++r) {
+            const int64_t row = t.first + r;
+            uint8_t* bytes = coordinates_.data() + row * kDirections;
+            const double away = double(stats.away[row]);
+            double rest = away * away;
+            for (int64_t j = 0; j < kDirections; ++j) {
+                const double c = along[j * kTile + r] - centre_[j];
+                bytes[j] = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
+                rest -= c * c;
+            }
+            // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are drawn
+            // in proportion, so that none that is drawn counts for much more than another.
+            log_size_[row] = float(0.5 * std::log((away * away + mean_square_) * (std::max(rest, 0.0) + left_)));
+            chance_[row] = log_size_[row] + float(gumbel(row));
+        }
+    };
+    over_tiles(
+        rows, Pieces(rows.n, kTile, threads, false), kTile, [] { return Buffer<double>(kDirections * kTile); },
+        [] { return 0; }, visit);
+}
+
+}  // namespace geodiff

@@ -1,0 +1,28 @@
+// Finds the principal coordinates of the rows (products/shaping.h): subspace iteration on a sample, one pass over all.
+#pragma once
+
+#include "../products/shaping.h"
+#include "../request.h"
+#include "../runtime/buffer.h"
+
+namespace geodiff {
+
+class Coordinates {
+  public:
+    // `mean` [d] in centred units. The same whatever the number of threads.
+    Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads);
+
+    Shaping view() const;
+
+  private:
+    void iterate(const Table& kernels, const Rows& sample, const double* mean, int threads);
+    void measure(const Table& kernels, const Rows& sample);
+    void fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads);
+
+    Buffer<float> directions_, log_size_, chance_;
+    Buffer<uint8_t> coordinates_;
+    Buffer<double> centre_, step_;
+    double left_ = 0, mean_square_;
+};
+
+}  // namespace geodiff
