@@ -64,9 +64,9 @@ class Data {
     const Rows& rows() const { return rows_; }
 
   private:
-    struct Centred;                           // queries, rows and statistics in centred units
+    struct Centred;                             // queries, rows and statistics in centred units
     Shaping shaping(const Query& query) const;  // made by the first call that it is worth while for
-    Request whole(const Query& query) const;  // all rows, the queries' own x
+    Request whole(const Query& query) const;    // all rows, the queries' own x
 
     Rows rows_;
     Stats stats_{};

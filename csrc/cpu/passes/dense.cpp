@@ -53,15 +53,16 @@ class Dense {
         };
         const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_)}; };
         const auto nothing = [&] {
-            return Share{std::vector<Online>(size_t(count_)), std::vector<Top>(size_t(count_), Top(tops_)),
+            return Share{std::vector<Online>(size_t(count_)),
+                         std::vector<Top>(size_t(count_), Top(tops_)),
                          std::vector<Top>(size_t(count_), Top(logits_.shaped() ? kDrawn + 1 : 0)),
                          WeightedSum(request_, with_coarser_, tile_, 16),
-                         WeightedSum(request_, count_ - with_coarser_, tile_, 24), with_coarser_};
+                         WeightedSum(request_, count_ - with_coarser_, tile_, 24),
+                         with_coarser_};
         };
-        shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
-                             [&](Worker& w, Share& s, const Tile& t) {
-                                 visit(w.work, w.p.data(), w.chances.data(), s, t);
-                             });
+        shares_ =
+            over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
+                       [&](Worker& w, Share& s, const Tile& t) { visit(w.work, w.p.data(), w.chances.data(), s, t); });
     }
 
     bool shaped() const { return logits_.shaped(); }

@@ -13,8 +13,8 @@ struct ByBits {
     std::vector<int64_t> coarser, finer;  // 16 and 24 bits
 };
 
-// Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less for
-// the principal coordinates.
+// Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less
+// for the principal coordinates.
 struct Open : ByBits {
     bool shaped = false;
 };

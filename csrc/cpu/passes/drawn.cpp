@@ -15,8 +15,9 @@ constexpr int64_t kGroups = 8;  // of drawn rows, which tell how far estimates s
 }  // namespace
 
 // Of rows with logits l_i, those with the largest l_i + chance_i, chance_i = log f_i + a Gumbel number, are a sample in
-// which row i is with probability pi_i = 1 - exp(-f_i exp(l_i - kappa)), kappa the largest sum that is left out: Cohen and
-// Kaplan, "Summarizing data using bottom-k sketches" (2007). So sum w_i e_i (v_i - r) / pi_i over it has the wanted mean.
+// which row i is with probability pi_i = 1 - exp(-f_i exp(l_i - kappa)), kappa the largest sum that is left out: Cohen
+// and Kaplan, "Summarizing data using bottom-k sketches" (2007). So sum w_i e_i (v_i - r) / pi_i over it has the wanted
+// mean.
 double error_of_logits(const Request& request, int64_t q, const Top& drawn, const Online& sums, const double* mean) {
     const int64_t d = request.rows.d;
     std::vector<Top::Entry> rows = drawn.entries();
@@ -57,8 +58,8 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
     for (int64_t g = 0; g < kGroups; ++g)
         for (int64_t k = 0; k < d; ++k) estimates[g * d + k] -= share[g] * mean[k];
 
-    // |sum of the groups|^2 is |E_w[e (v - r)]|^2 and the scatter of rows about it, which is known. What is left errs by
-    // the products of different rows, and those of different groups tell by how much.
+    // |sum of the groups|^2 is |E_w[e (v - r)]|^2 and the scatter of rows about it, which is known. What is left errs
+    // by the products of different rows, and those of different groups tell by how much.
     constexpr double kPairs = kGroups * (kGroups - 1) / 2;
     double square = 0, products = 0, squares = 0;
     for (int64_t g = 0; g < kGroups; ++g) {

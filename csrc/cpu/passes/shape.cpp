@@ -115,7 +115,8 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
             for (int64_t j = 0; j < kGroup; ++j) centre[j] = dot(mine + j * d, mean, d);
             for (int64_t first = 0; first < sample.n; first += kTile) {
                 const int R = int(std::min(kTile, sample.n - first));
-                kernels.dot_f32(sample.row(first), sample.dtype, d, R, vectors.data(), int(kGroup), along.data(), kTile);
+                kernels.dot_f32(sample.row(first), sample.dtype, d, R, vectors.data(), int(kGroup), along.data(),
+                                kTile);
                 for (int64_t j = 0; j < kGroup; ++j)
                     for (int r = 0; r < R; ++r) {
                         const double y = along[j * kTile + r] - centre[j];
@@ -172,8 +173,8 @@ void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stat
                 bytes[j] = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
                 rest -= c * c;
             }
-            // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are drawn
-            // in proportion, so that none that is drawn counts for much more than another.
+            // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are
+            // drawn in proportion, so that none that is drawn counts for much more than another.
             log_size_[row] = float(0.5 * std::log((away * away + mean_square_) * (std::max(rest, 0.0) + left_)));
             chance_[row] = log_size_[row] + float(gumbel(row));
         }

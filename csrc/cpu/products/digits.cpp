@@ -22,8 +22,8 @@ const float* dithers() {
 namespace {
 
 // value[k] = x[k] scale, rounded to the nearest integer, or up with the probability of its fraction where `up` is given
-// (uniform numbers in [0, 1)). Returns the sum of the squared roundings, and each in `rest` unless null. Adding 1.5 2^52 rounds: std::floor would be a
-// function call on a baseline x86-64.
+// (uniform numbers in [0, 1)). Returns the sum of the squared roundings, and each in `rest` unless null. Adding 1.5
+// 2^52 rounds: std::floor would be a function call on a baseline x86-64.
 template <class Int>
 double round_scaled(const double* x, double scale, const float* up, int64_t n, Int* value, float* rest) {
     constexpr double kMagic = 0x1.8p52;

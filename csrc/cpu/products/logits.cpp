@@ -98,8 +98,8 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
             e.trace = stats_.mean_square;
             e.length = stats_.mean_norm + spread;
             const double sigma = request.sigma[which[i]];
-            const double error = shaping ? kCaution * shaping.expected_error(step * std::sqrt(1.0 / 12), sigma)
-                                         : dense_error(e, sigma);
+            const double error =
+                shaping ? kCaution * shaping.expected_error(step * std::sqrt(1.0 / 12), sigma) : dense_error(e, sigma);
             return error <= stats_.scale.allowed(stats_.mean_norm, request.tol) &&
                    (shaping || dense_log_error(e, sigma) <= kLogError);
         }
@@ -117,16 +117,16 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
                            Precision precision) {
     const int64_t d = rows_.d, dp = padded(d);
     const int bits = integers_->layout.digit_bits;
-    // Screening and shaped queries want the smallest residual, which is known or measured; the dense pass an unbiased one.
+    // Screening and shaped queries want the smallest residual, which is known or measured; the dense pass an unbiased
+    // one.
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
     for (int64_t b = 0; b < blocks(); ++b) blocks_.emplace_back(integers_->layout, block_size(b), parts_, d);
     if (shaping_) {
-        coordinate_parts_ = integers_->layout.digits(16);
         offset_.assign(size_t(count_), 0.0);
         lost_ = Buffer<float>(count_ * dp, true);
         for (int64_t b = 0; b < blocks(); ++b)
-            coordinates_.emplace_back(integers_->layout, block_size(b), coordinate_parts_, kDirections);
+            coordinates_.emplace_back(integers_->layout, block_size(b), 1, kDirections);
     }
     const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
     in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
@@ -149,7 +149,8 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     });
 }
 
-// What `count` queries from `first` on have lost along the principal directions, as digits of 16 bits in all.
+// What `count` queries from `first` on have lost along the principal directions, as one digit: its rounding costs far
+// less than what is left.
 void Logits::pack_coordinates(int64_t first, int64_t count) {
     const int64_t d = rows_.d, dp = padded(d);
     const int bits = integers_->layout.digit_bits;
@@ -170,10 +171,9 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
             g[j] *= shaping_.step[j];
             largest = std::max(largest, std::fabs(g[j]));
         }
-        const double step = largest / (largest_balanced(bits, coordinate_parts_) - 1);
+        const double step = largest / (largest_balanced(bits, 1) - 1);
         Digits& block = coordinates_[size_t(i / kQueryBlock)];
-        place_query(g, kDirections, step, nullptr, bits, coordinate_parts_, i % kQueryBlock * coordinate_parts_,
-                    block.place());
+        place_query(g, kDirections, step, nullptr, bits, 1, i % kQueryBlock, block.place());
         block.scale[size_t(i % kQueryBlock)] = step;
     }
 }
@@ -235,8 +235,7 @@ Logits::Work Logits::work(int64_t tile) const {
     Work w;
     const int64_t block = std::min(kQueryBlock, count_);
     w.logits = Buffer<double>(block * tile);
-    if (integer())
-        w.sums = Buffer<double>((block * std::max(parts_, coordinate_parts_) + integers_->layout.dot_group) * tile);
+    if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
     return w;
 }
 
@@ -250,8 +249,7 @@ void Logits::multiply(const Digits& digits, int parts, const uint8_t* rows, int6
         double* out = w.logits.data() + q * tile;
         double weight = digits.scale[size_t(q)];
         for (int part = parts - 1; part >= 0; --part, weight *= base)
-            for (int r = 0; r < R; ++r)
-                out[r] = (add || part < parts - 1 ? out[r] : 0) + weight * s[part * tile + r];
+            for (int r = 0; r < R; ++r) out[r] = (add || part < parts - 1 ? out[r] : 0) + weight * s[part * tile + r];
     }
 }
 
@@ -261,8 +259,7 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     if (integer()) {
         multiply(blocks_[size_t(b)], parts_, static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R, w, tile, false);
         if (!shaping_) return;
-        multiply(coordinates_[size_t(b)], coordinate_parts_, shaping_.coordinates + first * kDirections, kDirections, R,
-                 w, tile, true);
+        multiply(coordinates_[size_t(b)], 1, shaping_.coordinates + first * kDirections, kDirections, R, w, tile, true);
         for (int64_t q = 0; q < size; ++q)
             for (int r = 0; r < R; ++r) l[q * tile + r] += offset_[size_t(start + q)];
         return;

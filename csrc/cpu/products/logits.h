@@ -90,7 +90,7 @@ class Logits {
     int64_t count_;
     bool wide_;  // float64 products
     Shaping shaping_;
-    int parts_ = 1, coordinate_parts_ = 0;
+    int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0
     std::vector<int64_t> excluded_;     // [count]
     std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_;
@@ -110,8 +110,8 @@ class Logits {
     std::vector<Digits> blocks_, coordinates_;
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
-    Buffer<float> queries32_;   // [count, dp] if direct(), else [vectors of queries, d, lanes]
-    Buffer<double> queries64_;  // [vectors of queries, d, lanes]
+    Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]
+    Buffer<double> queries64_;    // [vectors of queries, d, lanes]
 };
 
 }  // namespace geodiff

@@ -1,7 +1,7 @@
 // Principal coordinates of the rows: they carry what a rounded query loses where the data vary most.
 //
-// A query rounded to digits is off by delta, and a logit by <delta, v_i> / sigma^2. Nearly all of that lies along the few
-// directions u_j in which the data vary most, so <u_j, v_i> is kept of every row, as a byte, and
+// A query rounded to digits is off by delta, and a logit by <delta, v_i> / sigma^2. Nearly all of that lies along the
+// few directions u_j in which the data vary most, so <u_j, v_i> is kept of every row, as a byte, and
 //     <delta, v_i> = sum_j <u_j, delta> <u_j, v_i> + <what is left of delta, v_i>
 // gives the first part back, for kDirections more columns of the first product. csrc/cpu/README.md, "Shaped digits".
 #pragma once
@@ -17,14 +17,15 @@ constexpr int64_t kDrawn = 64;  // rows on which the error that is left is measu
 
 // A view, as Stats is; null pointers where there are no coordinates.
 struct Shaping {
-    const float* directions = nullptr;     // [kDirections, d]  orthonormal u_j
-    const uint8_t* coordinates = nullptr;  // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
-    const double* centre = nullptr;        // [kDirections]
-    const double* step = nullptr;          // [kDirections]
-    const float* log_size = nullptr;       // [n]  log f: rows are drawn in proportion to weight times f, see passes/drawn.h
-    const float* chance = nullptr;         // [n]  log f plus a Gumbel number: the largest logit + chance are drawn
-    double left = 0;                       // mean_i |v_i - mean|^2 without what lies along the directions
-    double mean_square = 0;                // with it
+    const float* directions = nullptr;  // [kDirections, d]  orthonormal u_j
+    const uint8_t* coordinates =
+        nullptr;                      // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
+    const double* centre = nullptr;   // [kDirections]
+    const double* step = nullptr;     // [kDirections]
+    const float* log_size = nullptr;  // [n]  log f: rows are drawn in proportion to weight times f, see passes/drawn.h
+    const float* chance = nullptr;    // [n]  log f plus a Gumbel number: the largest logit + chance are drawn
+    double left = 0;                  // mean_i |v_i - mean|^2 without what lies along the directions
+    double mean_square = 0;           // with it
 
     explicit operator bool() const { return coordinates != nullptr; }
     // The same for the rows from `first` on.
