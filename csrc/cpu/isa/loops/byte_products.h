@@ -9,10 +9,6 @@
 #include "../table.h"
 #include "peaks.h"
 
-#ifndef GEODIFF_UNROLL
-#define GEODIFF_UNROLL _Pragma("GCC unroll 32")
-#endif
-
 namespace {
 
 // V::bytes divides this block of packed digits.

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "macros.h"
+
 namespace {
 
 struct BytesVnni {
@@ -13,21 +15,21 @@ struct BytesVnni {
     static constexpr int bytes = 64;
     static constexpr int few_digits_rows = 6, many_digits_rows = 3;  // rows of a block, up to 4 digits and beyond
 
-    static Vec zero() { return _mm512_setzero_si512(); }
-    static Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
-    static Vec load(const void* p) { return _mm512_loadu_si512(p); }
-    static void store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
-    static Mask first(int64_t n) { return n >= 64 ? ~0ull : ~0ull >> (64 - n); }  // n >= 1
+    static GEODIFF_INLINE Vec zero() { return _mm512_setzero_si512(); }
+    static GEODIFF_INLINE Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
+    static GEODIFF_INLINE Vec load(const void* p) { return _mm512_loadu_si512(p); }
+    static GEODIFF_INLINE void store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
+    static GEODIFF_INLINE Mask first(int64_t n) { return n >= 64 ? ~0ull : ~0ull >> (64 - n); }  // n >= 1
     // Never reads past the mask: zero there.
-    static Vec load(Mask mask, const void* p) { return _mm512_maskz_loadu_epi8(mask, p); }
+    static GEODIFF_INLINE Vec load(Mask mask, const void* p) { return _mm512_maskz_loadu_epi8(mask, p); }
 
     // acc += u8 x . s8 y, four products to a dword. Written as assembly because GCC's intrinsic takes the accumulator
     // by copy: 24 of them then need 48 registers and spill (seen in GCC 12; loops must hold no stack access).
-    static void dot(Vec& acc, Vec x, Vec y) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(y)); }
+    static GEODIFF_INLINE void dot(Vec& acc, Vec x, Vec y) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(y)); }
 
     // Four bytes, repeated in every dword. Loaded once for all registers of columns: as the memory operand of each
     // product, which is shorter, the loads rather than the products would set the pace (measured: 5 % of 256 queries).
-    static Vec broadcast4(const int8_t* four) {
+    static GEODIFF_INLINE Vec broadcast4(const int8_t* four) {
         typedef int8_t Four[4];
         Vec out;
         asm("vpbroadcastd %1, %0" : "=v"(out) : "m"(*reinterpret_cast<const Four*>(four)));
@@ -35,11 +37,11 @@ struct BytesVnni {
     }
 
     // u8 <-> s8
-    static Vec centred(Vec v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+    static GEODIFF_INLINE Vec centred(Vec v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 
     // Four rows of 64 columns -> four registers whose dwords hold one column of the four rows each, in the order of
     // column_of_slot.
-    static void interleave(const Vec* rows, Vec* out) {
+    static GEODIFF_INLINE void interleave(const Vec* rows, Vec* out) {
         const Vec ab0 = _mm512_unpacklo_epi8(rows[0], rows[1]), ab1 = _mm512_unpackhi_epi8(rows[0], rows[1]);
         const Vec cd0 = _mm512_unpacklo_epi8(rows[2], rows[3]), cd1 = _mm512_unpackhi_epi8(rows[2], rows[3]);
         out[0] = _mm512_unpacklo_epi16(ab0, cd0);
@@ -55,7 +57,7 @@ struct BytesVnni {
     }
 
     // out[0..8) = the sums of the dwords of 8 registers. 26 instructions instead of 8 x 8.
-    static void sums8(const Vec* a, int32_t* out) {
+    static GEODIFF_INLINE void sums8(const Vec* a, int32_t* out) {
         Vec b[4], c[2];
         for (int i = 0; i < 4; ++i)
             b[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]),
@@ -72,7 +74,7 @@ struct BytesVnni {
 
     // a[0..16) = rescale a + quantum (d[0] 256^(parts-1) + ... + d[parts-1]), each d[j] a register of dwords
     template <int PARTS>
-    static void fold(const Vec* d, int stride, float quantum, float rescale, float* a) {
+    static GEODIFF_INLINE void fold(const Vec* d, int stride, float quantum, float rescale, float* a) {
         __m512 total = _mm512_cvtepi32_ps(d[0]);
         for (int j = 1; j < PARTS; ++j)
             total = _mm512_fmadd_ps(total, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(d[j * stride]));
