@@ -7,7 +7,7 @@
 #pragma once
 
 #include "../table.h"
-#include "constants.h"
+#include "../vec/constants.h"
 #include "peaks.h"
 
 namespace {
@@ -16,15 +16,17 @@ using geodiff::kPad;
 
 constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see `start_of_halves`
 
-// Columns that a dword sums without overflow, |u q| <= 255 2^15 each: a lane takes two of every V::columns.
-constexpr int64_t kHalfChunk = 2048;
+// Columns that a dword sums without overflow, |u q| <= 255 2^15 each: a lane takes two of every V::columns. And no more
+// than leave digits in L1.
+template <class V>
+constexpr int64_t kHalfChunk = V::columns < 16 ? 128 * V::columns : 2048;
 
 // S[q*lds + r] (+)= <u_r, q_q> over `len` <= kHalfChunk columns. STREAM: rows come from memory and are used once. The
 // next RB rows are prefetched then: a row of 3 KiB ends before the processor's own prefetcher has got going.
 template <class V, int RB, int QB, bool STREAM>
 GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, int64_t len, double* S,
                                     int64_t lds, bool add) {
-    static_assert(kHalfChunk / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
+    static_assert(kHalfChunk<V> / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
     typedef typename V::Vec Vec;
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
@@ -68,8 +70,8 @@ template <class V, int QB, bool STREAM>
 inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const int16_t* Q, int64_t d, double* S,
                              int64_t lds) {
     constexpr int RB = half_rows<V>(QB);
-    for (int64_t k = 0; k < d; k += kHalfChunk, Q += kHalfChunk * QB) {
-        const int64_t len = d - k < kHalfChunk ? d - k : kHalfChunk;
+    for (int64_t k = 0; k < d; k += kHalfChunk<V>, Q += kHalfChunk<V> * QB) {
+        const int64_t len = d - k < kHalfChunk<V> ? d - k : kHalfChunk<V>;
         int r = 0;
         for (; r + RB <= R; r += RB)
             dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
@@ -127,10 +129,9 @@ GEODIFF_BLOCK void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, i
         for (int i = 0; i < steps; ++i, p += kSlots * 2) {
             Vec x[CB];
             GEODIFF_UNROLL for (int c = 0; c < CB; ++c) x[c] = V::load(Xi + (i * 4 + c) * V::bytes);
-            GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) {
-                const Vec y = V::broadcast2(p + s * 2);
-                GEODIFF_UNROLL for (int c = 0; c < CB; ++c) V::dot(acc[s][c], x[c], y);
-            }
+            V::template each_slot<kSlots>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
+                GEODIFF_UNROLL for (int c = 0; c < CB; ++c) V::weigh(acc[s][c], x[c], y);
+            });
         }
         GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
             V::template fold<PARTS>(&acc[q * PARTS][c], CB, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
@@ -154,9 +155,10 @@ inline void prefetch_two(const uint8_t* next, int64_t ldx, int R, int r) {
 // Sums over the rows of a block, as start_of_halves wants them: 2^15 sum u of unsigned digits.
 template <class V>
 inline void finish_columns(const typename V::Vec* sums, uint8_t* columns) {
+    const int16_t ones[2] = {1, 1};
     GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
         typename V::Vec both = V::zero();
-        V::dot(both, sums[j], V::set1(0x00010001));  // at most 128 rows of 255 in a half
+        V::template each_slot<1>(ones, [&](int, auto y) { V::weigh(both, sums[j], y); });  // at most 128 rows of 255
         V::store(columns + j * V::bytes, V::shifted15(both));
     }
 }
@@ -176,10 +178,9 @@ GEODIFF_BLOCK void few_block_halves(const uint8_t* X, int64_t ldx, int R, int64_
         Vec x[2];
         const int64_t next = r + 1 < R ? ldx : 0;  // the weight of a row that is not there is zero
         V::template pairs<FIRST>(load_columns<V, WHOLE>(X, len), load_columns<V, WHOLE>(X + next, len), x);
-        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) {
-            const Vec y = V::broadcast2(p + s * 2);
-            GEODIFF_UNROLL for (int j = 0; j < 2; ++j) V::dot(a[s][j], x[j], y);
-        }
+        V::template each_slot<SLOTS>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
+            GEODIFF_UNROLL for (int j = 0; j < 2; ++j) V::weigh(a[s][j], x[j], y);
+        });
         if constexpr (BIASED) GEODIFF_UNROLL for (int j = 0; j < 2; ++j) s2[j] = V::add_halves(s2[j], x[j]);
     }
     GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {

@@ -2,7 +2,7 @@
 // widened to a buffer, which stays in L1 or close while every query uses it.
 #pragma once
 
-#include "constants.h"
+#include "../vec/constants.h"
 #include "widen.h"
 
 namespace {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "constants.h"
 #include "macros.h"
 
 namespace {
@@ -12,8 +13,17 @@ namespace {
 struct BytesVnni {
     typedef __m512i Vec;
     typedef __mmask64 Mask;
-    static constexpr int bytes = 64;
-    static constexpr int few_digits_rows = 6, many_digits_rows = 3;  // rows of a block, up to 4 digits and beyond
+    static constexpr int bytes = 64, registers = 32, sums_held = 24;
+    static constexpr int dot_group = 8;                    // query digits of a block of the first product
+    static constexpr int sum_group = 12, sum_vectors = 2;  // weight digits and registers of columns of the second's
+    static constexpr int few_vectors = 4;                  // registers of columns for one or two queries alone
+    static constexpr bool free_masks = true;               // to load under a mask costs no more
+    static constexpr bool unsigned_rows = true;            // in the first product; digits are signed
+    // Whether the second product takes rows as stored: one factor is signed, and digits may be either.
+    template <bool SIGNED_DIGITS>
+    static constexpr bool raw() {
+        return SIGNED_DIGITS;
+    }
 
     static GEODIFF_INLINE Vec zero() { return _mm512_setzero_si512(); }
     static GEODIFF_INLINE Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
@@ -26,6 +36,22 @@ struct BytesVnni {
     // acc += u8 x . s8 y, four products to a dword. Written as assembly because GCC's intrinsic takes the accumulator
     // by copy: 24 of them then need 48 registers and spill (seen in GCC 12; loops must hold no stack access).
     static GEODIFF_INLINE void dot(Vec& acc, Vec x, Vec y) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(y)); }
+
+    static GEODIFF_INLINE Vec row(Vec stored) { return stored; }  // as the first product takes it
+
+    // acc += four rows of a column times four digits of a weight
+    template <bool SIGNED_DIGITS>
+    static GEODIFF_INLINE void weigh(Vec& acc, Vec rows, Vec digits) {
+        if constexpr (SIGNED_DIGITS)
+            dot(acc, rows, digits);
+        else
+            dot(acc, digits, rows);
+    }
+    // f(s, digits) for every slot s of four digits at p, spread as `weigh` takes them
+    template <int SLOTS, class F>
+    static GEODIFF_INLINE void each_slot(const int8_t* p, F&& f) {
+        each_constant<SLOTS>([&](auto s) GEODIFF_INLINE_LAMBDA { f(s, broadcast4(p + 4 * s)); });
+    }
 
     // Four bytes, repeated in every dword. Loaded once for all registers of columns: as the memory operand of each
     // product, which is shorter, the loads rather than the products would set the pace (measured: 5 % of 256 queries).
@@ -57,7 +83,7 @@ struct BytesVnni {
     }
 
     // out[0..8) = the sums of the dwords of 8 registers. 26 instructions instead of 8 x 8.
-    static GEODIFF_INLINE void sums8(const Vec* a, int32_t* out) {
+    static GEODIFF_INLINE void sums(const Vec* a, int32_t* out) {
         Vec b[4], c[2];
         for (int i = 0; i < 4; ++i)
             b[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]),

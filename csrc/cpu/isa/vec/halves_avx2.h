@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "constants.h"
 #include "first_bytes.h"
 #include "macros.h"
 
@@ -61,6 +62,13 @@ struct HalvesAvx2 {
         std::memcpy(&both, two, 4);
         return _mm256_set1_epi32(both);
     }
+
+    // f(s, digits) for every slot s of two digits at p, spread as `weigh` takes them
+    template <int SLOTS, class F>
+    static GEODIFF_INLINE void each_slot(const int16_t* p, F&& f) {
+        each_constant<SLOTS>([&](auto s) GEODIFF_INLINE_LAMBDA { f(s, broadcast2(p + 2 * s)); });
+    }
+    static GEODIFF_INLINE void weigh(Vec& acc, Vec rows, Vec digits) { dot(acc, rows, digits); }
 
     // Two rows of 32 bytes -> two of the four registers whose dwords hold one column of both rows each: 0 and 1, or 2
     // and

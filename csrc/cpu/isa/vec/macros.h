@@ -8,3 +8,4 @@
 #define GEODIFF_INLINE inline __attribute__((always_inline))
 // A register block: it is a function, so that no neighbour takes its registers, and a name in the disassembly.
 #define GEODIFF_BLOCK __attribute__((noinline))
+#define GEODIFF_INLINE_LAMBDA __attribute__((always_inline))
