@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "probes.h"
+
 namespace geodiff {
 
 namespace targets {
@@ -12,17 +14,8 @@ namespace targets {
 
 namespace {
 
-#if defined(__x86_64__) || defined(_M_X64)
-#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
-#else
-#define HAS(feature) false
-#endif
-
 std::vector<const Table*> usable() {
     std::vector<const Table*> found;
-#if defined(__x86_64__) || defined(_M_X64)
-    __builtin_cpu_init();
-#endif
 #define GEODIFF_TARGET(name, processor, flags, probe) \
     if (probe) found.push_back(&targets::name());
 #include "compiled_targets.def"

@@ -64,9 +64,10 @@ struct WeightDigits {
 struct IntegerProducts {
     IntegerLayout layout;
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
-    // digits. Q: [groups][dq/64][group][64], dq = padded(d); total [groups*group]: sum_k q_k.
-    void (*dot)(const uint8_t* X, int64_t ldx, int R, const void* Q, const int64_t* total, int64_t dq, int groups,
-                int group, int64_t d, double* S, int64_t lds);
+    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kPad more where rows
+    // go on in `tail` [R, kPad], which may be null.
+    void (*dot)(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* Q, const int64_t* total,
+                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds);
     // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,

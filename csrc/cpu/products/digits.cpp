@@ -68,7 +68,7 @@ double place(const double* x, int64_t d, double step, const float* up, int parts
         for (int64_t k = 0; k < d; ++k) lost[k] *= float(step);
     for (int part = parts - 1; part >= 0; --part) {
         const int64_t v = first + part, g = v / to.group;
-        to.total[v] = split(value.data(), d, part == 0, digit.data());
+        to.total[v] += split(value.data(), d, part == 0, digit.data());
         Digit* target = reinterpret_cast<Digit*>(to.digits) + g * to.group * to.dp + v % to.group * kPad;
         for (int64_t k = 0; k < d; k += kPad, target += kPad * to.group)
             std::memcpy(target, digit.data() + k, size_t(std::min(kPad, d - k)) * sizeof(Digit));

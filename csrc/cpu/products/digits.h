@@ -28,7 +28,7 @@ inline double largest_unsigned(int bits, int parts) {
 // Query vectors of one block as the first product takes them: [groups][dp/64][group][64] digits.
 struct DigitPlace {
     char* digits;
-    int64_t* total;  // [groups*group]  sum of the digits
+    int64_t* total;  // [groups*group]  sum of the digits, to which they are added
     int64_t group, dp;
 };
 

@@ -43,7 +43,8 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       row_error_(size_t(count)),
       base_error_(size_t(count)),
       query_step_(size_t(count)),
-      logit_noise_(size_t(count)) {
+      logit_noise_(size_t(count)),
+      scale_(size_t(count)) {
     for (int64_t i = 0; i < count; ++i) {
         const double sigma = request.sigma[which[i]];
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
@@ -121,25 +122,32 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     // one.
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
-    for (int64_t b = 0; b < blocks(); ++b) blocks_.emplace_back(integers_->layout, block_size(b), parts_, d);
+    columns_ = dp + (shaping_ ? kDirections : 0);
+    for (int64_t b = 0; b < blocks(); ++b) {
+        Block block;
+        const int64_t vectors = block_size(b) * parts_, most_in_group = integers_->layout.dot_group;
+        block.groups = (vectors + most_in_group - 1) / most_in_group;
+        block.group = (vectors + block.groups - 1) / block.groups;
+        const int64_t slots = block.groups * block.group;
+        block.digits = Buffer<char>(slots * columns_ * bits / 8, true);
+        block.total.assign(size_t(slots), 0);
+        blocks_.push_back(std::move(block));
+    }
     if (shaping_) {
         offset_.assign(size_t(count_), 0.0);
         lost_ = Buffer<float>(count_ * dp, true);
-        for (int64_t b = 0; b < blocks(); ++b)
-            coordinates_.emplace_back(integers_->layout, block_size(b), 1, kDirections);
     }
     const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
     in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin * together; i < std::min(end * together, count_); ++i) {
             const double* x = request.query(which[i]);
-            Digits& block = blocks_[size_t(i / kQueryBlock)];
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
             const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
             const double residual =
                 place_query(x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
-                            block.place(), shaping_ ? lost_.data() + i * dp : nullptr);
-            block.scale[size_t(i % kQueryBlock)] = step;
+                            place(blocks_[size_t(i / kQueryBlock)]), shaping_ ? lost_.data() + i * dp : nullptr);
+            scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
             row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
             base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * norm(x, d) * stats_.max_norm;
@@ -149,42 +157,35 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     });
 }
 
-// What `count` queries from `first` on have lost along the principal directions, as one digit: its rounding costs far
-// less than what is left.
+// What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
+// the rows: rounding it costs far less than what is left.
 void Logits::pack_coordinates(int64_t first, int64_t count) {
     const int64_t d = rows_.d, dp = padded(d);
     const int bits = integers_->layout.digit_bits;
+    const double most = largest_balanced(bits, parts_);
     float* lost = lost_.data() + first * dp;
     Buffer<double> along(count * kDirections, true);
     kernels_.dot_few(shaping_.directions, DType::f32, d, int(kDirections), lost, dp, int(count), along.data(),
                      kDirections);
     Buffer<float> carried(count * kDirections), keep(count);
-    for (int64_t i = 0; i < count * kDirections; ++i) carried[i] = -float(along[i]);
-    std::fill(keep.data(), keep.data() + count, 1.0f);
+    for (int64_t i = first; i < first + count; ++i) {
+        const int64_t at = (i - first) * kDirections;
+        const double step = scale_[size_t(i)];
+        for (int64_t j = 0; j < kDirections; ++j) {
+            const double digit = std::clamp(std::nearbyint(along[at + j] * shaping_.step[j] / step), -most, most);
+            const double g = digit * step / shaping_.step[j];
+            along[at + j] = digit;
+            carried[at + j] = -float(g);
+            offset_[size_t(i)] += g * shaping_.centre[j];
+        }
+        keep[i - first] = 1;
+        Block& block = blocks_[size_t(i / kQueryBlock)];
+        DigitPlace tail = place(block);
+        tail.digits += dp * block.group * bits / 8;
+        place_query(along.data() + at, kDirections, 1, nullptr, bits, parts_, i % kQueryBlock * parts_, tail);
+    }
     kernels_.sum_few(shaping_.directions, DType::f32, d, int(kDirections), carried.data(), kDirections, keep.data(),
                      int(count), lost, dp, nullptr);
-    for (int64_t i = first; i < first + count; ++i) {
-        double* g = along.data() + (i - first) * kDirections;
-        double largest = 1e-300;
-        for (int64_t j = 0; j < kDirections; ++j) {
-            offset_[size_t(i)] += g[j] * shaping_.centre[j];
-            g[j] *= shaping_.step[j];
-            largest = std::max(largest, std::fabs(g[j]));
-        }
-        const double step = largest / (largest_balanced(bits, 1) - 1);
-        Digits& block = coordinates_[size_t(i / kQueryBlock)];
-        place_query(g, kDirections, step, nullptr, bits, 1, i % kQueryBlock, block.place());
-        block.scale[size_t(i % kQueryBlock)] = step;
-    }
-}
-
-Logits::Digits::Digits(const IntegerLayout& layout, int64_t queries, int parts, int64_t d) : dp(padded(d)) {
-    const int64_t vectors = queries * parts, most = layout.dot_group;
-    groups = (vectors + most - 1) / most;
-    group = (vectors + groups - 1) / groups;
-    digits = Buffer<char>(groups * group * dp * layout.digit_bits / 8, true);
-    total.assign(size_t(groups * group), 0);
-    scale.assign(size_t(queries), 0.0);
 }
 
 void Logits::pack_floats(const Request& request, const int64_t* which) {
@@ -239,29 +240,24 @@ Logits::Work Logits::work(int64_t tile) const {
     return w;
 }
 
-void Logits::multiply(const Digits& digits, int parts, const uint8_t* rows, int64_t d, int R, Work& w, int64_t tile,
-                      bool add) const {
-    integers_->dot(rows, d, R, digits.digits.data(), digits.total.data(), digits.dp, int(digits.groups),
-                   int(digits.group), d, w.sums.data(), tile);
-    const double base = double(int64_t(1) << integers_->layout.digit_bits);
-    for (int64_t q = 0; q < int64_t(digits.scale.size()); ++q) {
-        const double* s = w.sums.data() + q * parts * tile;
-        double* out = w.logits.data() + q * tile;
-        double weight = digits.scale[size_t(q)];
-        for (int part = parts - 1; part >= 0; --part, weight *= base)
-            for (int r = 0; r < R; ++r) out[r] = (add || part < parts - 1 ? out[r] : 0) + weight * s[part * tile + r];
-    }
-}
-
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
     double* l = w.logits.data();
     if (integer()) {
-        multiply(blocks_[size_t(b)], parts_, static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R, w, tile, false);
-        if (!shaping_) return;
-        multiply(coordinates_[size_t(b)], 1, shaping_.coordinates + first * kDirections, kDirections, R, w, tile, true);
-        for (int64_t q = 0; q < size; ++q)
-            for (int r = 0; r < R; ++r) l[q * tile + r] += offset_[size_t(start + q)];
+        const Block& block = blocks_[size_t(b)];
+        const uint8_t* tail = shaping_ ? shaping_.coordinates + first * kDirections : nullptr;
+        integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
+                       block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile);
+        const double base = double(int64_t(1) << integers_->layout.digit_bits);
+        for (int64_t q = 0; q < size; ++q) {
+            const double* s = w.sums.data() + q * parts_ * tile;
+            double* out = l + q * tile;
+            double weight = scale_[size_t(start + q)];
+            const double offset = shaping_ ? offset_[size_t(start + q)] : 0;
+            for (int part = parts_ - 1; part >= 0; --part, weight *= base)
+                for (int r = 0; r < R; ++r)
+                    out[r] = (part == parts_ - 1 ? offset : out[r]) + weight * s[part * tile + r];
+        }
         return;
     }
     const void* rows = rows_.row(first);

@@ -30,7 +30,7 @@ class Logits {
 
     // Scratch of one thread.
     struct Work {
-        Buffer<double> sums;    // [parts * block, R]  integer path, one product after the other
+        Buffer<double> sums;    // [parts * block, R]  integer path
         Buffer<double> logits;  // [block, R]
     };
     Work work(int64_t tile) const;
@@ -93,21 +93,16 @@ class Logits {
     int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0
     std::vector<int64_t> excluded_;     // [count]
-    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_;
-    // Integer path: vectors of digits of one block of queries, laid out for IntegerProducts::dot, and how its sums make
-    // products of the queries.
-    struct Digits {
-        Digits(const IntegerLayout& layout, int64_t queries, int parts, int64_t d);
-        int64_t dp, groups, group;
+    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
+    // Integer path. Per block: groups x group vectors of digits, laid out for IntegerProducts::dot.
+    struct Block {
+        int64_t groups, group;
         Buffer<char> digits;
         std::vector<int64_t> total;  // [groups*group]  sum of the digits
-        std::vector<double> scale;   // [queries]  unit of the last digit
-        DigitPlace place() { return {digits.data(), total.data(), group, dp}; }
     };
-    // out[q, r] (+)= scale_q sum_part base^(parts-1-part) <digits of q and part, row r>
-    void multiply(const Digits& digits, int parts, const uint8_t* rows, int64_t d, int R, Work& work, int64_t tile,
-                  bool add) const;
-    std::vector<Digits> blocks_, coordinates_;
+    DigitPlace place(Block& block) const { return {block.digits.data(), block.total.data(), block.group, columns_}; }
+    std::vector<Block> blocks_;
+    int64_t columns_ = 0;         // padded(d), and those of the principal coordinates
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]

@@ -17,7 +17,7 @@ struct Shape {
 namespace geodiff::targets {
 
 const Table& emulated_bytes() {
-    static const IntegerProducts integers = byte_products<BytesEmulated<64>>();
+    static const IntegerProducts integers = byte_products<BytesEmulated<64, 32>>();
     static const Table table = [] {
         Table t = float_table("emulated_bytes");
         t.integers = &integers;

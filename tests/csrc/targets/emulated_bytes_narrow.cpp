@@ -1,4 +1,5 @@
-// VNNI's loops in plain C++, 16 bytes to a register: their arithmetic is tested where no such instructions run.
+// VNNI's loops in plain C++, 16 bytes to a register and 16 registers: their arithmetic is tested where no such
+// instructions run.
 namespace {
 
 struct Shape {
@@ -17,7 +18,7 @@ struct Shape {
 namespace geodiff::targets {
 
 const Table& emulated_bytes_narrow() {
-    static const IntegerProducts integers = byte_products<BytesEmulated<16>>();
+    static const IntegerProducts integers = byte_products<BytesEmulated<16, 16>>();
     static const Table table = [] {
         Table t = float_table("emulated_bytes_narrow");
         t.integers = &integers;

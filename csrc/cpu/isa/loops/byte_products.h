@@ -1,5 +1,6 @@
-// The two products in exact 8-bit integers: u8 data times s8 query digits, and data times weight digits, one factor u8
-// and the other s8, four products to a dword, summed in int32. V: the operations of vec/bytes_vnni.h.
+// The two products in exact 8-bit integers: data times query digits, and data times weight digits, four products to a
+// dword, summed in int32. V: the operations of vec/bytes_vnni.h. It says which factor is signed, and how many sums its
+// registers hold.
 //
 // Both read the data as stored. The first product walks along d, so rows need no rearranging. The second contracts over
 // rows: four rows are interleaved byte-wise for one block of columns at a time, which stays in L1 while every query
@@ -7,115 +8,103 @@
 #pragma once
 
 #include "../table.h"
+#include "../vec/constants.h"
 #include "peaks.h"
-
-#ifndef GEODIFF_UNROLL
-#define GEODIFF_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 namespace {
 
-// V::bytes divides this block of packed digits.
-constexpr int64_t kDigitBlock = 64;
-constexpr int kByteDotGroup = 8;     // query digits held in registers by the first product
-constexpr int kByteSumGroup = 12;    // weight digits held in registers by the second
+using geodiff::kPad;
+
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
-// S[q*lds + r] (+)= <u_r, q_q> over `len` columns. An int32 cannot overflow below 2^31 / (255 128) = 65,793 of them.
+// S[q*lds + r] (+)= <u_r, q_q> over `len` columns, and the tail unless it is null. An int32 cannot overflow below 2^31
+// / (255 128) = 65,793 of them.
 template <class V, int RB, int QB>
-inline void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t len, double* S, int64_t lds,
-                            bool add) {
+GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, const int8_t* Q, int64_t len,
+                                   double* S, int64_t lds, bool add) {
     typedef typename V::Vec Vec;
-    Vec acc[RB][8];
-    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[r][q] = V::zero();
+    Vec acc[RB][V::dot_group];
+    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
+        V::zero();
     int64_t k = 0;
-    for (; k + V::bytes <= len; k += V::bytes) {
-        const int8_t* digits = Q + k / kDigitBlock * kDigitBlock * QB + k % kDigitBlock;
-        Vec x[RB];
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::load(X + r * ldx + k);
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-            const Vec y = V::load(digits + q * kDigitBlock);
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+    for (; k + kPad <= len; k += kPad, Q += kPad * QB) GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
+            Vec x[RB];
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + k + i));
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                const Vec y = V::load(Q + q * kPad + i);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+            }
+        }
+    for (int64_t i = 0; k + i < len; i += V::bytes) {  // never read past the last row
+        const typename V::Mask mask = V::first(len - k - i);
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            const Vec x = V::row(V::load(mask, X + r * ldx + k + i));  // what follows meets digits of zero
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) V::dot(acc[r][q], x, V::load(Q + q * kPad + i));
         }
     }
-    if (k < len) {  // never read past the last row: the rest of the register is masked off
-        const int8_t* digits = Q + k / kDigitBlock * kDigitBlock * QB + k % kDigitBlock;
-        const typename V::Mask mask = V::first(len - k);
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-            const Vec x = V::load(mask, X + r * ldx + k);
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) V::dot(acc[r][q], x, V::load(digits + q * kDigitBlock));
+    if (tail) {
+        if (k < len) Q += kPad * QB;
+        GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
+            Vec x[RB];
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(tail + r * kPad + i));
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                const Vec y = V::load(Q + q * kPad + i);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+            }
         }
     }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-        GEODIFF_UNROLL for (int q = QB; q < 8; ++q) acc[r][q] = V::zero();
-        int32_t sums[8];
-        V::sums8(acc[r], sums);
+        int32_t sums[V::dot_group];
+        V::sums(acc[r], sums);
         for (int q = 0; q < QB; ++q) S[q * lds + r] = (add ? S[q * lds + r] : 0) + double(sums[q]);
     }
 }
 
+// Rows of a block for so many digits: as many as leave registers for them and for a vector of digits.
+template <class V>
+constexpr int byte_rows(int digits) {
+    for (const int rows : {6, 4, 3, 2})  // divisors of a tile's rows
+        if (rows * digits <= V::sums_held && rows * (digits + 1) + 1 <= V::registers) return rows;
+    return 1;
+}
+
 template <class V, int QB>
-inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, double* S, int64_t lds) {
-    constexpr int RB = QB <= 4 ? V::few_digits_rows : V::many_digits_rows;
+inline void dot_group_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const int8_t* Q, int64_t d,
+                            double* S, int64_t lds) {
+    constexpr int RB = byte_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
-        const int64_t len = d - k < kDotChunk ? d - k : kDotChunk;
+        const bool last = d - k <= kDotChunk;
+        const int64_t len = last ? d - k : kDotChunk;
+        const uint8_t* rest = last ? tail : nullptr;
         int r = 0;
-        for (; r + RB <= R; r += RB) dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r) dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+        for (; r + RB <= R; r += RB, rest += rest ? RB * kPad : 0)
+            dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
+        for (; r < R; ++r, rest += rest ? kPad : 0)
+            dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
     }
 }
 
 template <class V>
-void dot_bytes(const uint8_t* X, int64_t ldx, int R, const void* digits, const int64_t* total, int64_t dq, int groups,
-               int group, int64_t d, double* S, int64_t lds) {
+void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
+               int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
-        switch (group) {
-            case 1:
-                dot_group_bytes<V, 1>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 2:
-                dot_group_bytes<V, 2>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 3:
-                dot_group_bytes<V, 3>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 4:
-                dot_group_bytes<V, 4>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 5:
-                dot_group_bytes<V, 5>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 6:
-                dot_group_bytes<V, 6>(X, ldx, R, Q, d, S, lds);
-                break;
-            case 7:
-                dot_group_bytes<V, 7>(X, ldx, R, Q, d, S, lds);
-                break;
-            default:
-                dot_group_bytes<V, 8>(X, ldx, R, Q, d, S, lds);
-                break;
-        }
-        for (int q = 0; q < group; ++q) {  // v = u - 128
-            const double shift = -128.0 * double(total[q]);
-            for (int r = 0; r < R; ++r) S[q * lds + r] += shift;
-        }
+        with_constant<V::dot_group + 1>(group, [&](auto size) {
+            constexpr int QB = decltype(size)::value;
+            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, tail, R, Q, d, S, lds);
+        });
+        if constexpr (V::unsigned_rows)
+            for (int q = 0; q < group; ++q) {  // v = u - 128
+                const double shift = -128.0 * double(total[q]);
+                for (int r = 0; r < R; ++r) S[q * lds + r] += shift;
+            }
     }
-}
-
-// acc += four rows of a column times four digits of a weight: rows are u8 under signed digits, and s8 under unsigned.
-template <class V, bool SIGNED>
-inline void weigh(typename V::Vec& acc, typename V::Vec rows, typename V::Vec digits) {
-    if constexpr (SIGNED)
-        V::dot(acc, rows, digits);
-    else
-        V::dot(acc, digits, rows);
 }
 
 // Where the sums of one slot of digits start: rows taken as u8 owe -128 for each digit.
 template <class V, bool SIGNED>
-inline typename V::Vec start_of_sum(int32_t total) {
-    return V::set1(SIGNED ? -128 * total : 0);
+GEODIFF_INLINE typename V::Vec start_of_sum(int32_t total) {
+    return V::set1(V::template raw<SIGNED>() ? -128 * total : 0);
 }
 
 // What the second product needs of one group's weights.
@@ -127,121 +116,151 @@ struct ByteGroup {
 
 // A[q][columns] = rescale[q] A + quantum[q] sum_r digit(p_r) v_r, for one group and interleaved columns of one block.
 template <class V, int QB, int PARTS, bool SIGNED>
-inline void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup& w, float* A, int64_t lda) {
+GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup& w, float* A, int64_t lda) {
     typedef typename V::Vec Vec;
-    for (int half = 0; half < 2; ++half, Xi += 2 * V::bytes, A += V::bytes / 2) {
-        Vec acc[QB * PARTS][2];
-        GEODIFF_UNROLL for (int s = 0; s < QB * PARTS; ++s) acc[s][0] = acc[s][1] = start_of_sum<V, SIGNED>(w.total[s]);
+    constexpr int kSlots = QB * PARTS, CB = V::sum_vectors;
+    for (int first = 0; first < 4; first += CB, Xi += CB * V::bytes, A += CB * V::bytes / 4) {
+        Vec acc[kSlots][CB];
+        GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[s][c] =
+            start_of_sum<V, SIGNED>(w.total[s]);
         const int8_t* p = w.digits;
-        for (int i = 0; i < steps; ++i, p += QB * PARTS * 4) {
-            const Vec x0 = V::load(Xi + i * 4 * V::bytes), x1 = V::load(Xi + i * 4 * V::bytes + V::bytes);
-            GEODIFF_UNROLL for (int s = 0; s < QB * PARTS; ++s) {
-                const Vec y = V::broadcast4(p + s * 4);
-                weigh<V, SIGNED>(acc[s][0], x0, y);
-                weigh<V, SIGNED>(acc[s][1], x1, y);
-            }
+        for (int i = 0; i < steps; ++i, p += kSlots * 4) {
+            Vec x[CB];
+            GEODIFF_UNROLL for (int c = 0; c < CB; ++c) x[c] = V::load(Xi + (i * 4 + c) * V::bytes);
+            V::template each_slot<kSlots>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
+                GEODIFF_UNROLL for (int c = 0; c < CB; ++c) V::template weigh<SIGNED>(acc[s][c], x[c], y);
+            });
         }
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < 2; ++c)
-            V::template fold<PARTS>(&acc[q * PARTS][c], 2, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
+            V::template fold<PARTS>(&acc[q * PARTS][c], CB, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
     }
 }
 
-// Four rows from r of one block of columns, interleaved; `mask` cuts off what lies past d. Only the first half of the
-// next tile is prefetched: the first product then reads the rest from memory, and memory is busy through both products.
-template <class V, bool SIGNED>
-inline void load_four(const uint8_t* X, int64_t ldx, int R, int r, typename V::Mask mask, const uint8_t* prefetch,
-                      typename V::Vec* out) {
+// Four rows of one register's columns, interleaved; `mask` cuts off what lies past d unless they are whole.
+template <class V, bool SIGNED, bool WHOLE>
+GEODIFF_INLINE void load_four(const uint8_t* X, int64_t ldx, int rows, typename V::Mask mask, typename V::Vec* out) {
     typename V::Vec v[4];
     GEODIFF_UNROLL for (int i = 0; i < 4; ++i) {
-        const int row = r + i < R ? r + i : R - 1;  // weights past R are zero; only the address must be valid
-        v[i] = V::load(mask, X + row * ldx);
-        if (prefetch && 2 * row < R) __builtin_prefetch(prefetch + row * ldx, 0, 2);
+        const uint8_t* row = X + (i < rows ? i : rows - 1) * ldx;  // the weight of a row that is not there is zero
+        v[i] = WHOLE ? V::load(row) : V::load(mask, row);
     }
     V::interleave(v, out);
-    if constexpr (!SIGNED) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) out[j] = V::centred(out[j]);
+    if constexpr (!V::template raw<SIGNED>()) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) out[j] = V::centred(out[j]);
 }
 
-// One or two queries alone: interleaved rows are used once, straight from the registers they are made in.
-template <class V, int SLOTS, int PARTS, bool SIGNED>
-inline void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, typename V::Mask mask, const geodiff::WeightDigits& w,
-                          float* A, int64_t lda, const uint8_t* prefetch) {
+// Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
+// busy through both products.
+inline void prefetch_rows(const uint8_t* next, int64_t ldx, int R, int first, int rows) {
+    if (!next) return;
+    for (int r = first; r < first + rows && 2 * r < R; ++r) __builtin_prefetch(next + r * ldx, 0, 2);
+}
+
+// One or two queries alone: interleaved rows are used once, straight from the registers they are made in. Rows of some
+// registers of columns, added to `acc`.
+template <class V, int SLOTS, bool SIGNED, bool WHOLE, int FIRST>
+GEODIFF_BLOCK void few_block_bytes(const uint8_t* X, int64_t ldx, int R, typename V::Mask mask, const int8_t* p,
+                                   typename V::Vec (*acc)[4]) {
     typedef typename V::Vec Vec;
-    Vec acc[SLOTS][4];
-    GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[s][j] =
-        start_of_sum<V, SIGNED>(w.total[s]);
-    const int8_t* p = static_cast<const int8_t*>(w.digits);
-    for (int r = 0; r < R; r += 4, p += SLOTS * 4) {
+    constexpr int CB = V::few_vectors;
+    Vec a[SLOTS][CB];
+    GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < CB; ++j) a[s][j] =
+        acc[s][FIRST + j];
+    for (int r = 0; r < R; r += 4, p += SLOTS * 4, X += 4 * ldx) {
         Vec x[4];
-        load_four<V, SIGNED>(X, ldx, R, r, mask, prefetch, x);
-        GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) {
-            const Vec y = V::broadcast4(p + s * 4);
-            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) weigh<V, SIGNED>(acc[s][j], x[j], y);
+        load_four<V, SIGNED, WHOLE>(X, ldx, R - r, mask, x);
+        V::template each_slot<SLOTS>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
+            GEODIFF_UNROLL for (int j = 0; j < CB; ++j) V::template weigh<SIGNED>(a[s][j], x[FIRST + j], y);
+        });
+    }
+    GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < CB; ++j) acc[s][FIRST + j] =
+        a[s][j];
+}
+
+// A cache line of a few rows at a time, where a register holds less than a line: rows a multiple of 1 KiB apart share
+// so few lines of L1 that a whole column of them does not fit.
+template <class V, int SLOTS, int PARTS, bool SIGNED, bool WHOLE>
+inline void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w, float* A,
+                          int64_t lda, const uint8_t* prefetch) {
+    typedef typename V::Vec Vec;
+    constexpr int kParts = int(kPad / V::bytes), kRows = 16;
+    Vec acc[kParts][SLOTS][4];
+    GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s)
+        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[part][s][j] = start_of_sum<V, SIGNED>(w.total[s]);
+    for (int first = 0; first < R; first += kRows) {
+        const int rows = R - first < kRows ? R - first : kRows;
+        const int8_t* p = static_cast<const int8_t*>(w.digits) + first * SLOTS;
+        prefetch_rows(prefetch, ldx, R, first, rows);
+        for (int part = 0; part < kParts; ++part) {
+            const uint8_t* column = X + first * ldx + part * V::bytes;
+            const typename V::Mask mask = V::first(len - part * V::bytes);
+            few_block_bytes<V, SLOTS, SIGNED, WHOLE, 0>(column, ldx, rows, mask, p, acc[part]);
+            if constexpr (V::few_vectors < 4)
+                few_block_bytes<V, SLOTS, SIGNED, WHOLE, 2>(column, ldx, rows, mask, p, acc[part]);
         }
     }
-    GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
-        V::template fold<PARTS>(&acc[q * PARTS][j], 4, w.quantum[q], w.rescale[q], A + q * lda + j * V::bytes / 4);
+    for (int part = 0; part < kParts; ++part, A += V::bytes)
+        GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
+            V::template fold<PARTS>(&acc[part][q * PARTS][j], 4, w.quantum[q], w.rescale[q],
+                                    A + q * lda + j * V::bytes / 4);
 }
 
+// All groups of queries against interleaved columns of one register's width.
 template <class V, int PARTS, bool SIGNED>
-inline void sum_group_bytes(int queries, const uint8_t* Xi, int steps, const ByteGroup& w, float* A, int64_t lda) {
-    switch (queries) {
-        case 1:
-            return sum_block_bytes<V, 1, PARTS, SIGNED>(Xi, steps, w, A, lda);
-        case 2:
-            return sum_block_bytes<V, 2, PARTS, SIGNED>(Xi, steps, w, A, lda);
-        case 3:
-            return sum_block_bytes<V, 3, PARTS, SIGNED>(Xi, steps, w, A, lda);
-        case 4:
-            return sum_block_bytes<V, 4, PARTS, SIGNED>(Xi, steps, w, A, lda);
-        default:
-            break;
+inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::WeightDigits& w, float* A, int64_t lda) {
+    const int64_t group_bytes = int64_t(steps) * 4 * w.group * PARTS;
+    for (int g = 0; g < w.groups; ++g) {
+        if (!w.active[g]) continue;
+        const int q = g * w.group;
+        const ByteGroup group{static_cast<const int8_t*>(w.digits) + g * group_bytes, w.total + q * PARTS,
+                              w.rescale + q, w.quantum + q};
+        with_constant<V::sum_group / PARTS + 1>(w.group, [&](auto queries) {
+            constexpr int QB = decltype(queries)::value;
+            if constexpr (QB > 0) sum_block_bytes<V, QB, PARTS, SIGNED>(Xi, steps, group, A + q * lda, lda);
+        });
     }
-    if constexpr (PARTS <= 2) {
-        if (queries == 5)
-            sum_block_bytes<V, 5, PARTS, SIGNED>(Xi, steps, w, A, lda);
+}
+
+template <class V, bool SIGNED, bool WHOLE>
+inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w,
+                              float* A, int64_t lda, const uint8_t* prefetch) {
+    if (w.groups == 1 && w.group * w.parts <= 4) {
+        switch (w.group * w.parts) {
+            case 2:
+                return sum_few_bytes<V, 2, 2, SIGNED, WHOLE>(X, ldx, R, len, w, A, lda, prefetch);
+            case 3:
+                return sum_few_bytes<V, 3, 3, SIGNED, WHOLE>(X, ldx, R, len, w, A, lda, prefetch);
+            default:
+                return sum_few_bytes<V, 4, 2, SIGNED, WHOLE>(X, ldx, R, len, w, A, lda, prefetch);
+        }
+    }
+    constexpr int kParts = int(kPad / V::bytes);
+    alignas(64) uint8_t Xi[kParts][geodiff::kMaxTileRows * V::bytes];
+    const int steps = (R + 3) / 4;
+    for (int r = 0; r < R; r += 4, X += 4 * ldx) {
+        prefetch_rows(prefetch, ldx, R, r, 4);
+        GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
+            typename V::Vec x[4];
+            const int64_t at = part * V::bytes;
+            load_four<V, SIGNED, WHOLE>(X + at, ldx, R - r, V::first(len - at), x);
+            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::store(Xi[part] + (r + j) * V::bytes, x[j]);
+        }
+    }
+    for (int part = 0; part < kParts; ++part, A += V::bytes)
+        if (w.parts == 2)
+            sum_groups_bytes<V, 2, SIGNED>(Xi[part], steps, w, A, lda);
         else
-            sum_block_bytes<V, 6, PARTS, SIGNED>(Xi, steps, w, A, lda);
-    }
+            sum_groups_bytes<V, 3, SIGNED>(Xi[part], steps, w, A, lda);
 }
 
 template <class V, bool SIGNED>
 inline void sum_tile_bytes(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
                            int64_t lda, const uint8_t* prefetch) {
-    alignas(64) uint8_t Xi[geodiff::kMaxTileRows * V::bytes];
-    const int steps = (R + 3) / 4;
-    const int64_t group_bytes = int64_t(steps) * 4 * w.group * w.parts;
-    for (int64_t c = 0; c < d; c += V::bytes) {
-        const typename V::Mask mask = V::first(d - c);
+    for (int64_t c = 0; c < d; c += kPad) {  // a cache line of every row
         const uint8_t* next = prefetch ? prefetch + c : nullptr;
-        if (w.groups == 1 && w.group * w.parts <= 4) {
-            switch (w.group * w.parts) {
-                case 2:
-                    sum_few_bytes<V, 2, 2, SIGNED>(X + c, ldx, R, mask, w, A + c, lda, next);
-                    break;
-                case 3:
-                    sum_few_bytes<V, 3, 3, SIGNED>(X + c, ldx, R, mask, w, A + c, lda, next);
-                    break;
-                default:
-                    sum_few_bytes<V, 4, 2, SIGNED>(X + c, ldx, R, mask, w, A + c, lda, next);
-                    break;
-            }
-            continue;
-        }
-        for (int r = 0; r < 4 * steps; r += 4) {
-            typename V::Vec x[4];
-            load_four<V, SIGNED>(X + c, ldx, R, r, mask, next, x);
-            GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::store(Xi + (r + j) * V::bytes, x[j]);
-        }
-        for (int g = 0; g < w.groups; ++g) {
-            if (!w.active[g]) continue;
-            const int q = g * w.group;
-            const ByteGroup group{static_cast<const int8_t*>(w.digits) + g * group_bytes, w.total + q * w.parts,
-                                  w.rescale + q, w.quantum + q};
-            if (w.parts == 2)
-                sum_group_bytes<V, 2, SIGNED>(w.group, Xi, steps, group, A + q * lda + c, lda);
-            else
-                sum_group_bytes<V, 3, SIGNED>(w.group, Xi, steps, group, A + q * lda + c, lda);
-        }
+        if (!V::free_masks && d - c >= kPad)
+            sum_columns_bytes<V, SIGNED, true>(X + c, ldx, R, d - c, w, A + c, lda, next);
+        else
+            sum_columns_bytes<V, SIGNED, false>(X + c, ldx, R, d - c, w, A + c, lda, next);
     }
 }
 
@@ -256,18 +275,18 @@ void sum_bytes(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::W
 
 template <class V>
 inline geodiff::IntegerProducts byte_products() {
-    static_assert(kDigitBlock % V::bytes == 0);
+    static_assert(kPad % V::bytes == 0);
     geodiff::IntegerProducts p{};
     p.layout.digit_bits = 8;
     p.layout.weight_rows = 4;
-    p.layout.dot_group = kByteDotGroup;
-    p.layout.sum_group = kByteSumGroup;
+    p.layout.dot_group = V::dot_group;
+    p.layout.sum_group = V::sum_group;
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.shaped_from = 9;
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
-    p.layout.row_unit = 24;  // 3 or 6 in the first product, 4 in the second, 8 in the softmax
-    for (int i = 0; i < int(geodiff::kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.layout.row_unit = 24;  // at most 6 in the first product, 4 in the second, 8 in the softmax
+    for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.dot = dot_bytes<V>;
     p.sum = sum_bytes<V>;
     p.peak = peak_integer<V, 4>;

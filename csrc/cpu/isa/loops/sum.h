@@ -2,21 +2,13 @@
 // widened to a buffer, which stays in L1 or close while every query uses it.
 #pragma once
 
+#include "../vec/constants.h"
 #include "widen.h"
 
 namespace {
 
 using geodiff::kMaxTileRows;
 using geodiff::kPad;
-
-// f(n) for n < MOST, as a constant of the compiler.
-template <int MOST, class F>
-inline void with_constant(int n, F&& f) {
-    if constexpr (MOST > 1) {
-        if (n == MOST - 1) return f(std::integral_constant<int, MOST - 1>{});
-        with_constant<MOST - 1>(n, f);
-    }
-}
 
 template <int QB, int CB>
 inline void sum_block(const float* X, int R, const float* P, int64_t ldp, const float* rescale, float* A, int64_t lda) {

@@ -6,14 +6,20 @@
 
 namespace {
 
-template <int BYTES>
+template <int BYTES, int REGISTERS>
 struct BytesEmulated {
     struct Vec {
         uint8_t b[BYTES];
     };
     typedef int64_t Mask;
-    static constexpr int bytes = BYTES;
-    static constexpr int few_digits_rows = 6, many_digits_rows = 3;
+    static constexpr int bytes = BYTES, registers = REGISTERS, sums_held = REGISTERS / 4 * 3;
+    static constexpr int dot_group = REGISTERS / 4, sum_group = sums_held / 2, sum_vectors = 2;
+    static constexpr int few_vectors = REGISTERS / 8;
+    static constexpr bool free_masks = REGISTERS > 16, unsigned_rows = true;
+    template <bool SIGNED_DIGITS>
+    static constexpr bool raw() {
+        return SIGNED_DIGITS;
+    }
 
     static int32_t dword(const Vec& v, int i) {
         int32_t out;
@@ -34,7 +40,7 @@ struct BytesEmulated {
         return v;
     }
     static void store(void* p, const Vec& v) { std::memcpy(p, v.b, BYTES); }
-    static Mask first(int64_t n) { return n < BYTES ? n : BYTES; }
+    static Mask first(int64_t n) { return n < 0 ? 0 : n < BYTES ? n : BYTES; }
     static Vec load(Mask n, const void* p) {
         Vec v{};
         std::memcpy(v.b, p, size_t(n));
@@ -47,6 +53,18 @@ struct BytesEmulated {
             for (int j = 4 * i; j < 4 * i + 4; ++j) sum += uint32_t(int32_t(x.b[j]) * int32_t(int8_t(y.b[j])));
             set_dword(acc, i, int32_t(sum));
         }
+    }
+    static Vec row(const Vec& stored) { return stored; }
+    template <bool SIGNED_DIGITS>
+    static void weigh(Vec& acc, const Vec& rows, const Vec& digits) {
+        if (SIGNED_DIGITS)
+            dot(acc, rows, digits);
+        else
+            dot(acc, digits, rows);
+    }
+    template <int SLOTS, class F>
+    static void each_slot(const int8_t* p, F&& f) {
+        for (int s = 0; s < SLOTS; ++s) f(s, broadcast4(p + 4 * s));
     }
     static Vec broadcast4(const int8_t* four) {
         Vec v;
@@ -69,8 +87,8 @@ struct BytesEmulated {
         return slot / BYTES * BYTES + 16 * lane + 4 * j + i;
     }
 
-    static void sums8(const Vec* a, int32_t* out) {
-        for (int k = 0; k < 8; ++k) {
+    static void sums(const Vec* a, int32_t* out) {
+        for (int k = 0; k < dot_group; ++k) {
             uint32_t sum = 0;
             for (int i = 0; i < BYTES / 4; ++i) sum += uint32_t(dword(a[k], i));
             out[k] = int32_t(sum);

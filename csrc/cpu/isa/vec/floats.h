@@ -8,8 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#define GEODIFF_UNROLL _Pragma("GCC unroll 32")
-#define GEODIFF_UNROLL4 _Pragma("GCC unroll 4")
+#include "macros.h"
 
 namespace {
 
