@@ -9,7 +9,8 @@
 
 namespace geodiff {
 
-constexpr int64_t kPad = 64;  // columns are padded to this many elements, with zeros
+constexpr int64_t kPad = 64;         // columns are padded to this many elements, with zeros
+constexpr int64_t kTail = 2 * kPad;  // columns that rows may have in another place: see IntegerProducts::dot
 constexpr int kMaxTileRows = 256;
 constexpr int64_t kFold = 64;       // columns summed in float32, one by one
 constexpr int64_t kFoldBlocks = 4;  // such sums added in float32 before they move to float64
@@ -64,8 +65,8 @@ struct WeightDigits {
 struct IntegerProducts {
     IntegerLayout layout;
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
-    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kPad more where rows
-    // go on in `tail` [R, kPad], which may be null.
+    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kTail more where rows
+    // go on in `tail` [R, kTail], which may be null.
     void (*dot)(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* Q, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds);
     // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.

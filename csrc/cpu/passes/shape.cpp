@@ -12,24 +12,26 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kSample = 4096;  // rows that the directions are found from
-constexpr int kRounds = 3;         // of the iteration, which begins with rows of the data
+constexpr int kRounds = 2;         // of the iteration, which begins with rows of the data
 constexpr int64_t kGroup = 16;     // directions that one thread improves at a time
 constexpr int64_t kTile = 96;      // a multiple of what the float32 products like: see FloatLayout
 constexpr double kRoom = 1.5;      // the largest coordinate held, in units of the sample's largest
 
-// Directions one after the other, each less what lies along those before it, twice for the rounding; one that is a sum
-// of the others becomes 0.
-void orthonormalise(double* u, int64_t d) {
+// Directions one after the other, each taken out of those behind it; one that is a sum of the others becomes 0.
+void orthonormalise(double* u, int64_t d, int threads) {
+    std::vector<double> before;
+    for (int64_t j = 0; j < kDirections; ++j) before.push_back(norm(u + j * d, d));
     for (int64_t j = 0; j < kDirections; ++j) {
         double* mine = u + j * d;
-        const double before = norm(mine, d);
-        for (int time = 0; time < 2; ++time)
-            for (int64_t i = 0; i < j; ++i) {
-                const double along = dot(mine, u + i * d, d);
-                for (int64_t k = 0; k < d; ++k) mine[k] -= along * u[i * d + k];
-            }
-        const double length = norm(mine, d), factor = length > 1e-9 * before ? 1 / length : 0;
+        const double length = norm(mine, d), factor = length > 1e-9 * before[size_t(j)] ? 1 / length : 0;
         for (int64_t k = 0; k < d; ++k) mine[k] *= factor;
+        const int64_t behind = kDirections - j - 1;
+        in_shares(behind, 2 * behind * d, threads, [&](int64_t begin, int64_t end) {
+            for (double* other = mine + (begin + 1) * d; other < mine + (end + 1) * d; other += d) {
+                const double along = dot(mine, other, d);
+                for (int64_t k = 0; k < d; ++k) other[k] -= along * mine[k];
+            }
+        });
     }
 }
 
@@ -41,6 +43,15 @@ Buffer<float> packed(const Table& kernels, const Number* vectors, int64_t count,
     for (int64_t j = 0; j < count; ++j)
         for (int64_t k = 0; k < d; ++k) out[j / lanes * lanes * d + k * lanes + j % lanes] = float(vectors[j * d + k]);
     return out;
+}
+
+// along[j, r] = <u_j, v> for R rows from `first` on; `vectors`: all directions, packed.
+void along_all(const Table& kernels, const Rows& rows, int64_t first, int R, const Buffer<float>& vectors,
+               Buffer<double>& along) {
+    static_assert(kDirections % kDotQueries == 0);
+    for (int64_t j = 0; j < kDirections; j += kDotQueries)
+        kernels.dot_f32(rows.row(first), rows.dtype, rows.d, R, vectors.data() + j * rows.d, kDotQueries,
+                        along.data() + j * kTile, kTile);
 }
 
 Buffer<char> evenly(const Rows& rows, int64_t count) {
@@ -103,7 +114,7 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
         for (int64_t k = 0; k < d; ++k) mine[k] = -mean[k];
         kernels.axpy(1, sample.row(sample.n * j / kDirections), sample.dtype, d, mine);
     }
-    orthonormalise(u.data(), d);
+    orthonormalise(u.data(), d, threads);
     const std::vector<float> keep(size_t(kGroup), 1.0f);
     for (int round = 0; round < kRounds; ++round) {
         one_by_one(kDirections / kGroup, threads, [&](int64_t group) {
@@ -129,7 +140,7 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
             for (int64_t j = 0; j < kGroup; ++j)
                 for (int64_t k = 0; k < d; ++k) mine[j * d + k] = double(sums[j * dp + k]) - total[j] * mean[k];
         });
-        orthonormalise(u.data(), d);
+        orthonormalise(u.data(), d, threads);
     }
     for (int64_t i = 0; i < kDirections * d; ++i) directions_[i] = float(u[i]);
 }
@@ -141,8 +152,7 @@ void Coordinates::measure(const Table& kernels, const Rows& sample) {
     double largest[kDirections] = {}, square[kDirections] = {};
     for (int64_t first = 0; first < sample.n; first += kTile) {
         const int R = int(std::min(kTile, sample.n - first));
-        kernels.dot_f32(sample.row(first), sample.dtype, sample.d, R, vectors.data(), int(kDirections), along.data(),
-                        kTile);
+        along_all(kernels, sample, first, R, vectors, along);
         for (int64_t j = 0; j < kDirections; ++j)
             for (int r = 0; r < R; ++r) {
                 const double c = along[j * kTile + r] - centre_[j];
@@ -161,8 +171,7 @@ void Coordinates::measure(const Table& kernels, const Rows& sample) {
 void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads) {
     const Buffer<float> vectors = packed(kernels, directions_.data(), kDirections, rows.d);
     const auto visit = [&](Buffer<double>& along, int, const Tile& t) {
-        kernels.dot_f32(rows.row(t.first), rows.dtype, rows.d, t.R, vectors.data(), int(kDirections), along.data(),
-                        kTile);
+        along_all(kernels, rows, t.first, t.R, vectors, along);
         for (int r = 0; r < t.R; ++r) {
             const int64_t row = t.first + r;
             uint8_t* bytes = coordinates_.data() + row * kDirections;

@@ -12,7 +12,7 @@
 
 namespace geodiff {
 
-constexpr int64_t kDirections = kPad;
+constexpr int64_t kDirections = kTail;
 constexpr int64_t kDrawn = 64;  // rows on which the error that is left is measured
 
 // A view, as Stats is; null pointers where there are no coordinates.

@@ -14,6 +14,7 @@
 namespace {
 
 using geodiff::kPad;
+using geodiff::kTail;
 
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
@@ -44,14 +45,15 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
     }
     if (tail) {
         if (k < len) Q += kPad * QB;
-        GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(tail + r * kPad + i));
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = V::load(Q + q * kPad + i);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+        for (int64_t t = 0; t < kTail; t += kPad, Q += kPad * QB)
+            GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
+                Vec x[RB];
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(tail + r * kTail + t + i));
+                GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                    const Vec y = V::load(Q + q * kPad + i);
+                    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+                }
             }
-        }
     }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
         int32_t sums[V::dot_group];
@@ -77,9 +79,9 @@ inline void dot_group_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, 
         const int64_t len = last ? d - k : kDotChunk;
         const uint8_t* rest = last ? tail : nullptr;
         int r = 0;
-        for (; r + RB <= R; r += RB, rest += rest ? RB * kPad : 0)
+        for (; r + RB <= R; r += RB, rest += rest ? RB * kTail : 0)
             dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r, rest += rest ? kPad : 0)
+        for (; r < R; ++r, rest += rest ? kTail : 0)
             dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
     }
 }

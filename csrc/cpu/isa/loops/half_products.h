@@ -13,13 +13,14 @@
 namespace {
 
 using geodiff::kPad;
+using geodiff::kTail;
 
 constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see `start_of_halves`
 
 // Columns that a dword sums without overflow, |u q| <= 255 2^15 each, with a tail behind them: a lane takes two of
 // every V::columns. And no more than leave digits in L1.
 template <class V>
-constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kPad;
+constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kTail;
 
 // S[q*lds + r] (+)= <u_r, q_q> over `len` <= kHalfChunk columns, and the tail unless it is null. STREAM: rows come from
 // memory and are used once. The next RB rows are prefetched then: a row of 3 KiB ends before the processor's own
@@ -27,7 +28,7 @@ constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kPa
 template <class V, int RB, int QB, bool STREAM>
 GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, const int16_t* Q, int64_t len,
                                     double* S, int64_t lds, bool add) {
-    static_assert((kHalfChunk<V> + kPad) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
+    static_assert((kHalfChunk<V> + kTail) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
     typedef typename V::Vec Vec;
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
@@ -55,14 +56,15 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t
     }
     if (tail) {
         if (k < len) Q += kPad * QB;
-        for (int64_t i = 0; i < kPad; i += V::columns) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(tail + r * kPad + i);
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = V::digits(Q + q * kPad + i);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
+        for (int64_t t = 0; t < kTail; t += kPad, Q += kPad * QB)
+            GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
+                Vec x[RB];
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(tail + r * kTail + t + i);
+                GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                    const Vec y = V::digits(Q + q * kPad + i);
+                    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
+                }
             }
-        }
     }
     double sums[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; i += 4) V::sums4(acc + i, sums + i);
@@ -87,9 +89,9 @@ inline void dot_group_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail,
         const int64_t len = last ? d - k : kHalfChunk<V>;
         const uint8_t* rest = last ? tail : nullptr;
         int r = 0;
-        for (; r + RB <= R; r += RB, rest += rest ? RB * kPad : 0)
+        for (; r + RB <= R; r += RB, rest += rest ? RB * kTail : 0)
             dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r, rest += rest ? kPad : 0)
+        for (; r < R; ++r, rest += rest ? kTail : 0)
             dot_block_halves<V, 1, QB, false>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
     }
 }
