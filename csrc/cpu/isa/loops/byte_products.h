@@ -285,7 +285,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.sum_group = V::sum_group;
     p.layout.worth = 4;
     p.layout.free_to = 8;
-    p.layout.shaped_from = 9;
+    p.layout.shaped_from = 17;
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;  // at most 6 in the first product, 4 in the second, 8 in the softmax
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
