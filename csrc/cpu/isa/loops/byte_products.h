@@ -36,9 +36,11 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* 
         }
     for (int64_t i = 0; k + i < len; i += V::bytes) {  // never read past the last row
         const typename V::Mask mask = V::first(len - k - i);
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-            const Vec x = V::row(V::load(mask, X + r * ldx + k + i));  // what follows meets digits of zero
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) V::dot(acc[r][q], x, V::load(Q + q * kPad + i));
+        Vec x[RB];  // what follows the end meets digits of zero
+        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(mask, X + r * ldx + k + i));
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+            const Vec y = V::load(Q + q * kPad + i);
+            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
         }
     }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
