@@ -10,39 +10,31 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "row_ends.h"
 
 namespace {
 
-using geodiff::kPad;
-
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
-// S[q*lds + r] (+)= <u_r, q_q> over `len` columns. An int32 cannot overflow below 2^31 / (255 128) = 65,793 of them.
+// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns and, where there are `ends`, one more of these. An int32
+// cannot overflow below 2^31 / (255 128) = 65,793 columns.
 template <class V, int RB, int QB>
-GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t len, double* S, int64_t lds,
-                                   bool add) {
+GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t blocks, const uint8_t* ends,
+                                   double* S, int64_t lds, bool add) {
     typedef typename V::Vec Vec;
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
-    int64_t k = 0;
-    for (; k + kPad <= len; k += kPad, Q += kPad * QB) GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + k + i));
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = V::load(Q + q * kPad + i);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+    for (int part = 0; part < 2; ++part, X = ends, ldx = kPad, blocks = ends != nullptr)
+        for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB)
+            GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
+                Vec x[RB];
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + i));
+                GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
+                    const Vec y = V::load(Q + q * kPad + i);
+                    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
+                }
             }
-        }
-    for (int64_t i = 0; k + i < len; i += V::bytes) {  // never read past the last row
-        const typename V::Mask mask = V::first(len - k - i);
-        Vec x[RB];  // what follows the end meets digits of zero
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(mask, X + r * ldx + k + i));
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-            const Vec y = V::load(Q + q * kPad + i);
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
-        }
-    }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
         int32_t sums[V::dot_group];
         V::sums(acc[r], sums);
@@ -59,13 +51,17 @@ constexpr int byte_rows(int digits) {
 }
 
 template <class V, int QB>
-inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, double* S, int64_t lds) {
+inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, const uint8_t* ends,
+                            double* S, int64_t lds) {
     constexpr int RB = byte_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
-        const int64_t len = d - k < kDotChunk ? d - k : kDotChunk;
+        const int64_t blocks = (d - k < kDotChunk ? d - k : kDotChunk) / kPad;
+        const uint8_t* e = d - k <= kDotChunk ? ends : nullptr;
         int r = 0;
-        for (; r + RB <= R; r += RB) dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r) dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, Q, len, S + r, lds, k > 0);
+        for (; r + RB <= R; r += RB, e += e ? RB * kPad : 0)
+            dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, Q, blocks, e, S + r, lds, k > 0);
+        for (; r < R; ++r, e += e ? kPad : 0)
+            dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, Q, blocks, e, S + r, lds, k > 0);
     }
 }
 
@@ -73,10 +69,12 @@ template <class V>
 void dot_bytes(const uint8_t* X, int64_t ldx, int R, const void* digits, const int64_t* total, int64_t dq, int groups,
                int group, int64_t d, double* S, int64_t lds) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
+    RowEnds room;
+    const uint8_t* ends = room.copy(X, ldx, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
-            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, Q, d, S, lds);
+            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, Q, d, ends, S, lds);
         });
         if constexpr (V::unsigned_rows)
             for (int q = 0; q < group; ++q) {  // v = u - 128

@@ -37,11 +37,8 @@ struct HalvesNeon {
     }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return vshlq_n_s32(a, 15); }
 
-    // 8 bytes as numbers of 16 bits; the first n of them
+    // 8 bytes as numbers of 16 bits
     static GEODIFF_INLINE Vec widen(const uint8_t* p) { return vreinterpretq_s32_u16(vmovl_u8(vld1_u8(p))); }
-    static GEODIFF_INLINE Vec widen(const uint8_t* p, int64_t n) {
-        return vreinterpretq_s32_u16(vmovl_u8(vcreate_u8(first_bytes(p, n))));
-    }
 
     // acc += x . y, two products to a dword, modulo 2^32. Assembly, because GCC 12 copies halves of registers for it.
     static GEODIFF_INLINE void dot(Vec& acc, Vec x, Vec y) {
