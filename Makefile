@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all test-csrc matrix sdist wheel wheels sanitize lint types format clean
+.PHONY: help install demo test test-all test-csrc test-arm matrix sdist wheel wheels sanitize lint types format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -59,10 +59,10 @@ demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; wr
 # they set up, so they stay together, and the longest files begin (tests/conftest.py).
 PARALLEL := -n $(or $(JOBS),auto) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) test-csrc ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
+test: $(STAMP) test-csrc test-arm ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL) $(TESTS)
 
-test-all: $(STAMP) test-csrc ## the whole test suite
+test-all: $(STAMP) test-csrc test-arm ## the whole test suite
 	$(BIN)/pytest -q
 
 # doctest is one header: the system's, the one that DOCTEST_INCLUDE=FOLDER has, or Debian's package, unpacked in build/.
@@ -80,6 +80,22 @@ test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set o
 		$(BIN)/cmake --build $(EDITABLE) --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && \
 		$(EDITABLE)/tests/csrc/geodiff_tests; \
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
+
+# Arm's instruction sets where a cross compiler and qemu are there: on the processor that has all of them, and on one that
+# has NEON alone. Two of the tests' files: what is below them is the same C++ on every processor.
+ARM_CXX := aarch64-linux-gnu-g++
+test-arm: $(STAMP) ## the C++ tests of the kernels on Arm's instruction sets, under qemu
+	@for tool in $(ARM_CXX) qemu-aarch64; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	at="$$($(FIND_DOCTEST))"; test -n "$$at" || missing="$$missing doctest.h"; \
+	if test -n "$$missing"; then echo "test-arm: left out: no$$missing (install g++-aarch64-linux-gnu, qemu-user, doctest-dev)"; \
+	else mkdir -p build/arm && ln -sfn "$$at/doctest" build/arm/doctest && \
+		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake -S tests/csrc -B build/arm -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
+			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
+		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake --build build/arm --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && \
+		for cpu in max cortex-a57; do \
+			qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu build/arm/geodiff_tests -sf='*_products.cpp,*_kernels.cpp' || exit 1; \
+		done; \
+	fi
 
 matrix: ## `make test` on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,9 +2,9 @@
 
     python bench/inner_loops.py [OBJECT ...] [--all] [--json]
 
-Objects are those of csrc/cpu/isa; without any, what `make install` and `make test-arm` have left in build/. A table has the leanest loop of each product,
-which is the one for many queries; --all lists every loop. The exit status is 1 where a loop touches the stack at a fixed
-place: a number that no register was left for.
+Objects are those of csrc/cpu/isa; without any, what `make install` and `make test-arm` have left in build/. A table has the
+leanest loop of each product, which is the one for many queries; --all lists every loop. The exit status is 1 where a loop
+touches the stack at a fixed place: a number that no register was left for.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def functions(text: str) -> dict[str, list[Instruction]]:
 
 
 def natural_loops(body: list[Instruction]) -> list[set[int]]:
-    """The innermost loops, each the places of its instructions in `body`: jumps back to what every way there leads through."""
+    """The innermost loops, each the places of its instructions: jumps back to what every way there leads through."""
     place = {instruction.at: n for n, instruction in enumerate(body)}
     starts = {0}
     for n, i in enumerate(body):
@@ -138,10 +138,15 @@ def natural_loops(body: list[Instruction]) -> list[set[int]]:
             new |= 1 << k
             changed |= new != dominators[k]
             dominators[k] = new
+    reached, left = set(), [0]
+    while left:
+        if (at := left.pop()) not in reached:
+            reached.add(at)
+            left += after[at]
     loops: dict[int, set[int]] = {}
     for k, to in enumerate(after):
         for head in to:
-            if dominators[k] >> head & 1 and before[head]:
+            if k in reached and dominators[k] >> head & 1:
                 inside = loops.setdefault(head, {head})
                 left = [k]
                 while left:
@@ -159,16 +164,14 @@ def loops_of(isa: str, text: str) -> list[Loop]:
         kind = _NAMED.search(name)
         if kind is None:
             continue
-        # Frames are reached through %rbp where it was set from the stack pointer; elsewhere it is a register like others.
+        # Frames are reached through %rbp where it was set from the stack pointer; else it is a register like others.
         framed = any(i.name == "mov" and i.operands == "%rsp,%rbp" for i in body)
         for places in natural_loops(body):
             inside = [body[n] for n in sorted(places)]
             work = sum(i.multiply_adds for i in inside)
             if not work:
                 continue
-            stack = [
-                f"{i.name} {i.operands}" for i in inside if i.on_stack and (framed or "(%rbp)" not in i.operands)
-            ]
+            stack = [f"{i.name} {i.operands}" for i in inside if i.on_stack and (framed or "(%rbp)" not in i.operands)]
             short = re.sub(r"\(anonymous namespace\)::|\(.*|void ", "", name)
             loops.append(Loop(isa, PRODUCT[kind[1]], short, len(inside), work, stack))
     return loops
@@ -200,7 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps([asdict(loop) | {"each": loop.each} for loop in loops], indent=1))
     elif given.all:
         for loop in sorted(loops, key=lambda loop: (loop.isa, loop.product, loop.each)):
-            print(f"{loop.isa:14} {loop.product:7} {loop.each:.4f} {loop.instructions:4} / {loop.multiply_adds:5}  ", end="")
+            print(
+                f"{loop.isa:14} {loop.product:7} {loop.each:.4f} {loop.instructions:4} / {loop.multiply_adds:5}  ",
+                end="",
+            )
             print(loop.function + (f"  STACK {len(loop.on_stack)}" if loop.on_stack else ""))
     else:
         print("| instruction set | first product | second product |\n|---|---|---|")

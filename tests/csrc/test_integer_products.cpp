@@ -37,36 +37,43 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
         const int bits = products.layout.digit_bits;
         for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {7, 65}, {25, 300}, {3, 5000}, {2, 9000}}) {
             const Points points(DType::u8, n, d, uint64_t(d));
-            for (int group = 1; group <= products.layout.dot_group; ++group) {
-                const int groups = 2;
-                const int64_t dp = padded(d), slots = groups * group, lds = n + 3;
-                Random random{uint64_t(group)};
-                std::vector<char> digits = random_digits(slots * dp, bits, random);
-                std::vector<int64_t> total(size_t(slots), 0);
-                const auto at = [&](int64_t q, int64_t k) {
-                    return q / group * group * dp + k / kPad * kPad * group + q % group * kPad + k % kPad;
-                };
-                for (int64_t q = 0; q < slots; ++q)
-                    for (int64_t k = 0; k < dp; ++k) {
-                        if (k >= d) std::memset(&digits[size_t(at(q, k) * bits / 8)], 0, size_t(bits / 8));
-                        total[size_t(q)] += digit_at(digits, bits, at(q, k));
+            for (const bool tailed : {false, true})  // rows that go on in another place
+                for (int group = 1; group <= products.layout.dot_group; ++group) {
+                    const int groups = 2;
+                    const Points tail(DType::u8, n, kTail, 77);
+                    const int64_t dp = padded(d), dq = dp + (tailed ? kTail : 0), slots = groups * group, lds = n + 3;
+                    Random random{uint64_t(group)};
+                    std::vector<char> digits = random_digits(slots * dq, bits, random);
+                    std::vector<int64_t> total(size_t(slots), 0);
+                    const auto at = [&](int64_t q, int64_t k) {
+                        return q / group * group * dq + k / kPad * kPad * group + q % group * kPad + k % kPad;
+                    };
+                    for (int64_t q = 0; q < slots; ++q)
+                        for (int64_t k = 0; k < dq; ++k) {
+                            if (k >= d && k < dp)
+                                std::memset(&digits[size_t(at(q, k) * bits / 8)], 0, size_t(bits / 8));
+                            total[size_t(q)] += digit_at(digits, bits, at(q, k));
+                        }
+                    std::vector<double> S(size_t(slots * lds), -12345.0);
+                    products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d,
+                                 tailed ? reinterpret_cast<const uint8_t*>(tail.stored.data()) : nullptr, n,
+                                 digits.data(), total.data(), dq, groups, group, d, S.data(), lds);
+                    int64_t wrong = 0;
+                    for (int64_t q = 0; q < slots; ++q) {
+                        for (int64_t r = 0; r < n; ++r) {
+                            int64_t exact = 0;
+                            for (int64_t k = 0; k < d; ++k)
+                                exact += digit_at(digits, bits, at(q, k)) * int64_t(points.v[size_t(r * d + k)]);
+                            for (int64_t k = dp; k < dq; ++k)
+                                exact += digit_at(digits, bits, at(q, k)) * int64_t(tail.v[size_t(r * kTail + k - dp)]);
+                            wrong += S[size_t(q * lds + r)] != double(exact);
+                        }
+                        for (int64_t r = n; r < lds; ++r) wrong += S[size_t(q * lds + r)] != -12345.0;
                     }
-                std::vector<double> S(size_t(slots * lds), -12345.0);
-                products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d, n, digits.data(), total.data(),
-                             dp, groups, group, d, S.data(), lds);
-                int64_t wrong = 0;
-                for (int64_t q = 0; q < slots; ++q) {
-                    for (int64_t r = 0; r < n; ++r) {
-                        int64_t exact = 0;
-                        for (int64_t k = 0; k < d; ++k)
-                            exact += digit_at(digits, bits, at(q, k)) * int64_t(points.v[size_t(r * d + k)]);
-                        wrong += S[size_t(q * lds + r)] != double(exact);
-                    }
-                    for (int64_t r = n; r < lds; ++r) wrong += S[size_t(q * lds + r)] != -12345.0;
+                    CAPTURE(group);
+                    CAPTURE(tailed);
+                    CHECK(wrong == 0);
                 }
-                CAPTURE(group);
-                CHECK(wrong == 0);
-            }
         }
     }
 }

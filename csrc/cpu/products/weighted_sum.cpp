@@ -9,7 +9,7 @@
 namespace geodiff {
 namespace {
 
-constexpr int kMostWeightRows = 4;  // of any IntegerLayout::weight_rows
+constexpr int kMostWeightRows = 8;  // of any IntegerLayout::weight_rows
 
 int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 

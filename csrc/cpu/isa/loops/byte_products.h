@@ -10,51 +10,31 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "row_ends.h"
 
 namespace {
 
-using geodiff::kPad;
-using geodiff::kTail;
-
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
-// S[q*lds + r] (+)= <u_r, q_q> over `len` columns, and the tail unless it is null. An int32 cannot overflow below 2^31
-// / (255 128) = 65,793 of them.
+// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, then those of `ends`. An int32 cannot overflow below
+// 2^31 / (255 128) = 65,793 columns.
 template <class V, int RB, int QB>
-GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, const int8_t* Q, int64_t len,
+GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t blocks, const RowEnds& ends,
                                    double* S, int64_t lds, bool add) {
     typedef typename V::Vec Vec;
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
-    int64_t k = 0;
-    for (; k + kPad <= len; k += kPad, Q += kPad * QB) GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + k + i));
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = V::load(Q + q * kPad + i);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
-            }
-        }
-    for (int64_t i = 0; k + i < len; i += V::bytes) {  // never read past the last row
-        const typename V::Mask mask = V::first(len - k - i);
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-            const Vec x = V::row(V::load(mask, X + r * ldx + k + i));  // what follows meets digits of zero
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) V::dot(acc[r][q], x, V::load(Q + q * kPad + i));
-        }
-    }
-    if (tail) {
-        if (k < len) Q += kPad * QB;
-        for (int64_t t = 0; t < kTail; t += kPad, Q += kPad * QB)
+    for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
+        for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB)
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
                 Vec x[RB];
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(tail + r * kTail + t + i));
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + i));
                 GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
                     const Vec y = V::load(Q + q * kPad + i);
                     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
                 }
             }
-    }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
         int32_t sums[V::dot_group];
         V::sums(acc[r], sums);
@@ -71,18 +51,16 @@ constexpr int byte_rows(int digits) {
 }
 
 template <class V, int QB>
-inline void dot_group_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const int8_t* Q, int64_t d,
+inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, const RowEnds& ends,
                             double* S, int64_t lds) {
     constexpr int RB = byte_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
-        const bool last = d - k <= kDotChunk;
-        const int64_t len = last ? d - k : kDotChunk;
-        const uint8_t* rest = last ? tail : nullptr;
+        const int64_t blocks = (d - k < kDotChunk ? d - k : kDotChunk) / kPad;
+        const RowEnds last = d - k <= kDotChunk ? ends : RowEnds{};
         int r = 0;
-        for (; r + RB <= R; r += RB, rest += rest ? RB * kTail : 0)
-            dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r, rest += rest ? kTail : 0)
-            dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
+        for (; r + RB <= R; r += RB)
+            dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+        for (; r < R; ++r) dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
     }
 }
 
@@ -90,10 +68,12 @@ template <class V>
 void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
+    RowEndsRoom room;
+    const RowEnds ends = room.fill(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
-            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, tail, R, Q, d, S, lds);
+            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, Q, d, ends, S, lds);
         });
         if constexpr (V::unsigned_rows)
             for (int q = 0; q < group; ++q) {  // v = u - 128

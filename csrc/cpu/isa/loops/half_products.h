@@ -9,11 +9,9 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "row_ends.h"
 
 namespace {
-
-using geodiff::kPad;
-using geodiff::kTail;
 
 constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see `start_of_halves`
 
@@ -22,50 +20,30 @@ constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see
 template <class V>
 constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kTail;
 
-// S[q*lds + r] (+)= <u_r, q_q> over `len` <= kHalfChunk columns, and the tail unless it is null. STREAM: rows come from
-// memory and are used once. The next RB rows are prefetched then: a row of 3 KiB ends before the processor's own
-// prefetcher has got going.
+// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, at most kHalfChunk, then those of `ends`. STREAM: rows
+// come from memory and are used once. The next RB rows are prefetched then: a row of 3 KiB ends before the processor's
+// own prefetcher has got going.
 template <class V, int RB, int QB, bool STREAM>
-GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, const int16_t* Q, int64_t len,
-                                    double* S, int64_t lds, bool add) {
+GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, int64_t blocks,
+                                    const RowEnds& ends, double* S, int64_t lds, bool add) {
     static_assert((kHalfChunk<V> + kTail) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
     typedef typename V::Vec Vec;
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
-    int64_t k = 0;
-    for (; k + kPad <= len; k += kPad, Q += kPad * QB) {
-        if constexpr (STREAM)
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx + k, 0, 3);
-        GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
-            Vec x[RB];
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + k + i);
-            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-                const Vec y = V::digits(Q + q * kPad + i);
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
-            }
-        }
-    }
-    for (int64_t i = 0; k + i < len; i += V::columns) {  // never read past the last row
-        Vec x[RB];
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + k + i, len - k - i);
-        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
-            const Vec y = V::digits(Q + q * kPad + i);
-            GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
-        }
-    }
-    if (tail) {
-        if (k < len) Q += kPad * QB;
-        for (int64_t t = 0; t < kTail; t += kPad, Q += kPad * QB)
+    for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
+        for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
+            if constexpr (STREAM)
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 3);
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
                 Vec x[RB];
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(tail + r * kTail + t + i);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + i);
                 GEODIFF_UNROLL for (int q = 0; q < QB; ++q) {
                     const Vec y = V::digits(Q + q * kPad + i);
                     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[q * RB + r], x[r], y);
                 }
             }
-    }
+        }
     double sums[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; i += 4) V::sums4(acc + i, sums + i);
     for (int q = 0; q < QB; ++q)
@@ -81,18 +59,17 @@ constexpr int half_rows(int digits) {
 }
 
 template <class V, int QB, bool STREAM>
-inline void dot_group_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const int16_t* Q, int64_t d,
+inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const int16_t* Q, int64_t d, const RowEnds& ends,
                              double* S, int64_t lds) {
     constexpr int RB = half_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kHalfChunk<V>, Q += kHalfChunk<V> * QB) {
-        const bool last = d - k <= kHalfChunk<V>;
-        const int64_t len = last ? d - k : kHalfChunk<V>;
-        const uint8_t* rest = last ? tail : nullptr;
+        const int64_t blocks = (d - k < kHalfChunk<V> ? d - k : kHalfChunk<V>) / kPad;
+        const RowEnds last = d - k <= kHalfChunk<V> ? ends : RowEnds{};
         int r = 0;
-        for (; r + RB <= R; r += RB, rest += rest ? RB * kTail : 0)
-            dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
-        for (; r < R; ++r, rest += rest ? kTail : 0)
-            dot_block_halves<V, 1, QB, false>(X + r * ldx + k, ldx, rest, Q, len, S + r, lds, k > 0);
+        for (; r + RB <= R; r += RB)
+            dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+        for (; r < R; ++r)
+            dot_block_halves<V, 1, QB, false>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
     }
 }
 
@@ -100,14 +77,16 @@ template <class V>
 void dot_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int16_t* Q = static_cast<const int16_t*>(digits);
+    RowEndsRoom room;
+    const RowEnds ends = room.fill(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
-        with_constant<V::dot_group + 1>(group, [&](auto size) {
-            constexpr int QB = decltype(size)::value;
+        with_constant<V::dot_group + 1>(group, [&](auto digits) {
+            constexpr int QB = decltype(digits)::value;
             if constexpr (QB > 0) {
                 if (groups == 1)
-                    dot_group_halves<V, QB, true>(X, ldx, tail, R, Q, d, S, lds);
+                    dot_group_halves<V, QB, true>(X, ldx, R, Q, d, ends, S, lds);
                 else
-                    dot_group_halves<V, QB, false>(X, ldx, tail, R, Q, d, S, lds);
+                    dot_group_halves<V, QB, false>(X, ldx, R, Q, d, ends, S, lds);
             }
         });
         for (int q = 0; q < group; ++q) {  // v = u - 128

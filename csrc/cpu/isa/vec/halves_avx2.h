@@ -32,11 +32,10 @@ struct HalvesAvx2 {
     static GEODIFF_INLINE Vec load(const uint8_t* p, int64_t n) {
         return _mm256_set_m128i(ends(p + 16, n - 16), ends(p, n));
     }
-    // 16 bytes as numbers of 16 bits; the first n of them
+    // 16 bytes as numbers of 16 bits
     static GEODIFF_INLINE Vec widen(const uint8_t* p) {
         return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
     }
-    static GEODIFF_INLINE Vec widen(const uint8_t* p, int64_t n) { return _mm256_cvtepu8_epi16(ends(p, n)); }
     static GEODIFF_INLINE __m128i ends(const uint8_t* p, int64_t n) {
         return _mm_set_epi64x(int64_t(first_bytes(p + 8, n - 8)), int64_t(first_bytes(p, n)));
     }

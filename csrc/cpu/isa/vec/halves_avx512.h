@@ -31,12 +31,9 @@ struct HalvesAvx512 {
     static GEODIFF_INLINE Vec load(const uint8_t* p, int64_t n) {
         return _mm512_maskz_loadu_epi8(n >= 64 ? ~0ull : n > 0 ? ~0ull >> (64 - n) : 0, p);
     }
-    // 32 bytes as numbers of 16 bits; the first n of them
+    // 32 bytes as numbers of 16 bits
     static GEODIFF_INLINE Vec widen(const uint8_t* p) {
         return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
-    }
-    static GEODIFF_INLINE Vec widen(const uint8_t* p, int64_t n) {
-        return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(n >= 32 ? ~0u : n > 0 ? ~0u >> (32 - n) : 0, p));
     }
 
     // acc += x . y, two products to a dword, modulo 2^32. Assembly as in halves_avx2.h.

@@ -1,0 +1,41 @@
+// What rows hold past their last whole block of kPad columns, with zeros behind, and the tail that they may have in
+// another place: as blocks beside each other, so that register blocks read whole blocks only and never past the last
+// row.
+#pragma once
+
+#include "../table.h"
+#include "../vec/first_bytes.h"
+
+namespace {
+
+using geodiff::kPad;
+using geodiff::kTail;
+
+struct RowEnds {
+    const uint8_t* at = nullptr;
+    int64_t stride = 0, blocks = 0;  // bytes from a row to the next, and blocks of a row
+
+    RowEnds from(int r) const { return {at + r * stride, stride, blocks}; }
+};
+
+// Room for the ends of a tile's rows where they must be copied.
+struct RowEndsRoom {
+    alignas(64) uint8_t bytes[geodiff::kMaxTileRows * (kPad + kTail)];
+
+    RowEnds fill(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, int64_t d) {
+        const int64_t rest = d % kPad;
+        if (rest == 0) return tail ? RowEnds{tail, kTail, kTail / kPad} : RowEnds{};
+        const int64_t stride = kPad + (tail ? kTail : 0);
+        for (int r = 0; r < R; ++r) {
+            const uint8_t* end = X + r * ldx + (d - rest);
+            for (int64_t i = 0; i < kPad; i += 8) {
+                const uint64_t word = first_bytes(end + i, rest - i);
+                std::memcpy(bytes + r * stride + i, &word, sizeof word);
+            }
+            if (tail) std::memcpy(bytes + r * stride + kPad, tail + r * kTail, size_t(kTail));
+        }
+        return {bytes, stride, stride / kPad};
+    }
+};
+
+}  // namespace

@@ -1,0 +1,186 @@
+// Principal coordinates of the rows, and the error that is measured on drawn rows.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "../../csrc/cpu/passes/drawn.h"
+#include "../../csrc/cpu/passes/shape.h"
+#include "../../csrc/cpu/products/logits.h"
+#include "problem.h"
+
+using namespace geodiff;
+using namespace geodiff::test;
+
+namespace {
+
+// Rows that vary along a few directions, and a little everywhere.
+struct Shaped {
+    static constexpr int64_t n = 900, d = 1100;
+    std::vector<uint8_t> stored;
+    std::vector<double> half_norm, mean;
+    std::vector<float> away;
+    Rows rows{};
+    Stats stats{};
+
+    Shaped() : stored(size_t(n * d)), half_norm(size_t(n)), mean(size_t(d)), away(size_t(n)) {
+        Random random(5);
+        std::vector<double> along(size_t(6 * d));
+        for (double& a : along) a = random.normal();
+        for (int64_t i = 0; i < n; ++i) {
+            double c[6];
+            for (double& a : c) a = 12 * random.normal();
+            for (int64_t k = 0; k < d; ++k) {
+                double value = 128 + 4 * random.normal();
+                for (int j = 0; j < 6; ++j) value += c[j] * along[size_t(j * d + k)];
+                stored[size_t(i * d + k)] = uint8_t(std::clamp(std::round(value), 0.0, 255.0));
+            }
+        }
+        rows = {stored.data(), DType::u8, n, d};
+        prepare(kernels_for(""), rows, 1, half_norm.data(), away.data(), mean.data(), stats);
+    }
+    double value(int64_t i, int64_t k) const { return double(stored[size_t(i * d + k)]) - 128; }
+    Coordinates coordinates(const Table& table, int threads) const {
+        return {table, rows, stats, mean.data(), threads};
+    }
+};
+
+}  // namespace
+
+TEST_CASE(
+    "principal coordinates: orthonormal directions, bytes within half a step, the same on any number of threads") {
+    const Shaped data;
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        const Coordinates made = data.coordinates(*table, 1), again = data.coordinates(*table, 3);
+        const Shaping s = made.view();
+        double worst = 0;
+        for (int64_t i = 0; i < kDirections; ++i)
+            for (int64_t j = 0; j <= i; ++j) {
+                double product = 0;
+                for (int64_t k = 0; k < data.d; ++k)
+                    product += double(s.directions[i * data.d + k]) * double(s.directions[j * data.d + k]);
+                worst = std::max(worst, std::fabs(product - (i == j)));
+            }
+        CHECK(worst < 1e-5);
+        // Six directions hold nearly all: 1 - left / mean_square would be 0.12 for the first six columns alone.
+        CHECK(s.left < 0.1 * s.mean_square);
+        int64_t saturated = 0;
+        double off = 0;
+        for (int64_t i = 0; i < data.n; i += 37)
+            for (int64_t j = 0; j < kDirections; ++j) {
+                const int byte = s.coordinates[i * kDirections + j];
+                saturated += byte == 0 || byte == 255;
+                double exact = 0;
+                for (int64_t k = 0; k < data.d; ++k) exact += double(s.directions[j * data.d + k]) * data.value(i, k);
+                off = std::max(off, std::fabs(exact - s.centre[j] - s.step[j] * (byte - 128)) / s.step[j]);
+            }
+        CHECK(saturated == 0);
+        CHECK(off < 0.51);
+        for (int64_t i = 0; i < data.n * kDirections; ++i)
+            if (s.coordinates[i] != again.view().coordinates[i]) FAIL("another number of threads, another coordinate");
+        for (int64_t i = 0; i < data.n; ++i)
+            if (s.chance[i] != again.view().chance[i]) FAIL("another number of threads, another chance");
+    }
+}
+
+TEST_CASE("what rounding has lost of a shaped query is all that is missing from its logits") {
+    const Shaped data;
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(table->name);
+        const Coordinates made = data.coordinates(*table, 1);
+        const int64_t batch = table->integers->layout.shaped_from;
+        const double sigma = 5100;
+        std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), sigma);
+        Random random(9);
+        for (double& v : x) v = sigma * random.normal();
+        Request request{*table, data.rows, data.stats};
+        request.batch = batch;
+        request.x = x.data();
+        request.sigma = sigmas.data();
+        request.tol = 1e-5;
+        request.shaping = made.view();
+        std::vector<int64_t> which;
+        for (int64_t q = 0; q < batch; ++q) which.push_back(q);
+        const Logits logits(request, which.data(), batch, Precision::normal);
+        REQUIRE(logits.shaped());
+        const Logits whole(request.unshaped(), which.data(), batch, Precision::normal);
+        REQUIRE(!whole.shaped());
+        const int64_t tile = tile_rows(request, batch);
+        auto work = logits.work(tile);
+        const int R = int(std::min(tile, data.n - 24));
+        logits.block(work, 24, R, 0, tile);
+        double left = 0, lost = 0;
+        for (int64_t q = 0; q < batch; ++q)
+            for (int r = 0; r < R; r += 5) {
+                double exact = 0, missing = 0, norm = 0;
+                for (int64_t k = 0; k < data.d; ++k) {
+                    const double v = data.value(24 + r, k);
+                    exact += x[size_t(q * data.d + k)] * v;
+                    missing += double(logits.lost(q)[k]) * v;
+                    norm += v * v;
+                }
+                const double l = (exact - norm / 2) / (sigma * sigma);
+                const double off = l - work.logits[q * tile + r];
+                left += std::pow(off - missing / (sigma * sigma), 2);  // the rounding of coordinates to bytes
+                lost += off * off;
+            }
+        CHECK(left < 0.05 * lost);
+    }
+}
+
+TEST_CASE("the error of logits, measured on drawn rows, is a bound and no wild one") {
+    const Shaped data;
+    const Table& table = kernels_for("");
+    const Coordinates made = data.coordinates(table, 1);
+    const double sigma = 2500;
+    Random random(3);
+    int64_t below = 0, trials = 60;
+    double largest = 0;
+    for (int64_t trial = 0; trial < trials; ++trial) {
+        std::vector<double> x(size_t(data.d)), one(1, trial % 2 ? sigma : sigma / 6);
+        for (double& v : x) v = one[0] * random.normal();
+        Request request{table, data.rows, data.stats};
+        request.batch = 1;
+        request.x = x.data();
+        request.sigma = one.data();
+        request.tol = 1e-5;
+        request.shaping = made.view();
+        // Exact logits, and those of a query that is off by a random vector.
+        std::vector<double> delta(size_t(data.d)), exact(size_t(data.n)), off(size_t(data.n));
+        for (double& v : delta) v = 0.3 * random.normal();
+        double x2 = 0;
+        for (const double v : x) x2 += v * v;
+        Top drawn(kDrawn + 1);
+        Online sums;
+        for (int64_t i = 0; i < data.n; ++i) {
+            double missing = 0;
+            for (int64_t k = 0; k < data.d; ++k) missing += delta[size_t(k)] * data.value(i, k);
+            exact[size_t(i)] = request.logit(0, i) + 0.5 * x2 / (one[0] * one[0]);
+            off[size_t(i)] = exact[size_t(i)] - missing / (one[0] * one[0]);
+            drawn.offer(off[size_t(i)] + double(request.shaping.chance[i]), i);
+        }
+        const auto mean_of = [&](const std::vector<double>& l, double& top, double& sum) {
+            std::vector<double> mean(size_t(data.d), 0.0);
+            top = *std::max_element(l.begin(), l.end());
+            sum = 0;
+            for (int64_t i = 0; i < data.n; ++i) {
+                const double p = std::exp(l[size_t(i)] - top);
+                sum += p;
+                for (int64_t k = 0; k < data.d; ++k) mean[size_t(k)] += p * data.value(i, k);
+            }
+            for (double& m : mean) m /= sum;
+            return mean;
+        };
+        double top = 0, sum = 0;
+        const std::vector<double> right = mean_of(exact, top, sum), found = mean_of(off, sums.max, sums.sum);
+        double error = 0;
+        for (int64_t k = 0; k < data.d; ++k) error += std::pow(right[size_t(k)] - found[size_t(k)], 2);
+        const double bound = error_of_logits(request, 0, drawn, sums, found.data());
+        below += std::sqrt(error) > bound;
+        largest = std::max(largest, bound / std::sqrt(error));
+    }
+    CHECK(below == 0);
+    CHECK(largest < 12);
+}
