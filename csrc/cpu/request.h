@@ -44,7 +44,7 @@ struct Request {
     const double* log_prior = nullptr;  // [n] or [batch, n] or null: log weight of every row
     int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
     const int64_t* exclude = nullptr;   // [batch] or null: the row that a query must not see, -1 for none
-    Shaping shaping;                    // principal coordinates of the rows, where they are at hand
+    Shaping shaping{};                  // principal coordinates of the rows, where they are at hand
     double tol = 0;                     // contract 1
     double log_tol = kLogError;         // absolute error allowed in the log sum
     int64_t topk = 0;

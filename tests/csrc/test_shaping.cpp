@@ -150,6 +150,12 @@ TEST_CASE("the error of logits, measured on drawn rows, is a bound and no wild o
         // Exact logits, and those of a query that is off by a random vector.
         std::vector<double> delta(size_t(data.d)), exact(size_t(data.n)), off(size_t(data.n));
         for (double& v : delta) v = 0.3 * random.normal();
+        for (int64_t j = 0; j < (trial % 4 < 2 ? kDirections : 0); ++j) {  // half of them are shaped
+            const float* u = request.shaping.directions + j * data.d;
+            double along = 0;
+            for (int64_t k = 0; k < data.d; ++k) along += delta[size_t(k)] * double(u[k]);
+            for (int64_t k = 0; k < data.d; ++k) delta[size_t(k)] -= along * double(u[k]);
+        }
         double x2 = 0;
         for (const double v : x) x2 += v * v;
         Top drawn(kDrawn + 1);
@@ -182,5 +188,5 @@ TEST_CASE("the error of logits, measured on drawn rows, is a bound and no wild o
         largest = std::max(largest, bound / std::sqrt(error));
     }
     CHECK(below == 0);
-    CHECK(largest < 12);
+    CHECK(largest < 40);
 }

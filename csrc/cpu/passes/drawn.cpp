@@ -31,7 +31,7 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
 
     const double x2 = norm(request.query(q), d), sigma = request.sigma[q];
     const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
-    std::vector<double> error, weight, missing;
+    std::vector<double> error, weight;
     double total = 0, centre = 0;
     for (const Top::Entry& entry : rows) {
         const double l = entry.logit - double(request.shaping.chance[entry.row]);
@@ -39,29 +39,26 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
         const double seen = -std::expm1(-std::exp(std::min(excess, 700.0)));
         error.push_back(request.logit(q, entry.row) + common - l);
         weight.push_back(std::exp(l - sums.max) / sums.sum / seen);
-        missing.push_back(1 - seen);
         total += weight.back();
         centre += weight.back() * error.back();
     }
     centre /= total;  // an error common to all rows leaves r alone
 
     Buffer<double> estimates(kGroups * d, true);
-    double share[kGroups] = {}, scatter = 0;
+    double share[kGroups] = {};
     for (size_t i = 0; i < rows.size(); ++i) {
         const int64_t group = int64_t(i) % kGroups;
         const double factor = weight[i] * (error[i] - centre);
         share[group] += factor;
         request.add_row(factor, rows[i].row, estimates.data() + group * d);
-        scatter += missing[i] * factor * factor *
-                   request.kernels.distance(mean, request.rows.row(rows[i].row), request.rows.dtype, d);
     }
     for (int64_t g = 0; g < kGroups; ++g)
         for (int64_t k = 0; k < d; ++k) estimates[g * d + k] -= share[g] * mean[k];
 
-    // |sum of the groups|^2 is |E_w[e (v - r)]|^2 and the scatter of rows about it, which is known. What is left errs
-    // by the products of different rows, and those of different groups tell by how much.
+    // |sum of the groups|^2 is on average |E_w[e (v - r)]|^2 and the scatter of single rows. It errs by the products of
+    // different rows, and those of different groups tell by how much, if roughly: hence twice the square.
     constexpr double kPairs = kGroups * (kGroups - 1) / 2;
-    double square = 0, products = 0, squares = 0;
+    double square = 0, products = 0, squares = 0, with_others[kGroups] = {};
     for (int64_t g = 0; g < kGroups; ++g) {
         const double* mine = estimates.data() + g * d;
         square += dot(mine, mine, d);
@@ -70,11 +67,17 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
             square += 2 * product;
             products += product;
             squares += product * product;
+            with_others[g] += product;
+            with_others[h] += product;
         }
     }
-    const double variance = std::max(0.0, squares / kPairs - products * products / (kPairs * kPairs));
-    const double deviation = 2 * std::sqrt(kPairs * variance) * kGroups / (kGroups - 1);
-    return std::sqrt(std::max(square - scatter, 0.0) + kDeviations * deviation);
+    const double pair = std::max(0.0, squares / kPairs - products * products / (kPairs * kPairs));
+    // Where the error stands out, a group's products with all others rise and fall together.
+    double group = 0;
+    for (const double sum : with_others) group += std::pow(sum - 2 * products / kGroups, 2) / (kGroups - 1);
+    const double together = std::max(0.0, group - (kGroups - 1) * pair);
+    const double deviation = 2 * std::sqrt(kPairs * pair + kGroups * together) * kGroups / (kGroups - 1);
+    return std::sqrt(2 * square + kDeviations * deviation);
 }
 
 }  // namespace geodiff

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
 constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
-constexpr double kCaution = 1.2;      // a query that fails for one digit too few takes another pass
+constexpr double kCaution = 1.5;      // a query that fails for one digit too few takes another pass
 
 }  // namespace
 

@@ -13,7 +13,7 @@
 namespace geodiff {
 
 constexpr int64_t kDirections = kTail;
-constexpr int64_t kDrawn = 64;  // rows on which the error that is left is measured
+constexpr int64_t kDrawn = 96;  // rows on which the error that is left is measured
 
 // A view, as Stats is; null pointers where there are no coordinates.
 struct Shaping {
