@@ -1,12 +1,13 @@
 // A data set as the CPU core holds it: a view of the caller's rows and what one pass found out about them.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "passes/covariance.h"
 #include "passes/draw.h"
+#include "passes/prepare.h"
 #include "request.h"
-#include "runtime/buffer.h"
 
 namespace geodiff {
 
@@ -35,8 +36,8 @@ struct Combination {
 
 class Data {
   public:
-    // Throws std::domain_error naming the first row with NaN or Inf.
-    Data(const Rows& rows, int threads);
+    // `found` by both looks at these rows.
+    Data(const Rows& rows, std::shared_ptr<const Statistics> found);
 
     // The mean, its error and the trace in model units.
     void posterior(const Query& query, int64_t topk, Answer& answer) const;
@@ -65,9 +66,9 @@ class Data {
     Request whole(const Query& query) const;  // all rows, the queries' own x
 
     Rows rows_;
-    Stats stats_{};
-    Buffer<double> half_norm_, mean_;
-    Buffer<float> away_;
+    std::shared_ptr<const Statistics> found_;
+    Stats stats_;  // they point into `found_`
+    Buffer<double> mean_;
 };
 
 }  // namespace geodiff

@@ -349,7 +349,7 @@ class OptimalDenoiser(LikeNetwork):
         exclude = shape_exclude(exclude, batch)
         if self.augment is None:
             return exclude
-        n = self._stored.n
+        n = self._points.n
         return torch.where((exclude >= n) & (exclude < 2 * n), exclude - n, exclude)
 
     # ---- moving and copying ----
