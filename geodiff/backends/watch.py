@@ -50,7 +50,9 @@ class Watch:
         self._sum = self._total()
 
     def _total(self) -> int:
-        return _cpu.checksum(self._address, self._size, "" if self.file is None else self.file.path) if self._summed else 0
+        return (
+            _cpu.checksum(self._address, self._size, "" if self.file is None else self.file.path) if self._summed else 0
+        )
 
     def look(self) -> Change:
         """What has happened since the last look.

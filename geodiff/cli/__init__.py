@@ -60,7 +60,7 @@ def _listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 128 + n ended by signal n.
+    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 3 a rank is gone, 128 + n by signal n.
 
     (130: Ctrl-C, 141: whoever read the output is gone, 143: kill.) What a command writes is whole or not there.
     """

@@ -14,7 +14,7 @@ of those of the parts (docs/scale.md derives it), and where that exceeds the con
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,10 +30,11 @@ _HALF = 0.45
 _FINEST = 1e-6
 _BELOW_ONE = 1 - 2.0**-53
 _MOST = 2**40  # of a sum that float64 holds exactly
+_T = TypeVar("_T")
 
 
 class Ranks(Protocol):
-    """Those among whom the parts lie: `geodiff.distributed.ranks`, or `ALONE`."""
+    """Those among whom the parts lie: `geodiff.distributed.ranks`, or `ALONE`. All calls are collective."""
 
     rank: int
     size: int
@@ -43,6 +44,15 @@ class Ranks(Protocol):
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""
+
+    def objects(self, one: _T) -> list[_T]:
+        """What each rank has to say, in rank order."""
+
+    def first_says(self, one: _T) -> _T:
+        """What the first rank has to say: of files, say, which others may see later."""
+
+    def share(self, count: int) -> range:
+        """This rank's part of 0..count - 1."""
 
 
 class _Alone:
@@ -55,6 +65,15 @@ class _Alone:
 
     def total(self, values: Tensor) -> Tensor:
         return values
+
+    def objects(self, one: _T) -> list[_T]:
+        return [one]
+
+    def first_says(self, one: _T) -> _T:
+        return one
+
+    def share(self, count: int) -> range:
+        return range(count)
 
 
 ALONE = _Alone()

@@ -26,6 +26,7 @@ from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.kinds import of_any_kind
+from geodiff.denoiser.merging import Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.operators import recorded, transformed
@@ -137,6 +138,11 @@ class OptimalDenoiser(LikeNetwork):
     def data(self) -> Tensor:
         """The data as stored, [N, *shape]; with labels, sorted by class."""
         return self._stored.points()
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that hold the data: this one alone, but for a `ShardedDenoiser`."""
+        return self._points.ranks
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch, Conditioning
 from geodiff.denoiser.conditioning import Part as Asked
 from geodiff.denoiser.content import Content
-from geodiff.denoiser.merging import ALONE, Allowed, Part
+from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
 
@@ -35,8 +35,10 @@ class PointSet:
     backend       as `OptimalDenoiser` takes it; raises as `backends.choose` does. Engines are opened when first wanted
     """
 
+    #: those that hold the rows
+    ranks: Ranks = ALONE
     #: the number of the first row here among all
-    _first = 0
+    first = 0
 
     def __init__(self, conditioning: Conditioning, mirror: Mirror | None, backend: str) -> None:
         self.conditioning, self.mirror, self._backend = conditioning, mirror, backend
@@ -155,7 +157,7 @@ class PointSet:
                 asked = replace(query if which is None else query.picked(which), tol=tol, log_tol=log_tol)
                 return self._halves(asked, topk, with_trace=with_trace)
 
-            return merging.answer(ALONE, ask, Allowed(query.tol, LOG_TOL, self._least))
+            return merging.answer(self.ranks, ask, Allowed(query.tol, LOG_TOL, self._least))
         engine = self.engines.serving(len(query))
         query = self._for(engine, query)
         answer = engine.posterior(query, topk)
@@ -168,14 +170,14 @@ class PointSet:
             return engine.covariance(self._for(engine, query), direction)
         part = self._halves(replace(query, log_tol=TOL_OF_SHARES), 0, with_trace=True)
         found = self._covariances(query, Direction(part.answer.mean, direction.v, direction.slope))
-        return merging.covariance(ALONE, part, direction, found)
+        return merging.covariance(self.ranks, part, direction, found)
 
     def _draw(self, query: Query, uniform: Tensor) -> Tensor:
         if self.mirror is None:
             engine = self.engines.serving(len(query))
             return self._named(engine.draw(self._for(engine, query), uniform)[None])[0]
         part = self._halves(replace(query, tol=TOL_OF_SHARES, log_tol=TOL_OF_SHARES), 0, with_trace=False)
-        mine, rest = merging.dealt(ALONE, part, uniform.to(part.mass.device))
+        mine, rest = merging.dealt(self.ranks, part, uniform.to(part.mass.device))
         return torch.where(mine, self._draws(query, rest).to(mine.device), 0).sum(0)
 
     # ---- the rows here and, where they count, their mirror images: P = 1 or 2 parts, as `merging` joins them ----
@@ -238,7 +240,7 @@ class PointSet:
 
     def _named(self, rows: Tensor) -> Tensor:
         """Rows [P, B, k] to positions in the data as passed in; copies N further on, and -1 (no such point) as it is."""
-        known = self.stored.original(rows.clamp(min=0)) + self._first
+        known = self.stored.original(rows.clamp(min=0)) + self.first
         copies = self.n * torch.arange(len(rows), device=rows.device)[:, None, None]
         return torch.where(rows < 0, -1, known + copies)
 

@@ -86,7 +86,7 @@ class ShardedDenoiser(OptimalDenoiser):
 
     def extra_repr(self) -> str:
         """One line for print(denoiser)."""
-        ranks = self._points._ranks
+        ranks = self.ranks
         return f"rank {ranks.rank} of {ranks.size}, N={self._points.n} in all, here {super().extra_repr()}"
 
 

@@ -43,7 +43,8 @@ class ShardedPointSet(PointSet):
         # Not super().__init__: engines are open over the rows already.
         self.conditioning, self.mirror, self._backend = local.conditioning, local.mirror, local._backend
         self.engines, self._digest = local.engines, (0, b"")
-        self._local, self._ranks, self._log_total = local, ranks, log_total
+        self._local, self._group, self._log_total = local, ranks, log_total
+        self.ranks = ranks
         sizes = {label: len(rows) for label, rows in self.conditioning._ranges.items()}
         shape, stored = self.stored.shape, self.stored
         told = ranks.objects((stored.n, shape, sizes, local.reach))
@@ -54,7 +55,7 @@ class ShardedPointSet(PointSet):
                     f"{list(other)} on rank {rank}; allowed parts of one data set"
                 )
         counts = [one[0] for one in told]
-        self._first, self._n = sum(counts[: ranks.rank]), sum(counts)
+        self.first, self._n = sum(counts[: ranks.rank]), sum(counts)
         self._sizes: dict[int, int] = {}
         for _, _, some, _ in told:
             for label, count in some.items():
@@ -66,7 +67,7 @@ class ShardedPointSet(PointSet):
     @property
     def content(self) -> Content:
         """As of the part, but no other process can make these points of it, and no other points in this one are it."""
-        return super().content._replace(backend=f"rows on {self._ranks.size} ranks, number {id(self)}")
+        return super().content._replace(backend=f"rows on {self.ranks.size} ranks, number {id(self)}")
 
     @property
     def n(self) -> int:
@@ -89,7 +90,7 @@ class ShardedPointSet(PointSet):
     def check_all_here(self, what: str) -> None:
         raise TypeError(
             f"denoiser: expected one whose rows all lie in this process for {what}, found a part of "
-            f"{self._ranks.size}; allowed an OptimalDenoiser over all of the data"
+            f"{self.ranks.size}; allowed an OptimalDenoiser over all of the data"
         )
 
     # ---- answers ----
@@ -104,7 +105,7 @@ class ShardedPointSet(PointSet):
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
             return self._part(here, which, tol, log_tol, topk, with_trace=with_trace)
 
-        return merging.answer(self._ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
+        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
 
     def combine(self, batch: Batch, into: Combination) -> None:
         into.write(self.posterior(batch).mean)
@@ -121,18 +122,18 @@ class ShardedPointSet(PointSet):
             along = Direction(part.answer.mean[:, chosen], direction.v.double()[chosen], direction.slope[chosen])
             found = self._covariances(asked.query, along)
             rows[:, chosen], far[:, chosen] = found[0].to(rows.device), found[1].to(far.device)
-        return merging.covariance(self._ranks, part, direction, (rows, far))
+        return merging.covariance(self.ranks, part, direction, (rows, far))
 
     def draw(self, batch: Batch, uniform: Tensor) -> Tensor:
-        uniform = self._ranks.of_first(uniform)
+        uniform = self._group.of_first(uniform)
         batch = self._checked(batch)
         here = self._here(batch)
         part = self._part(here, None, TOL_OF_SHARES, TOL_OF_SHARES, 0, with_trace=False)
-        mine, rest = merging.dealt(self._ranks, part, uniform.to(part.mass.device))
+        mine, rest = merging.dealt(self.ranks, part, uniform.to(part.mass.device))
         drawn = torch.zeros(mine.shape, dtype=torch.int64, device=mine.device)
         for chosen, asked in self._asked(here, None):
             drawn[:, chosen] = self._draws(asked.query, rest[:, chosen]).to(drawn.device)
-        return self._ranks.total(torch.where(mine, drawn, 0).sum(0)).to(uniform.device)
+        return self.ranks.total(torch.where(mine, drawn, 0).sum(0)).to(uniform.device)
 
     # ---- what the rows here are asked, and say ----
 
@@ -151,7 +152,7 @@ class ShardedPointSet(PointSet):
         return batch._replace(classes=wanted)
 
     def _here(self, batch: Batch) -> _Here:
-        n, first = self.stored.n, self._first
+        n, first = self.stored.n, self.first
         mask = None if batch.mask is None else batch.mask[:, first : first + n]
         exclude = batch.exclude
         if exclude is not None:
@@ -224,12 +225,12 @@ class ShardedPointSet(PointSet):
     # ---- moving and copying ----
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(self._local.to(device), self._ranks, self._log_total)
+        return type(self)(self._local.to(device), self._group, self._log_total)
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(
             "denoiser: expected one whose rows all lie in this process, for a copy or a pickle, found a part of "
-            f"{self._ranks.size}; allowed to make one anew on every rank"
+            f"{self.ranks.size}; allowed to make one anew on every rank"
         )
 
     def __setstate__(self, state: dict[str, Any]) -> NoReturn:

@@ -75,7 +75,7 @@ def cases() -> dict[str, Any]:
 
 
 def halfway(one: Tensor, other: Tensor) -> Any:
-    """Asks between two sets of pictures [n, 1, 16, 16], as far away from both, so that an error of a share moves r most."""
+    """Asks as far away from one set of pictures [n, 1, 16, 16] as from another: an error of a share moves r most."""
     ends = [reference.model_space(pictures.flatten(1), torch.float64).mean(0) for pictures in (one, other)]
     axis, between = ends[1] - ends[0], (ends[0] + ends[1]) / 2
     asks = []
