@@ -30,7 +30,7 @@ _OUTPUT_GONE = 141  # 128 + SIGPIPE, as the system ends programs that write to a
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Bad input becomes one line on standard error and exit code 2, a rank that is gone one and 3; Ctrl-C a word and 130.
+    """Bad input becomes one line on standard error and exit code 2, a lost rank one and 3; Ctrl-C a word and 130.
 
     Warnings are one line on standard error, too. A reader of the output that is gone ends the command without a word.
     """

@@ -199,7 +199,7 @@ class PointSet:
         return Part(query.x, torch.zeros_like(log_prob), whole, self._in_parts(logits))
 
     def _covariances(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
-        """`Engine.covariance` of points and of copies, [P, B, d] and [P, B]; the direction's mean [P, B, d] is theirs."""
+        """`Engine.covariance` of points and of copies, [P, B, d] and [P, B]; direction.mean [P, B, d] is theirs."""
         both, engine = self._with_mirror_images(query)
         mean = direction.mean.flatten(0, 1)
         if self.mirror is None:
@@ -239,7 +239,7 @@ class PointSet:
         return max(0.01 * self.reach, 1e-300)
 
     def _named(self, rows: Tensor) -> Tensor:
-        """Rows [P, B, k] to positions in the data as passed in; copies N further on, and -1 (no such point) as it is."""
+        """Rows [P, B, k] to positions in the data as passed in; copies N further on, and -1 (no such point) stays."""
         known = self.stored.original(rows.clamp(min=0)) + self.first
         copies = self.n * torch.arange(len(rows), device=rows.device)[:, None, None]
         return torch.where(rows < 0, -1, known + copies)

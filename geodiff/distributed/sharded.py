@@ -29,9 +29,9 @@ class ShardedDenoiser(OptimalDenoiser):
     backend, device, tol, augment  as in `OptimalDenoiser`; `tol` holds for the merged answer
 
     A call is collective: every rank makes it with the same x, sigma and conditions, and has the whole answer. Masks are
-    [B, N] and `indices` and `exclude` count over all N = sum_k N_k rows (mirror images N further on). It tells the other ranks 9 numbers a query and
-    sums up [B, d] float64; a second time for queries whose error would exceed `tol`. First derivatives are collective,
-    too; second ones, copies and pickles are not to be had (TypeError).
+    [B, N] and `indices` and `exclude` count over all N = sum_k N_k rows (mirror images N further on). It tells
+    the other ranks 9 numbers a query and sums up [B, d] float64; a second time for queries whose error would exceed
+    `tol`. First derivatives are collective, too; second ones, copies and pickles are not to be had (TypeError).
 
     Raises what `OptimalDenoiser` raises, on all ranks where one rank's part is at fault, and `RankLost` where a rank
     has gone: at once where its connection closes, else after the timeout of the process group.
