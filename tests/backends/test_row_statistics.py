@@ -1,4 +1,4 @@
-"""What looks at all rows found is kept beside a mapped file: taken again where it fits, and made anew where it does not."""
+"""What looks at all rows found is kept beside a mapped file: taken where it fits, else made anew."""
 
 import shutil
 from pathlib import Path
