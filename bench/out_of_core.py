@@ -1,8 +1,9 @@
 """A data set of ImageNet-64's shape in a mapped file: time, bytes read and memory of one evaluation, and its error.
 
     python bench/out_of_core.py make PATH [ROWS]           deterministic: crops of CIFAR-10, upsampled and perturbed
-    python bench/out_of_core.py measure PATH OUT.json
-    python bench/out_of_core.py check PATH OUT.json        adds the error of 64 queries against blockwise float64
+    python bench/out_of_core.py warm PATH OUT.json
+    python bench/out_of_core.py cold PATH OUT.json         adds to it, and so does
+    python bench/out_of_core.py check PATH OUT.json        the error of 64 queries against blockwise float64
 
 `make` takes its pictures from GEODIFF_CIFAR10, a .npy of CIFAR-10 [N, 3, 32, 32] or [N, 3072] uint8. ImageNet-64
 has 1,281,167 rows of 12,288 bytes, 15.7 GB. Each measurement is a process of its own, which opens the file and answers:
@@ -30,7 +31,7 @@ from geodiff.measure import machine
 ROWS, SIDE = 1_281_167, 64
 PIECE = 2048
 SIGMAS, CHECKED = (40.0, 1.0), 64
-ROUNDS = {"warm": 3, "cold": 2}  # which take turns with plain reading: disks are not equally fast at all times
+ROUNDS = 3  # which take turns with plain reading: disks are not equally fast at all times
 BLOCK = 1024  # rows in float64 at a time
 
 
@@ -163,9 +164,11 @@ def blockwise(data: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor
     return mean / total
 
 
-def write(out: Path, results: list[dict[str, Any]], errors: list[dict[str, float]]) -> None:
-    document = {"what": "bench/out_of_core.py", **machine.provenance(), "results": results, "errors": errors}
+def note(out: Path, **found: Any) -> None:
+    """Puts lists of results into the document under their names, beside what is there."""
+    before = json.loads(out.read_text()) if out.exists() else {}
     with atomic_path(out) as temporary:
+        document = {**before, "what": "bench/out_of_core.py", **machine.provenance(), **found}
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -177,22 +180,30 @@ def asked(*arguments: object) -> Any:
     return json.loads(said.splitlines()[-1])
 
 
-def measure(path: Path, out: Path) -> None:
-    """All sizes, warm; one query cold, too."""
+def one_query(path: Path, state: str) -> list[dict[str, Any]]:
+    """B = 1, in turns with plain reading."""
+    results = []
+    for sigma in SIGMAS:
+        for _ in range(ROUNDS):
+            seconds, found = asked("reading", path, state), asked("one", path, 1, sigma, state)
+            spent = found["seconds"] if state == "warm" else found["open_seconds"] + found["seconds"]
+            results.append({**found, "sequential_seconds": seconds, "share_of_sequential": seconds / spent})
+    return results
+
+
+def warm(path: Path, out: Path) -> None:
+    """Opening it for the first time, and all sizes."""
     for kept in path.parent.glob(f"{path.name}.*.geodiff-stats"):
         kept.unlink()
     asked("reading", path, "warm")
-    results = [{**asked("one", path, 1, SIGMAS[0], "warm"), "statistics": "made"}]
-    for state in ("warm", "cold"):
-        for sigma in SIGMAS:
-            for _ in range(ROUNDS[state]):
-                seconds, found = asked("reading", path, state), asked("one", path, 1, sigma, state)
-                spent = found["seconds"] if state == "warm" else found["open_seconds"] + found["seconds"]
-                share = {"sequential_seconds": seconds, "share_of_sequential": seconds / spent}
-                results.append({**found, "statistics": "kept", **share})
-        asked("reading", path, "warm")
-    results += [{**asked("one", path, CHECKED, sigma, "warm"), "statistics": "kept"} for sigma in SIGMAS]
-    write(out, results, [])
+    note(out, first_opening=asked("one", path, 1, SIGMAS[0], "warm"))
+    note(out, warm=one_query(path, "warm") + [asked("one", path, CHECKED, sigma, "warm") for sigma in SIGMAS])
+
+
+def cold(path: Path, out: Path) -> None:
+    """One query, after a first opening."""
+    asked("one", path, 1, SIGMAS[0], "warm")
+    note(out, cold=one_query(path, "cold"))
 
 
 def check(path: Path, out: Path) -> None:
@@ -206,7 +217,7 @@ def check(path: Path, out: Path) -> None:
         error = (denoiser(x, sigma).double().flatten(1) - exact).norm(dim=1) / exact.norm(dim=1)
         errors.append({"sigma": sigma, "queries": len(x), "rows": len(data), "error": float(error.max())})
         print(json.dumps(errors[-1]), flush=True)
-    write(out, json.loads(out.read_text())["results"], errors)
+    note(out, errors=errors)
 
 
 if __name__ == "__main__":
@@ -218,4 +229,4 @@ if __name__ == "__main__":
     elif command == "one":
         print(json.dumps(evaluation(path, int(rest[0]), float(rest[1]), rest[2])))
     else:
-        {"measure": measure, "check": check}[command](path, Path(rest[0]))
+        {"warm": warm, "cold": cold, "check": check}[command](path, Path(rest[0]))
