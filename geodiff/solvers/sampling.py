@@ -103,20 +103,9 @@ def sample(
 
 
 @torch.no_grad()
-def go_on(
-    denoiser: OptimalDenoiser,
-    states: Tensor,
-    outputs: Tensor,
-    sigmas: Tensor,
-    solver: str,
-    *,
-    afs: bool,
-    first: int,
-    after: Callable[[int], object],
-) -> None:
-    """Fills states and outputs as `sample` would, to the same bits, from `first` on: see `Walk.run`."""
+def go_on(denoiser: OptimalDenoiser, walk: Walk, solver: str, *, first: int, after: Callable[[int], object]) -> None:
+    """Fills the states and outputs of a walk as `sample` would, to the same bits, from `first` on: see `Walk.run`."""
     step_of, _ = find_solver(solver)
-    walk = Walk(check_levels(sigmas), states, outputs, afs)
     walk.run(step_of, _EvaluateOptimal(denoiser, {}), first=first, after=after)
 
 

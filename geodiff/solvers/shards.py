@@ -26,7 +26,8 @@ from geodiff.base.version import VERSION
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading
 from geodiff.solvers.latest_levels import LatestLevels
-from geodiff.solvers.sampling import go_on, sample
+from geodiff.solvers.loop import Walk
+from geodiff.solvers.sampling import check_levels, go_on, sample
 
 #: Samples of one file, and so of one batch, unless told.
 SIZE = 256
@@ -115,7 +116,8 @@ class Shards:
             if leads and step < count:
                 kept.write(step, states, outputs)
 
-        go_on(denoiser, states, outputs, self.sigmas, self.solver, afs=self.afs, first=step, after=after)
+        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
+        go_on(denoiser, walk, self.solver, first=step, after=after)
         return states[-1]
 
     def _levels(self, shard: int) -> LatestLevels:
