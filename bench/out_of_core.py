@@ -1,11 +1,14 @@
 """A data set of ImageNet-64's shape in a mapped file: time, bytes read and memory of one evaluation, and its error.
 
-    python bench/out_of_core.py make PATH [ROWS]      deterministic: crops of CIFAR-10, upsampled and perturbed
-    python bench/out_of_core.py measure PATH OUT.json
+    python bench/out_of_core.py make PATH [ROWS]           deterministic: crops of CIFAR-10, upsampled and perturbed
+    python bench/out_of_core.py warm PATH OUT.json
+    python bench/out_of_core.py cold PATH OUT.json         adds to it, and so does
+    python bench/out_of_core.py check PATH OUT.json        the error of 64 queries against blockwise float64
 
 `make` takes its pictures from GEODIFF_CIFAR10, a .npy of CIFAR-10 [N, 3, 32, 32] or [N, 3072] uint8. ImageNet-64
-has 1,281,167 rows of 12,288 bytes, 15.7 GB. Each size is measured in a process of its own, from a page cache that holds
-the file as far as memory allows.
+has 1,281,167 rows of 12,288 bytes, 15.7 GB. Each measurement is a process of its own, which opens the file and answers:
+warm, the page cache holding the file as far as memory allows; cold, the file having been dropped from it. Beside it
+stands what reading the file takes in the same state, by ranges of 8 MiB on as many threads.
 """
 
 import json
@@ -27,7 +30,9 @@ from geodiff.measure import machine
 
 ROWS, SIDE = 1_281_167, 64
 PIECE = 2048
-CHECKED = 4  # queries of each level against float64
+SIGMAS, CHECKED = (40.0, 1.0), 64
+ROUNDS = 3  # which take turns with plain reading: disks are not equally fast at all times
+BLOCK = 1024  # rows in float64 at a time
 
 
 def make(path: Path, rows: int) -> None:
@@ -95,77 +100,133 @@ def sequential(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def evaluation(path: Path, batch: int, sigma: float) -> dict[str, Any]:
-    """One evaluation, and one sequential reading of the same file in the same state of the page cache."""
+def drop(path: Path) -> None:
+    """Out of the page cache: the next reading is from the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def queries(data: torch.Tensor, batch: int, sigma: float) -> torch.Tensor:
+    """x_i + sigma z, [B, *shape] float32."""
+    chosen = torch.randint(0, len(data), (batch,), generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(batch, *data.shape[1:], generator=torch.Generator().manual_seed(2))
+    return reference.model_space(data[chosen].flatten(1), torch.float32).reshape(noise.shape) + sigma * noise
+
+
+def evaluation(path: Path, batch: int, sigma: float, state: str) -> dict[str, Any]:
+    """One evaluation of a denoiser that has just been opened."""
+    if state == "cold":
+        drop(path)
+    read = bytes_read()
     with Memory() as memory:
-        before = time.perf_counter()
+        began = time.perf_counter()
         data = geodiff.data.load(path).data
         denoiser = geodiff.OptimalDenoiser(data)
-        opened = time.perf_counter() - before
-        chosen = torch.randint(0, len(data), (batch,), generator=torch.Generator().manual_seed(1))
-        noise = torch.randn(batch, *data.shape[1:], generator=torch.Generator().manual_seed(2))
-        x = reference.model_space(data[chosen].flatten(1), torch.float32).reshape(noise.shape) + sigma * noise
-        read = bytes_read()
+        opened = time.perf_counter() - began
+        x = queries(data, batch, sigma)
         began = time.perf_counter()
-        answer = denoiser(x, sigma)
+        denoiser(x, sigma)
         seconds = time.perf_counter() - began
-        read = bytes_read() - read
-    most = memory.most
-    plain = sequential(path)
-    worst = None
-    if batch > 1:
-        exact = blockwise(data, x[:CHECKED], sigma)
-        error = (answer[:CHECKED].double().flatten(1) - exact).norm(dim=1)
-        worst = float((error / exact.norm(dim=1)).max())
     return {
+        "state": state,
         "rows": len(data),
         "bytes": data.numel(),
         "batch": batch,
         "sigma": sigma,
         "open_seconds": opened,
         "seconds": seconds,
-        "read_bytes": read,
-        "own_memory": most,
-        "sequential_seconds": plain,
-        "share_of_sequential": plain / seconds,
-        "error": worst,
+        "read_bytes": bytes_read() - read,
+        "own_memory": memory.most,
         "threads": torch.get_num_threads(),
     }
 
 
+def reading(path: Path, state: str) -> float:
+    """Seconds of reading it all."""
+    if state == "cold":
+        drop(path)
+    return sequential(path)
+
+
 def blockwise(data: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """r in float64 differences, block by block, merged by log-sum-exp: [B, d]."""
-    flat, queries = data.flatten(1), x.flatten(1).double()
+    """r in float64, block by block, merged by log-sum-exp: [B, d]. Of |v - x|^2 = |v|^2 - 2 <v, x> + |x|^2, the last is
+    common to all rows; v is taken from the middle of the range, so that the rest rounds to 1e-16 of some thousand."""
+    flat, points = data.flatten(1), x.flatten(1).double()
     top = torch.full((len(x), 1), -torch.inf, dtype=torch.float64)
-    total, mean = torch.zeros_like(top), torch.zeros_like(queries)
-    for rows in flat.split(PIECE):
-        points = reference.model_space(rows, torch.float64)
-        logits = torch.stack([-(points - query).square().sum(1) for query in queries]) / (2 * sigma**2)
+    total, mean = torch.zeros_like(top), torch.zeros_like(points)
+    for rows in flat.split(BLOCK):
+        v = reference.model_space(rows, torch.float64)
+        logits = (points @ v.T - v.square().sum(1) / 2) / sigma**2
         new = torch.maximum(top, logits.amax(1, keepdim=True))
         weights, scale = (logits - new).exp(), (top - new).exp()
-        total, mean, top = total * scale + weights.sum(1, keepdim=True), mean * scale + weights @ points, new
+        total, mean, top = total * scale + weights.sum(1, keepdim=True), mean * scale + weights @ v, new
     return mean / total
 
 
-def measure(path: Path, out: Path) -> None:
-    """All sizes, each in a process of its own."""
-    found = []
-    for batch in (1, 64):
-        for sigma in (40.0, 1.0):
-            arguments = [sys.executable, __file__, "one", str(path), str(batch), str(sigma)]
-            said = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
-            found.append(json.loads(said.splitlines()[-1]))
-            print(json.dumps(found[-1]), flush=True)
-            with atomic_path(out) as temporary:
-                document = {"what": "bench/out_of_core.py", **machine.provenance(), "results": found}
-                temporary.write_text(json.dumps(document, indent=1) + "\n")
+def note(out: Path, **found: Any) -> None:
+    """Puts lists of results into the document under their names, beside what is there."""
+    before = json.loads(out.read_text()) if out.exists() else {}
+    with atomic_path(out) as temporary:
+        document = {**before, "what": "bench/out_of_core.py", **machine.provenance(), **found}
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def asked(*arguments: object) -> Any:
+    """What a process of its own says."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    print(said.splitlines()[-1], flush=True)
+    return json.loads(said.splitlines()[-1])
+
+
+def one_query(path: Path, state: str) -> list[dict[str, Any]]:
+    """B = 1, in turns with plain reading."""
+    results = []
+    for sigma in SIGMAS:
+        for _ in range(ROUNDS):
+            seconds, found = asked("reading", path, state), asked("one", path, 1, sigma, state)
+            spent = found["seconds"] if state == "warm" else found["open_seconds"] + found["seconds"]
+            results.append({**found, "sequential_seconds": seconds, "share_of_sequential": seconds / spent})
+    return results
+
+
+def warm(path: Path, out: Path) -> None:
+    """Opening it for the first time, and all sizes."""
+    for kept in path.parent.glob(f"{path.name}.*.geodiff-stats"):
+        kept.unlink()
+    asked("reading", path, "warm")
+    note(out, first_opening=asked("one", path, 1, SIGMAS[0], "warm"))
+    note(out, warm=one_query(path, "warm") + [asked("one", path, CHECKED, sigma, "warm") for sigma in SIGMAS])
+
+
+def cold(path: Path, out: Path) -> None:
+    """One query, after a first opening."""
+    asked("one", path, 1, SIGMAS[0], "warm")
+    note(out, cold=one_query(path, "cold"))
+
+
+def check(path: Path, out: Path) -> None:
+    """|r - r64| / |r64|, the largest of 64 queries of each level."""
+    data = geodiff.data.load(path).data
+    denoiser = geodiff.OptimalDenoiser(data)
+    errors = []
+    for sigma in SIGMAS:
+        x = queries(data, CHECKED, sigma)
+        exact = blockwise(data, x, sigma)
+        error = (denoiser(x, sigma).double().flatten(1) - exact).norm(dim=1) / exact.norm(dim=1)
+        errors.append({"sigma": sigma, "queries": len(x), "rows": len(data), "error": float(error.max())})
+        print(json.dumps(errors[-1]), flush=True)
+    note(out, errors=errors)
 
 
 if __name__ == "__main__":
-    command, path, *rest = sys.argv[1:]
+    command, path, *rest = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
     if command == "make":
-        make(Path(path), int(rest[0]) if rest else ROWS)
-    elif command == "measure":
-        measure(Path(path), Path(rest[0]))
+        make(path, int(rest[0]) if rest else ROWS)
+    elif command == "reading":
+        print(json.dumps(reading(path, rest[0])))
+    elif command == "one":
+        print(json.dumps(evaluation(path, int(rest[0]), float(rest[1]), rest[2])))
     else:
-        print(json.dumps(evaluation(Path(path), int(rest[0]), float(rest[1]))))
+        {"warm": warm, "cold": cold, "check": check}[command](path, Path(rest[0]))

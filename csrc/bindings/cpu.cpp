@@ -3,9 +3,12 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "../cpu/data.h"
 #include "../cpu/isa/dispatch.h"
@@ -18,6 +21,7 @@ namespace py = pybind11;
 using geodiff::Answer;
 using geodiff::Data;
 using geodiff::Query;
+using geodiff::Statistics;
 
 namespace {
 
@@ -87,26 +91,43 @@ uint64_t checksum(uintptr_t memory, int64_t bytes, const std::string& path) {
     return sum;
 }
 
+// Stored rows at an address; `path`: the file that they are a map of, or empty.
+geodiff::Rows rows_at(uintptr_t memory, int dtype, int64_t n, int64_t d, const std::string& path) {
+    return {at<const void>(memory), geodiff::DType(dtype), n, d, !path.empty()};
+}
+
+// Looks at `count` rows more.
+void look(Statistics& found, uintptr_t memory, int dtype, int64_t n, int64_t d, const std::string& path, int threads,
+          int64_t count) {
+    const geodiff::Rows rows = rows_at(memory, dtype, n, d, path);
+    call(rows.ptr, rows.bytes(), path, [&] {
+        const int64_t bad = found.look(geodiff::kernels_for(""), rows, threads, count);
+        if (bad >= 0) throw std::domain_error(std::to_string(bad));
+    });
+}
+
 // A data set, and the file that its rows are a map of.
 class Rows {
   public:
-    Rows(uintptr_t memory, int dtype, int64_t n, int64_t d, int threads, const std::string& path) : path_(path) {
-        const geodiff::Rows view{at<const void>(memory), geodiff::DType(dtype), n, d};
-        bytes_ = n * d * geodiff::item_size(view.dtype);
-        call(view.ptr, bytes_, path_, [&] { data_ = std::make_unique<Data>(view, threads); });
-    }
+    Rows(uintptr_t memory, int dtype, int64_t n, int64_t d, const std::string& path,
+         std::shared_ptr<const Statistics> found)
+        : data_(rows_at(memory, dtype, n, d, path), std::move(found)), path_(path) {}
 
     template <class Work>
     void run(Work&& work) const {
-        call(data_->rows().ptr, bytes_, path_, [&] { work(*data_); });
+        call(data_.rows().ptr, data_.rows().bytes(), path_, [&] { work(data_); });
     }
-    const Data& data() const { return *data_; }
+    const Data& data() const { return data_; }
 
   private:
-    std::unique_ptr<Data> data_;
+    const Data data_;
     const std::string path_;
-    int64_t bytes_;
 };
+
+void shape(const Rows& rows, const std::string& isa, int threads) {
+    const geodiff::Table& kernels = geodiff::kernels_for(isa);
+    rows.run([&](const Data& data) { data.shape(kernels, threads); });
+}
 
 void posterior(const Rows& rows, const Query& query, int64_t topk, Answer& answer) {
     rows.run([&](const Data& data) { data.posterior(query, topk, answer); });
@@ -198,15 +219,31 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "path", &Answer::path);
     address(answer, "mean_error", &Answer::mean_error);
     address(answer, "log_error", &Answer::log_error);
+    py::class_<Statistics, std::shared_ptr<Statistics>> statistics(
+        m, "Statistics",
+        "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away [n], mean [d].");
+    statistics.def(py::init<int64_t, int64_t>(), py::arg("n"), py::arg("d"))
+        .def("look", &look, py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("path"),
+             py::arg("threads"), py::arg("count"), "Looks at `count` rows more. Raises ValueError(row) for NaN or Inf.")
+        .def_readwrite("seen", &Statistics::seen)
+        .def_property_readonly("half_norm", [](Statistics& s) { return uintptr_t(s.half_norm.data()); })
+        .def_property_readonly("away", [](Statistics& s) { return uintptr_t(s.away.data()); })
+        .def_property_readonly("mean", [](Statistics& s) { return uintptr_t(s.mean.data()); })
+        .def_property(
+            "numbers", [](const Statistics& s) { return std::array<double, 4>{s.top, s.radius2, s.model2, s.total}; },
+            [](Statistics& s, const std::array<double, 4>& to) {
+                s.top = to[0], s.radius2 = to[1], s.model2 = to[2], s.total = to[3];
+            });
     py::class_<Rows>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
-        .def(py::init<uintptr_t, int, int64_t, int64_t, int, const std::string&>(), py::arg("rows"), py::arg("dtype"),
-             py::arg("n"), py::arg("d"), py::arg("threads"), py::arg("path"))
+        .def(py::init<uintptr_t, int, int64_t, int64_t, const std::string&, std::shared_ptr<const Statistics>>(),
+             py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("path"), py::arg("found"))
         .def("mean",
              [](const Rows& rows, uintptr_t out) {
                  const Data& data = rows.data();
                  std::copy(data.mean(), data.mean() + data.rows().d, at<double>(out));
              })
         .def("reach", [](const Rows& rows) { return rows.data().reach(); })
+        .def("shape", &shape, py::arg("isa"), py::arg("threads"))
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("path"))

@@ -2,20 +2,18 @@
 
 #include <atomic>
 #include <stdexcept>
-#include <string>
+#include <utility>
 
 #include "isa/dispatch.h"
 #include "passes/posterior.h"
-#include "passes/prepare.h"
 #include "passes/steps.h"
 #include "runtime/parallel.h"
 
 namespace geodiff {
 
-Data::Data(const Rows& rows, int threads) : rows_(rows), half_norm_(rows.n), mean_(rows.d), away_(rows.n) {
-    const int64_t bad = prepare(kernels_for(""), rows_, threads, half_norm_.data(), away_.data(), mean_.data(), stats_);
-    if (bad >= 0) throw std::domain_error(std::to_string(bad));
-    for (int64_t k = 0; k < rows.d; ++k) mean_[k] = (mean_[k] + stats_.shift) / stats_.unit;
+Data::Data(const Rows& rows, std::shared_ptr<const Statistics> found)
+    : rows_(rows), found_(std::move(found)), stats_(found_->stats(rows)), mean_(rows.d) {
+    for (int64_t k = 0; k < rows.d; ++k) mean_[k] = (found_->mean[k] + stats_.shift) / stats_.unit;
 }
 
 namespace {
@@ -67,7 +65,7 @@ struct Data::Centred {
     Centred(const Data& data, const Query& query, int64_t topk)
         : x(query.batch * data.rows_.d),
           sigma(query.batch),
-          rows{data.rows_.row(query.begin), data.rows_.dtype, query.end - query.begin, data.rows_.d},
+          rows(data.rows_.part(query.begin, query.end)),
           stats(data.stats_),
           request{*query.kernels, rows, stats} {
         const auto centre = [&](const auto* from) {
@@ -108,16 +106,20 @@ Request Data::whole(const Query& query) const {
     return request;
 }
 
-Shaping Data::shaping(const Query& query) const {
-    const IntegerProducts* integers = rows_.dtype == DType::u8 ? query.kernels->integers : nullptr;
-    if (!integers || query.batch < integers->layout.shaped_from || !worth_shaping(rows_.n, rows_.d)) return {};
+void Data::shape(const Table& kernels, int threads) const {
+    if (rows_.dtype != DType::u8 || !kernels.integers || !worth_shaping(rows_.n, rows_.d)) return;
     const std::lock_guard<std::mutex> lock(guard_);
-    if (!coordinates_) {
-        Buffer<double> mean(rows_.d);
-        for (int64_t k = 0; k < rows_.d; ++k) mean[k] = mean_[k] * stats_.unit - stats_.shift;
-        coordinates_ = std::make_unique<const Coordinates>(*query.kernels, rows_, stats_, mean.data(), query.threads);
-    }
-    return coordinates_->view().from(query.begin);
+    if (coordinates_) return;
+    Buffer<double> mean(rows_.d);
+    for (int64_t k = 0; k < rows_.d; ++k) mean[k] = mean_[k] * stats_.unit - stats_.shift;
+    coordinates_ = std::make_unique<const Coordinates>(kernels, rows_, stats_, mean.data(), threads);
+}
+
+Shaping Data::shaping(const Query& query) const {
+    const IntegerProducts* integers = query.kernels->integers;
+    if (!integers || query.batch < integers->layout.shaped_from) return {};
+    shape(*query.kernels, query.threads);
+    return coordinates_ ? coordinates_->view().from(query.begin) : Shaping{};
 }
 
 void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {

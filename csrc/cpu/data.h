@@ -7,9 +7,9 @@
 
 #include "passes/covariance.h"
 #include "passes/draw.h"
+#include "passes/prepare.h"
 #include "passes/shape.h"
 #include "request.h"
-#include "runtime/buffer.h"
 
 namespace geodiff {
 
@@ -38,8 +38,8 @@ struct Combination {
 
 class Data {
   public:
-    // Throws std::domain_error naming the first row with NaN or Inf.
-    Data(const Rows& rows, int threads);
+    // `found` by both looks at these rows.
+    Data(const Rows& rows, std::shared_ptr<const Statistics> found);
 
     // The mean, its error and the trace in model units.
     void posterior(const Query& query, int64_t topk, Answer& answer) const;
@@ -59,19 +59,23 @@ class Data {
     void weighted_mean(const Query& query, const double* logits, double* mean) const;
     void squared_distances(const Query& query, const int64_t* candidates, int64_t width, double* out) const;
 
+    // Makes what else large calls make when they first want it: the principal coordinates of the rows, unless they are
+    // there or not worth it.
+    void shape(const Table& kernels, int threads) const;
+
     const double* mean() const { return mean_.data(); }                   // [d], model units
     double reach() const { return stats_.scale.max_norm / stats_.unit; }  // max_i |x_i|
     const Rows& rows() const { return rows_; }
 
   private:
     struct Centred;                             // queries, rows and statistics in centred units
-    Shaping shaping(const Query& query) const;  // made by the first call that it is worth while for
+    Shaping shaping(const Query& query) const;  // where it is worth while
     Request whole(const Query& query) const;    // all rows, the queries' own x
 
     Rows rows_;
-    Stats stats_{};
-    Buffer<double> half_norm_, mean_;
-    Buffer<float> away_;
+    std::shared_ptr<const Statistics> found_;
+    Stats stats_;  // they point into `found_`
+    Buffer<double> mean_;
     mutable std::mutex guard_;
     mutable std::unique_ptr<const Coordinates> coordinates_;
 };

@@ -19,8 +19,11 @@ struct Rows {
     const void* ptr;
     DType dtype;
     int64_t n, d;
+    bool mapped = false;  // from a file, which passes read ahead
 
     const void* row(int64_t i) const { return static_cast<const char*>(ptr) + i * d * item_size(dtype); }
+    int64_t bytes() const { return n * d * item_size(dtype); }
+    Rows part(int64_t begin, int64_t end) const { return {row(begin), dtype, end - begin, d, mapped}; }
 };
 
 // What one pass over the rows tells about them, in centred units.

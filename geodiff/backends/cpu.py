@@ -13,7 +13,9 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination
 from geodiff.backends.engine import Engine
+from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.query import Direction, Query
+from geodiff.backends.row_statistics import statistics_of
 from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.dtypes import number_of
 from geodiff.base.errors import BackendUnavailable, DataError
@@ -83,21 +85,23 @@ class CpuEngine(Engine):
     excludes = True
     bounds_errors = True
 
-    def __init__(self, rows: Tensor, path: str = "") -> None:
+    def __init__(self, rows: Tensor, file: MappedFile | None = None) -> None:
         """rows: contiguous [N, d] on the CPU, of a dtype in STORED. Raises ValueError if it holds NaN or Inf.
 
-        path: the file that they are mapped from, if they are; every call then raises DataError where it cannot be read.
+        file: that they are mapped from, if they are; every call then raises DataError where it cannot be read, and what
+        looks at all rows found is kept beside it.
         """
         if _cpu is None:
             raise BackendUnavailable(MISSING)
         super().__init__(rows)  # the core keeps only the address
         n, d = rows.shape
         try:
-            self._data = _cpu.Data(rows.data_ptr(), number_of(rows.dtype), n, d, torch.get_num_threads(), path)
+            found = statistics_of(rows, file)
         except DataError:
             raise
         except ValueError as error:  # std::domain_error carries the row number
             raise ValueError(f"data: expected finite values, found NaN or Inf in data[{error}]; allowed none") from None
+        self._data = _cpu.Data(rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found)
         self.mean = torch.empty(d, dtype=torch.float64, device="cpu")
         self._data.mean(self.mean.data_ptr())
         #: which path answered each query of the last call, as numbers into PATHS: for tests and benchmarks
@@ -106,6 +110,9 @@ class CpuEngine(Engine):
     @cached_property
     def reach(self) -> float:
         return float(self._data.reach())
+
+    def prepare(self) -> None:
+        self._data.shape(isa(), torch.get_num_threads())
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, d = query.x.shape

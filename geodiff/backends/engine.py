@@ -39,6 +39,9 @@ class Engine(ABC):
         parts = self.rows.split(max(1, _NUMBERS // self.rows.shape[1]))
         return max(float(model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
 
+    def prepare(self) -> None:  # noqa: B027  as a rule there is nothing to do
+        """Makes now what the first large call would make of the data."""
+
     @abstractmethod
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         """The posterior over the rows that each query sees, to contract 1; `indices` count from row 0 of the data.

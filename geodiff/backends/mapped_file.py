@@ -32,12 +32,16 @@ class _Map(NamedTuple):
 
 
 class MappedFile:
-    """A file as it was when it was found, kept open: another one under the same name is not mistaken for it."""
+    """A file as it was when it was found, kept open: another one under the same name is not mistaken for it.
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        self.path, self._descriptor = path, descriptor
+    path, size, modified  name, bytes, and time of modification in nanoseconds
+    offset                the place in the file of the values that it was found for
+    """
+
+    def __init__(self, path: str, descriptor: int, offset: int) -> None:
+        self.path, self.offset, self._descriptor = path, offset, descriptor
         weakref.finalize(self, os.close, descriptor)
-        self._state = self._now()
+        self._state = self.size, self.modified = self._now()
 
     def _now(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
@@ -53,6 +57,11 @@ class MappedFile:
                 f"data: expected the file as it was when it was mapped, found it changed ({how}); "
                 f"allowed a file that nobody writes to while it is in use, or a copy in memory (data.clone())",
             )
+
+    def holds(self, values: Tensor) -> bool:
+        """Whether memory has all the values as the file has them: a map may be copied page by page, on writing."""
+        start = values.data_ptr()
+        return self._now() == self._state and _is_unwritten(start, start + _span(values) - 1)
 
 
 def find(values: Tensor) -> MappedFile | None:
@@ -77,7 +86,8 @@ def find(values: Tensor) -> MappedFile | None:
     if now.st_ino != found.inode or not stat.S_ISREG(now.st_mode):  # replaced by another: nobody can reach ours
         os.close(descriptor)
         return None
-    file, needed = MappedFile(found.path, descriptor), found.offset + last - found.begin + 1
+    file = MappedFile(found.path, descriptor, found.offset + start - found.begin)
+    needed = found.offset + last - found.begin + 1
     if now.st_size < needed:
         raise DataError(
             found.path, f"data: expected {needed} bytes or more, found {now.st_size}: cut after it was mapped"
@@ -116,6 +126,25 @@ def _may_be_mapped(address: int) -> bool:
     finally:
         os.close(descriptor)
     return not entry & _PRESENT or bool(entry & _OF_A_FILE)
+
+
+def _is_unwritten(start: int, last: int) -> bool:
+    """Whether one map has both addresses, and none of its pages is a copy of the file's."""
+    inside, copies = False, []
+    try:
+        with open("/proc/self/smaps", "rb") as maps:
+            for line in maps:
+                name, *values = line.split(maxsplit=2)
+                if not name.endswith(b":"):
+                    if inside:
+                        break
+                    begin, end = (int(place, 16) for place in name.split(b"-"))
+                    inside = begin <= start and last < end
+                elif inside and name in (b"Anonymous:", b"Swap:"):
+                    copies.append(int(values[0]))
+    except OSError:
+        return False
+    return copies == [0, 0]
 
 
 def _map_at(address: int) -> _Map | None:

@@ -39,6 +39,13 @@ class Query:
         """B, the number of queries."""
         return self.x.shape[0]
 
+    def picked(self, which: Tensor) -> Self:
+        """The same question for some of the queries, int64 [b]."""
+        prior = self.log_prior if self.log_prior is None or self.log_prior.ndim == 1 else self.log_prior[which]
+        exclude = None if self.exclude is None else self.exclude[which.to(self.exclude.device)]
+        x, sigma = self.x[which], self.sigma[which.to(self.sigma.device)]
+        return replace(self, x=x, sigma=sigma, log_prior=prior, exclude=exclude)
+
     @property
     def prior_of_rows(self) -> Tensor | None:
         """log pi of the rows that are seen, [n] or [B, n], `exclude` left aside."""

@@ -12,6 +12,7 @@ from geodiff.backends import cpu, cuda
 from geodiff.backends.cpu import CpuEngine
 from geodiff.backends.cuda import CudaEngine
 from geodiff.backends.engine import Engine
+from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.plain import PlainEngine
 from geodiff.backends.table import TABLE, Rule
 from geodiff.backends.watch import Change, Watch
@@ -82,17 +83,17 @@ def explain() -> list[dict[str, object]]:
     ]
 
 
-def open_engine(name: str, rows: Tensor, path: str = "") -> Engine:
+def open_engine(name: str, rows: Tensor, file: MappedFile | None = None) -> Engine:
     """The engine of backend `name` (from `choose`) over rows [N, d]. Raises ValueError if rows hold NaN or Inf.
 
-    path: the file that rows are mapped from, if they are
+    file: that rows are mapped from, if they are
     """
     if name == "cuda":
         return CudaEngine(rows)
     if name == "triton":  # imported here: it needs the package triton
         engine: Engine = importlib.import_module(_TRITON).TritonEngine(rows)
         return engine
-    return CpuEngine(rows, path) if name == "cpu" else PlainEngine(rows)
+    return CpuEngine(rows, file) if name == "cpu" else PlainEngine(rows)
 
 
 class Engines:
@@ -126,7 +127,7 @@ class Engines:
         self.check()
         name = self.name(batch)
         if name not in self._opened:
-            self._opened[name] = open_engine(name, self._rows, self._watch.path)
+            self._opened[name] = open_engine(name, self._rows, self._watch.file)
         return self._opened[name]
 
     def check(self) -> None:

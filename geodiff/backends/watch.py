@@ -43,15 +43,16 @@ class Watch:
         self._take()
 
     def _take(self) -> None:
-        self._file = mapped_file.find(self._rows)
-        #: the file that the rows are mapped from, "" where they are not
-        self.path = "" if self._file is None else self._file.path
+        #: that the rows are mapped from; None where they are not
+        self.file = mapped_file.find(self._rows)
         self._address = self._rows.data_ptr()
         self._version = self._rows._version if self._counted else 0
         self._sum = self._total()
 
     def _total(self) -> int:
-        return _cpu.checksum(self._address, self._size, self.path) if self._summed else 0
+        return (
+            _cpu.checksum(self._address, self._size, "" if self.file is None else self.file.path) if self._summed else 0
+        )
 
     def look(self) -> Change:
         """What has happened since the last look.
@@ -70,8 +71,8 @@ class Watch:
             if self._sum != before:
                 raise _refused("other values")
             return Change.MOVED
-        if self._file is not None:
-            self._file.check()
+        if self.file is not None:
+            self.file.check()
         if self._total() != self._sum:
             raise _refused("other values, written where PyTorch does not see it (NumPy, tensor.data)")
         return Change.NONE

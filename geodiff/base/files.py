@@ -23,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"{path}: expected a file in an existing folder, found no folder {target.parent}")
     if target.is_dir():
         raise IsADirectoryError(f"{path}: expected the name of a file, found a folder")
-    _remove_abandoned(target)
+    remove_abandoned(target)
     # Not tempfile: it makes files that only their owner may read, and the rename would keep that.
     temporary = target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
@@ -41,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(reason.errno, reason.strerror, os.fspath(path)) from error
 
 
-def _remove_abandoned(target: Path) -> None:
+def remove_abandoned(target: Path) -> None:
     """Removes temporary files of this target whose process is gone, as after `kill -9`."""
     if os.name != "posix":  # elsewhere there is no harmless way to ask whether a process lives
         return

@@ -60,9 +60,8 @@ def _listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 128 + n ended by signal n.
-
-    (130: Ctrl-C, 141: whoever read the output is gone, 143: kill.) What a command writes is whole or not there.
+    """Runs the command line. Exit codes: 0 done, 1 a contract is broken, 2 bad input, 3 a rank is gone, 128 + n by
+    signal n (130: Ctrl-C, 141: whoever read the output is gone, 143: kill). What it writes is whole or not there.
     """
     _listen(_stop_at_once)
     for stream in (sys.stdout, sys.stderr):

@@ -14,7 +14,8 @@ from geodiff.cli.console import check_target, note, print_json, print_table, pro
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.measure import baseline_process, benchmark, machine
+from geodiff.distributed import job
+from geodiff.measure import baseline_process, baselines, benchmark, machine
 from geodiff.measure.baselines import DESCRIPTIONS
 from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
@@ -59,6 +60,9 @@ def bench(
     No speed is printed for a result of ours that breaks the contract.
     """
     check_target("--out", out, ".json")
+    ranks = job.ranks()
+    if limits and ranks.size > 1:
+        raise ValueError(f"--peaks: expected one process, whose processor it is about, found {ranks.size} of torchrun")
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
@@ -68,6 +72,7 @@ def bench(
         "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
         "tol": tol,
         "rounds": rounds,
+        **({"ranks": ranks.size} if ranks.size > 1 else {}),
     }
     if limits:
         denoiser = OptimalDenoiser(stored, backend="cpu", tol=tol)
@@ -85,7 +90,8 @@ def bench(
             print_table(f"what calls reach: {dataset.name} {list(stored.shape)}", _calls_table(found))
         return
     denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
-    with baseline_process.opened(dataset.data, peer) as peers, progress_bar() as bar:
+    names = baselines.known(peer) if ranks.rank == 0 else []  # peers know of no ranks
+    with baseline_process.opened(dataset.data, names) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
         bench = benchmark.Bench(stored, denoisers, peers, rounds, tol, seed)
         for level, size in grid:
@@ -103,7 +109,7 @@ def bench(
 
 def _write(document: dict[str, Any], out: Path | None, json: bool) -> None:
     """To the file, and as JSON to standard output if that is wanted."""
-    if out is not None:
+    if out is not None and job.ranks().rank == 0:
         with atomic_path(out) as temporary:
             temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")
         note(f"wrote {out}")

@@ -25,6 +25,9 @@ COMMANDS = {
     "report": "Measure the paper's propositions and observations; write report.html and report.json.",
 }
 
+#: Those that torchrun may start several times, each with its rows of the data.
+SHARED = ("sample", "check", "bench", "report")
+
 
 class _Commands(TyperGroup):
     """Lists every command without importing it, and imports the one that is called."""
@@ -42,12 +45,12 @@ class _Commands(TyperGroup):
 
 def _imported(name: str) -> Any:
     """The command itself, as Typer makes it from the function of that name in the module of that name."""
-    from geodiff.cli.console import reports_errors  # rich's progress bars and tables: help has none
+    from geodiff.cli.console import reports_errors, under_torchrun  # rich's progress bars and tables: help has none
 
     function = getattr(importlib.import_module(f"geodiff.cli.{name}"), name)
     may_write()
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(reports_errors(function))
+    alone.command(name)(reports_errors(under_torchrun(function) if name in SHARED else function))
     return typer.main.get_command(alone)
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -16,18 +17,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from geodiff.base.errors import BackendUnavailable
+from geodiff.base.errors import BackendUnavailable, RankLost
+from geodiff.distributed import job
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, BackendUnavailable, MemoryError)
+_RANK_LOST = 3
 _OUTPUT_GONE = 141  # 128 + SIGPIPE, as the system ends programs that write to a closed pipe
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Bad input becomes one line on standard error and exit code 2; Ctrl-C a word and exit code 130.
+    """Bad input becomes one line on standard error and exit code 2, a lost rank one and 3; Ctrl-C a word and 130.
 
     Warnings are one line on standard error, too. A reader of the output that is gone ends the command without a word.
     """
@@ -46,6 +49,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to tell at exit
             raise typer.Exit(_OUTPUT_GONE) from None
+        except RankLost as error:
+            _leave(f"error: {_sentence(error)}", _RANK_LOST)
         except _BAD_INPUT as error:
             _leave(f"error: {_sentence(error)}", 2)
         except RuntimeError as error:
@@ -101,6 +106,22 @@ def table(*columns: str) -> Table:
     return made
 
 
+def under_torchrun(command: Callable[P, R]) -> Callable[P, R]:
+    """The command as one of those that torchrun has started: their data are shared out, and the first alone prints."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if job.size() == 1:
+            return command(*args, **kwargs)
+        with job.joined() as ranks:
+            if ranks.rank == 0:
+                return command(*args, **kwargs)
+            with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+                return command(*args, **kwargs)
+
+    return wrapped
+
+
 def note(text: str) -> None:
     """A remark on standard error."""
     # Not markup: file names and shapes such as [B, 3] are full of brackets.
@@ -116,6 +137,7 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=job.ranks().rank > 0,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from geodiff.base.arguments import SEED_MAX, check_integer
 from geodiff.data import BUILTIN_NAMES, Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.distributed import job
 from geodiff.solvers.named import ALLOWED
 
 Data = Annotated[
@@ -33,10 +34,10 @@ Output = Annotated[Path, typer.Option("--out", metavar="PATH", help="File to wri
 
 
 def open_denoiser(data: str, backend: str, tol: float, threads: int | None) -> tuple[Dataset, OptimalDenoiser]:
-    """The data set and its denoiser, on as many threads as asked."""
+    """The data set and its denoiser, on as many threads as asked; under torchrun each process takes its rows."""
     set_threads(threads)
     dataset = load(data)
-    return dataset, OptimalDenoiser(dataset.data, backend=backend, tol=tol)
+    return dataset, job.denoiser_over(dataset.data, backend=backend, tol=tol)
 
 
 def set_threads(threads: int | None) -> None:

@@ -12,6 +12,7 @@ from geodiff.base.arguments import check_integer
 from geodiff.cli.console import check_folder, check_target, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.distributed.ranks import leading
 from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
@@ -82,9 +83,11 @@ def sample(
 
     settings = {"data": dataset.name, "schedule": schedule, "seed": str(seed), "backend": denoiser.backend}
     trajectory.metadata.update(settings)
-    trajectory.save(out)
-    if images is not None:
-        pictures.save_grid(images, trajectory.states[-1])
+    with leading(denoiser.ranks) as leads:
+        if leads:
+            trajectory.save(out)
+            if images is not None:
+                pictures.save_grid(images, trajectory.states[-1])
     document: dict[str, object] = {
         **settings,
         "seed": seed,

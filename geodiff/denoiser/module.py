@@ -26,6 +26,7 @@ from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.kinds import of_any_kind
+from geodiff.denoiser.merging import Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.operators import recorded, transformed
@@ -139,6 +140,11 @@ class OptimalDenoiser(LikeNetwork):
         return self._stored.points()
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that hold the data: this one alone, but for a `ShardedDenoiser`."""
+        return self._points.ranks
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one data point."""
         return self._stored.shape
@@ -147,6 +153,16 @@ class OptimalDenoiser(LikeNetwork):
     def mean(self) -> Tensor:
         """sum_i x_i / N in model space, [*shape] float32: the limit of r* for sigma to infinity (log_weights aside)."""
         return self._stored.unflatten(self._points.mean[None])[0].float()
+
+    def prepare(self) -> Self:
+        """Makes now what the first large call would make of the data, and returns itself.
+
+        On the CPU that is for uint8 data of 2^25 numbers or more, of 1,024 or more each: 128 principal coordinates of
+        every point, a byte each, which save a digit of the queries of every call of 17 or more (2 or more without
+        AVX-512 VNNI) at most noise levels. CIFAR-10: about half a second, 6.8 MB.
+        """
+        self._points.engines.serving().prepare()
+        return self
 
     # ---- what it computes ----
 
@@ -349,7 +365,7 @@ class OptimalDenoiser(LikeNetwork):
         exclude = shape_exclude(exclude, batch)
         if self.augment is None:
             return exclude
-        n = self._stored.n
+        n = self._points.n
         return torch.where((exclude >= n) & (exclude < 2 * n), exclude - n, exclude)
 
     # ---- moving and copying ----

@@ -6,6 +6,7 @@ from torch import Tensor
 from geodiff.backends.query import Query
 from geodiff.base.arguments import check_finite
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.point_set import PointSet
 from geodiff.reference.formula import model_space
 
 # At any sigma the heaviest points are the nearest ones; a moderate one keeps the kernel away from its limits.
@@ -23,7 +24,6 @@ def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     batch = denoiser._batch(x, 1.0, None)
     check_finite(batch.x, "x")
     points = denoiser._points
-    points.check_all_here("nearest_two")
     if points.mirror is None:
         rows, distances = _heaviest(denoiser, batch.x)
     else:
@@ -36,8 +36,24 @@ def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
         second = other.argmax(1, keepdim=True)
         count = min(2, points.stored.n)
         rows, distances = (torch.cat([v[:, :1], v.gather(1, second)], 1)[:, :count] for v in (rows, distances))
-    known = rows >= 0
-    return torch.where(known, points.stored.original(rows.clamp(min=0)), -1), distances
+    rows = torch.where(rows < 0, -1, points.stored.original(rows.clamp(min=0)) + points.first)
+    return _of_all(points, rows, distances)
+
+
+def _of_all(points: PointSet, rows: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest two of all ranks, from those of each; a rank may hold one point only."""
+    if points.ranks.size == 1:
+        return rows, distances
+    missing = (0, 2 - rows.shape[1])
+    mine = (
+        torch.nn.functional.pad(rows, missing, value=-1),
+        torch.nn.functional.pad(distances, missing, value=torch.inf),
+    )
+    found = points.ranks.gathered(torch.stack([mine[0].double(), mine[1]]))  # [K, 2, B, 2]; rows are exact: below 2^53
+    rows, distances = found.movedim(0, 2).flatten(2)  # [B, 2 K], lower rows first
+    distances, order = distances.sort(dim=1, stable=True)
+    count = min(2, points.n)
+    return rows.gather(1, order).long()[:, :count], distances[:, :count]
 
 
 def _heaviest(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:

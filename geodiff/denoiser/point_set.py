@@ -10,15 +10,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from geodiff import reference
 from geodiff.backends import Engine, Engines, Query
 from geodiff.backends.combination import Combination
-from geodiff.backends.query import Direction
+from geodiff.backends.query import FLOAT64, LOG_TOL, Direction
 from geodiff.base.arguments import check_finite, check_levels, check_topk
-from geodiff.base.posterior import Posterior
-from geodiff.denoiser import content
-from geodiff.denoiser.conditioning import Batch, Conditioning, Part
+from geodiff.base.posterior import Bounds, Posterior
+from geodiff.denoiser import content, merging
+from geodiff.denoiser.conditioning import Batch, Conditioning
+from geodiff.denoiser.conditioning import Part as Asked
 from geodiff.denoiser.content import Content
+from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
 
@@ -33,6 +34,11 @@ class PointSet:
     mirror        None: no augmentation
     backend       as `OptimalDenoiser` takes it; raises as `backends.choose` does. Engines are opened when first wanted
     """
+
+    #: those that hold the rows
+    ranks: Ranks = ALONE
+    #: the number of the first row here among all
+    first = 0
 
     def __init__(self, conditioning: Conditioning, mirror: Mirror | None, backend: str) -> None:
         self.conditioning, self.mirror, self._backend = conditioning, mirror, backend
@@ -102,8 +108,7 @@ class PointSet:
         for part in self.conditioning.parts(batch):
             wanted = check_topk(topk, len(part.query.rows))
             answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
-        found = _joined(answers, batch.x.shape[0])
-        return replace(found, indices=self._original(found.indices)) if topk else found
+        return _joined(answers, batch.x.shape[0])
 
     def combine(self, batch: Batch, into: Combination) -> None:
         """Writes `into`, r being the mean of `posterior`; raises as that does.
@@ -141,37 +146,82 @@ class PointSet:
         for part in self.conditioning.parts(batch):
             found = self._draw(part.query, *part.pick(uniform))
             out[slice(None) if part.chosen is None else part.chosen.cpu()] = found.cpu()
-        return self._original(out)
+        return out
 
     # ---- one engine's query ----
 
     def _posterior(self, query: Query, topk: int, *, with_trace: bool) -> Posterior:
-        both, engine = self._with_mirror_images(query)
-        answer = engine.posterior(both, topk)
-        # Only if asked for: some engines have to take another look at the rows, as expensive as the answer or more.
-        trace = engine.trace(both, answer) if with_trace else torch.full_like(answer.log_prob, torch.nan)
-        answer = replace(answer, trace=trace)
-        if self.mirror is None:
-            return answer
-        return self.mirror.merge(answer, _logits(both, self.stored.rows, answer.indices), self.stored.n)
+        if self.mirror is not None:
+
+            def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
+                asked = replace(query if which is None else query.picked(which), tol=tol, log_tol=log_tol)
+                return self._halves(asked, topk, with_trace=with_trace)
+
+            return merging.answer(self.ranks, ask, Allowed(query.tol, LOG_TOL, self._least))
+        engine = self.engines.serving(len(query))
+        query = self._for(engine, query)
+        answer = engine.posterior(query, topk)
+        trace = self._trace(engine, query, answer, wanted=with_trace)
+        return replace(answer, trace=trace, indices=self._named(answer.indices[None])[0])
 
     def _covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
-        both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.covariance(both, direction)
-        answer = engine.posterior(both)
-        answer = replace(answer, trace=engine.trace(both, answer))
-        along = Direction(answer.mean, self.mirror.twice(direction.v), direction.slope.repeat(2))
-        return self.mirror.merge_covariances(query, direction, answer, engine.covariance(both, along))
+            engine = self.engines.serving(len(query))
+            return engine.covariance(self._for(engine, query), direction)
+        part = self._halves(replace(query, log_tol=TOL_OF_SHARES), 0, with_trace=True)
+        found = self._covariances(query, Direction(part.answer.mean, direction.v, direction.slope))
+        return merging.covariance(self.ranks, part, direction, found)
 
     def _draw(self, query: Query, uniform: Tensor) -> Tensor:
-        both, engine = self._with_mirror_images(query)
         if self.mirror is None:
-            return engine.draw(both, uniform)
-        answer = engine.posterior(replace(both, tol=_TOL_OF_SHARES))
-        copied, rest = self.mirror.split_draws(answer.log_prob, uniform)
-        points, copies = engine.draw(both, rest).unflatten(0, (2, -1))
-        return torch.where(copied.to(points.device), copies + self.stored.n, points)
+            engine = self.engines.serving(len(query))
+            return self._named(engine.draw(self._for(engine, query), uniform)[None])[0]
+        part = self._halves(replace(query, tol=TOL_OF_SHARES, log_tol=TOL_OF_SHARES), 0, with_trace=False)
+        mine, rest = merging.dealt(self.ranks, part, uniform.to(part.mass.device))
+        return torch.where(mine, self._draws(query, rest).to(mine.device), 0).sum(0)
+
+    # ---- the rows here and, where they count, their mirror images: P = 1 or 2 parts, as `merging` joins them ----
+
+    def _halves(self, query: Query, topk: int, *, with_trace: bool) -> Part:
+        """What points and copies here have to say to a query, each of the mass 1."""
+        both, engine = self._with_mirror_images(query)
+        if both.log_tol < LOG_TOL and not engine.bounds_errors:
+            both = replace(both, tol=FLOAT64)
+        answer = engine.posterior(both, min(topk, len(query.rows)))
+        logits = _logits(engine, both, answer.indices)
+        bounds = engine.bounds(both, answer)
+        mean = answer.mean if self.mirror is None else self.mirror.back(answer.mean)
+        trace = self._trace(engine, both, answer, wanted=with_trace)
+        numbers = (answer.log_prob, answer.entropy, answer.ess, trace, *bounds)
+        log_prob, entropy, ess, trace, *off = (self._in_parts(one) for one in numbers)
+        indices, weights = self._named(self._in_parts(answer.indices)), self._in_parts(answer.weights)
+        whole = Posterior(self._in_parts(mean), log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*off))
+        return Part(query.x, torch.zeros_like(log_prob), whole, self._in_parts(logits))
+
+    def _covariances(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
+        """`Engine.covariance` of points and of copies, [P, B, d] and [P, B]; direction.mean [P, B, d] is theirs."""
+        both, engine = self._with_mirror_images(query)
+        mean = direction.mean.flatten(0, 1)
+        if self.mirror is None:
+            along = Direction(mean, direction.v, direction.slope)
+        else:
+            along = Direction(self.mirror.back(mean), self.mirror.twice(direction.v), direction.slope.repeat(2))
+        rows, far = engine.covariance(both, along)
+        rows = rows if self.mirror is None else self.mirror.back(rows.to(mean.device))
+        return self._in_parts(rows), self._in_parts(far)
+
+    def _draws(self, query: Query, uniform: Tensor) -> Tensor:
+        """Indices [P, B, n] of points and of copies, by numbers uniform [P, B, n] of each."""
+        both, engine = self._with_mirror_images(query)
+        return self._named(self._in_parts(engine.draw(both, uniform.flatten(0, 1))))
+
+    def _in_parts(self, values: Tensor) -> Tensor:
+        """[P B, ...] -> [P, B, ...]."""
+        return values.unflatten(0, (1 if self.mirror is None else 2, -1))
+
+    def _trace(self, engine: Engine, query: Query, answer: Posterior, *, wanted: bool) -> Tensor:
+        # Only if asked for: some engines have to take another look at the rows, as expensive as the answer or more.
+        return engine.trace(query, answer) if wanted else torch.full_like(answer.log_prob, torch.nan)
 
     def _with_mirror_images(self, query: Query) -> tuple[Query, Engine]:
         """The query, with its mirror images behind it where they count, and the engine for so many."""
@@ -183,11 +233,16 @@ class PointSet:
         """The query in words that the engine knows."""
         return query if engine.excludes else query.with_exclude_as_prior(self.stored.n)
 
-    def _original(self, indices: Tensor) -> Tensor:
-        """Rows to positions in the data as passed in; copies stay N further on, and -1 (no such point) as it is."""
-        n = self.stored.n
-        known = self.stored.original(indices.clamp(min=0) % n)
-        return torch.where(indices < 0, -1, known + (indices >= n) * n)
+    @property
+    def _least(self) -> float:
+        """What `tol` of a small answer is relative to."""
+        return max(0.01 * self.reach, 1e-300)
+
+    def _named(self, rows: Tensor) -> Tensor:
+        """Rows [P, B, k] to positions in the data as passed in; copies N further on, and -1 (no such point) stays."""
+        known = self.stored.original(rows.clamp(min=0)) + self.first
+        copies = self.n * torch.arange(len(rows), device=rows.device)[:, None, None]
+        return torch.where(rows < 0, -1, known + copies)
 
     # ---- moving and copying ----
 
@@ -217,10 +272,11 @@ class PointSet:
 
 #: Of pickles: changes whenever the attributes of what is pickled do.
 _FORMAT = 2
-_TOL_OF_SHARES = 1e-6  # of the points' and the copies' shares of the weight, which draws go by
+#: Of the shares that parts of the data have of the weight, which draws and covariances go by.
+TOL_OF_SHARES = 1e-6
 
 
-def _joined(answers: list[tuple[Part, Posterior]], batch: int) -> Posterior:
+def _joined(answers: list[tuple[Asked, Posterior]], batch: int) -> Posterior:
     """The answers to parts of a batch, in the order of the batch."""
     if len(answers) == 1 and answers[0][0].chosen is None:
         return answers[0][1]
@@ -237,13 +293,16 @@ def _joined(answers: list[tuple[Part, Posterior]], batch: int) -> Posterior:
     return Posterior(**found)
 
 
-def _logits(query: Query, rows: Tensor, indices: Tensor) -> Tensor:
-    """log pi_i - |x - x_i|^2 / 2 sigma^2 of the listed rows, [B, k] float64; -inf for index -1."""
-    out = torch.full(indices.shape, -torch.inf, dtype=torch.float64, device=query.x.device)
-    for b, row in enumerate(indices.to(query.x.device)):
-        known = row >= 0
-        points = reference.model_space(rows[row[known]], torch.float64)
-        out[b, known] = -(points - query.x[b].double()).square().sum(1) / (2 * query.sigma[b].square())
-        if query.log_prior is not None:
-            out[b, known] += (query.log_prior if query.log_prior.ndim == 1 else query.log_prior[b])[row[known]]
-    return out
+def _logits(engine: Engine, query: Query, indices: Tensor) -> Tensor:
+    """log pi_i - |x - x_i|^2 / 2 sigma^2 of the listed rows, [B, k] float64, on the device of x; -inf for index -1."""
+    device = query.x.device
+    if not indices.shape[1]:
+        return torch.empty(indices.shape, dtype=torch.float64, device=device)
+    far = engine.squared_distances(query.x, indices).to(device)
+    logits = -far / (2 * query.sigma.to(device).square())[:, None]
+    mass = query.log_mass
+    logits = logits - (mass.to(device)[:, None] if isinstance(mass, Tensor) else mass)
+    if query.log_prior is None:
+        return logits
+    prior = query.log_prior.to(device).expand(len(query), -1)
+    return logits + prior.gather(1, indices.to(device).clamp(min=0))

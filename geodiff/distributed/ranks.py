@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geodiff.base.errors import RankLost
+from geodiff.denoiser import merging
 
 _T = TypeVar("_T")
 
@@ -65,6 +66,13 @@ class Ranks:
         self._together("compared", lambda: dist.all_gather_object(found, one, group=self.group))
         return found
 
+    def first_says(self, one: _T) -> _T:
+        """What the first rank has to say."""
+        found = [one]
+        first = dist.get_global_rank(self.group, 0)
+        self._together("sent on", lambda: dist.broadcast_object_list(found, first, group=self.group))
+        return found[0]
+
     @contextmanager
     def agreeing(self) -> Iterator[None]:
         """An error in the block on one rank is one on all: each rank ends the block, or none does."""
@@ -93,3 +101,13 @@ class Ranks:
                 f"{what} (rank {self.rank} says: {' '.join(str(error).split())}); allowed to start all ranks again, as "
                 f"torchrun --max-restarts does"
             ) from error
+
+
+@contextmanager
+def leading(ranks: merging.Ranks) -> Iterator[bool]:
+    """Whether this rank is the first, which reads and writes; an error of its in the block is one on all."""
+    if isinstance(ranks, Ranks):
+        with ranks.agreeing():
+            yield ranks.rank == 0
+    else:
+        yield True

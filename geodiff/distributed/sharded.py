@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ class ShardedDenoiser(OptimalDenoiser):
                    with the same rows each ask for their part of the batch, each in the group of its part
     labels         int [N_k], or [N] for a path; all ranks have some, or none does
     log_weights    [N_k], or [N] for a path: pi_i is proportional to exp of them over all ranks
-    backend, device, tol  as in `OptimalDenoiser`; `tol` holds for the merged answer
+    backend, device, tol, augment  as in `OptimalDenoiser`; `tol` holds for the merged answer
 
     A call is collective: every rank makes it with the same x, sigma and conditions, and has the whole answer. Masks are
-    [B, N] and `indices` and `exclude` count over all N = sum_k N_k rows. It tells the other ranks 9 numbers a query and
-    sums up [B, d] float64; a second time for queries whose error would exceed `tol`. First derivatives are collective,
-    too; second ones, mirror images, copies and pickles are not to be had (TypeError).
+    [B, N] and `indices` and `exclude` count over all N = sum_k N_k rows (mirror images N further on). It tells
+    the other ranks 9 numbers a query and sums up [B, d] float64; a second time for queries whose error would exceed
+    `tol`. First derivatives are collective, too; second ones, copies and pickles are not to be had (TypeError).
 
     Raises what `OptimalDenoiser` raises, on all ranks where one rank's part is at fault, and `RankLost` where a rank
     has gone: at once where its connection closes, else after the timeout of the process group.
@@ -49,30 +49,44 @@ class ShardedDenoiser(OptimalDenoiser):
         backend: str = "auto",
         device: torch.device | str | None = None,
         tol: float = 1e-5,
+        augment: Literal["hflip"] | None = None,
     ) -> None:
         ranks = Ranks(process_group)
         with ranks.agreeing():
             if isinstance(part, str | os.PathLike):
                 part, labels, log_weights = _range_of(part, ranks, labels, log_weights)
-            super().__init__(part, labels=labels, log_weights=log_weights, backend=backend, device=device, tol=tol)
+            super().__init__(
+                part,
+                labels=labels,
+                log_weights=log_weights,
+                backend=backend,
+                device=device,
+                tol=tol,
+                augment=augment,
+            )
             total = _log_total(log_weights, self._points.stored.n)
         self._check_alike(ranks, labels is not None, log_weights is not None)
         self._points = ShardedPointSet(self._points, ranks, total)
         self.label_dim = self._points.label_dim
 
     def _check_alike(self, ranks: Ranks, labelled: bool, weighted: bool) -> None:
-        found = ranks.objects({"tol": self.tol, "labels": labelled, "log_weights": weighted})
+        said = {
+            "tol": f"{self.tol:g}",
+            "augment": repr(self.augment),
+            "labels": "some" if labelled else "none",
+            "log_weights": "some" if weighted else "none",
+        }
+        found = ranks.objects(said)
         for rank, other in enumerate(found):
             for name, value in found[0].items():
                 if other[name] != value:
-                    shown = [one if name == "tol" else ("some" if one else "none") for one in (value, other[name])]
                     raise ValueError(
-                        f"{name}: expected alike on all ranks, found {shown[0]} on rank 0 and {shown[1]} on rank {rank}"
+                        f"{name}: expected alike on all ranks, found {value} on rank 0 and {other[name]} on rank {rank}"
                     )
 
     def extra_repr(self) -> str:
         """One line for print(denoiser)."""
-        ranks = self._points._ranks
+        ranks = self.ranks
         return f"rank {ranks.rank} of {ranks.size}, N={self._points.n} in all, here {super().extra_repr()}"
 
 

@@ -13,21 +13,17 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
-from geodiff.backends.query import FLOAT64, LOG_TOL, Direction, Query
+from geodiff.backends.query import LOG_TOL, Direction
 from geodiff.base.arguments import check_exclude, check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
-from geodiff.denoiser import content
+from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.conditioning import Part as Asked
 from geodiff.denoiser.content import Content
-from geodiff.denoiser.point_set import PointSet
-from geodiff.distributed import merging
-from geodiff.distributed.merging import Allowed, Part
+from geodiff.denoiser.merging import Allowed, Part
+from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
 from geodiff.distributed.ranks import Ranks
-
-#: Of the shares that parts of the data have of the weight, which draws and covariances go by.
-_TOL_OF_SHARES = 1e-6
 
 
 class _Here(NamedTuple):
@@ -45,9 +41,10 @@ class ShardedPointSet(PointSet):
 
     def __init__(self, local: PointSet, ranks: Ranks, log_total: float) -> None:
         # Not super().__init__: engines are open over the rows already.
-        self.conditioning, self.mirror, self._backend = local.conditioning, None, local._backend
+        self.conditioning, self.mirror, self._backend = local.conditioning, local.mirror, local._backend
         self.engines, self._digest = local.engines, (0, b"")
-        self._local, self._ranks, self._log_total = local, ranks, log_total
+        self._local, self._group, self._log_total = local, ranks, log_total
+        self.ranks = ranks
         sizes = {label: len(rows) for label, rows in self.conditioning._ranges.items()}
         shape, stored = self.stored.shape, self.stored
         told = ranks.objects((stored.n, shape, sizes, local.reach))
@@ -58,7 +55,7 @@ class ShardedPointSet(PointSet):
                     f"{list(other)} on rank {rank}; allowed parts of one data set"
                 )
         counts = [one[0] for one in told]
-        self._first, self._n = sum(counts[: ranks.rank]), sum(counts)
+        self.first, self._n = sum(counts[: ranks.rank]), sum(counts)
         self._sizes: dict[int, int] = {}
         for _, _, some, _ in told:
             for label, count in some.items():
@@ -70,7 +67,7 @@ class ShardedPointSet(PointSet):
     @property
     def content(self) -> Content:
         """As of the part, but no other process can make these points of it, and no other points in this one are it."""
-        return super().content._replace(backend=f"rows on {self._ranks.size} ranks, number {id(self)}")
+        return super().content._replace(backend=f"rows on {self.ranks.size} ranks, number {id(self)}")
 
     @property
     def n(self) -> int:
@@ -93,7 +90,7 @@ class ShardedPointSet(PointSet):
     def check_all_here(self, what: str) -> None:
         raise TypeError(
             f"denoiser: expected one whose rows all lie in this process for {what}, found a part of "
-            f"{self._ranks.size}; allowed an OptimalDenoiser over all of the data"
+            f"{self.ranks.size}; allowed an OptimalDenoiser over all of the data"
         )
 
     # ---- answers ----
@@ -108,7 +105,7 @@ class ShardedPointSet(PointSet):
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
             return self._part(here, which, tol, log_tol, topk, with_trace=with_trace)
 
-        return merging.answer(self._ranks, ask, Allowed(batch.tol, LOG_TOL, max(0.01 * self._reach, 1e-300)))
+        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
 
     def combine(self, batch: Batch, into: Combination) -> None:
         into.write(self.posterior(batch).mean)
@@ -119,27 +116,24 @@ class ShardedPointSet(PointSet):
     def covariance(self, batch: Batch, direction: Direction) -> tuple[Tensor, Tensor]:
         batch = self._checked(batch)
         here = self._here(batch)
-        part = self._part(here, None, batch.tol, _TOL_OF_SHARES, 0, with_trace=True)
+        part = self._part(here, None, batch.tol, TOL_OF_SHARES, 0, with_trace=True)
         rows, far = torch.zeros_like(part.answer.mean), torch.zeros_like(part.mass)
         for chosen, asked in self._asked(here, None):
-            mean, v, slope = (one[chosen] for one in (part.answer.mean, direction.v.double(), direction.slope))
-            engine = self.engines.serving(len(asked.query))
-            found = engine.covariance(self._for(engine, asked.query), Direction(mean, v, slope))
-            rows[chosen], far[chosen] = found[0].to(rows.device), found[1].to(far.device)
-        return merging.covariance(self._ranks, part, direction, (rows, far))
+            along = Direction(part.answer.mean[:, chosen], direction.v.double()[chosen], direction.slope[chosen])
+            found = self._covariances(asked.query, along)
+            rows[:, chosen], far[:, chosen] = found[0].to(rows.device), found[1].to(far.device)
+        return merging.covariance(self.ranks, part, direction, (rows, far))
 
     def draw(self, batch: Batch, uniform: Tensor) -> Tensor:
-        uniform = self._ranks.of_first(uniform)
+        uniform = self._group.of_first(uniform)
         batch = self._checked(batch)
         here = self._here(batch)
-        part = self._part(here, None, _TOL_OF_SHARES, _TOL_OF_SHARES, 0, with_trace=False)
-        mine, rest = merging.dealt(self._ranks, part, uniform.to(part.mass.device))
-        drawn = torch.zeros(uniform.shape, dtype=torch.int64, device=mine.device)
+        part = self._part(here, None, TOL_OF_SHARES, TOL_OF_SHARES, 0, with_trace=False)
+        mine, rest = merging.dealt(self.ranks, part, uniform.to(part.mass.device))
+        drawn = torch.zeros(mine.shape, dtype=torch.int64, device=mine.device)
         for chosen, asked in self._asked(here, None):
-            engine = self.engines.serving(len(asked.query))
-            found = engine.draw(self._for(engine, asked.query), rest[chosen])
-            drawn[chosen] = self._everywhere(self._original(found)).to(drawn.device)
-        return self._ranks.total(torch.where(mine, drawn, 0)).to(uniform.device)
+            drawn[:, chosen] = self._draws(asked.query, rest[:, chosen]).to(drawn.device)
+        return self.ranks.total(torch.where(mine, drawn, 0).sum(0)).to(uniform.device)
 
     # ---- what the rows here are asked, and say ----
 
@@ -158,7 +152,7 @@ class ShardedPointSet(PointSet):
         return batch._replace(classes=wanted)
 
     def _here(self, batch: Batch) -> _Here:
-        n, first = self.stored.n, self._first
+        n, first = self.stored.n, self.first
         mask = None if batch.mask is None else batch.mask[:, first : first + n]
         exclude = batch.exclude
         if exclude is not None:
@@ -203,67 +197,40 @@ class ShardedPointSet(PointSet):
         self, here: _Here, which: Tensor | None, tol: float, log_tol: float, topk: int, *, with_trace: bool
     ) -> Part:
         x, mass = (one if which is None else one[which] for one in (here.batch.x, here.mass))
-        size, d = x.shape
-        mean = torch.zeros(size, d, dtype=torch.float64, device=x.device)
-        numbers = torch.zeros(6, size, dtype=torch.float64, device=x.device)
+        (size, d), parts = x.shape, 1 if self.mirror is None else 2
+        mean = torch.zeros(parts, size, d, dtype=torch.float64, device=x.device)
+        numbers = torch.zeros(6, parts, size, dtype=torch.float64, device=x.device)
         log_prob, entropy, ess, trace, off, off_log = numbers
         ess.fill_(1)
         if not with_trace:
             trace.fill_(torch.nan)
-        indices = torch.full((size, topk), -1, dtype=torch.int64, device=x.device)
-        weights = torch.zeros(size, topk, dtype=torch.float64, device=x.device)
-        logits = torch.full((size, topk), -torch.inf, dtype=torch.float64, device=x.device)
+        indices = torch.full((parts, size, topk), -1, dtype=torch.int64, device=x.device)
+        weights = torch.zeros(parts, size, topk, dtype=torch.float64, device=x.device)
+        logits = torch.full((parts, size, topk), -torch.inf, dtype=torch.float64, device=x.device)
         for chosen, asked in self._asked(here, which):
-            found, ranked = self._answer(replace(asked.query, tol=tol, log_tol=log_tol), topk, with_trace=with_trace)
-            assert found.bounds is not None
-            mean[chosen] = found.mean.to(x.device)
-            numbers_of = (found.log_prob, found.entropy, found.ess, found.trace, *found.bounds)
+            said = self._halves(replace(asked.query, tol=tol, log_tol=log_tol), topk, with_trace=with_trace)
+            found = said.answer
+            mean[:, chosen] = found.mean.to(x.device)
+            numbers_of = (found.log_prob, found.entropy, found.ess, said.trace, *said.bounds)
             for into, values in zip((log_prob, entropy, ess, trace, off, off_log), numbers_of, strict=True):
-                assert values is not None
-                into[chosen] = values.to(x.device)
-            k = found.indices.shape[1]
+                into[:, chosen] = values.to(x.device)
+            k = found.indices.shape[2]
             if k:
-                indices[chosen, :k] = found.indices.to(x.device)
-                weights[chosen, :k] = found.weights.to(x.device)
-                logits[chosen, :k] = ranked.to(x.device) + mass[chosen, None]
+                indices[:, chosen, :k] = found.indices.to(x.device)
+                weights[:, chosen, :k] = found.weights.to(x.device)
+                logits[:, chosen, :k] = said.logits.to(x.device) + mass[chosen, None]
         answer = Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(off, off_log))
-        return Part(x, mass, answer, logits)
-
-    def _answer(self, query: Query, topk: int, *, with_trace: bool) -> tuple[Posterior, Tensor]:
-        """The posterior over rows here, with bounds and indices of the whole; and the logits of those [B, k]."""
-        engine = self.engines.serving(len(query))
-        if query.log_tol < LOG_TOL and not engine.bounds_errors:
-            query = replace(query, tol=FLOAT64)
-        query = self._for(engine, query)
-        answer = engine.posterior(query, min(topk, len(query.rows)))
-        # Only if asked for: some engines have to take another look at the rows, as expensive as the answer or more.
-        trace = engine.trace(query, answer) if with_trace else torch.full_like(answer.log_prob, torch.nan)
-        rows = answer.indices
-        logits = torch.empty(rows.shape, dtype=torch.float64)
-        if rows.shape[1]:
-            far = engine.squared_distances(query.x, rows)
-            logits = -far / (2 * query.sigma.to(far.device).square())[:, None]
-            mass = query.log_mass
-            logits = logits - (mass.to(far.device)[:, None] if isinstance(mass, Tensor) else mass)
-            if query.log_prior is not None:
-                prior = query.log_prior.to(far.device).expand(len(query), -1)
-                logits = logits + prior.gather(1, rows.clamp(min=0).to(far.device))
-        known = self._everywhere(self._original(rows))
-        return replace(answer, trace=trace, indices=known, bounds=engine.bounds(query, answer)), logits
-
-    def _everywhere(self, indices: Tensor) -> Tensor:
-        """Indices in the part -> in the data of all ranks."""
-        return torch.where(indices < 0, -1, indices + self._first)
+        return Part(x, mass.expand(parts, -1), answer, logits)
 
     # ---- moving and copying ----
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(self._local.to(device), self._ranks, self._log_total)
+        return type(self)(self._local.to(device), self._group, self._log_total)
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(
             "denoiser: expected one whose rows all lie in this process, for a copy or a pickle, found a part of "
-            f"{self._ranks.size}; allowed to make one anew on every rank"
+            f"{self.ranks.size}; allowed to make one anew on every rank"
         )
 
     def __setstate__(self, state: dict[str, Any]) -> NoReturn:

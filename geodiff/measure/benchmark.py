@@ -11,6 +11,7 @@ from torch import Tensor
 from geodiff import backends, reference
 from geodiff.backends import cpu
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.distributed import job
 from geodiff.measure.baselines import BASELINES, COMPILED, Peer, PeerFailed
 from geodiff.measure.stopwatch import timed
 
@@ -110,7 +111,7 @@ class Bench:
         ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
         for name, denoiser in self.denoisers.items():
             cell.ours.append(Timing(name))
-            ways.append((cell.ours[-1], partial(timed(denoiser), x, sigma)))
+            ways.append((cell.ours[-1], partial(timed(denoiser, job.ranks()), x, sigma)))
         for peer in self.peers:
             cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, self.cells)))
             if peer.timed is not None:
@@ -142,11 +143,11 @@ class Bench:
 
 
 def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float) -> dict[str, Callable[..., Tensor]]:
-    """One callable per (backend, ISA) over the same data."""
+    """One callable per (backend, ISA) over the same data, of which each process of a job takes its rows."""
     made: dict[str, Callable[..., Tensor]] = {}
     opened: dict[str, OptimalDenoiser] = {}
     for name, isa in variants:
-        denoiser = opened.setdefault(name, OptimalDenoiser(data, backend=name, tol=tol))
+        denoiser = opened.setdefault(name, job.denoiser_over(data, backend=name, tol=tol))
         made[f"geodiff-{name}" + (f"-{isa}" if isa else "")] = _on_isa(denoiser, isa) if isa else denoiser
     return made
 

@@ -19,6 +19,7 @@ from geodiff.base.dtypes import STORED
 from geodiff.base.posterior import Posterior
 from geodiff.data import Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.distributed import job
 from geodiff.measure.machine import one_thread
 
 SIGMAS = (1e-3, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 40.0, 80.0, 1000.0)
@@ -110,9 +111,9 @@ def run(
         block = _with_twins(points[:count, :dims], _generator(seed))
         for dtype in stored:
             data_as_stored = _stored_as(block, dtype)
-            denoisers = [
-                OptimalDenoiser(data_as_stored, backend=name, device=_device(name), tol=tol) for name, _ in variants
-            ]
+            # A block with fewer points than there are processes is each one's own.
+            make = job.denoiser_over if len(data_as_stored) >= job.ranks().size else OptimalDenoiser
+            denoisers = [make(data_as_stored, backend=name, device=_device(name), tol=tol) for name, _ in variants]
             for case in _cases(data_as_stored, sigmas, max(batches), _generator(seed)):
                 for (name, isa), denoiser in zip(variants, denoisers, strict=True):
                     with cpu.use_isa(isa) if name == "cpu" else _few_threads(data_as_stored):

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from geodiff.denoiser.merging import ALONE, Ranks
+
 T = TypeVar("T")
 
 #: (x, sigma) -> r
@@ -19,27 +21,29 @@ SETTLING = 0.1
 LONG = 1.0
 
 
-def settled(call: Callable[[], T]) -> tuple[T, float]:
+def settled(call: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, float]:
     """The answer of `call` and the seconds that one takes in the middle of a loop of them, as a solver makes them.
+
+    ranks: those that make the call together; the seconds are those of the last one to have its answer.
 
     The first calls find the caches full of what ran before, and threads asleep: their times would depend on who else
     is being compared.
     """
-    answer, seconds = _once(call)
+    answer, seconds = _once(call, ranks)
     if seconds >= LONG:
         return answer, seconds
     spent = seconds
     while spent < SETTLING:
-        spent += _once(call)[1]
-    return _once(call)
+        spent += _once(call, ranks)[1]
+    return _once(call, ranks)
 
 
-def timed(denoise: Denoise) -> Timed:
+def timed(denoise: Denoise, ranks: Ranks = ALONE) -> Timed:
     """`denoise`, and how long a call of it takes: see `settled`."""
-    return lambda x, sigma: settled(lambda: denoise(x, sigma))
+    return lambda x, sigma: settled(lambda: denoise(x, sigma), ranks)
 
 
-def _once(call: Callable[[], T]) -> tuple[T, float]:
+def _once(call: Callable[[], T], ranks: Ranks) -> tuple[T, float]:
     start = time.perf_counter()
     answer = call()
-    return answer, time.perf_counter() - start
+    return answer, max(ranks.objects(time.perf_counter() - start))

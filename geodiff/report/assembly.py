@@ -10,7 +10,8 @@ from geodiff.base.files import atomic_path
 from geodiff.base.version import VERSION
 from geodiff.data import Dataset
 from geodiff.data.digest import digest
-from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.distributed import job
+from geodiff.distributed.ranks import leading
 from geodiff.learned.weights_file import Network
 from geodiff.measure import machine
 from geodiff.report.context import Context
@@ -39,6 +40,7 @@ def run(
     progress  called as progress(part, parts done, parts in all) before each part and at the end
     tick      called after each evaluation of a denoiser
 
+    Under torchrun each process takes its rows, and the first writes.
     A part that was finished before with the same data, network and settings is taken from `out`/parts.
     Returns what report.json holds. Raises ValueError for a network of other shapes, ImportError without matplotlib or
     jinja2 (the extra `report`).
@@ -60,15 +62,22 @@ def run(
         "seed": seed,
         "backend": backend,
     }
-    store = Store(out / "parts", inputs)
-    context = Context(dataset, OptimalDenoiser(dataset.data, backend=backend), learned, num=num, seed=seed, tick=tick)
+    ranks = job.ranks()
+    if ranks.size > 1:
+        inputs["ranks"] = ranks.size
+    with leading(ranks):
+        store = Store(out / "parts", inputs)
+    optimal = job.denoiser_over(dataset.data, backend=backend)
+    context = Context(dataset, optimal, learned, num=num, seed=seed, tick=tick)
     findings = []
     for done, part in enumerate(parts):
         progress(part.__name__, done, len(parts))
-        finding = store.load(part)
+        finding = ranks.first_says(store.load(part))
         if finding is None:
             finding = part(context)
-            store.save(part, finding)
+            with leading(ranks) as leads:
+                if leads:
+                    store.save(part, finding)
         findings.append(finding)
     progress("page", len(parts), len(parts))
     document = {
@@ -86,8 +95,10 @@ def run(
         "not_measured": sum(finding.held is None for finding in findings),
         "findings": [finding.document() for finding in findings],
     }
-    _write(out / "report.json", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(out / "report.html", render(document, findings))
+    with leading(ranks) as leads:
+        if leads:
+            _write(out / "report.json", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            _write(out / "report.html", render(document, findings))
     return document
 
 

@@ -32,14 +32,20 @@ class Walk:
         *,
         callback: Callback | None = None,
         steps: Iterable[int] | None = None,
+        first: int = 0,
+        after: Callable[[int], object] | None = None,
     ) -> None:
-        """Takes all steps; `steps` is 0..S-1, as an iterable that shows progress.
+        """Takes all steps from `first` on; `steps` is first..S-1, as an iterable that shows progress.
+
+        first  where another walk has left off: states to x_first, and outputs before it, are known as far back as the
+               solver looks
+        after  called as after(s) when x_s is known
 
         Beyond what `evaluate` and `callback` do, nothing here waits for the device, looks at a value, or allocates, so
         that it can be recorded as one graph. Raises ValueError for a step that returns something else than the next x.
         """
-        history: list[Level] = []
-        for step in range(len(self.levels) - 1) if steps is None else steps:
+        history = [Level(self.levels[s], self.states[s], self.outputs[s]) for s in range(first)]
+        for step in range(first, len(self.levels) - 1) if steps is None else steps:
             sigma, x, denoised = self.levels[step], self.states[step], self.outputs[step]
             evaluate.place = self.states[step + 1]
             if self.analytical_first_step and step == 0:
@@ -53,6 +59,8 @@ class Walk:
             if following is not evaluate.place:
                 evaluate.place.copy_(_checked(following, x, step_of))
             history.append(at)
+            if after is not None:
+                after(step + 1)
 
 
 def _checked(following: object, x: Tensor, step_of: Step) -> Tensor:

@@ -102,6 +102,13 @@ def sample(
     return Trajectory(trajectory_sigmas, states, outputs, metadata)
 
 
+@torch.no_grad()
+def go_on(denoiser: OptimalDenoiser, walk: Walk, solver: str, *, first: int, after: Callable[[int], object]) -> None:
+    """Fills the states and outputs of a walk as `sample` would, to the same bits, from `first` on: see `Walk.run`."""
+    step_of, _ = find_solver(solver)
+    walk.run(step_of, _EvaluateOptimal(denoiser, {}), first=first, after=after)
+
+
 def _told_times(callback: Callback, given: list[float]) -> Callback:
     """The callback, told the levels or times as `sample` was given them."""
     return lambda step, _, x, denoised: callback(step, given[step], x, denoised)

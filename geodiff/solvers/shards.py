@@ -2,13 +2,15 @@
 
     FOLDER/sampling.json               what was asked for: a run that asks for something else is refused
     FOLDER/data-00000-of-00196.npy     samples [n, *shape] float32 in model space; `geodiff.data.load(FOLDER)` reads all
+    FOLDER/.level-00003.safetensors    the latest levels of the file that is being made, where that takes long
 
-Sample i starts from noise of its own, by seed and i, so that no file depends on another.
+Sample i starts from noise of its own, by seed and i, so that no file depends on another. Where the data lie on several
+ranks, all of them make each file together, and the first reads and writes.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.base.version import VERSION
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.solvers.sampling import sample
+from geodiff.distributed.ranks import leading
+from geodiff.solvers.latest_levels import LatestLevels
+from geodiff.solvers.loop import Walk
+from geodiff.solvers.sampling import check_levels, go_on, sample
 
 #: Samples of one file, and so of one batch, unless told.
 SIZE = 256
@@ -67,38 +72,75 @@ class Shards:
 
         Raises ValueError where the folder was begun with other data or settings, DataError for a file that is damaged.
         """
-        self._begin(denoiser)
+        ranks, asked = denoiser.ranks, self._asked(denoiser)
+        with leading(ranks) as leads:
+            if leads:
+                self._begin(asked)
         made = 0
-        for shard in self.missing(denoiser):
-            first = shard * self.size
-            samples = range(first, min(self.num, first + self.size))
-            noise = noise_of(samples, denoiser.shape, self.seed).to(denoiser.data.device) * float(self.sigmas[0])
-            found = sample(denoiser, noise, self.sigmas, self.solver, afs=self.afs).states[-1]
-            with atomic_path(self.path(shard)) as path:
-                np.save(path, found.cpu().numpy())
+        for shard in range(self.count):
+            with leading(ranks) as leads:
+                missing = leads and self._is_missing(shard, denoiser.shape)
+                if leads and not missing:
+                    self._levels(shard).remove()  # a kill may have come in between
+            if not ranks.first_says(missing):
+                continue
+            found = self._sampled(shard, denoiser)
+            with leading(ranks) as leads:
+                if leads:
+                    with atomic_path(self.path(shard)) as path:
+                        np.save(path, found.cpu().numpy())
+                    self._levels(shard).remove()
             made += 1
             done(made, self.count)
         return made
 
-    def missing(self, denoiser: OptimalDenoiser) -> Iterator[int]:
-        """The shards without a file. Raises DataError for a file of another shape."""
-        for shard in range(self.count):
-            path = self.path(shard)
-            if not path.exists():
-                yield shard
-                continue
-            expected = (min(self.size, self.num - shard * self.size), *denoiser.shape)
-            try:
-                found = np.load(path, mmap_mode="r").shape
-            except (ValueError, EOFError, OSError) as error:
-                raise DataError(path, f"a damaged file of samples ({error}); delete it to have it made") from error
-            if found != expected:
-                raise DataError(path, f"samples: expected shape {list(expected)}, found {list(found)}")
+    def _sampled(self, shard: int, denoiser: OptimalDenoiser) -> Tensor:
+        """The samples of a file, [n, *shape], from the level that an earlier run has kept of them."""
+        first = shard * self.size
+        samples = range(first, min(self.num, first + self.size))
+        noise = noise_of(samples, denoiser.shape, self.seed).to(denoiser.data.device) * float(self.sigmas[0])
+        if noise.device.type != "cpu":  # recorded and replayed as a whole, in seconds
+            return sample(denoiser, noise, self.sigmas, self.solver, afs=self.afs).states[-1]
+        ranks, kept = denoiser.ranks, self._levels(shard)
+        count = len(self.sigmas) - 1
+        states = noise.new_empty(count + 1, *noise.shape)
+        outputs = noise.new_empty(count, *noise.shape)
+        states[0] = noise
+        leads = ranks.rank == 0
+        step, known = ranks.first_says(kept.read(states.shape) if leads else (0, None))
+        if known is not None:
+            back = len(known) // 2  # the states before x_step, x_step itself, the outputs before it
+            states[step - back : step + 1], outputs[step - back : step] = known[: back + 1], known[back + 1 :]
 
-    def _begin(self, denoiser: OptimalDenoiser) -> None:
+        def after(step: int) -> None:
+            if leads and step < count:
+                kept.write(step, states, outputs)
+
+        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
+        go_on(denoiser, walk, self.solver, first=step, after=after)
+        return states[-1]
+
+    def _levels(self, shard: int) -> LatestLevels:
+        return LatestLevels(self.folder / f".level-{shard:05}.safetensors")
+
+    def _is_missing(self, shard: int, shape: tuple[int, ...]) -> bool:
+        """Whether a shard has no file. Raises DataError for a file of another shape."""
+        path = self.path(shard)
+        if not path.exists():
+            return True
+        expected = (min(self.size, self.num - shard * self.size), *shape)
+        try:
+            found = np.load(path, mmap_mode="r").shape
+        except (ValueError, EOFError, OSError) as error:
+            raise DataError(path, f"a damaged file of samples ({error}); delete it to have it made") from error
+        if found != expected:
+            raise DataError(path, f"samples: expected shape {list(expected)}, found {list(found)}")
+        return False
+
+    def _begin(self, wanted: dict[str, Any]) -> None:
         """The notes, before any file: what was asked for cannot change between one run and the next."""
         self.folder.mkdir(exist_ok=True)
-        notes, wanted = self.folder / _NOTES, self._asked(denoiser)
+        notes = self.folder / _NOTES
         if not notes.exists():
             strangers = sorted(path.name for path in self.folder.glob("data-*.npy"))
             if strangers:
@@ -110,7 +152,7 @@ class Shards:
                 path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
             return
         try:
-            found = json.loads(notes.read_text(encoding="utf-8"))
+            found = {"ranks": 1, **json.loads(notes.read_text(encoding="utf-8"))}
         except ValueError as error:
             raise DataError(notes, f"damaged ({error}); delete the folder to start anew") from error
         for name, value in wanted.items():
@@ -123,6 +165,10 @@ class Shards:
     def _asked(self, denoiser: OptimalDenoiser) -> dict[str, Any]:
         data = denoiser.data
         looked_at = data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS)).long()].cpu().contiguous()
+        rows = hashlib.sha256(looked_at.view(torch.uint8).numpy().tobytes())
+        told = denoiser.ranks.objects((len(data), rows.hexdigest()))
+        if len(told) > 1:
+            rows = hashlib.sha256(" ".join(one for _, one in told).encode())
         return {
             "version": VERSION,
             "num": self.num,
@@ -133,8 +179,9 @@ class Shards:
             "seed": self.seed,
             "backend": denoiser.backend,
             "tol": denoiser.tol,
-            "data": [str(data.dtype), *data.shape],
-            "rows": hashlib.sha256(looked_at.view(torch.uint8).numpy().tobytes()).hexdigest(),
+            "ranks": len(told),  # sums over other parts of the data round otherwise
+            "data": [str(data.dtype), sum(count for count, _ in told), *data.shape[1:]],
+            "rows": rows.hexdigest(),
         }
 
 

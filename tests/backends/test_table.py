@@ -8,6 +8,7 @@ import torch
 
 from geodiff import OptimalDenoiser, backends, reference
 from geodiff.backends import cuda, selection
+from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.table import ANY, NOT_MEASURED, TABLE, UINT8, Rule
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -89,9 +90,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     open_engine = backends.open_engine
 
-    def noted(name: str, rows: torch.Tensor, path: str) -> backends.Engine:
+    def noted(name: str, rows: torch.Tensor, file: MappedFile | None) -> backends.Engine:
         names.append(name)
-        return open_engine(name, rows, path)
+        return open_engine(name, rows, file)
 
     few = Rule("reference", "cpu", UINT8, "few", largest_b=4, measured="here")
     monkeypatch.setattr(selection, "TABLE", (few, Rule("cpu", "cpu", ANY, "many")))

@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 import geodiff
 from geodiff.base.errors import DataError
+from geodiff.solvers import latest_levels
 from geodiff.solvers.shards import Shards, noise_of
 from tests.processes import run, started
 
@@ -79,6 +81,58 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     shards.path(1).unlink()
     assert shards.run(DENOISER) == 1
     assert contents(shards.folder) == before
+
+
+class Stops(geodiff.OptimalDenoiser):
+    """Raises at the evaluation that `left` counts down to."""
+
+    left = -1
+    made = 0
+
+    def combine(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.made += 1
+        return super().combine(*args, **kwargs)
+
+
+@pytest.mark.parametrize("solver", geodiff.solvers.SOLVERS)
+@pytest.mark.parametrize("afs", [False, True])
+def test_it_goes_on_inside_of_a_file(solver: str, afs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest_levels, "EVERY", 0.0)
+    sigmas = geodiff.schedules.karras(9)
+    whole = Shards(tmp_path / "whole", 5, sigmas, solver, afs)
+    data = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    denoiser = Stops(data)
+    whole.run(denoiser)
+    expected, evaluations = contents(whole.folder), denoiser.made
+    for after in range(2, evaluations):
+        cut = Shards(tmp_path / f"cut{after}", 5, sigmas, solver, afs)
+        denoiser = Stops(data)
+        denoiser.left = after
+        with pytest.raises(KeyboardInterrupt):
+            cut.run(denoiser)
+        denoiser.made = 0
+        cut.run(denoiser)
+        assert contents(cut.folder) == expected
+        assert denoiser.made <= evaluations - after + 3, "levels that were known are computed again"
+
+
+def test_levels_that_will_not_do_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest_levels, "EVERY", 0.0)
+    Shards(tmp_path / "whole", 5, SIGMAS).run(DENOISER)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    other = latest_levels.LatestLevels(folder / ".level-00000.safetensors")
+    for number in (0, 1):
+        if number == 0:
+            other.path.write_bytes(b"nothing")
+        else:
+            other.write(2, torch.zeros(5, 4, 3), torch.zeros(4, 4, 3))  # of fewer samples
+        Shards(folder, 5, SIGMAS).run(DENOISER)
+        assert contents(folder) == contents(tmp_path / "whole")
+        Shards(folder, 5, SIGMAS).path(0).unlink()
 
 
 def test_samples_are_those_of_sample(tmp_path: Path) -> None:

@@ -98,14 +98,16 @@ struct Points {
 struct Problem {
     Points points;
     Rows rows;
-    std::vector<double> half_norm, mean, x, sigma;
-    std::vector<float> away;
+    Statistics found;
+    Stats stats;
+    std::vector<double> x, sigma;
     std::vector<int64_t> from, exclude;  // the row that a query was made from; the row that it must not see, or empty
-    Stats stats{};
 
     Problem(DType dtype, int64_t n, int64_t d, int64_t batch, double level)
-        : points(dtype, n, d), rows(points.rows()), half_norm(size_t(n)), mean(size_t(d)), away(size_t(n)) {
-        prepare(kernels_for("portable"), rows, 1, half_norm.data(), away.data(), mean.data(), stats);
+        : points(dtype, n, d),
+          rows(points.rows()),
+          found(prepare(kernels_for("portable"), rows, 1)),
+          stats(found.stats(rows)) {
         Random random(7);
         sigma.assign(size_t(batch), level * points.unit());
         for (int64_t q = 0; q < batch; ++q) {

@@ -193,3 +193,22 @@ TEST_CASE("the steps: inner products and weighted means") {
         for (int64_t q = 0; q < 70; ++q) CHECK(problem.error(q, mean.data() + q * 75, 1e-5) <= 1);
     }
 }
+
+TEST_CASE("statistics do not depend on the threads, nor on where one look left off and the next went on") {
+    for (const DType dtype : {DType::u8, DType::f16, DType::f32})
+        for (const int64_t d : {7, 40'000}) {
+            const Points points(dtype, 90, d);
+            const Rows rows = points.rows();
+            const Statistics whole = prepare(kernels_for(""), rows, 1);
+            for (const int threads : {1, 3})
+                for (const int64_t count : {1, 30, 90}) {
+                    Statistics found(rows.n, d);
+                    while (found.seen < 2 * rows.n) CHECK(found.look(kernels_for(""), rows, threads, count) == -1);
+                    CHECK(std::equal(&found.mean[0], &found.mean[0] + d, &whole.mean[0]));
+                    CHECK(std::equal(&found.away[0], &found.away[0] + rows.n, &whole.away[0]));
+                    CHECK(std::equal(&found.half_norm[0], &found.half_norm[0] + rows.n, &whole.half_norm[0]));
+                    CHECK((found.top == whole.top && found.radius2 == whole.radius2));
+                    CHECK((found.model2 == whole.model2 && found.total == whole.total));
+                }
+        }
+}

@@ -11,6 +11,7 @@
 #include "../../csrc/cpu/passes/top.h"
 #include "../../csrc/cpu/runtime/buffer.h"
 #include "../../csrc/cpu/runtime/pieces.h"
+#include "../../csrc/cpu/runtime/read_ahead.h"
 
 using namespace geodiff;
 
@@ -132,4 +133,19 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
     Candidates crowded(cut, 0, 0, 0);
     for (int64_t i = 0; i < 4000; i += 40) crowded.offer(logits.data() + i, away.data(), i, 40);
     CHECK(crowded.overflowed());
+}
+
+TEST_CASE("reading ahead changes nothing, wherever it begins and whether or not pages are given back") {
+    std::vector<char> bytes(size_t(5 * ReadAhead::kWindow + 123));
+    for (size_t i = 0; i < bytes.size(); i += 4096) bytes[i] = char(i / 4096 + 1);
+    for (const bool give_back : {false, true})
+        for (const size_t begin : {size_t(0), size_t(77)}) {
+            ReadAhead reading(bytes.data() + begin, int64_t(bytes.size() - begin), true, give_back);
+            for (size_t at = begin; at < bytes.size(); at += 100'000) reading.reached(bytes.data() + at);
+        }
+    ReadAhead none(nullptr, 0, true);
+    none.reached(nullptr);
+    bool same = true;
+    for (size_t i = 0; i < bytes.size(); i += 4096) same = same && bytes[i] == char(i / 4096 + 1);
+    CHECK(same);
 }

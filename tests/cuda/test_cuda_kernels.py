@@ -331,7 +331,7 @@ def test_a_whole_denoiser_over_this_engine(
     data = stored(50, 24, dtype).unflatten(1, (2, 3, 4))
     options = {"labels": torch.arange(50) % 3, "log_weights": torch.randn(50), "augment": augment}
     plain = OptimalDenoiser(data, backend="reference", **options)
-    monkeypatch.setattr(selection, "open_engine", lambda _, rows, path: CudaEngine(rows, emulated.core))
+    monkeypatch.setattr(selection, "open_engine", lambda _, rows, file: CudaEngine(rows, emulated.core))
     denoiser = OptimalDenoiser(data, **options)
     assert isinstance(denoiser._points.engines.serving(), CudaEngine)
     x = queries(data.flatten(1), 4, 1.0).unflatten(1, (2, 3, 4))

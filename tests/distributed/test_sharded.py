@@ -59,6 +59,7 @@ def cases() -> dict[str, Any]:
         asks.append((x, sigma, conditions))
     few = torch.randn(40, 3, 3).half()
     few[7] = few[33]
+    mirrored = [(x, sigma, {} if sigma != 1.0 else {"exclude": torch.arange(len(x))}) for x, sigma, _ in asks]
     last = (few[-1:].double().repeat(2, 1, 1), 0.3, {"exclude": torch.tensor([39, 38])})
     middle = (torch.full((2, 3, 3), 0.1, dtype=torch.float64), 1.0, {})
     return {
@@ -66,23 +67,36 @@ def cases() -> dict[str, Any]:
         "finest": (digits, {"labels": labels, "log_weights": weights, "tol": 1e-6}, asks),
         "as it comes": (digits, {"labels": labels}, asks),
         "few": (few, {}, [last, middle]),
+        "mirrored": (digits, {"augment": "hflip", "backend": "reference"}, mirrored),
+        "mirrored, finest": (digits, {"augment": "hflip", "tol": 1e-6}, mirrored),
         "apart": apart(),
+        "halves apart": halves_apart(),
     }
 
 
-def apart() -> tuple[Tensor, dict[str, Any], Any]:
-    """Dark pictures and bright ones, which two ranks share nearly so, and queries halfway between."""
-    dark = torch.randint(0, 40, (300, 1, 16, 16), dtype=torch.uint8)
-    data = torch.cat([dark, 255 - dark])
-    ends = reference.model_space(data.flatten(1), torch.float64)
-    axis, between = ends[300:].mean(0) - ends[:300].mean(0), ends.mean(0)
+def halfway(one: Tensor, other: Tensor) -> Any:
+    """Asks as far away from one set of pictures [n, 1, 16, 16] as from another: an error of a share moves r most."""
+    ends = [reference.model_space(pictures.flatten(1), torch.float64).mean(0) for pictures in (one, other)]
+    axis, between = ends[1] - ends[0], (ends[0] + ends[1]) / 2
     asks = []
     for sigma in (2.0, 30.0):
         x = between + sigma * torch.randn(4, 256, dtype=torch.float64)
-        # Where both ends are as far away, so that an error of a share moves r most.
         x = x - ((x - between) @ axis / axis.square().sum())[:, None] * axis
         asks.append((x.reshape(4, 1, 16, 16), sigma, {}))
-    return data, {}, asks
+    return asks
+
+
+def apart() -> tuple[Tensor, dict[str, Any], Any]:
+    """Dark pictures and bright ones, which two ranks share nearly so."""
+    dark = torch.randint(0, 40, (300, 1, 16, 16), dtype=torch.uint8)
+    return torch.cat([dark, 255 - dark]), {}, halfway(dark, 255 - dark)
+
+
+def halves_apart() -> tuple[Tensor, dict[str, Any], Any]:
+    """Pictures that are bright on the right, far from their mirror images."""
+    dark = torch.randint(0, 40, (400, 1, 16, 8), dtype=torch.uint8)
+    data = torch.cat([dark, 255 - dark], 3)
+    return data, {"augment": "hflip"}, halfway(data, data.flip(3))
 
 
 Answers = dict[tuple[str, str, int], dict[str, Tensor]]
@@ -112,7 +126,7 @@ def test_2_4_and_8_ranks_answer_as_one(answers: Answers) -> None:
     asked = cases()
     assert {group for group, _, _ in answers} == {"two", "four", "eight", "half 0", "half 1"}
     for (group, case, number), found in answers.items():
-        if case == "apart":
+        if "apart" in case:
             continue
         data, keywords, asks = asked[case]
         denoiser = geodiff.OptimalDenoiser(data, **keywords)
@@ -129,7 +143,7 @@ def test_2_4_and_8_ranks_answer_as_one(answers: Answers) -> None:
         assert torch.equal(found["indices"], expected.indices), f"indices: {where}"
         assert off(found["forward"], denoiser(x, sigma, **conditions), 0.01) < limit, f"forward: {where}"
         # Second moments and gradients have no contract: kernels are off by a few times 1e-5, on one rank as on many.
-        limit = 1e-6 if case in ("float64", "few") else 5e-5
+        limit = 1e-6 if case in ("float64", "few", "mirrored") else 5e-5
         assert off(found["trace"], expected.trace, 0.1) < limit, f"trace: {where}"
         spread = max(1e-3, 0.1 * expected.trace.max().item())
         assert off(found["covariance"], expected.covariance(torch.ones_like(x)), spread) < limit, f"covariance: {where}"
@@ -146,16 +160,19 @@ def test_draws_are_of_the_weights(answers: Answers) -> None:
     assert torch.equal(answers["eight", "few", 1]["draws"][0], expected)
 
 
-def test_the_contract_holds_where_ranks_lie_far_apart(answers: Answers) -> None:
-    data, _, asks = cases()["apart"]
-    rows = data.flatten(1)
+@pytest.mark.parametrize("case", ["apart", "halves apart"])
+def test_the_contract_holds_where_parts_lie_far_apart(answers: Answers, case: str) -> None:
+    data, keywords, asks = cases()[case]
+    rows = torch.cat([data, data.flip(-1)]).flatten(1) if keywords else data.flatten(1)
     reach = reference.model_space(rows, torch.float64).norm(dim=1).max()
     for number, (x, sigma, _) in enumerate(asks):
         exact = reference.posterior(x.flatten(1), rows, torch.full((len(x),), sigma, dtype=torch.float64))
         allowed = 1e-5 * exact.mean.norm(dim=1).clamp(min=0.01 * reach)
-        for group in ("two", "eight"):
-            found = answers[group, "apart", number]["mean"].flatten(1)
-            assert ((found - exact.mean).norm(dim=1) <= allowed).all(), f"{group}, sigma = {sigma:g}"
+        here = geodiff.OptimalDenoiser(data, **keywords)(x, sigma)
+        found = {group: answers[group, case, number]["mean"] for group in ("two", "eight")} | {"one": here}
+        for group, mean in found.items():
+            error = (mean.flatten(1) - exact.mean).norm(dim=1)
+            assert (error <= allowed).all(), f"{group}, sigma = {sigma:g}: {error / allowed}"
 
 
 def test_a_fault_on_one_rank_is_one_on_all(tmp_path: Path) -> None:

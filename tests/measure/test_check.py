@@ -77,7 +77,7 @@ def test_a_broken_answer_is_seen(monkeypatch: pytest.MonkeyPatch, spoil: Callabl
         def __call__(self, x: Tensor, sigma: float) -> Tensor:
             return self.posterior(x, sigma).mean
 
-    monkeypatch.setattr(check, "OptimalDenoiser", Denoiser)
+    monkeypatch.setattr(check.job, "denoiser_over", Denoiser)
     rows = check.run(SMALL, backends=["reference"], sigmas=(0.01,), batches=(7,), dtypes=(torch.uint8,))
     assert len(rows) == 4  # one per size
     assert [row.ok for row in rows] == [spoil is nothing] * 4

@@ -2,81 +2,105 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
-#include "../runtime/buffer.h"
 #include "tiles.h"
 
 namespace geodiff {
+namespace {
 
-int64_t prepare(const Table& kernels, const Rows& rows, int threads, double* half_norm, float* away, double* mean,
-                Stats& stats) {
-    constexpr int64_t kTile = 64;
-    const int64_t d = rows.d;
-    const Pieces pieces(rows.n, 1, threads_for(rows.n * d / 2, threads), false);
-    struct Norms {
-        Buffer<double> sum;  // [d]
-        int64_t bad = -1;
-        double top = 0;
-    };
-    const auto norms = over_tiles(
-        rows, pieces, kTile, [] { return 0; }, [&] { return Norms{Buffer<double>(d, true)}; },
-        [&](int, Norms& mine, const Tile& t) {
-            for (int64_t i = t.first; i < t.first + t.R; ++i) {
-                double norm2 = 0;
-                if (!kernels.row_stats(rows.row(i), rows.dtype, d, &norm2, mine.sum.data()) && mine.bad < 0)
-                    mine.bad = i;
-                half_norm[i] = norm2 / 2;
-                mine.top = std::max(mine.top, norm2);
-            }
-        });
-    for (const Norms& s : norms)
-        if (s.bad >= 0) return s.bad;
-    stats = Stats{};
-    stats.half_norm = half_norm;
-    stats.away = away;
-    stats.unit = unit_of(rows.dtype);
-    stats.shift = shift_of(rows.dtype);
-    std::fill(mean, mean + d, 0.0);
-    double top = 0, mean2 = 0;
-    for (const Norms& s : norms) {
-        for (int64_t k = 0; k < d; ++k) mean[k] += s.sum[k];
-        top = std::max(top, s.top);
-    }
-    for (int64_t k = 0; k < d; ++k) {
-        mean[k] /= double(rows.n);
-        mean2 += mean[k] * mean[k];
-    }
+constexpr int64_t kPart = 1 << 20;  // numbers of the data that have sums of their own, whoever looks at them
 
-    // Second look for distances from the mean and from the model's origin.
-    struct Distances {
-        double radius2 = 0, total = 0, model2 = 0;
-    };
-    Buffer<double> origin(d);
-    for (int64_t k = 0; k < d; ++k) origin[k] = -stats.shift;
-    const auto distances = over_tiles(
-        rows, pieces, kTile, [] { return 0; }, [] { return Distances{}; },
-        [&](int, Distances& mine, const Tile& t) {
-            for (int64_t i = t.first; i < t.first + t.R; ++i) {
-                const double r2 = kernels.distance(mean, rows.row(i), rows.dtype, d);
-                const double m2 =
-                    stats.shift == 0 ? 2 * half_norm[i] : kernels.distance(origin.data(), rows.row(i), rows.dtype, d);
-                away[i] = float(std::sqrt(r2) * (1 + 1e-7));
-                mine.radius2 = std::max(mine.radius2, r2);
-                mine.model2 = std::max(mine.model2, m2);
-                mine.total += r2;
-            }
-        });
-    double sum = 0, radius2 = 0, model2 = 0;
-    for (const Distances& s : distances) {
-        sum += s.total;
-        radius2 = std::max(radius2, s.radius2);
-        model2 = std::max(model2, s.model2);
+struct Part {
+    Buffer<double> sum;  // [d]
+    int64_t bad = -1;
+    double top = 0, radius2 = 0, model2 = 0, total = 0;
+};
+
+void norms(const Table& kernels, const Rows& rows, Range range, double* half_norm, Part& mine) {
+    mine.sum = Buffer<double>(rows.d, true);
+    for (int64_t i = range.begin; i < range.end; ++i) {
+        double norm2 = 0;
+        if (!kernels.row_stats(rows.row(i), rows.dtype, rows.d, &norm2, mine.sum.data()) && mine.bad < 0) mine.bad = i;
+        half_norm[i] = norm2 / 2;
+        mine.top = std::max(mine.top, norm2);
     }
-    stats.scale = {std::sqrt(model2), std::sqrt(radius2)};
-    stats.mean_square = sum / double(rows.n);
-    stats.max_norm = std::sqrt(top);
-    stats.mean_norm = std::sqrt(mean2);
+}
+
+void distances(const Table& kernels, const Rows& rows, Range range, const Statistics& found, const double* origin,
+               float* away, Part& mine) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+        const double r2 = kernels.distance(found.mean.data(), rows.row(i), rows.dtype, rows.d);
+        const double m2 = shift_of(rows.dtype) == 0 ? 2 * found.half_norm[i]
+                                                    : kernels.distance(origin, rows.row(i), rows.dtype, rows.d);
+        away[i] = float(std::sqrt(r2) * (1 + 1e-7));
+        mine.radius2 = std::max(mine.radius2, r2);
+        mine.model2 = std::max(mine.model2, m2);
+        mine.total += r2;
+    }
+}
+
+}  // namespace
+
+int64_t Statistics::look(const Table& kernels, const Rows& rows, int threads, int64_t count) {
+    const int64_t n = rows.n, d = rows.d, size = std::max<int64_t>(1, kPart / d);
+    if (seen >= 2 * n) return -1;
+    const bool first = seen < n;
+    const int64_t base = first ? 0 : n, begin = seen - base;
+    const int64_t end = std::min(n, (begin + count + size - 1) / size * size);
+    const std::vector<double> origin(size_t(d), -shift_of(rows.dtype));
+    ReadAhead reading = read_ahead(rows, {begin, end});
+    for (int64_t from = begin; from < end; from = seen - base) {
+        // The sums of so many parts are kept until they are added, in the order of the rows.
+        const int64_t to = std::min(end, from + 4 * threads * size);
+        reading.reached(rows.row(from));
+        std::vector<Part> parts(size_t((to - from + size - 1) / size));
+        one_by_one(int64_t(parts.size()), threads_for((to - from) * d / 2, threads), [&](int64_t k) {
+            const Range range{from + k * size, std::min(to, from + (k + 1) * size)};
+            if (first)
+                norms(kernels, rows, range, half_norm.data(), parts[size_t(k)]);
+            else
+                distances(kernels, rows, range, *this, origin.data(), away.data(), parts[size_t(k)]);
+        });
+        for (const Part& one : parts) {
+            if (one.bad >= 0) return one.bad;
+            for (int64_t k = 0; first && k < d; ++k) mean[k] += one.sum[k];
+            top = std::max(top, one.top);
+            radius2 = std::max(radius2, one.radius2);
+            model2 = std::max(model2, one.model2);
+            total += one.total;
+        }
+        seen = base + to;
+    }
+    if (first && seen == n)
+        for (int64_t k = 0; k < d; ++k) mean[k] /= double(n);
     return -1;
+}
+
+Stats Statistics::stats(const Rows& rows) const {
+    double mean2 = 0;
+    for (int64_t k = 0; k < rows.d; ++k) mean2 += mean[k] * mean[k];
+    Stats out{};
+    out.half_norm = half_norm.data();
+    out.away = away.data();
+    out.unit = unit_of(rows.dtype);
+    out.shift = shift_of(rows.dtype);
+    out.scale = {std::sqrt(model2), std::sqrt(radius2)};
+    out.mean_square = total / double(rows.n);
+    out.max_norm = std::sqrt(top);
+    out.mean_norm = std::sqrt(mean2);
+    return out;
+}
+
+Statistics prepare(const Table& kernels, const Rows& rows, int threads) {
+    Statistics found(rows.n, rows.d);
+    while (found.seen < 2 * rows.n) {
+        const int64_t bad = found.look(kernels, rows, threads, rows.n);
+        if (bad >= 0) throw std::domain_error(std::to_string(bad));
+    }
+    return found;
 }
 
 }  // namespace geodiff

@@ -8,6 +8,7 @@
 
 #include "../request.h"
 #include "../runtime/pieces.h"
+#include "../runtime/read_ahead.h"
 
 namespace geodiff {
 
@@ -18,6 +19,11 @@ struct Tile {
     const void* ahead;
     uint64_t seed;  // of the tile's own random numbers
 };
+
+inline ReadAhead read_ahead(const Rows& rows, Range range) {
+    const bool large = rows.mapped && ReadAhead::larger_than_memory(rows.bytes());
+    return {rows.row(range.begin), rows.part(range.begin, range.end).bytes(), rows.mapped, large};
+}
 
 // Visits every tile of the pieces. worker() makes the scratch of a thread, share() what a piece adds to the answer;
 // visit(worker, share, tile). Returns the shares in the order of the pieces, which does not depend on who did which.
@@ -30,9 +36,11 @@ auto over_tiles(const Rows& rows, const Pieces& pieces, int64_t tile, Worker&& w
         for (int piece = next(); piece >= 0; piece = next()) {
             const Range range = pieces[piece];
             Sums& mine = shares[size_t(piece)].emplace(share());
+            ReadAhead reading = read_ahead(rows, range);
             for (int64_t first = range.begin; first < range.end; first += tile) {
                 interruption_point();
                 const int R = int(std::min(tile, range.end - first));
+                reading.reached(rows.row(first));
                 const void* ahead = first + tile + R <= range.end ? rows.row(first + tile) : nullptr;
                 visit(scratch, mine, Tile{first, R, ahead, uint64_t(first / tile)});
             }

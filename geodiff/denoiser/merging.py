@@ -1,4 +1,4 @@
-"""One posterior out of those over parts of the data that lie on several ranks.
+"""One posterior out of those over parts of the data: rows that lie on several ranks, points and their mirror images.
 
 With M_k the logarithm of the prior weight of what a query sees of part k, and r_k, log p_k, ... the part's own answer,
 
@@ -14,14 +14,13 @@ of those of the parts (docs/scale.md derives it), and where that exceeds the con
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from geodiff.backends.query import FLOAT64, Direction
 from geodiff.base.posterior import Bounds, Posterior
-from geodiff.distributed.ranks import Ranks
 
 #: What parts are asked for at first, of what the whole may be off by: the rest is for what merging adds.
 _SHARE = 0.9
@@ -29,19 +28,69 @@ _SHARE = 0.9
 _HALF = 0.45
 #: Sums in float32 promise no less than this, whatever their bounds, which leave rounding aside, say.
 _FINEST = 1e-6
+#: Means of so many numbers in all are gathered with what is said of them: one message costs a rank as much as the
+#: other, some 0.3 ms of processor time over gloo, and each has to wait for the slowest.
+_SMALL = 2**16
 _BELOW_ONE = 1 - 2.0**-53
 _MOST = 2**40  # of a sum that float64 holds exactly
+_T = TypeVar("_T")
+
+
+class Ranks(Protocol):
+    """Those among whom the parts lie: `geodiff.distributed.ranks`, or `ALONE`. All calls are collective."""
+
+    rank: int
+    size: int
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """[...] of this rank -> [K, ...] of all."""
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all ranks."""
+
+    def objects(self, one: _T) -> list[_T]:
+        """What each rank has to say, in rank order."""
+
+    def first_says(self, one: _T) -> _T:
+        """What the first rank has to say: of files, say, which others may see later."""
+
+    def share(self, count: int) -> range:
+        """This rank's part of 0..count - 1."""
+
+
+class _Alone:
+    """All parts lie here."""
+
+    rank, size = 0, 1
+
+    def gathered(self, values: Tensor) -> Tensor:
+        return values[None]
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def objects(self, one: _T) -> list[_T]:
+        return [one]
+
+    def first_says(self, one: _T) -> _T:
+        return one
+
+    def share(self, count: int) -> range:
+        return range(count)
+
+
+ALONE = _Alone()
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What this rank's part of the data has to say of B queries.
+    """What the data here have to say of B queries, in P parts: the points, and where they count their mirror images.
 
     x       [B, d], which must be the same on all ranks
-    mass    [B] float64: M_k; -inf where there is nothing here that the query sees: its answer is then not looked at
-    answer  float64, finite, with a trace (NaN if it was not asked for) and bounds; indices count through all ranks,
-            -1 for none
-    logits  [B, k]: M_k + log pi_i - |x - x_i|^2 / 2 sigma^2 of the indices, which ranks them between parts, where
+    mass    [P, B] float64: M_k; -inf where there is nothing here that the query sees: its answer is then not looked at
+    answer  [P, B, ...] float64, finite, with a trace (NaN if it was not asked for) and bounds; indices count through
+            all ranks, -1 for none
+    logits  [P, B, k]: M_k + log pi_i - |x - x_i|^2 / 2 sigma^2 of the indices, which ranks them between parts, where
             weights may have underflowed; -inf for none
     """
 
@@ -52,13 +101,13 @@ class Part:
 
     @property
     def trace(self) -> Tensor:
-        """tr Cov_k, [B]."""
+        """tr Cov_k, [P, B]."""
         assert self.answer.trace is not None, "the answers of parts hold a trace"
         return self.answer.trace
 
     @property
     def bounds(self) -> Bounds:
-        """[B] each."""
+        """[P, B] each."""
         assert self.answer.bounds is not None, "the answers of parts hold bounds"
         return self.answer.bounds
 
@@ -102,43 +151,57 @@ def answer(ranks: Ranks, ask: Ask, allowed: Allowed) -> Posterior:
 def covariance(ranks: Ranks, part: Part, direction: Direction, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Cov_w(c, x_i) [B, d] and Cov_w(c, |x - x_i|^2) [B] by the law of total covariance.
 
-    found  [B, d] and [B]: those of the part, about its own mean; `direction.mean` is that of the whole
+    found  [P, B, d] and [P, B]: those of each part, about its own mean; `direction.mean` is that of the whole
     """
     mean = part.answer.mean
-    far = part.trace + (mean - part.x.double()).square().sum(1)  # E |x - x_i|^2
-    c = (mean * direction.v).sum(1) + direction.slope * far
-    mass, log_prob, all_c, all_far = ranks.gathered(torch.stack([part.mass, part.answer.log_prob, c, far])).unbind(1)
+    far = part.trace + (mean - part.x.double()).square().sum(2)  # E |x - x_i|^2
+    c = (mean * direction.v).sum(2) + direction.slope * far
+    mass, log_prob, all_c, all_far = _of_all(ranks, torch.stack([part.mass, part.answer.log_prob, c, far])).unbind(0)
     alpha, _ = _shares(mass, log_prob)
     gap, gap_far = c - (alpha * all_c).sum(0), far - (alpha * all_far).sum(0)
-    rows = found[0] + gap[:, None] * (mean - direction.mean)
-    both = torch.cat([rows, (found[1] + gap * gap_far)[:, None]], 1)
-    both = ranks.total(alpha[ranks.rank][:, None] * both)
+    rows = found[0] + gap[..., None] * (mean - direction.mean)
+    both = torch.cat([rows, (found[1] + gap * gap_far)[..., None]], 2)
+    both = ranks.total((_here(ranks, alpha)[..., None] * both).sum(0))
     return both[:, :-1], both[:, -1]
 
 
 def dealt(ranks: Ranks, part: Part, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the numbers uniform [B, n] fall to the part here, bool [B, n], and what is left of them there.
+    """Which of the numbers uniform [B, n] fall to the parts here, bool [P, B, n], and what is left of them there.
 
     Part k has those from alpha_1 + ... + alpha_(k-1) on, stretched to [0, 1) again: its rows' share of a draw.
     """
-    mass, log_prob = ranks.gathered(torch.stack([part.mass, part.answer.log_prob])).unbind(1)
-    alpha = _shares(mass, log_prob)[0][..., None]  # [K, B, 1]
+    mass, log_prob = _of_all(ranks, torch.stack([part.mass, part.answer.log_prob])).unbind(0)
+    alpha = _shares(mass, log_prob)[0][..., None]  # [P K, B, 1]
     ends = alpha.cumsum(0)
     # Rounding may leave a number beyond the last end: it is the last part's that has any weight.
     last = len(alpha) - 1 - (alpha > 0).flip(0).int().argmax(0)  # [B, 1]
     taker = (uniform >= ends).sum(0).minimum(last)  # [B, n]
-    mine = ranks.rank
-    rest = ((uniform - (ends - alpha)[mine]) / alpha[mine]).clamp(0, _BELOW_ONE)
-    return taker == mine, rest.nan_to_num(0, 0, 0)  # 0/0 where a share underflowed: it is not asked
+    mine = _here(ranks, torch.arange(len(alpha), device=taker.device))
+    rest = ((uniform - _here(ranks, ends - alpha)) / _here(ranks, alpha)).clamp(0, _BELOW_ONE)
+    return taker == mine[:, None, None], rest.nan_to_num(0, 0, 0)  # 0/0 where a share underflowed: it is not asked
+
+
+def _of_all(ranks: Ranks, values: Tensor) -> Tensor:
+    """[m, P, B] of the parts here -> [m, P K, B] of all: the first part of every rank, then the second."""
+    return ranks.gathered(values).movedim(0, 2).flatten(1, 2)
+
+
+def _here(ranks: Ranks, values: Tensor) -> Tensor:
+    """[P K, ...] of all parts, in that order -> [P, ...] of those here."""
+    return values.unflatten(0, (-1, ranks.size))[:, ranks.rank]
 
 
 def _merged(ranks: Ranks, part: Part) -> _Merged:
     mine, bounds = part.answer, part.bounds
-    square = mine.mean.square().sum(1)
+    square = mine.mean.square().sum(2)
     same = part.x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
-    numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same)
-    gathered = ranks.gathered(torch.stack(numbers)).unbind(1)
-    mass, log_prob, entropy, ess, trace, square, off, off_log, same = gathered
+    numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same.expand_as(square))
+    told, means = torch.stack(numbers), None
+    if ranks.size * mine.mean.numel() <= _SMALL:
+        told, means = _of_all(ranks, torch.cat([told, mine.mean.movedim(2, 0)])).split([len(told), mine.mean.shape[2]])
+    else:
+        told = _of_all(ranks, told)
+    mass, log_prob, entropy, ess, trace, square, off, off_log, same = told.unbind(0)
     _check_alike(same)
     if bool(mass.isneginf().all(0).any()):
         raise ValueError(
@@ -146,11 +209,13 @@ def _merged(ranks: Ranks, part: Part) -> _Merged:
             "for one; allowed conditions that leave a query something to see"
         )
     alpha, total = _shares(mass, log_prob)
-    mean = ranks.total(alpha[ranks.rank][:, None] * mine.mean)
+    own = _here(ranks, alpha)
+    summed = None if means is None else (alpha * means).sum(1).T.contiguous()
+    mean = ranks.total((own[..., None] * mine.mean).sum(0)) if summed is None else summed
     apart = ((alpha * square).sum(0) - mean.square().sum(1)).clamp(min=0)
     error = off_log.masked_fill(mass.isneginf(), 0).amax(0)
     moved = torch.expm1(2 * error) / 2 * apart.sqrt()
-    indices, weights = _heaviest(ranks, part, alpha[ranks.rank])
+    indices, weights = _heaviest(ranks, part, own)
     whole = Posterior(
         mean=mean,
         log_prob=total - mass.logsumexp(0),
@@ -165,7 +230,7 @@ def _merged(ranks: Ranks, part: Part) -> _Merged:
 
 
 def _check_alike(same: Tensor) -> None:
-    """same [K, B]: a sum over the bits of each query, by rank."""
+    """same [P K, B]: a sum over the bits of each query, by rank."""
     different = (same != same[:1]).any(1).nonzero()[:, 0].tolist()
     if different:
         raise ValueError(
@@ -174,21 +239,25 @@ def _check_alike(same: Tensor) -> None:
         )
 
 
-def _heaviest(ranks: Ranks, part: Part, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and weights [B, k] of the largest logits of all parts; of equals the lower index comes first."""
-    k = part.logits.shape[1]
+def _heaviest(ranks: Ranks, part: Part, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and weights [B, k] of the largest logits of all parts; of equals the lower index comes first.
+
+    own  alpha [P, B] of the parts here
+    """
+    k = part.logits.shape[2]
     if k == 0:
-        return part.answer.indices, part.answer.weights
-    weights = alpha[:, None] * part.answer.weights
+        return part.answer.indices[0], part.answer.weights[0]
+    weights = own[..., None] * part.answer.weights
     listed = torch.stack([part.logits, weights, part.answer.indices.double()])  # indices are exact: below 2^53
-    logits, weights, indices = ranks.gathered(listed).movedim(0, 2).flatten(2, 3).unbind(0)  # [B, K k]
+    found = ranks.gathered(listed).movedim(3, 1).transpose(0, 2)  # [3, B, K, P, k]
+    logits, weights, indices = found.flatten(2).unbind(0)  # [B, K P k]
     by_index = indices.argsort(dim=1)
     order = by_index.gather(1, logits.gather(1, by_index).argsort(dim=1, descending=True, stable=True))[:, :k]
     return indices.gather(1, order).long(), weights.gather(1, order)
 
 
 def _shares(mass: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha [K, B], and logsumexp_k(M_k + log p_k) [B]."""
+    """alpha [P K, B], and logsumexp_k(M_k + log p_k) [B]."""
     logit = torch.where(mass.isneginf(), -torch.inf, mass + log_prob)
     total = logit.logsumexp(0)
     return (logit - total).exp(), total

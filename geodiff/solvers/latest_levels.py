@@ -1,0 +1,47 @@
+"""The latest levels of trajectories that are on their way, in a file: who was killed in between goes on there."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geodiff.base.files import atomic_path, remove_abandoned
+
+#: Levels before the last that the steps of named solvers look back to.
+BACK = 3
+#: Seconds from one time that the levels are kept to the next.
+EVERY = 10.0
+
+
+class LatestLevels:
+    """A file of the latest levels: x_(s-b)..x_s and r_(s-b)..r_(s-1), [2 b + 1, B, *shape], b = min(s, BACK)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._since = path, time.monotonic()
+
+    def read(self, states: torch.Size) -> tuple[int, Tensor | None]:
+        """s and what the file holds, for states [S + 1, B, *shape]; (0, None) where there is none that will do."""
+        with suppress(OSError, SafetensorError, ValueError), safe_open(self.path, framework="pt") as archive:
+            step, known = int((archive.metadata() or {}).get("step", 0)), archive.get_tensor("levels")
+            if 0 < step < states[0] and known.shape == (2 * min(step, BACK) + 1, *states[1:]):
+                return step, known
+        return 0, None
+
+    def write(self, step: int, states: Tensor, outputs: Tensor) -> None:
+        """Keeps the levels up to x_step, once EVERY seconds."""
+        if time.monotonic() - self._since < EVERY:
+            return
+        back = min(step, BACK)
+        levels = torch.cat([states[step - back : step + 1], outputs[step - back : step]])
+        with atomic_path(self.path) as path:
+            save_file({"levels": levels}, path, {"step": str(step)})
+        self._since = time.monotonic()
+
+    def remove(self) -> None:
+        """The trajectories are at their end: nothing is left of it, nor of writing it."""
+        remove_abandoned(self.path)
+        self.path.unlink(missing_ok=True)
