@@ -89,7 +89,6 @@ TEST_CASE("second product: exact integers, scaled once") {
             for (int parts = 1; parts <= (24 + bits - 1) / bits; ++parts)
                 for (int group = 1; group <= layout.sum_group / parts; ++group)
                     for (const bool balanced : {false, true}) {
-                        if (bits == 8 && parts == 1) continue;  // weights of 8 bits are not used
                         const int groups = group % 3 == 0 ? 1 : 2;
                         const Points points(DType::u8, R, d, uint64_t(R));
                         const int64_t dp = padded(d), slots = groups * group, rows = layout.weight_rows,

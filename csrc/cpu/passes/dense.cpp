@@ -36,10 +36,13 @@ struct Share {  // what one piece of the rows adds to every answer
 
 class Dense {
   public:
-    Dense(const Request& request, const std::vector<int64_t>& which, int64_t with_coarser, Precision precision)
+    // `which`: those of `by_bits`, one after the other.
+    Dense(const Request& request, const std::vector<int64_t>& which, const ByBits& by_bits, Precision precision)
         : request_(request),
           which_(which),
-          with_coarser_(with_coarser),
+          with_coarser_(int64_t(by_bits.coarser.size())),
+          coarser_bits_(by_bits.coarser_bits),
+          finer_bits_(by_bits.finer_bits),
           count_(int64_t(which.size())),
           precision_(precision),
           tile_(tile_rows(request, count_)),
@@ -56,8 +59,8 @@ class Dense {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
                          std::vector<Top>(size_t(count_), Top(logits_.shaped() ? kDrawn + 1 : 0)),
-                         WeightedSum(request_, with_coarser_, tile_, 16),
-                         WeightedSum(request_, count_ - with_coarser_, tile_, 24),
+                         WeightedSum(request_, with_coarser_, tile_, coarser_bits_),
+                         WeightedSum(request_, count_ - with_coarser_, tile_, finer_bits_),
                          with_coarser_};
         };
         shares_ =
@@ -92,7 +95,9 @@ class Dense {
 
     const Request& request_;
     const std::vector<int64_t>& which_;
-    const int64_t with_coarser_, count_;
+    const int64_t with_coarser_;
+    const int coarser_bits_, finer_bits_;
+    const int64_t count_;
     const Precision precision_;
     const int64_t tile_;
     const Logits logits_;
@@ -168,7 +173,7 @@ Open dense(const Request& request, const ByBits& by_bits, Precision precision, A
     append(which, by_bits.finer);
     const int64_t count = int64_t(which.size()), with_coarser = int64_t(by_bits.coarser.size());
     if (count == 0) return {};
-    Dense pass(request, which, with_coarser, precision);
+    Dense pass(request, which, by_bits, precision);
     pass.pass();
     std::vector<uint8_t> done(size_t(count), 0);
     const int threads = int(std::min<int64_t>(request.threads, count));

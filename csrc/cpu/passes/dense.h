@@ -10,7 +10,8 @@ namespace geodiff {
 
 // Queries by the bits that their weights have, on the integer path; elsewhere all are in `finer`.
 struct ByBits {
-    std::vector<int64_t> coarser, finer;  // 16 and 24 bits
+    std::vector<int64_t> coarser, finer;
+    int coarser_bits = 16, finer_bits = 24;
 };
 
 // Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less

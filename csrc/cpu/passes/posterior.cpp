@@ -10,6 +10,26 @@
 #include "spread.h"
 
 namespace geodiff {
+namespace {
+
+// Two kinds of weights share a pass.
+ByBits weights(const Request& request, std::vector<int64_t> some, std::vector<int64_t> many,
+               std::vector<int64_t> most) {
+    const IntegerProducts* integers = request.integers();
+    const int64_t count = int64_t(some.size() + many.size() + most.size());
+    if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && integers &&
+        integers->layout.digits(8) < integers->layout.digits(16) && count > integers->layout.free_to)
+        return {std::move(most), std::move(many), 8, 16};
+    append(many, most);
+    // Weights have digits on the integer path only; and where every third query needs more of them, the guess is about
+    // to fail for others, which would cost another pass.
+    if (!integers || int64_t(many.size()) <= integers->layout.free_to || 2 * some.size() > many.size())
+        append(some, std::exchange(many, {}));
+    return {std::move(many), std::move(some), 16, 24};
+}
+
+}  // namespace
+
 void posterior(const Request& asked, Answer& answer) {
     const Request request = planned(asked);
     if (small(request.rows)) {
@@ -18,7 +38,7 @@ void posterior(const Request& asked, Answer& answer) {
     }
     const int64_t batch = queries_per_pass(request);
     for (int64_t base = 0; base < request.batch; base += batch) {
-        auto [few, some, many] = by_spread(request, base, std::min(batch, request.batch - base));
+        auto [few, some, many, most] = by_spread(request, base, std::min(batch, request.batch - base));
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer);
         append(some, left.crowded);
@@ -26,15 +46,11 @@ void posterior(const Request& asked, Answer& answer) {
         append(some, left.crowded);
         append(some, left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
-            for (const auto* rest : {&some, &many}) exact(request, *rest, kUnderflow, answer);
+            for (const auto* rest : {&some, &many, &most}) exact(request, *rest, kUnderflow, answer);
             continue;
         }
-        // Weights have digits on the integer path only; and where every third query needs more of them, the guess is
-        // about to fail for others, which would cost another pass.
-        const IntegerProducts* integers = request.integers();
-        if (!integers || int64_t(many.size()) <= integers->layout.free_to || 2 * some.size() > many.size())
-            append(some, std::exchange(many, {}));
-        Open open = dense(request, {many, some}, Precision::normal, answer);
+        const ByBits by_bits = weights(request, std::move(some), std::move(many), std::move(most));
+        Open open = dense(request, by_bits, Precision::normal, answer);
         if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack
         append(open.finer, dense(request.unshaped(), {{}, open.coarser}, Precision::normal, answer).finer);
         open = dense(request, {{}, open.finer}, Precision::fine, answer);

@@ -16,7 +16,7 @@ constexpr int64_t kSample = 64;   // rows looked at
 constexpr double kCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
-enum class Spread : uint8_t { few, some, many };
+enum class Spread : uint8_t { few, some, many, most };
 
 Spread judge(const Request& request, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
@@ -29,12 +29,13 @@ Spread judge(const Request& request, const double* logits, int64_t samples) {
         sum += std::exp(logits[i] - top);
     }
     if (within <= 2 || within * kFewShare <= samples) return Spread::few;
-    // What the dense pass will find for the rounding of weights of 16 bits (bounds.h), if the largest weight of a tile
-    // is that of the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
-    const double quantum = 1 / largest_unsigned(16, 1), average = sum / double(samples);
-    const double noise = quantum / average / std::sqrt(6 * double(request.rows.n));
-    const double error = kDeviations * noise * std::sqrt(stats.mean_square);
-    return kCaution * error < stats.scale.allowed(stats.mean_norm, request.tol) ? Spread::many : Spread::some;
+    // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
+    // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
+    const double noise = double(samples) / sum / std::sqrt(6 * double(request.rows.n));
+    const double error = kCaution * kDeviations * noise * std::sqrt(stats.mean_square);
+    const double allowed = stats.scale.allowed(stats.mean_norm, request.tol);
+    if (error < allowed * largest_unsigned(8, 1)) return Spread::most;
+    return error < allowed * largest_unsigned(16, 1) ? Spread::many : Spread::some;
 }
 
 }  // namespace
@@ -73,7 +74,11 @@ BySpread by_spread(const Request& request, int64_t first, int64_t count) {
     BySpread out;
     for (int64_t i = 0; i < count; ++i) {
         const Spread s = spread[size_t(i)];
-        (s == Spread::few ? out.few : s == Spread::some ? out.some : out.many).push_back(first + i);
+        auto& same = s == Spread::few    ? out.few
+                     : s == Spread::some ? out.some
+                     : s == Spread::many ? out.many
+                                         : out.most;
+        same.push_back(first + i);
     }
     return out;
 }

@@ -12,6 +12,7 @@ struct BySpread {
     std::vector<int64_t> few;   // screening and refinement of single rows is cheaper than the dense pass
     std::vector<int64_t> some;  // dense, but weights so unequal that 16 bits will hardly hold them
     std::vector<int64_t> many;
+    std::vector<int64_t> most;  // 8 bits of weights will do
 };
 
 // Queries [first, first + count), each in rising order.

@@ -12,7 +12,7 @@ class WeightedSum {
   public:
     enum class Weights { positive, either_sign };
 
-    // `bits`: of a weight on the integer path, 16 or 24; rounded up to whole digits.
+    // `bits`: of a weight on the integer path, 8, 16 or 24; rounded up to whole digits.
     WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive);
 
     // Per tile: `begin`, then `set` for every query that takes something, then `add`.

@@ -205,7 +205,7 @@ inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::Weight
 template <class V, bool SIGNED, bool WHOLE>
 inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w,
                               float* A, int64_t lda, const uint8_t* prefetch) {
-    if (w.groups == 1 && w.group * w.parts <= 4) {
+    if (w.parts > 1 && w.groups == 1 && w.group * w.parts <= 4) {
         switch (w.group * w.parts) {
             case 2:
                 return sum_few_bytes<V, 2, 2, SIGNED, WHOLE>(X, ldx, R, len, w, A, lda, prefetch);
@@ -228,7 +228,9 @@ inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len,
         }
     }
     for (int part = 0; part < kParts; ++part, A += V::bytes)
-        if (w.parts == 2)
+        if (w.parts == 1)
+            sum_groups_bytes<V, 1, SIGNED>(Xi[part], steps, w, A, lda);
+        else if (w.parts == 2)
             sum_groups_bytes<V, 2, SIGNED>(Xi[part], steps, w, A, lda);
         else
             sum_groups_bytes<V, 3, SIGNED>(Xi[part], steps, w, A, lda);
