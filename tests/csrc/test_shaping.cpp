@@ -17,13 +17,13 @@ namespace {
 // Rows that vary along a few directions, and a little everywhere.
 struct Shaped {
     static constexpr int64_t n = 900, d = 1100;
-    std::vector<uint8_t> stored;
-    std::vector<double> half_norm, mean;
-    std::vector<float> away;
-    Rows rows{};
-    Stats stats{};
+    std::vector<uint8_t> stored = made();
+    Rows rows{stored.data(), DType::u8, n, d};
+    Statistics found = prepare(kernels_for("portable"), rows, 1);
+    Stats stats = found.stats(rows);
 
-    Shaped() : stored(size_t(n * d)), half_norm(size_t(n)), mean(size_t(d)), away(size_t(n)) {
+    static std::vector<uint8_t> made() {
+        std::vector<uint8_t> stored(size_t(n * d));
         Random random(5);
         std::vector<double> along(size_t(6 * d));
         for (double& a : along) a = random.normal();
@@ -36,12 +36,11 @@ struct Shaped {
                 stored[size_t(i * d + k)] = uint8_t(std::clamp(std::round(value), 0.0, 255.0));
             }
         }
-        rows = {stored.data(), DType::u8, n, d};
-        prepare(kernels_for(""), rows, 1, half_norm.data(), away.data(), mean.data(), stats);
+        return stored;
     }
     double value(int64_t i, int64_t k) const { return double(stored[size_t(i * d + k)]) - 128; }
     Coordinates coordinates(const Table& table, int threads) const {
-        return {table, rows, stats, mean.data(), threads};
+        return {table, rows, stats, found.mean.data(), threads};
     }
 };
 
