@@ -78,7 +78,7 @@ void dot_halves(const uint8_t* X, int64_t ldx, int R, const void* digits, const 
                 int group, int64_t d, double* S, int64_t lds) {
     const int16_t* Q = static_cast<const int16_t*>(digits);
     RowEnds room;
-    const uint8_t* ends = room.copy(X, ldx, R, d);
+    const uint8_t* ends = room.copy<V>(X, ldx, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto digits) {
             constexpr int QB = decltype(digits)::value;
@@ -137,7 +137,7 @@ GEODIFF_BLOCK void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, i
 // One register's columns of two rows; zero from `len` columns on, unless all of them are known to be there.
 template <class V, bool WHOLE>
 GEODIFF_INLINE typename V::Vec load_columns(const uint8_t* row, int64_t len) {
-    return WHOLE ? V::load(row) : V::load(row, len);
+    return WHOLE ? V::load(row) : V::first_of(row, len);
 }
 
 // Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
