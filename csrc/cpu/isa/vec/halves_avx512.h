@@ -17,7 +17,7 @@ struct HalvesAvx512 {
     static constexpr int sums = 24;                       // of a block
     static constexpr int dot_group = 8;                   // query digits of a block of the first product
     static constexpr int sum_group = 6, sum_vectors = 4;  // weight digits and registers of columns of the second's
-    static constexpr int dot_to = 13, sum_to = 1;         // measured: ../../README.md
+    static constexpr int dot_to = 31, sum_to = 1;         // measured: ../../README.md
 
     static GEODIFF_INLINE Vec zero() { return _mm512_setzero_si512(); }
     static GEODIFF_INLINE Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
