@@ -22,7 +22,7 @@ constexpr int64_t kHalfChunk = V::columns < 16 ? 128 * V::columns : 2048;
 
 // S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, at most kHalfChunk, one more of `ends` where there are any
 // included. STREAM: rows come from memory and are used once. The next RB rows are prefetched then: a row of 3 KiB ends
-// before the processor's own prefetcher has got going.
+// before the processor's own prefetcher has got going. To L2: rows lie so that few lines of L1 could hold them.
 template <class V, int RB, int QB, bool STREAM>
 GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, int64_t blocks,
                                     const uint8_t* ends, double* S, int64_t lds, bool add) {
@@ -34,7 +34,7 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t
     for (int part = 0; part < 2; ++part, X = ends, ldx = kPad, blocks = ends != nullptr)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (STREAM)
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 3);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 2);
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
                 Vec x[RB];
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + i);
