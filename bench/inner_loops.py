@@ -2,9 +2,9 @@
 
     python bench/inner_loops.py [OBJECT ...] [--all] [--json]
 
-Objects are those of csrc/cpu/isa; without any, what `make install` and `make test-arm` have left in build/. A table has the
-leanest loop of each product, which is the one for many queries; --all lists every loop. The exit status is 1 where a loop
-touches the stack at a fixed place: a number that no register was left for.
+Objects are those of csrc/cpu/isa; without any, what `make install` and `make test-arm` have left in build/. A table has
+the leanest loop of each product, which is the one for many queries; --all lists every loop. The exit status is 1 where
+a loop touches the stack at a fixed place: a number that no register was left for.
 """
 
 import argparse

@@ -69,7 +69,7 @@ void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const 
                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     RowEndsRoom room;
-    const RowEnds ends = room.fill(X, ldx, tail, R, d);
+    const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
@@ -118,13 +118,14 @@ GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup
     }
 }
 
-// Four rows of one register's columns, interleaved; `mask` cuts off what lies past d unless they are whole.
+// Four rows of one register's columns, interleaved; zero from `len` columns on unless all of them are known to be
+// there.
 template <class V, bool SIGNED, bool WHOLE>
-GEODIFF_INLINE void load_four(const uint8_t* X, int64_t ldx, int rows, typename V::Mask mask, typename V::Vec* out) {
+GEODIFF_INLINE void load_four(const uint8_t* X, int64_t ldx, int rows, int64_t len, typename V::Vec* out) {
     typename V::Vec v[4];
     GEODIFF_UNROLL for (int i = 0; i < 4; ++i) {
         const uint8_t* row = X + (i < rows ? i : rows - 1) * ldx;  // the weight of a row that is not there is zero
-        v[i] = WHOLE ? V::load(row) : V::load(mask, row);
+        v[i] = WHOLE ? V::load(row) : V::first_of(row, len);
     }
     V::interleave(v, out);
     if constexpr (!V::template raw<SIGNED>()) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) out[j] = V::centred(out[j]);
@@ -132,52 +133,73 @@ GEODIFF_INLINE void load_four(const uint8_t* X, int64_t ldx, int rows, typename 
 
 // Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
 // busy through both products.
-inline void prefetch_rows(const uint8_t* next, int64_t ldx, int R, int first, int rows) {
-    if (!next) return;
-    for (int r = first; r < first + rows && 2 * r < R; ++r) __builtin_prefetch(next + r * ldx, 0, 2);
+inline int half_of(int R, const uint8_t* prefetch) { return prefetch ? (R + 1) / 2 : 0; }
+
+// Four rows; where the next tile has fewer, nothing comes of it.
+GEODIFF_INLINE void prefetch_four(const uint8_t* next, int64_t ldx) {
+    for (int i = 0; i < 4; ++i) __builtin_prefetch(next + i * ldx, 0, 2);
 }
 
 // One or two queries alone: interleaved rows are used once, straight from the registers they are made in. Rows of some
 // registers of columns, added to `acc`.
 template <class V, int SLOTS, bool SIGNED, bool WHOLE, int FIRST>
-GEODIFF_BLOCK void few_block_bytes(const uint8_t* X, int64_t ldx, int R, typename V::Mask mask, const int8_t* p,
-                                   typename V::Vec (*acc)[4]) {
+GEODIFF_INLINE void few_block_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const int8_t* p,
+                                    typename V::Vec (*acc)[4], const uint8_t* prefetch, int prefetched) {
     typedef typename V::Vec Vec;
     constexpr int CB = V::few_vectors;
     Vec a[SLOTS][CB];
     GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < CB; ++j) a[s][j] =
         acc[s][FIRST + j];
-    for (int r = 0; r < R; r += 4, p += SLOTS * 4, X += 4 * ldx) {
+    const auto add = [&](int rows) GEODIFF_INLINE_LAMBDA {
         Vec x[4];
-        load_four<V, SIGNED, WHOLE>(X, ldx, R - r, mask, x);
+        load_four<V, SIGNED, WHOLE>(X, ldx, rows, len, x);
         V::template each_slot<SLOTS>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
             GEODIFF_UNROLL for (int j = 0; j < CB; ++j) V::template weigh<SIGNED>(a[s][j], x[FIRST + j], y);
         });
+    };
+    int r = 0;
+    for (; r < prefetched && r + 4 <= R; r += 4, p += SLOTS * 4, X += 4 * ldx, prefetch += 4 * ldx) {
+        prefetch_four(prefetch, ldx);
+        add(4);
     }
+    for (; r + 4 <= R; r += 4, p += SLOTS * 4, X += 4 * ldx) add(4);
+    if (r < R) add(R - r);
     GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) GEODIFF_UNROLL for (int j = 0; j < CB; ++j) acc[s][FIRST + j] =
         a[s][j];
+}
+
+template <class V, int SLOTS, bool SIGNED, bool WHOLE, int FIRST>
+GEODIFF_BLOCK void few_part_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const int8_t* p,
+                                  typename V::Vec (*acc)[4], const uint8_t* prefetch, int prefetched) {
+    few_block_bytes<V, SLOTS, SIGNED, WHOLE, FIRST>(X, ldx, R, len, p, acc, prefetch, prefetched);
 }
 
 // A cache line of a few rows at a time, where a register holds less than a line: rows a multiple of 1 KiB apart share
 // so few lines of L1 that a whole column of them does not fit.
 template <class V, int SLOTS, int PARTS, bool SIGNED, bool WHOLE>
-inline void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w, float* A,
-                          int64_t lda, const uint8_t* prefetch) {
+GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const geodiff::WeightDigits& w,
+                                 float* A, int64_t lda, const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
     constexpr int kParts = int(kPad / V::bytes), kRows = 16;
     Vec acc[kParts][SLOTS][4];
     GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s)
         GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[part][s][j] = start_of_sum<V, SIGNED>(w.total[s]);
-    for (int first = 0; first < R; first += kRows) {
-        const int rows = R - first < kRows ? R - first : kRows;
-        const int8_t* p = static_cast<const int8_t*>(w.digits) + first * SLOTS;
-        prefetch_rows(prefetch, ldx, R, first, rows);
-        for (int part = 0; part < kParts; ++part) {
-            const uint8_t* column = X + first * ldx + part * V::bytes;
-            const typename V::Mask mask = V::first(len - part * V::bytes);
-            few_block_bytes<V, SLOTS, SIGNED, WHOLE, 0>(column, ldx, rows, mask, p, acc[part]);
-            if constexpr (V::few_vectors < 4)
-                few_block_bytes<V, SLOTS, SIGNED, WHOLE, 2>(column, ldx, rows, mask, p, acc[part]);
+    const int8_t* digits = static_cast<const int8_t*>(w.digits);
+    if constexpr (kParts == 1 && V::few_vectors == 4) {
+        few_block_bytes<V, SLOTS, SIGNED, WHOLE, 0>(X, ldx, R, len, digits, acc[0], prefetch, half_of(R, prefetch));
+    } else {
+        for (int first = 0; first < R; first += kRows) {
+            const int rows = R - first < kRows ? R - first : kRows;
+            const int8_t* p = digits + first * SLOTS;
+            for (int part = 0; part < kParts; ++part) {
+                const uint8_t* column = X + first * ldx + part * V::bytes;
+                const int64_t rest = len - part * V::bytes;
+                const int half = part == 0 ? half_of(R, prefetch) - first : 0;
+                few_part_bytes<V, SLOTS, SIGNED, WHOLE, 0>(column, ldx, rows, rest, p, acc[part],
+                                                           prefetch ? prefetch + first * ldx : nullptr, half);
+                if constexpr (V::few_vectors < 4)
+                    few_part_bytes<V, SLOTS, SIGNED, WHOLE, 2>(column, ldx, rows, rest, p, acc[part], nullptr, 0);
+            }
         }
     }
     for (int part = 0; part < kParts; ++part, A += V::bytes)
@@ -219,11 +241,11 @@ inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len,
     alignas(64) uint8_t Xi[kParts][geodiff::kMaxTileRows * V::bytes];
     const int steps = (R + 3) / 4;
     for (int r = 0; r < R; r += 4, X += 4 * ldx) {
-        prefetch_rows(prefetch, ldx, R, r, 4);
+        if (r < half_of(R, prefetch)) prefetch_four(prefetch + r * ldx, ldx);
         GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
             typename V::Vec x[4];
             const int64_t at = part * V::bytes;
-            load_four<V, SIGNED, WHOLE>(X + at, ldx, R - r, V::first(len - at), x);
+            load_four<V, SIGNED, WHOLE>(X + at, ldx, R - r, len - at, x);
             GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::store(Xi[part] + (r + j) * V::bytes, x[j]);
         }
     }

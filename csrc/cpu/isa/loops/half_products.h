@@ -34,7 +34,7 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t
     for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (STREAM)
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 3);
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 2);
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
                 Vec x[RB];
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + i);
@@ -78,7 +78,7 @@ void dot_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int16_t* Q = static_cast<const int16_t*>(digits);
     RowEndsRoom room;
-    const RowEnds ends = room.fill(X, ldx, tail, R, d);
+    const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto digits) {
             constexpr int QB = decltype(digits)::value;
@@ -137,7 +137,7 @@ GEODIFF_BLOCK void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, i
 // One register's columns of two rows; zero from `len` columns on, unless all of them are known to be there.
 template <class V, bool WHOLE>
 GEODIFF_INLINE typename V::Vec load_columns(const uint8_t* row, int64_t len) {
-    return WHOLE ? V::load(row) : V::load(row, len);
+    return WHOLE ? V::load(row) : V::first_of(row, len);
 }
 
 // Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is

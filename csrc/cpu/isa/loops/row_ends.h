@@ -3,8 +3,9 @@
 // row.
 #pragma once
 
+#include <cstring>
+
 #include "../table.h"
-#include "../vec/first_bytes.h"
 
 namespace {
 
@@ -22,16 +23,16 @@ struct RowEnds {
 struct RowEndsRoom {
     alignas(64) uint8_t bytes[geodiff::kMaxTileRows * (kPad + kTail)];
 
+    // V: store, and first_of(p, n), the first n bytes at p with zeros behind.
+    template <class V>
     RowEnds fill(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, int64_t d) {
         const int64_t rest = d % kPad;
         if (rest == 0) return tail ? RowEnds{tail, kTail, kTail / kPad} : RowEnds{};
         const int64_t stride = kPad + (tail ? kTail : 0);
         for (int r = 0; r < R; ++r) {
             const uint8_t* end = X + r * ldx + (d - rest);
-            for (int64_t i = 0; i < kPad; i += 8) {
-                const uint64_t word = first_bytes(end + i, rest - i);
-                std::memcpy(bytes + r * stride + i, &word, sizeof word);
-            }
+            for (int64_t i = 0; i < kPad; i += V::bytes)
+                V::store(bytes + r * stride + i, V::first_of(end + i, rest - i));
             if (tail) std::memcpy(bytes + r * stride + kPad, tail + r * kTail, size_t(kTail));
         }
         return {bytes, stride, stride / kPad};

@@ -14,7 +14,6 @@ namespace {
 
 struct BytesDotprod {
     typedef int32x4_t Vec;
-    typedef int64_t Mask;  // how many bytes
     static constexpr int bytes = 16, sums_held = 24;
     static constexpr int registers = 30;                   // that are left beside the sign bits and a load
     static constexpr int dot_group = 6;                    // query digits of a block of the first product
@@ -30,8 +29,7 @@ struct BytesDotprod {
     static GEODIFF_INLINE Vec set1(int32_t v) { return vdupq_n_s32(v); }
     static GEODIFF_INLINE Vec load(const void* p) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t*)p)); }
     static GEODIFF_INLINE void store(void* p, Vec v) { vst1q_u8((uint8_t*)p, vreinterpretq_u8_s32(v)); }
-    static GEODIFF_INLINE Mask first(int64_t n) { return n; }
-    static GEODIFF_INLINE Vec load(Mask n, const uint8_t* p) {
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) {
         return vreinterpretq_s32_u64(
             vcombine_u64(vcreate_u64(first_bytes(p, n)), vcreate_u64(first_bytes(p + 8, n - 8))));
     }
@@ -65,7 +63,7 @@ struct BytesDotprod {
     template <int SLOTS>
     static GEODIFF_INLINE Vec some_slots(const int8_t* p) {
         if constexpr (SLOTS == 4) return load(p);
-        return load(4 * SLOTS, reinterpret_cast<const uint8_t*>(p));
+        return first_of(reinterpret_cast<const uint8_t*>(p), 4 * SLOTS);
     }
     static GEODIFF_INLINE Vec centred(Vec v) { return veorq_s32(v, vdupq_n_s32(int32_t(0x80808080u))); }
 

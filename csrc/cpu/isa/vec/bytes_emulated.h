@@ -11,7 +11,6 @@ struct BytesEmulated {
     struct Vec {
         uint8_t b[BYTES];
     };
-    typedef int64_t Mask;
     static constexpr int bytes = BYTES, registers = REGISTERS, sums_held = REGISTERS / 4 * 3;
     static constexpr int dot_group = REGISTERS / 4, sum_group = sums_held / 2, sum_vectors = 2;
     static constexpr int few_vectors = REGISTERS / 8;
@@ -40,10 +39,9 @@ struct BytesEmulated {
         return v;
     }
     static void store(void* p, const Vec& v) { std::memcpy(p, v.b, BYTES); }
-    static Mask first(int64_t n) { return n < 0 ? 0 : n < BYTES ? n : BYTES; }
-    static Vec load(Mask n, const void* p) {
+    static Vec first_of(const uint8_t* p, int64_t n) {
         Vec v{};
-        std::memcpy(v.b, p, size_t(n));
+        std::memcpy(v.b, p, size_t(n < 0 ? 0 : n < BYTES ? n : BYTES));
         return v;
     }
 

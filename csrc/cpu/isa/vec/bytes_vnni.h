@@ -12,7 +12,6 @@ namespace {
 
 struct BytesVnni {
     typedef __m512i Vec;
-    typedef __mmask64 Mask;
     static constexpr int bytes = 64, registers = 32, sums_held = 24;
     static constexpr int dot_group = 8;                    // query digits of a block of the first product
     static constexpr int sum_group = 12, sum_vectors = 2;  // weight digits and registers of columns of the second's
@@ -29,9 +28,10 @@ struct BytesVnni {
     static GEODIFF_INLINE Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
     static GEODIFF_INLINE Vec load(const void* p) { return _mm512_loadu_si512(p); }
     static GEODIFF_INLINE void store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
-    static GEODIFF_INLINE Mask first(int64_t n) { return n >= 64 ? ~0ull : ~0ull >> (64 - n); }  // n >= 1
-    // Never reads past the mask: zero there.
-    static GEODIFF_INLINE Vec load(Mask mask, const void* p) { return _mm512_maskz_loadu_epi8(mask, p); }
+    // The first n >= 1 of 64 bytes, zero from there on and never read
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) {
+        return _mm512_maskz_loadu_epi8(n >= 64 ? ~0ull : ~0ull >> (64 - n), p);
+    }
 
     // acc += u8 x . s8 y, four products to a dword. Written as assembly because GCC's intrinsic takes the accumulator
     // by copy: 24 of them then need 48 registers and spill (seen in GCC 12; loops must hold no stack access).

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "constants.h"
-#include "first_bytes.h"
+#include "first_32.h"
 #include "macros.h"
 
 namespace {
@@ -15,7 +15,6 @@ namespace {
 template <bool VEX>
 struct BytesYmm {
     typedef __m256i Vec;
-    typedef int64_t Mask;  // how many bytes
     static constexpr int bytes = 32, registers = 16, sums_held = 12;
     static constexpr int dot_group = 4;                   // query digits of a block of the first product
     static constexpr int sum_group = 6, sum_vectors = 2;  // weight digits and registers of columns of the second's
@@ -30,11 +29,7 @@ struct BytesYmm {
     static GEODIFF_INLINE Vec set1(int32_t v) { return _mm256_set1_epi32(v); }
     static GEODIFF_INLINE Vec load(const void* p) { return _mm256_loadu_si256((const Vec*)p); }
     static GEODIFF_INLINE void store(void* p, Vec v) { _mm256_storeu_si256((Vec*)p, v); }
-    static GEODIFF_INLINE Mask first(int64_t n) { return n; }
-    static GEODIFF_INLINE Vec load(Mask n, const uint8_t* p) {
-        return _mm256_setr_epi64x(int64_t(first_bytes(p, n)), int64_t(first_bytes(p + 8, n - 8)),
-                                  int64_t(first_bytes(p + 16, n - 16)), int64_t(first_bytes(p + 24, n - 24)));
-    }
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) { return first_32(p, n); }
 
     // acc += u8 x . s8 y, four products to a dword. Assembly as in bytes_vnni.h.
     static GEODIFF_INLINE void dot(Vec& acc, Vec x, Vec y) {

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "constants.h"
-#include "first_bytes.h"
+#include "first_32.h"
 #include "macros.h"
 
 namespace {
@@ -29,15 +29,10 @@ struct HalvesAvx2 {
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm256_slli_epi32(a, 15); }
 
     // The first n of 32 bytes, zero from there on
-    static GEODIFF_INLINE Vec load(const uint8_t* p, int64_t n) {
-        return _mm256_set_m128i(ends(p + 16, n - 16), ends(p, n));
-    }
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) { return first_32(p, n); }
     // 16 bytes as numbers of 16 bits
     static GEODIFF_INLINE Vec widen(const uint8_t* p) {
         return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
-    }
-    static GEODIFF_INLINE __m128i ends(const uint8_t* p, int64_t n) {
-        return _mm_set_epi64x(int64_t(first_bytes(p + 8, n - 8)), int64_t(first_bytes(p, n)));
     }
 
     // acc += x . y, two products to a dword, modulo 2^32. Assembly keeps the sum where it is: GCC 12 moves sums from

@@ -17,7 +17,7 @@ struct HalvesAvx512 {
     static constexpr int sums = 24;                       // of a block
     static constexpr int dot_group = 8;                   // query digits of a block of the first product
     static constexpr int sum_group = 6, sum_vectors = 4;  // weight digits and registers of columns of the second's
-    static constexpr int dot_to = 13, sum_to = 1;         // measured: ../../README.md
+    static constexpr int dot_to = 31, sum_to = 1;         // measured: ../../README.md
 
     static GEODIFF_INLINE Vec zero() { return _mm512_setzero_si512(); }
     static GEODIFF_INLINE Vec set1(int32_t v) { return _mm512_set1_epi32(v); }
@@ -28,8 +28,8 @@ struct HalvesAvx512 {
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm512_slli_epi32(a, 15); }
 
     // The first n of 64 bytes, zero from there on
-    static GEODIFF_INLINE Vec load(const uint8_t* p, int64_t n) {
-        return _mm512_maskz_loadu_epi8(n >= 64 ? ~0ull : n > 0 ? ~0ull >> (64 - n) : 0, p);
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) {  // n >= 1
+        return _mm512_maskz_loadu_epi8(n >= 64 ? ~0ull : ~0ull >> (64 - n), p);
     }
     // 32 bytes as numbers of 16 bits
     static GEODIFF_INLINE Vec widen(const uint8_t* p) {

@@ -26,7 +26,7 @@ struct HalvesNeon {
     static GEODIFF_INLINE Vec zero() { return vdupq_n_s32(0); }
     static GEODIFF_INLINE Vec set1(int32_t v) { return vdupq_n_s32(v); }
     static GEODIFF_INLINE Vec load(const void* p) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t*)p)); }
-    static GEODIFF_INLINE Vec load(const uint8_t* p, int64_t n) {
+    static GEODIFF_INLINE Vec first_of(const uint8_t* p, int64_t n) {
         return vreinterpretq_s32_u64(
             vcombine_u64(vcreate_u64(first_bytes(p, n)), vcreate_u64(first_bytes(p + 8, n - 8))));
     }
@@ -67,7 +67,7 @@ struct HalvesNeon {
     template <int SLOTS>
     static GEODIFF_INLINE Vec some_slots(const int16_t* p) {
         if constexpr (SLOTS == 4) return load(p);
-        return load(reinterpret_cast<const uint8_t*>(p), 4 * SLOTS);
+        return first_of(reinterpret_cast<const uint8_t*>(p), 4 * SLOTS);
     }
 
     // Two rows of 16 bytes -> two of the four registers that hold four columns of one row and of the other
