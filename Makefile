@@ -50,7 +50,8 @@ need = $(if $(strip $(1)),,$(error geodiff needs $(strip $(2))))
 RECENT_PYTHON = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes)
 PYTHON_VERSION = $(shell $(PYTHON) --version 2>/dev/null)
 COMPILERS = $(if $(filter default,$(origin CXX)),c++ g++ clang++,$(firstword $(CXX)))
-COMPILER = $(shell for name in $(COMPILERS); do command -v $$name; done)
+# The loop ends as its last look does, and make drops the output of a shell that ends with 127.
+COMPILER = $(shell for name in $(COMPILERS); do command -v $$name; done; true)
 
 demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; writes out/demo
 	$(BIN)/geodiff demo --out out/demo

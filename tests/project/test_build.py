@@ -90,6 +90,22 @@ def test_make_says_that_there_is_no_compiler(checkout: Path) -> None:
     assert "needs a C++17 compiler" in line
 
 
+@pytest.mark.parametrize("name", ["c++", "g++", "clang++"])
+def test_make_finds_the_only_compiler_there_is(checkout: Path, name: str) -> None:
+    link(checkout, "make", "find", "uname")
+    program(checkout / "tools", "python3", f'exec "{sys.executable}" "$@"')
+    program(checkout / "tools", name, "exit 0")
+    made = subprocess.run(
+        ["make", "-n", "install"],
+        cwd=checkout,
+        env={"PATH": str(checkout / "tools")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+
+
 def test_setup_says_that_cmake_is_missing(checkout: Path) -> None:
     assert re.match(r"error: cmake 3\.18 or later is needed.*pip install cmake", built(checkout))
 
