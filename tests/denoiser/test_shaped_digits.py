@@ -1,4 +1,4 @@
-"""Contract 1 where principal coordinates carry a part of the query: data that are large enough and vary along a few lines."""
+"""Contract 1 where principal coordinates carry a part of the query: data large enough that vary along a few lines."""
 
 import numpy as np
 import pytest
