@@ -26,22 +26,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder.is_dir() else {}
 
 
-def undisturbed(folder: Path) -> tuple[float, float]:
-    """Seconds that a run takes until it samples, and until it is done."""
-    made = run(*ARGUMENTS, folder, "--json")
-    assert made.returncode == 0, made.stderr
-    began = time.monotonic()
-    assert json.loads(run(*ARGUMENTS, folder, "--json").stdout)["made"] == 0
-    start = time.monotonic() - began
-    return start, start + json.loads(made.stdout)["seconds"]
+def named_in(folder: Path) -> int:
+    return sum(not name.startswith(".") for name in contents(folder))
 
 
 def killed(times: int, tmp_path: Path) -> None:
-    start, end = undisturbed(tmp_path / "whole")
+    """Each time when a random number of files is there, and a random part of the time that one takes later."""
+    made = run(*ARGUMENTS, tmp_path / "whole", "--json")
+    assert made.returncode == 0, made.stderr
+    each = json.loads(made.stdout)["seconds"] / FILES
     chance, stopped = random.Random(0), 0
     for trial in range(times):
         with started(*ARGUMENTS, tmp_path / "cut") as running:
-            time.sleep(chance.uniform(0.8 * start, end))
+            wanted = chance.randint(min(named_in(tmp_path / "cut"), FILES - 1), FILES - 1)
+            while named_in(tmp_path / "cut") < wanted and running.process.exitcode is None:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, each))
             with suppress(ProcessLookupError):  # done before
                 running.send_signal(signal.SIGKILL)
             running.communicate(60)

@@ -20,7 +20,11 @@ def run(*arguments: object, stdout: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_pipe_whose_reader_is_gone(tmp_path: Path) -> None:
-    for command in (["info"], ["info", "--json"], ["denoise", "--data", "digits", "--sigma", "1", "--num", "300", "--json"]):
+    for command in (
+        ["info"],
+        ["info", "--json"],
+        ["denoise", "--data", "digits", "--sigma", "1", "--num", "300", "--json"],
+    ):
         read, write = os.pipe()
         os.close(read)
         done = run(*command, stdout=write)
