@@ -14,6 +14,7 @@
 namespace {
 
 using geodiff::kPad;
+using geodiff::kTail;
 
 constexpr int kPairRows = 8;            // rows of a block of the first product: four registers
 constexpr int64_t kMatrixChunk = 2048;  // columns whose digits, joined, stay in L1
@@ -53,42 +54,50 @@ GEODIFF_BLOCK void dot_block_matrices(const uint8_t* const* X, const int8_t* Q, 
         V::store(sums + (r * PAIRS + q) * 4, acc[r][q]);
 }
 
+// One chunk of `len` columns from X on, whose digits begin at column `at` of Q.
 template <class V, int PAIRS>
-inline void dot_group_matrices(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int group, int64_t d, double* S,
-                               int64_t lds) {
+inline void dot_chunk_matrices(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int group, int64_t at,
+                               int64_t len, double* S, int64_t lds) {
     alignas(64) int8_t joined[kMatrixChunk / kEight * PAIRS * V::bytes];
-    for (int64_t k = 0; k < d; k += kMatrixChunk) {
-        const int64_t len = d - k < kMatrixChunk ? d - k : kMatrixChunk;
-        for (int64_t c = 0; c < len; c += kEight)
-            for (int q = 0; q < 2 * PAIRS; ++q) {  // the last of an odd number is there twice
-                const int from = q < group ? q : group - 1;
-                const int64_t at = k + c;
-                std::memcpy(joined + (c / kEight * 2 * PAIRS + q) * kEight,
-                            Q + at / kPad * kPad * group + from * kPad + at % kPad, kEight);
-            }
-        for (int r = 0; r < R; r += kPairRows) {
-            const uint8_t* rows[kPairRows];
-            for (int i = 0; i < kPairRows; ++i) rows[i] = X + (r + i < R ? r + i : R - 1) * ldx + k;
-            int32_t sums[kPairRows / 2][PAIRS][2][2];  // [pair of rows][pair of digits][row][digit]
-            dot_block_matrices<V, PAIRS>(rows, joined, len, &sums[0][0][0][0]);
-            const int there = R - r < kPairRows ? R - r : kPairRows;
-            for (int q = 0; q < group; ++q)
-                for (int i = 0; i < there; ++i) {
-                    double& s = S[q * lds + r + i];
-                    s = (k > 0 ? s : 0) + double(sums[i / 2][q / 2][i % 2][q % 2]);
-                }
+    for (int64_t c = 0; c < len; c += kEight)
+        for (int q = 0; q < 2 * PAIRS; ++q) {  // the last of an odd number is there twice
+            const int from = q < group ? q : group - 1;
+            const int64_t column = at + c;
+            std::memcpy(joined + (c / kEight * 2 * PAIRS + q) * kEight,
+                        Q + column / kPad * kPad * group + from * kPad + column % kPad, kEight);
         }
+    for (int r = 0; r < R; r += kPairRows) {
+        const uint8_t* rows[kPairRows];
+        for (int i = 0; i < kPairRows; ++i) rows[i] = X + (r + i < R ? r + i : R - 1) * ldx;
+        int32_t sums[kPairRows / 2][PAIRS][2][2];  // [pair of rows][pair of digits][row][digit]
+        dot_block_matrices<V, PAIRS>(rows, joined, len, &sums[0][0][0][0]);
+        const int there = R - r < kPairRows ? R - r : kPairRows;
+        for (int q = 0; q < group; ++q)
+            for (int i = 0; i < there; ++i) {
+                double& s = S[q * lds + r + i];
+                s = (at > 0 ? s : 0) + double(sums[i / 2][q / 2][i % 2][q % 2]);
+            }
     }
 }
 
+template <class V, int PAIRS>
+inline void dot_group_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const int8_t* Q, int group,
+                               int64_t d, double* S, int64_t lds) {
+    for (int64_t k = 0; k < d; k += kMatrixChunk) {
+        const int64_t len = d - k < kMatrixChunk ? d - k : kMatrixChunk;
+        dot_chunk_matrices<V, PAIRS>(X + k, ldx, R, Q, group, k, len, S, lds);
+    }
+    if (tail) dot_chunk_matrices<V, PAIRS>(tail, kTail, R, Q, group, geodiff::padded(d), kTail, S, lds);
+}
+
 template <class V>
-void dot_matrices(const uint8_t* X, int64_t ldx, int R, const void* digits, const int64_t* total, int64_t dq,
-                  int groups, int group, int64_t d, double* S, int64_t lds) {
+void dot_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
+                  int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::pairs + 1>((group + 1) / 2, [&](auto size) {
             constexpr int kPairs = decltype(size)::value;
-            if constexpr (kPairs > 0) dot_group_matrices<V, kPairs>(X, ldx, R, Q, group, d, S, lds);
+            if constexpr (kPairs > 0) dot_group_matrices<V, kPairs>(X, ldx, tail, R, Q, group, d, S, lds);
         });
         for (int q = 0; q < group; ++q) {  // v = u - 128
             const double shift = -128.0 * double(total[q]);
@@ -167,7 +176,9 @@ inline void sum_tile_matrices(const uint8_t* X, int64_t ldx, int R, int64_t d, c
         }
         for (int g = 0; g < w.groups; ++g) {
             if (!w.active[g]) continue;
-            if (w.parts == 2)
+            if (w.parts == 1)
+                sum_group_matrices<V, 1, SIGNED>(Xi, steps, w, g, A + c, lda);
+            else if (w.parts == 2)
                 sum_group_matrices<V, 2, SIGNED>(Xi, steps, w, g, A + c, lda);
             else
                 sum_group_matrices<V, 3, SIGNED>(Xi, steps, w, g, A + c, lda);
@@ -192,6 +203,7 @@ inline geodiff::IntegerProducts matrix_products() {
     p.layout.dot_group = p.layout.sum_group = 2 * V::pairs;
     p.layout.worth = 4;
     p.layout.free_to = 8;
+    p.layout.shaped_from = 17;
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(i);
