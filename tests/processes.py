@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -51,8 +51,10 @@ class Running:
             self._texts[place] = file.read()
 
     def send_signal(self, number: int) -> None:
+        """Nothing where it has ended, as with Popen's."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """What it wrote to its output and its errors; after `timeout` seconds it is killed, and the test fails."""

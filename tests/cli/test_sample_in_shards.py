@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def killed(times: int, tmp_path: Path) -> None:
             while named_in(tmp_path / "cut") < wanted and running.process.exitcode is None:
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, each))
-            with suppress(ProcessLookupError):  # done before
-                running.send_signal(signal.SIGKILL)
+            running.send_signal(signal.SIGKILL)
             running.communicate(60)
         stopped += running.process.exitcode == -signal.SIGKILL
         found = contents(tmp_path / "cut")

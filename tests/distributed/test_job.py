@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +140,7 @@ def killed(size: int, times: int, folder: Path) -> None:
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, seconds))
             for rank in chance.sample(ranks, chance.randint(1, size)):  # some or all
-                with suppress(ProcessLookupError):  # done before
-                    rank.send_signal(signal.SIGKILL)
+                rank.send_signal(signal.SIGKILL)
             for rank in ranks:
                 rank.communicate(60)
         if any(rank.process.exitcode == -signal.SIGKILL for rank in ranks):

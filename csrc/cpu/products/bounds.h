@@ -46,7 +46,7 @@ struct DenseErrors {
 // E|J delta|^2 = step^2 |J|_F^2 <= (step trace / sigma^2)^2.
 inline double dense_error(const DenseErrors& e, double sigma) {
     const double weights = std::sqrt(e.weight_noise) * e.spread;
-    if (e.measured > 0) return std::hypot(e.measured, kDeviations * weights);
+    if (e.measured > 0) return std::sqrt(e.measured * e.measured + kDeviations * kDeviations * weights * weights);
     // Settled rows do not share what <delta, r> / sigma^2 adds to all the others.
     const double common = e.weight < 1 ? e.length * std::sqrt(e.weight * e.trace) : 0;
     const double query = e.query_step * (e.trace + common) / (sigma * sigma);
