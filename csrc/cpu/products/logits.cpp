@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
 constexpr int64_t kMostFloats = 120;  // and at most so many
+constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
 constexpr double kCaution = 1.5;      // a query that fails for one digit too few takes another pass
 
@@ -27,7 +28,10 @@ int64_t tile_rows(const Request& request, int64_t count) {
     const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
     const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
-    return std::clamp((budget + bytes * unit / 2) / bytes / unit * unit, unit, most);
+    const int64_t fit = (budget + bytes * unit / 2) / bytes / unit * unit;
+    // Sums of long rows lie beyond L2 whatever the tile: the more rows share their way there and back, the better.
+    if (integers && count > kMemoryBound && fit < kFewRows) return most;
+    return std::clamp(fit, unit, most);
 }
 
 Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision)
