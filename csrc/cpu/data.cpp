@@ -110,9 +110,7 @@ void Data::shape(const Table& kernels, int threads) const {
     if (rows_.dtype != DType::u8 || !kernels.integers || !worth_shaping(rows_.n, rows_.d)) return;
     const std::lock_guard<std::mutex> lock(guard_);
     if (coordinates_) return;
-    Buffer<double> mean(rows_.d);
-    for (int64_t k = 0; k < rows_.d; ++k) mean[k] = mean_[k] * stats_.unit - stats_.shift;
-    coordinates_ = std::make_unique<const Coordinates>(kernels, rows_, stats_, mean.data(), threads);
+    coordinates_ = std::make_unique<const Coordinates>(kernels, rows_, stats_, found_->mean.data(), threads);
 }
 
 Shaping Data::shaping(const Query& query) const {
