@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _ends(teacher: Teacher, noise: Tensor) -> Tensor:
-    return sample(teacher, noise, karras(18), "heun").states[-1]
+    return sample(teacher, noise, karras(18), "heun", keep="end").states[-1]
 
 
 if __name__ == "__main__":

@@ -133,11 +133,13 @@ void posterior(const Rows& rows, const Query& query, int64_t topk, Answer& answe
     rows.run([&](const Data& data) { data.posterior(query, topk, answer); });
 }
 
-void combine(const Rows& rows, const Query& query, double gain, const std::vector<double>& factors,
-             const std::vector<uintptr_t>& terms, uintptr_t out, uintptr_t path) {
+int64_t combine(const Rows& rows, const Query& query, double gain, const std::vector<double>& factors,
+                const std::vector<uintptr_t>& terms, uintptr_t out, uintptr_t path, uintptr_t error) {
     geodiff::Combination combination{gain, factors, {}, at<void>(out)};
     for (const uintptr_t term : terms) combination.terms.push_back(at<const void>(term));
-    rows.run([&](const Data& data) { data.combine(query, combination, at<int8_t>(path)); });
+    geodiff::Spent spent{at<int8_t>(path), at<double>(error), 0};
+    rows.run([&](const Data& data) { data.combine(query, combination, spent); });
+    return spent.rows;
 }
 
 void covariance(const Rows& rows, const Query& query, uintptr_t mean, uintptr_t v, uintptr_t slope, uintptr_t with_rows,
@@ -246,7 +248,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def("shape", &shape, py::arg("isa"), py::arg("threads"))
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
-             py::arg("out"), py::arg("path"))
+             py::arg("out"), py::arg("path"), py::arg("error"))
         .def("covariance", &covariance, py::arg("query"), py::arg("mean"), py::arg("v"), py::arg("slope"),
              py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("count"), py::arg("uniform"), py::arg("index"))

@@ -134,15 +134,21 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
 }
 
-void Data::combine(const Query& query, const Combination& combination, int8_t* path) const {
+void Data::combine(const Query& query, const Combination& combination, Spent& spent) const {
     Centred c(*this, query, 0);
     c.request.shaping = shaping(query);
+    c.request.rows_read = &spent.rows;
     const int64_t size = query.batch * rows_.d;
     Buffer<double> mean(size), numbers(6 * query.batch);
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };
-    Answer answer{mean.data(), number(0), number(1), number(2), number(3),
-                  nullptr,     nullptr,   path,      number(4), number(5)};
+    Answer answer{mean.data(), number(0), number(1),  number(2), number(3),
+                  nullptr,     nullptr,   spent.path, number(4), number(5)};
     geodiff::posterior(c.request, answer);
+    in_shares(query.batch, query.batch * rows_.d, query.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t q = begin; q < end; ++q)
+            spent.error[q] =
+                answer.mean_error[q] / stats_.scale.allowed(model_norm(stats_, mean.data() + q * rows_.d, rows_.d), 1);
+    });
     const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
     if (query.single)
         combine_as<float>(mean.data(), gain, offset, combination, size, query.threads);

@@ -36,6 +36,13 @@ struct Combination {
     void* out;
 };
 
+// What an answer took, query by query, and the rows that were read for all of them.
+struct Spent {
+    int8_t* path;   // [batch] as in Answer
+    double* error;  // [batch] the bound on |r - exact r|, as a part of what contract 1 measures it against
+    int64_t rows;
+};
+
 class Data {
   public:
     // `found` by both looks at these rows.
@@ -44,8 +51,8 @@ class Data {
     // The mean, its error and the trace in model units.
     void posterior(const Query& query, int64_t topk, Answer& answer) const;
 
-    // A solver's update with the r that it needs, which is kept nowhere else. path [batch] as in Answer.
-    void combine(const Query& query, const Combination& combination, int8_t* path) const;
+    // A solver's update with the r that it needs, which is kept nowhere else.
+    void combine(const Query& query, const Combination& combination, Spent& spent) const;
 
     // Cov_w(c, x_i) [batch, d] and Cov_w(c, |x - x_i|^2) [batch] with c_i = <x_i - r, v> + slope |x - x_i|^2, all in
     // model units; `direction.mean` is r.

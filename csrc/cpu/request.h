@@ -1,6 +1,7 @@
 // What every pass is asked: queries against rows, with what is known about the rows and the kernels to use.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -37,6 +38,13 @@ struct Stats {
     double unit, shift;       // model = (v + shift) / unit
 };
 
+// |r| in the units of the model, times `unit`, for r [d] in centred units.
+inline double model_norm(const Stats& stats, const double* r, int64_t d) {
+    double total = 0;
+    for (int64_t k = 0; k < d; ++k) total += (r[k] + stats.shift) * (r[k] + stats.shift);
+    return std::sqrt(total);
+}
+
 struct Request {
     const Table& kernels;
     const Rows& rows;
@@ -52,7 +60,11 @@ struct Request {
     double log_tol = kLogError;         // absolute error allowed in the log sum
     int64_t topk = 0;
     int threads = 1;
+    int64_t* rows_read = nullptr;  // counts rows that passes read, or null
 
+    void read(int64_t count) const {
+        if (rows_read) *rows_read += count;
+    }
     const double* query(int64_t q) const { return x + q * rows.d; }
     const double* prior_of(int64_t q) const { return log_prior ? log_prior + q * log_prior_stride : nullptr; }
     // -1 where there is none: no row has that number.

@@ -121,7 +121,7 @@ def hybrid(
         # In even steps: the optimal velocity is asked at the first round(tau steps) of them.
         cut = int((1 - torch.tensor(tau, dtype=torch.float64)).mul(steps).round())
         asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0)
-        ends.append(sample(asked, noise, times, "euler", path=LINEAR).states[-1])
+        ends.append(sample(asked, noise, times, "euler", keep="end", path=LINEAR).states[-1])
     samples = torch.stack(ends)
     found = [nearest_two(optimal, one) for one in samples]
     nearest, distances = (torch.stack([values[:, 0] for values in each]) for each in zip(*found, strict=True))

@@ -88,8 +88,8 @@ def decode(
         raise ValueError(f"how: expected a known name, found {how!r}; allowed {', '.join(INTERPOLATIONS)}")
     weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64)
     latents = INTERPOLATIONS[how](z1, z2, weights)
-    trajectory = sample(denoiser, latents.flatten(0, 1), sigmas, solver)
-    samples = trajectory.states[-1].clone().reshape(latents.shape)  # not a view, which would keep all states alive
+    trajectory = sample(denoiser, latents.flatten(0, 1), sigmas, solver, keep="end")
+    samples = trajectory.states[-1].reshape(latents.shape)
     return Interpolation(weights, latents, samples, shell_ratio(latents, float(trajectory.sigmas[0])))
 
 

@@ -201,7 +201,7 @@ def late_start(
     results = []
     for start in check_reals(starts, "starts", "[L]", at_least=1).tolist():
         noise = gaussian.sample(count, start, generator=torch.Generator().manual_seed(seed))
-        trajectory = sample(denoiser, noise, [start, *(level for level in levels if level < start)], solver)
+        trajectory = sample(denoiser, noise, [start, *(level for level in levels if level < start)], solver, "end")
         results.append(LateStart(start, quality(trajectory.states[-1]), int(trajectory.metadata["evaluations"])))
         progress(results[-1])
     return results

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.query import Direction, Query
@@ -134,28 +135,32 @@ class CpuEngine(Engine):
         log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*errors))
 
-    def combine(self, query: Query, into: Combination) -> None:
+    def combine(self, query: Query, into: Combination) -> Cost:
         if not into.in_place(query.x):
             check_levels(query.sigma)
             check_finite(query.x, "x")
-            super().combine(query, into)
-            return
+            return super().combine(query, into)
         paths = torch.empty(len(query), dtype=torch.int8, device="cpu")
+        error = torch.empty(len(query), dtype=torch.float64, device="cpu")
         with _Passed(query) as passed:
             try:
-                self._data.combine(
+                rows = self._data.combine(
                     query=passed,
                     gain=into.gain,
                     factors=[factor for factor, _ in into.terms],
                     terms=[values.data_ptr() for _, values in into.terms],
                     out=into.out.data_ptr(),
                     path=paths.data_ptr(),
+                    error=error.data_ptr(),
                 )
             except ValueError:  # std::domain_error: the core looks at sigma and x while it reads them
                 check_levels(query.sigma)
                 check_finite(query.x, "x")
                 raise
         self.last_paths = paths
+        counts = paths.bincount(minlength=len(PATHS)).tolist()
+        taken = {name: count for name, count in zip(PATHS, counts, strict=True) if count}
+        return Cost(taken, rows, float(error.max()) if len(query) else 0.0)
 
     def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         mean, v, slope = _float64(direction.mean), _float64(direction.v), _float64(direction.slope)

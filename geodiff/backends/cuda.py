@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Query
 from geodiff.base.dtypes import number_of
@@ -117,7 +118,7 @@ class CudaEngine(Engine):
         indices, weights = self._nearest(query, topk, answer.log_prob)
         return replace(answer, indices=indices, weights=weights)
 
-    def combine(self, query: Query, into: Combination) -> None:
+    def combine(self, query: Query, into: Combination) -> Cost:
         mean, _ = self._run(self._placed(query))
         if len(into.terms) > _MOST_TERMS or not into.in_place():
             into.write(mean)
@@ -132,6 +133,7 @@ class CudaEngine(Engine):
                 single=into.out.dtype == torch.float32,
                 stream=self._stream(),
             )
+        return Cost({"posterior": len(query)})
 
     def inner_products(self, x: Tensor) -> Tensor:
         return self._pairs(self._float64(x), range(len(self.rows)), self._data.inner_products)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.query import FLOAT64, LOG_TOL, Direction, Query
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.reference import moments
@@ -49,9 +50,10 @@ class Engine(ABC):
         With `bounds` where `bounds_errors`; a trace where it costs nothing more.
         """
 
-    def combine(self, query: Query, into: Combination) -> None:
-        """Writes `into`, r being the mean of `posterior`."""
+    def combine(self, query: Query, into: Combination) -> Cost:
+        """Writes `into`, r being the mean of `posterior`, and says what it took, without a wait for the device."""
         into.write(self.posterior(query).mean)
+        return Cost({"posterior": len(query)})
 
     def bounds(self, query: Query, answer: Posterior) -> Bounds:
         """How far `posterior` may be off in its answer to that query: as it says, or as contract 1 allows."""

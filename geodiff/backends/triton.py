@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Query
 from geodiff.base.posterior import Posterior
@@ -66,13 +67,13 @@ class TritonEngine(Engine):
         indices = query.with_prior(answer.indices + query.rows.start)
         return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, indices, answer.weights, trace)
 
-    def combine(self, query: Query, into: Combination) -> None:
+    def combine(self, query: Query, into: Combination) -> Cost:
         if len(into.terms) > MOST_TERMS or not into.in_place():
-            super().combine(query, into)
-            return
+            return super().combine(query, into)
         answer = self._solve(query, 0)
         with self._on():
             combine(answer.mean, *into)
+        return Cost({"posterior": len(query)})
 
     def inner_products(self, x: Tensor) -> Tensor:
         data, queries = self._data, x.detach().to(self._device, torch.float64).contiguous()

@@ -3,7 +3,7 @@
 import inspect
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -45,6 +45,9 @@ def sample(
         ),
     ] = Path("trajectory.safetensors"),
     shard: Annotated[int, typer.Option("--shard", help="Samples of one file of the folder.")] = SIZE,
+    keep: Annotated[
+        Literal["all", "end"], typer.Option("--keep", help="States and outputs of all levels, or the end alone.")
+    ] = "all",
     images: Annotated[
         Path | None, typer.Option("--images", metavar="PNG", help="Write the samples as a grid of pictures, too.")
     ] = None,
@@ -78,7 +81,7 @@ def sample(
     began = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task(f"{solver}, {num} samples", total=steps)
-        trajectory = solve(denoiser, noise, sigmas, solver, callback=lambda *_: bar.advance(task), afs=afs)
+        trajectory = solve(denoiser, noise, sigmas, solver, keep, lambda *_: bar.advance(task), afs=afs)
     seconds = time.perf_counter() - began
 
     settings = {"data": dataset.name, "schedule": schedule, "seed": str(seed), "backend": denoiser.backend}
@@ -96,6 +99,7 @@ def sample(
         "num": num,
         "solver": solver,
         "afs": afs,
+        "keep": keep,
         "evaluations": int(trajectory.metadata["evaluations"]),
         "sigmas": trajectory.sigmas.tolist(),
         "threads": torch.get_num_threads(),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geodiff.backends import Engine, Engines, Query
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.query import FLOAT64, LOG_TOL, Direction
 from geodiff.base.arguments import check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
@@ -110,20 +111,20 @@ class PointSet:
             answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
         return _joined(answers, batch.x.shape[0])
 
-    def combine(self, batch: Batch, into: Combination) -> None:
-        """Writes `into`, r being the mean of `posterior`; raises as that does.
+    def combine(self, batch: Batch, into: Combination) -> Cost:
+        """Writes `into`, r being the mean of `posterior`, and says what it took; raises as that does.
 
         Where all queries see the same rows, nothing of the size of x is allocated.
         """
         part = next(self.conditioning.parts(batch))
         if part.chosen is not None or self.mirror is not None:
             into.write(self.posterior(batch).mean)
-            return
+            return Cost({"merged": batch.x.shape[0]})
         engine = self.engines.serving(batch.x.shape[0])  # for all: there is no other part
         if not engine.checks_queries:
             check_levels(batch.sigma)
             check_finite(batch.x, "x")
-        engine.combine(self._for(engine, part.query), into)
+        return engine.combine(self._for(engine, part.query), into)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
+from geodiff.backends.cost import Cost
 from geodiff.backends.query import LOG_TOL, Direction
 from geodiff.base.arguments import check_exclude, check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
@@ -107,8 +108,9 @@ class ShardedPointSet(PointSet):
 
         return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
 
-    def combine(self, batch: Batch, into: Combination) -> None:
+    def combine(self, batch: Batch, into: Combination) -> Cost:
         into.write(self.posterior(batch).mean)
+        return Cost({"merged": batch.x.shape[0]})
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         self.combine(Batch(x, sigma, None, None, None, tol), into)

@@ -52,7 +52,7 @@ def compare(student: Network, teacher: Teacher, dataset: Dataset, *, num: int = 
     reference = features(model_space(dataset.data, torch.float32))
     samples = generate(student, noise)
     few = karras(count) if count > 1 else torch.tensor([80.0, 0.0])
-    own = sample(teacher, noise, few, "euler").states[-1]
+    own = sample(teacher, noise, few, "euler", keep="end").states[-1]
     whole = sample(teacher, noise, karras(18), "heun")
     end = whole.states[-1]
     found = nearest(OptimalDenoiser(dataset.data), samples)

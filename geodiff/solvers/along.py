@@ -4,6 +4,7 @@ import itertools
 
 from torch import Tensor
 
+from geodiff.backends.cost import Cost
 from geodiff.base.arguments import SIGMA_MIN
 from geodiff.denoiser.velocity import LARGEST
 from geodiff.paths import Linear, Path
@@ -54,6 +55,10 @@ class EvaluateAlong(Evaluator):
 
     def __init__(self, inner: Evaluator, path: Path, *, precise: bool) -> None:
         self._inner, self._path, self._precise = inner, path, precise
+
+    @property
+    def costs(self) -> list[Cost]:
+        return self._inner.costs
 
     def __call__(self, x: Tensor, u: float) -> Tensor:
         scales = self._path.at(u)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Term
+from geodiff.backends.cost import Cost
 
 
 class Evaluate(Protocol):
@@ -53,6 +54,11 @@ class Evaluator(ABC):
 
     place: Tensor | None = None
     count = 0
+
+    @property
+    def costs(self) -> list[Cost]:
+        """What each evaluation took, where that is known."""
+        return []
 
     @abstractmethod
     def __call__(self, x: Tensor, sigma: float, /) -> Tensor: ...

@@ -15,16 +15,17 @@ from geodiff.backends.combination import Term
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.recording import recording_key, unchecked
 from geodiff.solvers.evaluation import Evaluator
+from geodiff.solvers.loop import Places
 
-#: Takes all steps: run(evaluate, states [S + 1, B, *shape], outputs [S, B, *shape]), states[0] given, the rest written.
+#: Takes all steps: run(evaluate, states, outputs), places as `Walk` has them, states[0] given, the rest written.
 Run = Callable[[Evaluator, Tensor, Tensor], None]
 
 
 class Replay(NamedTuple):
-    """What a recorded trajectory gave: states [S + 1, B, *shape], denoised [S, B, *shape], evaluations of r."""
+    """What a recorded trajectory gave: states and outputs as `Walk` has them, evaluations of r."""
 
     states: Tensor
-    denoised: Tensor
+    outputs: Tensor
     evaluations: int
 
 
@@ -46,7 +47,9 @@ class _Kept(NamedTuple):
 _kept: "WeakKeyDictionary[OptimalDenoiser, _Kept]" = WeakKeyDictionary()
 
 
-def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: object, run: Run) -> Replay | None:
+def replay(
+    denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: object, places: Places, run: Run
+) -> Replay | None:
     """The trajectory of `run` from `noise` as one launch, or None where the caller has to take the steps itself.
 
     That is so the first time, for a denoiser that is not the optimal one or whose backend waits for the device, for
@@ -58,14 +61,14 @@ def replay(denoiser: object, noise: Tensor, levels: tuple[float, ...], solver: o
     recordable = recording_key(denoiser, len(noise))
     if recordable is None:
         return None
-    key = (recordable, solver, levels, tuple(noise.shape), noise.dtype, noise.device)
+    key = (recordable, solver, levels, places, tuple(noise.shape), noise.dtype, noise.device)
     kept = _kept.get(denoiser)
     if kept is None or kept.key != key:
         _kept[denoiser] = _Kept(key, None, failed=False)
         return None
     recorded = kept.recorded
     if recorded is None and not kept.failed:
-        recorded = _record(denoiser, noise, len(levels) - 1, run)
+        recorded = _record(denoiser, noise, places, run)
         _kept[denoiser] = _Kept(key, recorded, failed=recorded is None)
     if recorded is None:
         return None
@@ -95,9 +98,9 @@ def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
     )
 
 
-def _record(denoiser: OptimalDenoiser, noise: Tensor, count: int, run: Run) -> _Recorded | None:
+def _record(denoiser: OptimalDenoiser, noise: Tensor, places: Places, run: Run) -> _Recorded | None:
     evaluate = _Unchecked(denoiser)
-    states, outputs = noise.new_empty(count + 1, *noise.shape), noise.new_empty(count, *noise.shape)
+    states, outputs = noise.new_empty(places.states, *noise.shape), noise.new_empty(places.outputs, *noise.shape)
     states[0].copy_(noise)
     try:
         launch = _capture(lambda: run(evaluate, states, outputs), noise.device)

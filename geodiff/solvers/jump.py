@@ -1,6 +1,7 @@
 """ODE-Jump: leave the ODE early and take the denoiser's word for the rest."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,13 +29,14 @@ def ode_jump(
     sigmas: Tensor | Sequence[float],
     sigma: float,
     solver: str | Step = "heun",
+    keep: Literal["all", "end"] = "all",
     callback: Callback | None = None,
 ) -> Trajectory:
     """Solve down to sigma_j, then output r(x_j; sigma_j) (Chen et al., 2305.19947): the evaluations of the solver + 1.
 
     The step to 0 of every solver is an Euler step, which returns r exactly, so ODE-Jump is `sample` on other levels.
-    denoiser, noise, solver, callback as in `sample`; sigmas, sigma as in `jump_levels`.
+    denoiser, noise, solver, keep, callback as in `sample`; sigmas, sigma as in `jump_levels`.
     Returns a Trajectory: states[-2] is x_j, and states[-1] = denoised[-1] is r_j, the sample. Along one trajectory r_j
     at every j is `Trajectory.denoised`. Raises as `sample` does, and for a sigma outside (0, sigmas[0]].
     """
-    return sample(denoiser, noise, jump_levels(sigmas, sigma), solver, callback)
+    return sample(denoiser, noise, jump_levels(sigmas, sigma), solver, keep, callback)

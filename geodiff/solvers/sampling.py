@@ -1,24 +1,27 @@
-"""The loop around a solver: walk down the noise levels and keep everything on the way."""
+"""The loop around a solver: walk down the noise levels and keep everything on the way, or the end."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Term
+from geodiff.backends.cost import Cost
 from geodiff.base.arguments import check_finite, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.walked import Walked
 from geodiff.paths import Path
 from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
-from geodiff.solvers.loop import Callback, Walk, what
+from geodiff.solvers.loop import Callback, Places, Walk, what
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
+from geodiff.solvers.verifying import Verified
 
 Denoiser = Callable[..., Tensor]
 
@@ -29,12 +32,14 @@ def sample(
     noise: Tensor,
     sigmas: Tensor | Sequence[float],
     solver: str | Step = "heun",
+    keep: Literal["all", "end"] = "all",
     callback: Callback | None = None,
     progress: bool = False,
     *,
     afs: bool = False,
     path: Path | None = None,
     conditions: Mapping[str, Any] | None = None,
+    verify: bool = False,
 ) -> Trajectory:
     """Solve dx/dsigma = (x - r(x; sigma)) / sigma, the probability-flow ODE, down the levels `sigmas`.
 
@@ -48,17 +53,22 @@ def sample(
               scaled, as sigmas[0] * torch.randn(B, *shape) is
     sigmas    [S + 1], S >= 1, strictly falling, the last may be 0: `geodiff.schedules` makes them
     solver    a name in `geodiff.solvers.SOLVERS`, or a function that takes one step (`geodiff.solvers.Step`)
+    keep      "all": states and outputs of every level. "end": states [1, B, *shape] is the last one, denoised is None,
+              and memory a few times the batch's whatever S is; a step function of your own then sees the latest 3
+              levels before the present one
     callback  called as callback(s, sigma_s, x_s, r_s) in each step s = 0..S-1, when r_s is known; x_s and r_s are views
-              of what is kept
+              of what is kept, which keep="end" soon writes over
     progress  show a progress bar on standard error
     path      one of `geodiff.paths`; the linear one takes all solvers and "midpoint", others euler, heun and midpoint
     conditions  keyword arguments of every evaluation, such as class_labels or exclude
     afs       the analytical first step: r = 0, so the direction x / sigma, instead of an evaluation at sigmas[0], where
               data are lost in the noise (Dockhorn et al., 2210.05475). Saves one evaluation; denoised[0] is then 0
+    verify    compute every r again in float64, from all data and nothing else, and raise ArithmeticError where one is
+              off by more than contract 1 allows. For an OptimalDenoiser; takes many times as long
 
     Every state is built where it is kept: beyond the trajectory, only what the denoiser allocates; and the optimal
     denoiser writes r, or the update that takes it, straight to where it is kept (`OptimalDenoiser.combine`).
-    Returns a Trajectory of all states and denoiser outputs, on noise's device, its sigmas float64. Nothing here is
+    Returns a Trajectory on noise's device, its sigmas float64, its `cost` what each evaluation took. Nothing here is
     recorded for autograd, as in other samplers; to differentiate, call a step function in a loop of your own, and for
     guidance use torch.enable_grad inside the denoiser.
     Raises TypeError or ValueError that names the argument, with the step where a denoiser's answer is at fault.
@@ -73,33 +83,46 @@ def sample(
     if afs and count < 2:
         raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
     step_of, name = find_solver(solver) if path is None else find_step(solver, path)
-    evaluate = _evaluator(denoiser, conditions or {}, path)
+    if keep not in ("all", "end"):
+        raise ValueError(f"keep: expected what to keep of the trajectory, found {keep!r:.60}; allowed 'all', 'end'")
+    evaluate = _evaluator(denoiser, conditions or {}, path, verify=verify)
     trajectory_sigmas = given.to(noise.device)
+    places = Places.of(count, keep)
 
-    plain = not (afs or path or conditions) and isinstance(solver, str)
+    plain = not (afs or path or conditions or verify) and isinstance(solver, str)
     if callback is None and not progress and plain:
         done = replay(
             denoiser,
             noise,
             levels,
             solver,
+            places,
             lambda recorded, states, outputs: Walk(levels, states, outputs).run(step_of, recorded),
         )
         if done is not None:
             metadata = {"solver": name, "evaluations": str(done.evaluations)}
-            return Trajectory(trajectory_sigmas, done.states, done.denoised, metadata)
-    states = noise.new_empty(count + 1, *noise.shape)
-    outputs = noise.new_empty(count, *noise.shape)
+            return _kept(keep, trajectory_sigmas, Walk(levels, done.states, done.outputs), metadata)
+    states = noise.new_empty(places.states, *noise.shape)
+    outputs = noise.new_empty(places.outputs, *noise.shape)
     states[0] = noise
     steps = _track(count, f"{name}, {count} steps") if progress else None
     told = None if callback is None else _told_times(callback, given.tolist())
-    Walk(levels, states, outputs, afs).run(step_of, evaluate, callback=told, steps=steps)
+    walk = Walk(levels, states, outputs, afs)
+    walk.run(step_of, evaluate, callback=told, steps=steps)
     metadata = {"solver": name, "evaluations": str(evaluate.count)}
     if afs:
         metadata["first_step"] = "analytical"
     if path is not None:
         metadata["path"] = repr(path)
-    return Trajectory(trajectory_sigmas, states, outputs, metadata)
+    return _kept(keep, trajectory_sigmas, walk, metadata, evaluate.costs)
+
+
+def _kept(keep: str, sigmas: Tensor, walk: Walk, metadata: dict[str, str], cost: Sequence[Cost] = ()) -> Trajectory:
+    """Of a walk that is at its end what is asked for."""
+    if keep == "all":
+        return Trajectory(sigmas, walk.states, walk.outputs, metadata, list(cost))
+    end = walk.state(len(walk.levels) - 1)[None].clone()  # the other places are let go
+    return Trajectory(sigmas, end, None, metadata, list(cost))  # type: ignore[arg-type]  # see the field
 
 
 @torch.no_grad()
@@ -114,12 +137,15 @@ def _told_times(callback: Callback, given: list[float]) -> Callback:
     return lambda step, _, x, denoised: callback(step, given[step], x, denoised)
 
 
-def _evaluator(denoiser: Denoiser, conditions: Mapping[str, Any], path: Path | None) -> Evaluator:
-    optimal = is_plain(denoiser)
-    evaluate = _EvaluateOptimal(denoiser, conditions) if optimal else _Evaluate(denoiser, conditions)
+def _evaluator(denoiser: Denoiser, conditions: Mapping[str, Any], path: Path | None, *, verify: bool) -> Evaluator:
+    evaluate: Evaluator = _Evaluate(denoiser, conditions)
+    if is_plain(denoiser):
+        evaluate = _EvaluateOptimal(denoiser, conditions)
+    if verify:
+        evaluate = Verified(evaluate, denoiser, conditions)
     if path is None:
         return evaluate
-    return EvaluateAlong(evaluate, path.in_convention("A"), precise=optimal)
+    return EvaluateAlong(evaluate, path.in_convention("A"), precise=is_plain(denoiser))
 
 
 class _Evaluate(Evaluator):
@@ -132,6 +158,11 @@ class _Evaluate(Evaluator):
                 f"allowed a function or module"
             )
         self.denoiser, self.conditions = denoiser, conditions
+        self._costs: list[Cost] = []
+
+    @property
+    def costs(self) -> list[Cost]:
+        return self._costs
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         denoised = self.denoiser(x, x.new_tensor(sigma), **self.conditions)
@@ -147,19 +178,28 @@ class _Evaluate(Evaluator):
                 f"found {list(denoised.shape)}; allowed no other shape"
             )
         check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
+        self._costs.append(Cost({"denoiser": x.shape[0]}, sigma=sigma))
         return denoised.to(x.dtype)
 
 
 class _EvaluateOptimal(_Evaluate):
     """The optimal denoiser, whose answers need no check: it refuses what it cannot answer."""
 
-    denoiser: OptimalDenoiser
+    def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
+        super().__init__(denoiser, conditions)
+        self._walked = Walked(denoiser, conditions)
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        if x.dtype not in PRECISE or (torch.is_grad_enabled() and x.requires_grad):  # in a step function of a user's
+            return super().__call__(x, sigma)
+        return self.combine(x, sigma, 1.0, (), torch.empty_like(x))
 
     def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor | None) -> Tensor:
         if out is None:
             return super().combine(x, sigma, gain, terms, out)
         self.count += 1
-        return self.denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out, **self.conditions)
+        self._costs.append(self._walked.combine(x, sigma, gain, terms, out))
+        return out
 
 
 def check_levels(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:

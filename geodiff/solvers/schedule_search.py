@@ -51,7 +51,7 @@ def gits_search(
         return schedules[0], gammas[0]
 
     def missed(sigmas: Tensor) -> float:
-        end = sample(denoiser, teacher.states[0], sigmas, "euler").states[-1]
+        end = sample(denoiser, teacher.states[0], sigmas, "euler", keep="end").states[-1]
         return (end - teacher.states[-1]).flatten(1).double().norm(dim=1).mean().item()
 
     best = min(range(len(gammas)), key=[missed(sigmas) for sigmas in schedules].__getitem__)

@@ -26,7 +26,7 @@ from geodiff.base.version import VERSION
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading
 from geodiff.solvers.latest_levels import LatestLevels
-from geodiff.solvers.loop import Walk
+from geodiff.solvers.loop import Places, Walk
 from geodiff.solvers.sampling import check_levels, go_on, sample
 
 #: Samples of one file, and so of one batch, unless told.
@@ -100,25 +100,25 @@ class Shards:
         samples = range(first, min(self.num, first + self.size))
         noise = noise_of(samples, denoiser.shape, self.seed).to(denoiser.data.device) * float(self.sigmas[0])
         if noise.device.type != "cpu":  # recorded and replayed as a whole, in seconds
-            return sample(denoiser, noise, self.sigmas, self.solver, afs=self.afs).states[-1]
+            return sample(denoiser, noise, self.sigmas, self.solver, keep="end", afs=self.afs).states[-1]
         ranks, kept = denoiser.ranks, self._levels(shard)
         count = len(self.sigmas) - 1
-        states = noise.new_empty(count + 1, *noise.shape)
-        outputs = noise.new_empty(count, *noise.shape)
-        states[0] = noise
+        places = Places.of(count, "end")
+        states = noise.new_empty(places.states, *noise.shape)
+        outputs = noise.new_empty(places.outputs, *noise.shape)
+        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
+        walk.state(0).copy_(noise)
         leads = ranks.rank == 0
-        step, known = ranks.first_says(kept.read(states.shape) if leads else (0, None))
+        step, known = ranks.first_says(kept.read(walk) if leads else (0, None))
         if known is not None:
-            back = len(known) // 2  # the states before x_step, x_step itself, the outputs before it
-            states[step - back : step + 1], outputs[step - back : step] = known[: back + 1], known[back + 1 :]
+            kept.put(step, known, walk)
 
         def after(step: int) -> None:
             if leads and step < count:
-                kept.write(step, states, outputs)
+                kept.write(step, walk)
 
-        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
         go_on(denoiser, walk, self.solver, first=step, after=after)
-        return states[-1]
+        return walk.state(count)
 
     def _levels(self, shard: int) -> LatestLevels:
         return LatestLevels(self.folder / f".level-{shard:05}.safetensors")

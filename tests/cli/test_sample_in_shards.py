@@ -14,6 +14,7 @@ import torch
 import geodiff
 from geodiff.base.errors import DataError
 from geodiff.solvers import latest_levels
+from geodiff.solvers.loop import Walk
 from geodiff.solvers.shards import Shards, noise_of
 from tests.processes import run, started
 
@@ -127,7 +128,7 @@ def test_levels_that_will_not_do_are_left(tmp_path: Path, monkeypatch: pytest.Mo
         if number == 0:
             other.path.write_bytes(b"nothing")
         else:
-            other.write(2, torch.zeros(5, 4, 3), torch.zeros(4, 4, 3))  # of fewer samples
+            other.write(2, Walk((1.0,) * 5, torch.zeros(5, 4, 3), torch.zeros(4, 4, 3)))  # of fewer samples
         Shards(folder, 5, SIGMAS).run(DENOISER)
         assert contents(folder) == contents(tmp_path / "whole")
         Shards(folder, 5, SIGMAS).path(0).unlink()

@@ -137,7 +137,8 @@ def test_conditions_are_passed_on() -> None:
 def test_a_callback_is_told_times() -> None:
     told: list[float] = []
     times = paths.times(4, convention="B")
-    geodiff.sample(exact, field.noise(), times, "euler", lambda s, t, x, r: told.append(t), path=paths.Linear("B"))
+    path = paths.Linear("B")
+    geodiff.sample(exact, field.noise(), times, "euler", callback=lambda s, t, x, r: told.append(t), path=path)
     assert told == times[:-1].tolist()
 
 

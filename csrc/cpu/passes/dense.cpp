@@ -116,9 +116,7 @@ bool Dense::finish(int64_t i, Answer& answer) const {
     for (int64_t k = 0; k < d; ++k) mean[k] /= all.sum_q;
 
     const double sigma = request_.sigma[q];
-    double model = 0;  // |r|^2 in model units, times `unit` squared
-    for (int64_t k = 0; k < d; ++k) model += (mean[k] + stats.shift) * (mean[k] + stats.shift);
-    const double allowed = stats.scale.allowed(std::sqrt(model), request_.tol);
+    const double allowed = stats.scale.allowed(model_norm(stats, mean, d), request_.tol);
     const double length = norm(mean, d), away = length + stats.mean_norm;  // >= |r - mean of the data|
     DenseErrors e{};
     e.query_step = logits_.query_step(i);
@@ -175,6 +173,7 @@ Open dense(const Request& request, const ByBits& by_bits, Precision precision, A
     if (count == 0) return {};
     Dense pass(request, which, by_bits, precision);
     pass.pass();
+    request.read(request.rows.n);
     std::vector<uint8_t> done(size_t(count), 0);
     const int threads = int(std::min<int64_t>(request.threads, count));
     parallel(threads, [&](int t) {

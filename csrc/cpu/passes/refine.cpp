@@ -73,6 +73,7 @@ void refine(const Request& request, const std::vector<int64_t>& which, const std
     std::vector<int64_t> start(which.size() + 1, 0);
     for (size_t i = 0; i < which.size(); ++i) start[i + 1] = start[i] + int64_t(lists[i].size());
     const int64_t total = start.back();
+    request.read(total);
     Buffer<double> logits(total);
     const int threads = threads_for(total * request.rows.d, request.threads);
     one_by_one((total + kPairs - 1) / kPairs, threads, [&](int64_t piece) {
@@ -119,6 +120,7 @@ void exact(const Request& request, const std::vector<int64_t>& which, double cut
         };
         const Pieces pieces(rows.n, 1, threads, false);
         const auto shares = over_tiles(rows, pieces, kTile, [] { return 0; }, nothing, visit);
+        request.read(rows.n);
         for (int64_t i = 0; i < count; ++i) {
             const int64_t q = which[base + size_t(i)];
             double* mean = answer.mean + q * rows.d;

@@ -25,6 +25,7 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
         });
     };
     const auto shares = over_tiles(request.rows, pieces, tile, [&] { return logits.work(tile); }, nothing, visit);
+    request.read(request.rows.n);
     for (int64_t i = 0; i < count; ++i) {
         std::vector<const Candidates*> parts;
         bool overflowed = false;

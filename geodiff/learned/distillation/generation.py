@@ -30,7 +30,7 @@ def _samples(student: Network, noise: Tensor) -> Tensor:
     if isinstance(student, ConsistencyModel):
         return multistep(student, noise, [80.0], torch.Generator())
     if isinstance(student, LearnedDenoiser):
-        return sample(student, noise, _grid(student), "euler").states[-1]
+        return sample(student, noise, _grid(student), "euler", keep="end").states[-1]
     raise TypeError(f"student: expected what `distill` makes, found {type(student).__name__}")
 
 

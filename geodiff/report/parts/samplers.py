@@ -23,13 +23,13 @@ def schedule_search(context: Context) -> Finding:
     ask = context.ask_learned if network else context.ask_optimal
     noise = 80.0 * context.normal(_NOISES, stream=5)
     search = 80.0 * context.normal(_SEARCH, stream=6)
-    truth = sample(ask, noise, karras(_TRUTH_STEPS + 1)[:-1], "heun").states[-1]
+    truth = sample(ask, noise, karras(_TRUTH_STEPS + 1)[:-1], "heun", keep="end").states[-1]
 
     teacher = sample(ask, search, karras(_TEACHER_LEVELS)[:-1], "heun")
     costs = gits_costs(teacher)
 
     def missed(sigmas: Tensor, solver: str = "euler") -> Tensor:
-        return (sample(ask, noise, sigmas, solver).states[-1] - truth).flatten(1).double().norm(dim=1)
+        return (sample(ask, noise, sigmas, solver, keep="end").states[-1] - truth).flatten(1).double().norm(dim=1)
 
     def error(sigmas: Tensor, solver: str = "euler") -> float:
         return float(missed(sigmas, solver).mean())

@@ -1,0 +1,42 @@
+"""The optimal denoiser as a solver asks it along a trajectory: without a user's checks, and saying what it took."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from geodiff.backends.combination import Combination, Term
+from geodiff.backends.cost import Cost
+from geodiff.denoiser.conditioning import Batch
+from geodiff.denoiser.module import TOL_FLOAT64, OptimalDenoiser
+from geodiff.denoiser.operators import recorded
+
+
+class Walked:
+    """Evaluations of one denoiser under the same class_labels, mask and exclude, as its `forward` takes them."""
+
+    def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
+        self._denoiser, self._conditions = denoiser, dict(conditions)
+
+    def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor) -> Cost:
+        """out = gain r*(x; sigma) + sum_k c_k v_k as `OptimalDenoiser.combine`, all [B, *shape] in the dtype of x."""
+        batch = self._batch(x, sigma)
+        if recorded(x, batch.sigma):  # torch.func and modes see tensors that have no address
+            self._denoiser.combine(x, x.new_tensor(sigma), gain, terms, out=out, **self._conditions)
+            return Cost({"denoiser": x.shape[0]}, sigma=sigma)
+        points = self._denoiser._points
+        with points.stored.flat(Combination(gain, terms, out)) as flat:
+            return points.combine(batch, flat)._replace(sigma=sigma)
+
+    def breach(self, x: Tensor, sigma: float, denoised: Tensor) -> float:
+        """max_b |r - r64| / (tol max(|r64|, 0.01 max_i |x_i|)), r64 from all data in float64: contract 1 allows 1."""
+        if x.shape[0] == 0:
+            return 0.0
+        points, stored = self._denoiser._points, self._denoiser._stored
+        exact = points.posterior(self._batch(x, sigma)._replace(tol=TOL_FLOAT64)).mean
+        off = (stored.flatten(denoised).double() - exact).norm(dim=1)
+        return float((off / exact.norm(dim=1).clamp(min=max(0.01 * points.reach, 1e-300))).max()) / self._denoiser.tol
+
+    def _batch(self, x: Tensor, sigma: float) -> Batch:
+        asked = {"class_labels": None, **self._conditions}
+        return self._denoiser._batch(x.detach(), x.new_tensor(sigma), **asked)
