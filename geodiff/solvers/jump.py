@@ -29,8 +29,9 @@ def ode_jump(
     sigmas: Tensor | Sequence[float],
     sigma: float,
     solver: str | Step = "heun",
-    keep: Literal["all", "end"] = "all",
     callback: Callback | None = None,
+    *,
+    keep: Literal["all", "end"] = "all",
 ) -> Trajectory:
     """Solve down to sigma_j, then output r(x_j; sigma_j) (Chen et al., 2305.19947): the evaluations of the solver + 1.
 

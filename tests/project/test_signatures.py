@@ -15,6 +15,7 @@ OPEN = {
     "measure.check.run",
     "measure.demo.run",
     "report.assembly.run",
+    "solvers.jump.ode_jump",
     "solvers.sampling.sample",
 }
 
