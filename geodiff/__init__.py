@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     __version__ = VERSION
     from geodiff.denoiser import MixtureDenoiser, OptimalDenoiser, SmoothedDenoiser, TemperedDenoiser, ops
+    from geodiff.local.module import LocalDenoiser
     from geodiff.solvers import Trajectory, sample
 
     from . import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         distributed,
         inverse,
         learned,
+        local,
         measure,
         output,
         paths,
@@ -52,6 +54,7 @@ _HOMES = {
     "BackendUnavailable": "base.errors:BackendUnavailable",
     "DataError": "base.errors:DataError",
     "MixtureDenoiser": "denoiser.variants:MixtureDenoiser",
+    "LocalDenoiser": "local.module:LocalDenoiser",
     "OptimalDenoiser": "denoiser.module:OptimalDenoiser",
     "Posterior": "base.posterior:Posterior",
     "SmoothedDenoiser": "denoiser.variants:SmoothedDenoiser",
@@ -79,6 +82,7 @@ _FOLDERS = (
     "distributed",
     "inverse",
     "learned",
+    "local",
     "measure",
     "output",
     "paths",
@@ -91,6 +95,7 @@ _FOLDERS = (
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "LocalDenoiser",
     "MixtureDenoiser",
     "OptimalDenoiser",
     "Posterior",
@@ -108,6 +113,7 @@ __all__ = [
     "inverse",
     "learned",
     "likelihood_ascent",
+    "local",
     "mean_shift",
     "measure",
     "ops",

@@ -9,17 +9,17 @@ from torch import Tensor
 from geodiff.base.foreign import Array, as_tensor, like
 
 if TYPE_CHECKING:
-    from geodiff.denoiser.module import OptimalDenoiser
+    from geodiff.denoiser.over_data import OverData
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def of_any_kind(method: Callable[Concatenate["OptimalDenoiser", Tensor, P], R]) -> Any:
+def of_any_kind(method: Callable[Concatenate["OverData", Tensor, P], R]) -> Any:
     """Lets `x` be an array or list; the answer to an array of NumPy is one."""
 
     @functools.wraps(method)
-    def answered(self: "OptimalDenoiser", x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
+    def answered(self: "OverData", x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
         if isinstance(x, Tensor):
             return method(self, x, *args, **kwargs)
         return like(method(self, as_tensor(x, "x").to(self.data.device), *args, **kwargs), x)

@@ -1,48 +1,28 @@
 """The optimal denoiser over a data set, as a module that takes the place of a denoising network."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
-from geodiff.base.arguments import (
-    check_data,
-    check_device,
-    check_log_weights,
-    check_place,
-    check_query_shape,
-    check_topk,
-    shape_exclude,
-    shape_sigma,
-)
-from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.arguments import check_device, check_query_shape, check_topk, shape_sigma
+from geodiff.base.dtypes import FLOATING, PRECISE
 from geodiff.base.foreign import Array
 from geodiff.base.posterior import Posterior
-from geodiff.data import load
-from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.answered import Answered
-from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.merging import Ranks
-from geodiff.denoiser.mirroring import Mirror
-from geodiff.denoiser.network import LikeNetwork
-from geodiff.denoiser.operators import recorded, transformed
-from geodiff.denoiser.point_set import FIELDS, PointSet
-from geodiff.denoiser.storage import StoredRows
+from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.over_data import Options, OverData, precise
+from geodiff.denoiser.point_set import FIELDS
 from geodiff.denoiser.velocity import Moment, velocity
 from geodiff.paths import LINEAR, Path
 
-#: The kernels accumulate in float32: what they cannot promise is not accepted.
-TOL_MIN, TOL_MAX = 1e-6, 1e-1
-#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
-#: differences, second-order steps) sees errors of 1e-5.
-TOL_FLOAT64 = 1e-12
 
-
-class OptimalDenoiser(LikeNetwork):
+class OptimalDenoiser(OverData):
     """r*(x; sigma) = sum_i w_i x_i, w = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2) (arXiv 2305.19947).
 
     data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
@@ -85,49 +65,9 @@ class OptimalDenoiser(LikeNetwork):
         tol: float = 1e-5,
         augment: Literal["hflip"] | None = None,
     ) -> None:
-        super().__init__()
-        latent = False
-        if isinstance(data, str | os.PathLike):
-            dataset = load(data)
-            data, latent = dataset.data, dataset.latent
-        data = check_data(data, dtypes=STORED)
-        if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
-            raise ValueError(
-                f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
-            )
-        if augment not in (None, "hflip"):
-            raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
-        if augment is not None and latent:
-            raise ValueError(
-                f"augment: expected None for latents, whose mirror image is not the latent of the mirrored picture, "
-                f"found {augment!r}; allowed data with the latents of mirrored pictures among them"
-            )
-        if augment == "hflip" and data.ndim < 3:
-            raise ValueError(
-                f"augment: expected data with rows and columns for 'hflip', found points of shape "
-                f"{list(data.shape[1:])}; allowed [..., H, W]"
-            )
-        self.tol, self.augment = float(tol), augment
-        n = len(data)
-        self.label_dim = 0
-        order = groups = None
-        if labels is not None:
-            classes = check_labels(labels, n)
-            self.label_dim = int(classes.max()) + 1
-            order, groups = group(classes)
-        stored = StoredRows(data, order, None if device is None else check_place(torch.device(device)))
-        prior = None
-        if log_weights is not None:
-            prior = stored.in_storage_order(check_log_weights(log_weights, n, device=stored.rows.device))
-        mirror = Mirror(stored.mirrored()) if augment == "hflip" else None
-        self._points = PointSet(Conditioning(stored, groups, prior), mirror, backend)
-        self._points.engines.serving()  # opened here: data that will not do are refused at once
+        super().__init__(data, Options(labels, log_weights, backend, device, tol, augment))
 
     # ---- what it knows about itself ----
-
-    @property
-    def _stored(self) -> StoredRows:
-        return self._points.stored
 
     @property
     def backend(self) -> str:
@@ -135,24 +75,9 @@ class OptimalDenoiser(LikeNetwork):
         return self._points.engines.name()
 
     @property
-    def data(self) -> Tensor:
-        """The data as stored, [N, *shape]; with labels, sorted by class."""
-        return self._stored.points()
-
-    @property
     def ranks(self) -> Ranks:
         """The processes that hold the data: this one alone, but for a `ShardedDenoiser`."""
         return self._points.ranks
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one data point."""
-        return self._stored.shape
-
-    @property
-    def mean(self) -> Tensor:
-        """sum_i x_i / N in model space, [*shape] float32: the limit of r* for sigma to infinity (log_weights aside)."""
-        return self._stored.unflatten(self._points.mean[None])[0].float()
 
     def prepare(self) -> Self:
         """Makes now what the first large call would make of the data, and returns itself.
@@ -290,7 +215,7 @@ class OptimalDenoiser(LikeNetwork):
         """
         # Its derivative in sigma takes the trace.
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
-        return asked.answer["log_prob"].to(_precise(x))
+        return asked.answer["log_prob"].to(precise(x))
 
     @of_any_kind
     def divergence(
@@ -308,7 +233,7 @@ class OptimalDenoiser(LikeNetwork):
         In the dtype of x, but at least float32; arguments as in `forward`.
         """
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
-        return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(_precise(x))
+        return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(precise(x))
 
     @of_any_kind
     def posterior(
@@ -330,76 +255,8 @@ class OptimalDenoiser(LikeNetwork):
         topk = check_topk(topk, self._points.n)
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, topk, with_trace=True)
         numbers: dict[str, Any] = {
-            name: asked.answer[name].to(_precise(x)) for name in FIELDS if name not in ("mean", "indices")
+            name: asked.answer[name].to(precise(x)) for name in FIELDS if name not in ("mean", "indices")
         }
         return Posterior(
             mean=asked.shaped("mean").to(x.dtype), indices=asked.answer["indices"], source=asked, **numbers
         )
-
-    def _batch(
-        self,
-        x: Tensor,
-        sigma: float | Tensor,
-        class_labels: Any,
-        mask: Tensor | None = None,
-        exclude: Tensor | None = None,
-    ) -> Batch:
-        """Shapes and dtypes are checked here, values where they are used, which torch.compile does not look into."""
-        stored = self._stored
-        x = check_query_shape(x, stored.shape, dtypes=FLOATING)
-        check_device(x, "x", stored.rows.device)
-        size = x.shape[0]  # len(x) takes longer than the rest of this line, for a call of microseconds
-        levels = shape_sigma(sigma, size, device=x.device)
-        classes = shape_requested_classes(class_labels, size, self.label_dim)
-        if mask is not None:
-            mask = check_mask(mask, size, self._points.n)
-        if exclude is not None:
-            exclude = self._shape_exclude(exclude, size)
-        followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
-        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
-        flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
-        return Batch(flat, levels, classes, mask, exclude, tol)
-
-    def _shape_exclude(self, exclude: Tensor, batch: int) -> Tensor:
-        """exclude int64 [batch], a mirror image standing for its point, as in `Posterior.indices`."""
-        exclude = shape_exclude(exclude, batch)
-        if self.augment is None:
-            return exclude
-        n = self._points.n
-        return torch.where((exclude >= n) & (exclude < 2 * n), exclude - n, exclude)
-
-    # ---- moving and copying ----
-
-    def get_extra_state(self) -> Tensor:
-        """What `state_dict` holds: uint8 [32], a digest of the data and what goes with them. Takes a pass over them."""
-        return torch.frombuffer(bytearray(self._points.digest()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Raises ValueError where a `state_dict` is of a denoiser over other data: nothing could be loaded from it."""
-        found = bytes(torch.as_tensor(state, device="cpu").tolist()).hex()
-        mine = self._points.digest().hex()
-        if found != mine:
-            raise ValueError(
-                f"state_dict: expected that of a denoiser over the same data, labels and weights ({mine[:12]}...), "
-                f"found one over others ({found[:12]}...); allowed a denoiser made with those, or a pickle of it"
-            )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follows .to(device), .cuda(), .cpu(); never changes the dtype of the data (.half() is for weights)."""
-        device = check_place(fn(torch.empty(0, device=self._stored.rows.device)).device)
-        if device != self._stored.rows.device:
-            self._points = self._points.to(device)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def extra_repr(self) -> str:
-        """One line for print(denoiser)."""
-        rows = self._stored.rows
-        classes = f", classes={self.label_dim}" if self.label_dim else ""
-        augment = f", augment={self.augment!r}" if self.augment else ""
-        stored = f"N={len(rows)}, shape={self.shape}, dtype={rows.dtype}"
-        return f"{stored}{classes}{augment}, backend={self.backend!r}, tol={self.tol:g}"
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

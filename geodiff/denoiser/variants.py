@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from geodiff import reference
 from geodiff.base.arguments import check_integer, check_number, check_query_shape, check_sigma, shape_sigma
 from geodiff.base.dtypes import FLOATING
+from geodiff.denoiser.from_denoised import score, velocity
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.velocity import LARGEST, Moment
 from geodiff.paths import LINEAR, Path
 
 
@@ -28,17 +28,11 @@ class _Variant(nn.Module):
 
         x [B, *shape] = x_t; t a number, 0-d, [B] or [B, 1, ...], not where the data are; `path` of `geodiff.paths`.
         """
-        x = check_query_shape(x, self.shape, dtypes=FLOATING)
-        scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
-        level = scales.level.clamp(max=LARGEST)
-        moved = x.double() * (level / scales.sigma).reshape(-1, *[1] * (x.ndim - 1))
-        return scales.velocity(x, self(moved, level, **conditions)).to(x.dtype)
+        return velocity(self, x, t, path, conditions)
 
     def score(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
         """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x: sigma is that of x, whatever r is made of."""
-        levels = check_sigma(sigma, len(x), device=x.device)
-        denoised = self(x.double(), levels, **conditions)
-        return ((denoised - x.double()) / levels.square().reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+        return score(self, x, sigma, conditions)
 
     @staticmethod
     def round_sigma(sigma: Any) -> Tensor:

@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MOST = 6
 #: Entry points with named options, which nobody passes on; everything else has at most MOST arguments of any kind.
 OPEN = {
+    "LocalDenoiser.__init__",
     "OptimalDenoiser.__init__",
     "OptimalDenoiser.combine",
     "ShardedDenoiser.__init__",

@@ -16,6 +16,8 @@ Denoiser = Callable[..., Tensor]
 SHAPE = (2, 6, 6)
 DATA = torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(40) % 4
+#: The pixels of the same row, for each pixel.
+MASKS = torch.eye(6, dtype=torch.bool).repeat_interleave(6, 0)[:, :, None].expand(36, 6, 6)
 
 
 def learned() -> Denoiser:
@@ -30,6 +32,10 @@ DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "optimal, mirrored": lambda: geodiff.OptimalDenoiser(DATA, augment="hflip"),
     "optimal, weighted": lambda: geodiff.OptimalDenoiser(DATA, log_weights=torch.linspace(-2, 2, 40)),
     "optimal, floats": lambda: geodiff.OptimalDenoiser(DATA.float() / 127.5 - 1),
+    **{
+        f"local, {kind}": lambda kind=kind: geodiff.LocalDenoiser(DATA, kind=kind, masks=MASKS, augment="hflip")
+        for kind in geodiff.local.KINDS
+    },
     "gaussian": lambda: GaussianDenoiser.fit(DATA),
     "mixture": lambda: MixtureDenoiser.fit(DATA, LABELS),
     "learned": learned,

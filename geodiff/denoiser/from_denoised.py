@@ -1,0 +1,36 @@
+"""Velocity and score of a denoiser that has no kernel of its own for them: by their formulas, from r."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from geodiff.base.arguments import check_query_shape, check_sigma, shape_sigma
+from geodiff.base.dtypes import FLOATING
+from geodiff.denoiser.velocity import LARGEST, Moment
+from geodiff.paths import Path
+
+
+class Denoiser(Protocol):
+    """r(x; sigma), over points of some shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor: ...
+
+
+def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, conditions: Mapping[str, Any]) -> Tensor:
+    """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, *shape] in the dtype of x."""
+    x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
+    scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
+    level = scales.level.clamp(max=LARGEST)
+    moved = x.double() * (level / scales.sigma).reshape(-1, *[1] * (x.ndim - 1))
+    return scales.velocity(x, denoiser(moved, level, **conditions)).to(x.dtype)
+
+
+def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, conditions: Mapping[str, Any]) -> Tensor:
+    """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x."""
+    levels = check_sigma(sigma, len(x), device=x.device)
+    denoised = denoiser(x.double(), levels, **conditions)
+    return ((denoised - x.double()) / levels.square().reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
