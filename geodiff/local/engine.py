@@ -57,8 +57,8 @@ class LocalQuery:
 class LocalAnswer(NamedTuple):
     """mean [B, d] float32 or float64, to the `tol` of the query per pixel; the rest only where `details` asks for it.
 
-    variance [B, d], ess [B, *A], nearest int64 [B, *A] and log_mass [B, *A]: as in `geodiff.reference.local.Posteriors`,
-    images flat as they are stored, rows by their number among all rows.
+    variance [B, d], ess [B, *A], nearest int64 [B, *A] and log_mass [B, *A]: those of
+    `geodiff.reference.local.Posteriors`, images flat as they are stored, rows by their number among all rows.
     """
 
     mean: Tensor

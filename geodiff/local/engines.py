@@ -33,7 +33,7 @@ class LocalEngines:
         self._opened: dict[str, LocalEngine] = {}
 
     def answer(self, asked: LocalQuery) -> LocalAnswer:
-        """The answer of the first engine that serves this; raises BackendUnavailable where the one asked for does not."""
+        """The answer of the first engine that serves this; BackendUnavailable where the one asked for does not."""
         for name in self.names:
             if name not in self._opened:
                 self._opened[name] = ENGINES[name](self._rows)

@@ -31,7 +31,7 @@ class Followed(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, sigma, log_mass = ctx.saved_tensors
         by_x, by_sigma = torch.zeros_like(x), torch.zeros_like(sigma)
         prior = ctx.seen.log_prior(x).expand(len(x), -1)
@@ -61,7 +61,9 @@ class _One:
             x, sigma = x.detach().requires_grad_(), sigma.detach().requires_grad_()
             for piece in Pieces(x, self.seen, sigma, self.prior, self.form):
                 weights = (piece.logits - self.log_mass[:, None]).exp()
-                phi = (weighted_sum(self.form, weights, piece.values) * self.v).sum() - (expected * weights.sum(1)).sum()
+                phi = (weighted_sum(self.form, weights, piece.values) * self.v).sum() - (
+                    expected * weights.sum(1)
+                ).sum()
                 of_x, of_sigma = torch.autograd.grad(phi, (x, sigma))
                 by_x += of_x
                 by_sigma += of_sigma

@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 class Kind(ABC):
-    """The forms of one kind. Made of (shape (C, H, W), settings); raises for settings that do not fit, by their name."""
+    """The forms of one kind. Made of (shape (C, H, W), settings); raises by name for settings that do not fit."""
 
     @abstractmethod
     def key(self, sigma: float) -> Hashable:

@@ -18,7 +18,9 @@ class Flex(Kind):
     def __init__(self, shape: tuple[int, int, int], settings: Settings) -> None:
         self._size, self._masks = shape[1:], settings.masks
         if self._masks is None:
-            raise ValueError("masks: expected masks for kind 'pspc_flex', found None; allowed bool [A, H, W], or sigma -> masks")
+            raise ValueError(
+                "masks: expected masks for kind 'pspc_flex', found None; allowed bool [A, H, W], or sigma -> masks"
+            )
         if not callable(self._masks):
             self._masks = self._checked(self._masks).masks
 

@@ -26,9 +26,10 @@ from geodiff.reference.local import Posteriors
 
 
 class LocalDenoiser(OverData):
-    """r[c, p] = sum_i w_i(p) x_i[c, p], w_i(p) = softmax_i(log pi_i - q_i(p) / 2 sigma^2), q_i(p) a window's |x - x_i|^2.
+    """r[c, p] = sum_i w_i(p) x_i[c, p], w_i(p) = softmax_i(log pi_i - q_i(p) / 2 sigma^2).
 
-    That is LS, `kind="ls"`; the others differ in which posteriors there are and how they make an image:
+    With q_i(p) = |x - x_i|^2 over the window around p that is LS, `kind="ls"`; the others differ in which posteriors
+    there are and how they make an image:
 
     ls, ls_circular        a posterior a pixel, from the k x k window around it, clipped at the border or periodic
     els_torus, _valid, _broken  the same over (image, place in it): periodic; periodic x, windows that fit into the
@@ -91,7 +92,7 @@ class LocalDenoiser(OverData):
     # ---- what it computes ----
 
     @of_any_kind
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         x: Tensor,
@@ -127,13 +128,16 @@ class LocalDenoiser(OverData):
         N further on. ValueError for B = 0, and for crops of several sizes in one call, whose numbers differ.
         """
         batch = self._batch(x, sigma, class_labels, mask, exclude)
-        size, found = len(batch.x), {}
+        size = len(batch.x)
+        found: dict[str, Tensor] = {}
         for chosen, asked in self._queries(batch, details=True):
             answer = self._engines.answer(asked)
             for name, values in answer._asdict().items():
                 place = found.setdefault(name, values.new_empty(size, *values.shape[1:]))
                 if place.shape[1:] != values.shape[1:]:
-                    raise ValueError("sigma: expected levels with crops of one size, found several; allowed one call each")
+                    raise ValueError(
+                        "sigma: expected levels with crops of one size, found several; allowed one call each"
+                    )
                 place[... if chosen is None else chosen] = values
         if not found:
             raise ValueError("x: expected a query, found B = 0; allowed B >= 1")
@@ -173,7 +177,7 @@ class LocalDenoiser(OverData):
         return from_denoised.velocity(self, x, t, path, conditions)
 
     def score(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
-        """(r(x; sigma) - x) / sigma^2, [B, C, H, W] in the dtype of x: what samplers use, and no gradient of anything."""
+        """(r(x; sigma) - x) / sigma^2, [B, C, H, W] in the dtype of x: what samplers use, no gradient of anything."""
         return from_denoised.score(self, x, sigma, conditions)
 
     def log_prob(self, *_: Any, **__: Any) -> NoReturn:
@@ -186,7 +190,7 @@ class LocalDenoiser(OverData):
     # ---- answers ----
 
     def _queries(self, batch: Batch, *, details: bool = False) -> Iterator[tuple[Tensor | None, LocalQuery]]:
-        """The batch as queries of engines, one for each form and range of rows: which they are (None: all), and what."""
+        """The batch as queries of engines, one for each form and range of rows: which (None: all), and what."""
         check_finite(batch.x, "x")
         check_levels(batch.sigma)
         self._points.engines.check()
@@ -209,13 +213,14 @@ class LocalDenoiser(OverData):
         """r of a batch that autograd follows, [B, C, H, W] float64."""
         if transformed():
             raise TypeError(
-                "x: expected tensors outside of torch.func, whose transforms a local denoiser does not know, found such; "
+                "x: expected tensors outside of torch.func, whose transforms local denoisers do not know, found such; "
                 "allowed torch.autograd, once and in reverse mode"
             )
         out = batch.x.double()
         for chosen, asked in self._queries(batch):
             x, seen = asked.layout.images(asked.query.x.double()), seen_by(asked, self._stored.rows)
-            found = asked.layout.rows(Followed.apply(x, asked.query.sigma, seen, asked.form))
+            r = Followed.apply(x, asked.query.sigma, seen, asked.form)  # type: ignore[no-untyped-call]
+            found = asked.layout.rows(r)
             out = found if chosen is None else out.index_copy(0, chosen, found)
         return self._stored.unflatten(out)
 

@@ -44,5 +44,7 @@ class Patched(Kind):
     def _checked(self, k: object) -> int:
         k = check_integer(k, "patch", 1, min(self._size) if RULES[self._name].fits else None)
         if RULES[self._name].odd and k % 2 == 0:
-            raise ValueError(f"patch: expected an odd number of pixels, with one in the middle, found {k}; allowed odd k")
+            raise ValueError(
+                f"patch: expected an odd number of pixels, with one in the middle, found {k}; allowed odd k"
+            )
         return k

@@ -10,10 +10,10 @@ from geodiff.reference.locality import Spectrum, pca_mask, spectrum
 
 
 class PcaLocality(Kind):
-    """M = 1{|W[n, m] / W[n, n]| >= threshold max}, W the Wiener filter of the data at sigma (Lukoianov et al., 2509.09672).
+    """M = 1{|W[n, m] / W[n, n]| >= threshold max}, W the Wiener filter of the data at sigma.
 
-    W comes from the covariance of all data, whatever classes, weights and masks say, with 1 / (N - 1). The
-    eigenvectors, [d, d] float64, are worked out at the first call and kept, and the mask of the last level.
+    Lukoianov et al., 2509.09672. W comes from the covariance of all data, with 1 / (N - 1), whatever classes, weights
+    and masks say. The eigenvectors, [d, d] float64, are worked out at the first call and kept, as is the last mask.
     """
 
     def __init__(self, shape: tuple[int, int, int], settings: Settings) -> None:

@@ -55,7 +55,11 @@ class Form(ABC):
 
     @abstractmethod
     def distances(self, x: Tensor, values: Tensor, shift: Shift) -> Tensor:
-        """q_i(a), [b, n, *A], for x [b, C, H, W] and `moved` values; infinity where that is no candidate."""
+        """q_i(a), [b, n, *A], for x [b, C, H, W] and `moved` values."""
+
+    def admissible(self, size: Sequence[int], shift: Shift, like: Tensor) -> Tensor | None:
+        """Of which posteriors the `moved` images are candidates, bool [*A]; None: of all."""
+        return None
 
     def spread(self, weights: Tensor) -> Tensor:
         """What every pixel takes of each image, [b, n, 1 or C, H, W], of weights [b, n, *A]."""
@@ -66,7 +70,7 @@ class Form(ABC):
         raise NotImplementedError
 
     def divergence(self, variance: Tensor, sigma: Tensor) -> Tensor:
-        """div r [b] = sum variance / sigma^2, for variance [b, C, H, W]: each number counts once in its own posteriors."""
+        """div r [b] = sum variance / sigma^2, for variance [b, C, H, W]: a number counts once in its own posteriors."""
         return variance.flatten(1).sum(1) / sigma.square()
 
 
@@ -108,17 +112,17 @@ class Displaced(Form):
     def distances(self, x: Tensor, values: Tensor, shift: Shift) -> Tensor:
         band = clipped if self.rule == "broken" else periodic
         e = differences(x, values)
-        q = band(e.shape[-2], self.k, e) @ e @ band(e.shape[-1], self.k, e)
-        rows, columns = (
-            self._admissible(size, by, e) for size, by in zip(e.shape[-2:], shift, strict=True)
-        )
-        return q.masked_fill(~(rows[:, None] & columns), torch.inf)
+        return band(e.shape[-2], self.k, e) @ e @ band(e.shape[-1], self.k, e)
 
-    def _admissible(self, size: int, by: int, like: Tensor) -> Tensor:
+    def admissible(self, size: Sequence[int], shift: Shift, like: Tensor) -> Tensor | None:
+        if self.rule == "torus":
+            return None
+        rows, columns = (self._along(length, by, like) for length, by in zip(size, shift, strict=True))
+        return rows[:, None] & columns
+
+    def _along(self, size: int, by: int, like: Tensor) -> Tensor:
         """Whether place p + by is a candidate's centre for place p, [size] bool: both axes have to agree."""
         p = torch.arange(size, device=like.device)
-        if self.rule == "torus":
-            return torch.ones_like(p, dtype=torch.bool)
         half, s = self.k // 2, p + by
         if self.rule == "valid":
             s = s % size
@@ -181,7 +185,9 @@ class Masks(Masked):
             raise ValueError(f"masks: expected bool [A, H, W], found {found}; allowed one mask or more")
         bare = int((~self.masks.any(0)).sum())
         if bare:
-            raise ValueError(f"masks: expected each pixel in a mask, found {bare} in none; allowed masks that cover all")
+            raise ValueError(
+                f"masks: expected each pixel in a mask, found {bare} in none; allowed masks that cover all"
+            )
 
     def distances(self, x: Tensor, values: Tensor, shift: Shift) -> Tensor:
         e = differences(x, values)
@@ -214,5 +220,7 @@ class Pairs(Form):
         return weights
 
     def divergence(self, variance: Tensor, sigma: Tensor) -> Tensor:
-        own = self.matrix.diagonal().to(variance) / self.temperature  # a mask may leave a number out of its own posterior
+        own = (
+            self.matrix.diagonal().to(variance) / self.temperature
+        )  # a mask may leave a number out of its own posterior
         return super().divergence(variance * own.reshape(variance.shape[1:]), sigma)

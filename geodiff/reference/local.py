@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_data, check_exclude, check_finite, check_log_weights, check_query, check_sigma
-from geodiff.reference.formula import model_space
 from geodiff.reference.forms import Form
+from geodiff.reference.formula import model_space
 
 # The most numbers in a tile of differences, queries x rows x d, of which a few copies live at a time.
 _TILE_CPU = 2**18
@@ -139,6 +139,9 @@ class Pieces:
                 trailing = [1] * (far.ndim - 2)
                 scale = (0.5 / self._sigma.square()).to(far.dtype)  # here, so that each piece has a graph of its own
                 logits = prior.reshape(*prior.shape, *trailing) - far * scale.reshape(-1, 1, *trailing)
+                admissible = self.form.admissible(values.shape[-2:], shift, logits)
+                if admissible is not None:
+                    logits = logits.masked_fill(~admissible, -torch.inf)
                 yield Piece(first, values, logits)
 
     def _tiles(self) -> Iterator[tuple[int, Tensor]]:
@@ -174,17 +177,14 @@ def _answer(pieces: Pieces, *, details: bool) -> Posteriors:
 
 def _masses(pieces: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """The largest logit of each posterior, sum_i exp(logit - largest), and whose it is: each [b, *A]."""
-    best = mass = nearest = None
+    best, mass, nearest = pieces.x.new_tensor(-torch.inf), pieces.x.new_zeros(()), torch.zeros((), dtype=torch.int64)
     for first, _, logits in pieces:
         top, place = logits.max(1)
-        if best is None or mass is None or nearest is None:
-            best, mass, nearest = torch.full_like(top, -torch.inf), torch.zeros_like(top), torch.zeros_like(place)
         new = torch.maximum(best, top)
         safe = new.masked_fill(new.isneginf(), 0)  # no candidate so far: nothing to be relative to
-        nearest = torch.where(top > best, place + first, nearest)
+        nearest = torch.where(top > best, place + first, nearest.to(place.device))
         mass = mass * (best - safe).exp() + (logits - safe[:, None]).exp().sum(1)
         best = new
-    assert best is not None and mass is not None and nearest is not None, "data have a row"
     if not bool(torch.isfinite(best.detach()).all()):
         raise ValueError(
             f"x: expected within reach of the data, found squared distances over sigma^2 that overflow "

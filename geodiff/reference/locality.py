@@ -15,7 +15,7 @@ SMALLEST = 1e-6
 
 
 class Spectrum(NamedTuple):
-    """Of the covariance U diag(lambda) U^T of a data set: mean [d], values [d] lambda >= 0, vectors U [d, d], float64."""
+    """Of a data set's covariance U diag(lambda) U^T: mean [d], values [d] lambda >= 0, vectors U [d, d], float64."""
 
     mean: Tensor
     values: Tensor
@@ -25,7 +25,7 @@ class Spectrum(NamedTuple):
 def spectrum(data: Tensor, *, ddof: int = 0, mirrored: bool = False) -> Spectrum:
     """Cov = sum_i (x_i - mu)(x_i - mu)^T / (N - ddof) of data [N, *shape], in eigenvectors; float64 throughout.
 
-    mirrored: the images' mirror images (along the last axis) are in the data too. Takes d^2 float64 numbers three times.
+    mirrored: the images' mirror images (along the last axis) are data, too. Takes d^2 float64 numbers three times.
     """
     data = check_data(data)
     n, d = len(data) * (2 if mirrored else 1), data[0].numel()

@@ -1,4 +1,4 @@
-"""The local denoisers' formulas, against numbers that a brute-force loop over pixels gives, and against their limits."""
+"""The local denoisers' formulas, against numbers that loops over pixels give, and against their limits."""
 
 import math
 
@@ -59,7 +59,7 @@ def form(name: str, sigma: float) -> Form:
     return pairs(sigma, float(option)) if kind == "PCA" else Displaced(int(option), kind)
 
 
-# r[0,0,0], r[1,2,3], r[0,5,1], sum r, sum r^2 of one query: each posterior of each pixel written out in nested loops over
+# r[0,0,0], r[1,2,3], r[0,5,1], sum r, sum r^2 of one query: each posterior of each pixel written out in loops over
 # pixels, offsets and images, in float64 and without anything that is tested here.
 VALUES = """
 LS 3 | 0.3 | +0.3349880940 -0.4734339971 +0.8658322917 -15.3534442306 +31.0999927505
@@ -142,7 +142,9 @@ def test_the_divergence_is_the_trace_of_the_jacobian(name: str) -> None:
     assert float(found.variance.sum()) / 1.5**2 == pytest.approx(trace, rel=1e-9)
 
 
-@pytest.mark.parametrize("made", [Windows(11), Crops(6), Masks(torch.ones(1, 6, 6, dtype=torch.bool)), Pairs(torch.ones(72, 72))])
+@pytest.mark.parametrize(
+    "made", [Windows(11), Crops(6), Masks(torch.ones(1, 6, 6, dtype=torch.bool)), Pairs(torch.ones(72, 72))]
+)
 def test_whole_windows_make_the_optimal_denoiser(made: Form) -> None:
     expected = reference.posterior(query(), points(), 0.7)
     found = local.posteriors(query(), points(), 0.7, made, details=True)
@@ -154,11 +156,15 @@ def test_whole_windows_make_the_optimal_denoiser(made: Form) -> None:
 
 
 def test_broken_windows_that_are_whole_make_ls() -> None:
-    found, expected = (local.posteriors(query(), points(), 0.7, made).mean for made in (Displaced(11, "broken"), Windows(11)))
+    found, expected = (
+        local.posteriors(query(), points(), 0.7, made).mean for made in (Displaced(11, "broken"), Windows(11))
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["LS 3", "circular 3", "torus 3", "valid 3", "broken 3", "Square 3", "Flex", "PCA 0.3"])
+@pytest.mark.parametrize(
+    "name", ["LS 3", "circular 3", "torus 3", "valid 3", "broken 3", "Square 3", "Flex", "PCA 0.3"]
+)
 def test_limits_and_symmetries(name: str) -> None:
     made = form(name, 1.5)
     far = local.posteriors(query(), points(), 1e6, made).mean
@@ -177,19 +183,25 @@ def test_limits_and_symmetries(name: str) -> None:
         torch.testing.assert_close(flipped, r.flip(1))
 
 
-@pytest.mark.parametrize("name", ["LS 3", "circular 3", "torus 3", "valid 3", "broken 3", "Square 3", "Flex", "PCA 0.3"])
+@pytest.mark.parametrize(
+    "name", ["LS 3", "circular 3", "torus 3", "valid 3", "broken 3", "Square 3", "Flex", "PCA 0.3"]
+)
 def test_mirror_images_are_further_images(name: str) -> None:
     made = form(name, 1.5)
     weights = torch.linspace(-1, 1, 8, dtype=F64)
     both = local.Seen(torch.cat([points(), points().flip(-1)]), weights.repeat(2))
     once = local.posteriors(query(), local.Seen(points(), weights, mirrored=True), 0.7, made, details=True)
-    for name_, found, expected in zip(once._fields, once, local.posteriors(query(), both, 0.7, made, details=True), strict=True):
+    for name_, found, expected in zip(
+        once._fields, once, local.posteriors(query(), both, 0.7, made, details=True), strict=True
+    ):
         torch.testing.assert_close(found, expected, msg=lambda text, name_=name_: f"{name_}: {text}")
 
 
 def test_tiles_and_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.cat([query(), points()[:3] + 0.3])
-    expected = {name: local.posteriors(x, points(), 0.7, form(name, 0.7), details=True) for name in ("LS 3", "broken 3", "Flex")}
+    expected = {
+        name: local.posteriors(x, points(), 0.7, form(name, 0.7), details=True) for name in ("LS 3", "broken 3", "Flex")
+    }
     monkeypatch.setattr(local, "_TILE_CPU", 3 * 72 * 4)
     monkeypatch.setattr(local, "_KEPT", 0)
     for name, whole in expected.items():

@@ -1,0 +1,143 @@
+"""What every engine of local denoisers keeps: contract 1 at every pixel, against the formulas in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from geodiff.backends import Query
+from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
+from geodiff.local.engines import ENGINES, available
+from geodiff.local.plain import seen_by
+from geodiff.reference import local
+from geodiff.reference.forms import Crops, Displaced, Form, Masks, Pairs, Windows
+from geodiff.reference.formula import model_space
+from geodiff.reference.local import Posteriors
+
+SHAPE = (3, 7, 9)
+FORMS: dict[str, Form] = {
+    "ls 1": Windows(1),
+    "ls 3": Windows(3),
+    "ls 7": Windows(7),
+    "ls 17": Windows(17),
+    "circular 5": Windows(5, circular=True),
+    "torus 3": Displaced(3, "torus"),
+    "valid 3": Displaced(3, "valid"),
+    "broken 3": Displaced(3, "broken"),
+    "broken 9": Displaced(9, "broken"),
+    "square 1": Crops(1),
+    "square 4": Crops(4),
+    "square 7": Crops(7),
+    "flex": Masks(torch.eye(7, dtype=torch.bool)[:, :, None].expand(7, 7, 9)),
+    "pca": Pairs(torch.rand(189, 189, generator=torch.Generator().manual_seed(4)) < 0.2, 1.5),
+}
+LEVELS = torch.tensor([0.005, 0.1, 0.5, 1.0, 4.0, 40.0], dtype=torch.float64)
+
+
+def stored(dtype: torch.dtype, n: int, form: Form) -> Tensor:
+    """Images with exact and near duplicates, and flat backgrounds, where patches tie."""
+    generator = torch.Generator().manual_seed(n)
+    shape = (2, 5, 6) if isinstance(form, Displaced) else SHAPE  # whose candidates are as many as pixels
+    images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
+    images[: n // 3, :, :, :4] = 0
+    if n > 4:
+        images[3], images[4] = images[1], images[1]
+        images[4, 0, 2, 5] ^= 1
+    return images if dtype == torch.uint8 else (images.double() / 127.5 - 1).to(dtype)
+
+
+def queries(images: Tensor) -> Tensor:
+    """At a datum, between two, at the mean, and noisy ones: one for each of LEVELS, [B, C, H, W]."""
+    points = model_space(images, torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(6, *images.shape[1:], generator=generator, dtype=torch.float64) * LEVELS[:, None, None, None]
+    between = (points[0] + points[-1]) / 2
+    return torch.stack([points[0], between, points[-1], points.mean(0), points[0], points[-1]]) + noise * torch.tensor(
+        [0, 0.5, 1, 0, 1, 1]
+    ).reshape(6, 1, 1, 1)
+
+
+def question(images: Tensor, form: Form) -> tuple[Tensor, LocalQuery]:
+    """Rows, and a question about all of them."""
+    layout = layout_of(images)
+    rows = torch.as_strided(images, (len(images), images[0].numel()), (images[0].numel(), 1))
+    x = layout.rows(queries(images).float())
+    return rows, LocalQuery(Query(x, LEVELS, range(len(images))), form, layout)
+
+
+def engine_for(name: str, rows: Tensor, asked: LocalQuery) -> LocalEngine:
+    engine = ENGINES[name](rows)
+    if not engine.serves(asked):
+        pytest.skip(f"{name} leaves this to another engine")
+    return engine
+
+
+def expected(asked: LocalQuery, rows: Tensor) -> Posteriors:
+    x = asked.layout.images(asked.query.x.double())
+    return local.posteriors(x, seen_by(asked, rows), asked.query.sigma, asked.form, details=True)
+
+
+def check(name: str, rows: Tensor, asked: LocalQuery) -> None:
+    engine = engine_for(name, rows, asked)
+    answer, right = engine.answer(asked), expected(asked, rows)
+    images = asked.layout.images(asked.query.seen(rows))
+    largest = model_space(images, torch.float64).norm(dim=1).amax(0)
+    errors = pixel_errors(asked.layout.images(answer.mean), right.mean, largest)
+    worst = errors.flatten(1).amax(1)
+    assert bool((worst <= asked.query.tol).all()), f"worst pixel of each query {worst.tolist()}"
+    assert torch.equal(engine.answer(asked).mean, answer.mean), "the same question has another answer"
+
+
+@pytest.fixture(params=available())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [1, 2, 19])
+def test_contract_1_at_every_pixel(name: str, form: str, n: int) -> None:
+    check(name, *question(stored(torch.uint8, n, FORMS[form]), FORMS[form]))
+
+
+@pytest.mark.parametrize("form", ["ls 3", "square 4", "broken 3", "pca"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_floats(name: str, form: str, dtype: torch.dtype) -> None:
+    check(name, *question(stored(dtype, 19, FORMS[form]), FORMS[form]))
+
+
+@pytest.mark.parametrize("form", ["ls 3", "circular 5", "square 4", "broken 3", "pca"])
+def test_conditions_and_layout(name: str, form: str) -> None:
+    images = stored(torch.uint8, 19, FORMS[form]).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    rows, asked = question(images, FORMS[form])
+    prior = torch.linspace(-3, 3, 19, dtype=torch.float64)
+    seen = range(4, 15)
+    prior = prior - prior[4:15].logsumexp(0)
+    exclude = torch.tensor([4, -1, 14, 7, 5, -1])
+    own = prior.expand(6, 19).clone()
+    own[2, 6:9] = -torch.inf
+    own = own - own[:, 4:15].logsumexp(1, keepdim=True)
+    for query in (
+        replace(asked.query, rows=seen),
+        replace(asked.query, rows=seen, log_prior=prior),
+        replace(asked.query, rows=seen, exclude=exclude),
+        replace(asked.query, rows=seen, log_prior=own),
+    ):
+        for mirrored in (False, True):
+            made = replace(asked, query=query, mirrored=mirrored)
+            if ENGINES[name](rows).serves(made):
+                check(name, rows, made)
+
+
+@pytest.mark.parametrize("form", ["ls 3", "square 4", "torus 3", "flex", "pca"])
+def test_details(name: str, form: str) -> None:
+    rows, asked = question(stored(torch.uint8, 19, FORMS[form]), FORMS[form])
+    asked = replace(asked, details=True, query=replace(asked.query, rows=range(2, 17)))
+    answer, right = engine_for(name, rows, asked).answer(asked), expected(asked, rows)
+    assert answer.variance is not None
+    assert answer.ess is not None
+    assert answer.nearest is not None
+    assert right.nearest is not None
+    torch.testing.assert_close(asked.layout.images(answer.variance.double()), right.variance, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(answer.ess.double(), right.ess, rtol=1e-4, atol=1e-4)
+    assert torch.equal(answer.nearest, right.nearest + 2)
