@@ -4,6 +4,7 @@ module        OptimalDenoiser          ops        the steps it is made of, by th
 operators     its torch operators      registry   data sets by number, for operators
 variants      tempered, smoothed, and of points that are distributions
 velocity      flow matching
+over_data     what all denoisers over data have in common
 point_set     the answers              conditioning, mirroring, storage   what they stand on
 
 Imports from `base`, `reference`, `data` and `backends`.

@@ -3,6 +3,7 @@
 formula    r*, log p_sigma and the rest of the posterior, in difference form
 flow       the velocity of flow matching
 couplings  the velocity under other couplings of noise and data
+local      LS, ELS, PSPC and PCA locality, by one scheme; forms: their posteriors; locality: masks of PCA and heatmaps
 normals    r* where points are normal distributions
 moments    second moments of the posterior, and draws from it
 baseline   the two-product form that everybody writes: what times are compared with
