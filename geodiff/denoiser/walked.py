@@ -8,8 +8,9 @@ from torch import Tensor
 from geodiff.backends.combination import Combination, Term
 from geodiff.backends.cost import Cost
 from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.module import TOL_FLOAT64, OptimalDenoiser
+from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.over_data import TOL_FLOAT64
 
 
 class Walked:
