@@ -11,7 +11,7 @@ import typer
 from geodiff.backends import cpu
 from geodiff.base.files import atomic_path
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
-from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
+from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
@@ -48,7 +48,10 @@ def bench(
         bool, typer.Option("--peaks", help="Instead: what the processor and its memory could do, and our share of it.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to this .json file.")] = None,
-    tol: Tolerance = 1e-5,
+    tol: Annotated[
+        list[float] | None,
+        typer.Option("--tol", help="Relative error allowed; may be repeated, each timed.", show_default="1e-5"),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,
@@ -63,19 +66,22 @@ def bench(
     ranks = job.ranks()
     if limits and ranks.size > 1:
         raise ValueError(f"--peaks: expected one process, whose processor it is about, found {ranks.size} of torchrun")
+    if limits and tol is not None and len(tol) > 1:
+        raise ValueError(f"--tol: expected one with --peaks, found {len(tol)}")
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
+    tols = tol or [1e-5]
     grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
     about = {
         **machine.provenance(),
         "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
-        "tol": tol,
+        "tol": tols[0] if len(tols) == 1 else tols,
         "rounds": rounds,
         **({"ranks": ranks.size} if ranks.size > 1 else {}),
     }
     if limits:
-        denoiser = OptimalDenoiser(stored, backend="cpu", tol=tol)
+        denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
         measured = [peaks(name) for name in isa or cpu.isas()]
         found = [call for one in measured for call in calls(denoiser, one, grid, rounds, seed)]
         document = {
@@ -89,11 +95,11 @@ def bench(
             print_table("what the machine could do", _peaks_table(measured))
             print_table(f"what calls reach: {dataset.name} {list(stored.shape)}", _calls_table(found))
         return
-    denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tol)
+    denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tols)
     names = baselines.known(peer) if ranks.rank == 0 else []  # peers know of no ranks
     with baseline_process.opened(dataset.data, names) as peers, progress_bar() as bar:
         task = bar.add_task("timing", total=len(grid))
-        bench = benchmark.Bench(stored, denoisers, peers, rounds, tol, seed)
+        bench = benchmark.Bench(stored, denoisers, peers, rounds, seed)
         for level, size in grid:
             bench.run(level, size)
             bar.advance(task)

@@ -13,7 +13,7 @@ from geodiff.backends import cpu
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
 from geodiff.measure.baselines import BASELINES, COMPILED, Peer, PeerFailed
-from geodiff.measure.stopwatch import timed
+from geodiff.measure.stopwatch import Denoise, timed
 
 #: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
 CHECKED = 8
@@ -74,6 +74,14 @@ def our_variants(names: Sequence[str] | None = None, isas: Sequence[str] | None 
     return [(name, isa) for name in wanted for isa in ((isas or [cpu.isa()]) if name == "cpu" else [""])]
 
 
+@dataclass(frozen=True)
+class Ours:
+    """A way of ours: a result that breaks contract 1 at `tol` keeps its error and loses its times."""
+
+    denoise: Denoise
+    tol: float = 1e-5
+
+
 @dataclass
 class Bench:
     """Every way timed on the same queries, cell by cell.
@@ -81,15 +89,13 @@ class Bench:
     data       [N, *shape] as stored
     denoisers  ours, by name: see `denoisers_for`
     rounds     calls that count, of each way, in turns
-    tol        a result of ours that breaks contract 1 at it keeps its error and loses its times: no speed to report
     cells      those of this run so far, which tell what is too slow to be tried
     """
 
     data: Tensor
-    denoisers: Mapping[str, Callable[[Tensor, float], Tensor]]
+    denoisers: Mapping[str, Ours]
     peers: Sequence[Peer]
     rounds: int = 7
-    tol: float = 1e-5
     seed: int = 0
     cells: list[Cell] = field(default_factory=list)
 
@@ -109,9 +115,9 @@ class Bench:
 
         cell = Cell(sigma, batch, [], [])
         ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
-        for name, denoiser in self.denoisers.items():
+        for name, ours in self.denoisers.items():
             cell.ours.append(Timing(name))
-            ways.append((cell.ours[-1], partial(timed(denoiser, job.ranks()), x, sigma)))
+            ways.append((cell.ours[-1], partial(timed(ours.denoise, job.ranks()), x, sigma)))
         for peer in self.peers:
             cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, self.cells)))
             if peer.timed is not None:
@@ -131,7 +137,7 @@ class Bench:
                         continue
                 timing.milliseconds.append(seconds * 1e3)
         for timing in cell.ours:
-            if not timing.error <= self.tol:
+            if not timing.error <= self.denoisers[timing.name].tol:
                 timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
         self.cells.append(cell)
         return cell
@@ -142,13 +148,15 @@ class Bench:
         return max(float(part) for part in parts)
 
 
-def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tol: float) -> dict[str, Callable[..., Tensor]]:
-    """One callable per (backend, ISA) over the same data, of which each process of a job takes its rows."""
-    made: dict[str, Callable[..., Tensor]] = {}
-    opened: dict[str, OptimalDenoiser] = {}
-    for name, isa in variants:
-        denoiser = opened.setdefault(name, job.denoiser_over(data, backend=name, tol=tol))
-        made[f"geodiff-{name}" + (f"-{isa}" if isa else "")] = _on_isa(denoiser, isa) if isa else denoiser
+def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tols: Sequence[float]) -> dict[str, Ours]:
+    """One way per (backend, ISA) and tol over the same data, of which each process of a job takes its rows."""
+    made: dict[str, Ours] = {}
+    for tol in tols:
+        opened: dict[str, OptimalDenoiser] = {}
+        for name, isa in variants:
+            denoiser = opened.setdefault(name, job.denoiser_over(data, backend=name, tol=tol))
+            label = f"geodiff-{name}" + (f"-{isa}" if isa else "") + (f" tol={tol:g}" if len(tols) > 1 else "")
+            made[label] = Ours(_on_isa(denoiser, isa) if isa else denoiser, tol)
     return made
 
 

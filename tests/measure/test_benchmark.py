@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from geodiff import reference
+from geodiff.backends import cpu
 from geodiff.measure import benchmark, stopwatch
 from geodiff.measure.baseline_process import opened
 from geodiff.measure.baselines import COMPILED, DESCRIPTIONS, Peer, reporting
+from geodiff.measure.benchmark import Ours
 from geodiff.measure.stopwatch import timed
 
 DATA = torch.randint(0, 256, (400, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -64,7 +66,7 @@ def test_a_long_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cell_times_and_checks_every_way() -> None:
-    denoisers = benchmark.denoisers_for(DATA, benchmark.our_variants(), 1e-5)
+    denoisers = benchmark.denoisers_for(DATA, benchmark.our_variants(), [1e-5])
     with opened(DATA, QUICK[:2]) as peers:
         cell = benchmark.Bench(DATA, denoisers, peers, rounds=3).run(2.0, 5)
     assert len(cell.ours) >= 1
@@ -75,8 +77,16 @@ def test_a_cell_times_and_checks_every_way() -> None:
     assert max(cell.ratio(timing) for timing in cell.peers) == 1
 
 
+def test_each_tol_is_timed_and_kept() -> None:
+    denoisers = benchmark.denoisers_for(DATA, [("cpu", cpu.isa()), ("reference", "")], [1e-5, 1e-3])
+    assert [ours.tol for ours in denoisers.values()] == [1e-5, 1e-5, 1e-3, 1e-3]
+    assert [name.rpartition(" ")[2] for name in denoisers] == ["tol=1e-05", "tol=1e-05", "tol=0.001", "tol=0.001"]
+    cell = benchmark.Bench(DATA, denoisers, [], rounds=1).run(2.0, 5)
+    assert all(timing.error <= denoisers[timing.name].tol for timing in cell.ours)
+
+
 def test_a_broken_result_has_no_speed() -> None:
-    cell = benchmark.Bench(DATA, {"wrong": lambda x, sigma: x * 1.001}, [], rounds=2).run(2.0, 5)
+    cell = benchmark.Bench(DATA, {"wrong": Ours(lambda x, sigma: x * 1.001)}, [], rounds=2).run(2.0, 5)
     assert cell.ours[0].milliseconds == []
     assert "breaks the contract" in cell.ours[0].note
 
@@ -88,7 +98,7 @@ def test_a_peer_that_fails_says_why() -> None:
     cell = benchmark.Bench(DATA, {}, [Peer("naive", timed(reporting(fail)))], rounds=1).run(2.0, 5)
     assert cell.peers[0].note == "RuntimeError: too large"
     with pytest.raises(RuntimeError, match="too large"):
-        benchmark.Bench(DATA, {"ours": fail}, [], rounds=1).run(2.0, 5)
+        benchmark.Bench(DATA, {"ours": Ours(fail)}, [], rounds=1).run(2.0, 5)
 
 
 @pytest.mark.parametrize(("name", "kept"), [("naive", [40.0]), ("keops", [30.0])])
