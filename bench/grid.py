@@ -1,5 +1,4 @@
-"""Few rows and many, short ones and long: our CPU kernels beside PyTorch over a grid of sizes, and the worst cell
-of it.
+"""Few rows and many, short and long ones: our CPU kernels beside PyTorch, and the worst cell of the grid.
 
     python bench/grid.py --data cifar10_train.npy --out bench/results/cpu_grid_MACHINE.json
 

@@ -73,9 +73,11 @@ void pairs(const Data& data, uintptr_t x, int64_t batch, int64_t begin, int64_t 
 PYBIND11_MODULE(_cuda, m) {
     m.doc() = "Optimal denoiser on NVIDIA GPUs: see csrc/cuda/README.md";
     m.def("runtime", &runtime, "Version of the CUDA runtime that is linked in, 13000 for 13.0.");
+    m.def("driver", &driver, "Latest version of the CUDA runtime that the driver serves; 0 without one.");
     py::class_<Plan>(m, "Plan", py::module_local(), "How one call is laid out on the GPU.")
         .def_property_readonly("workspace", &Plan::workspace)
         .def_readonly("streams", &Plan::streams)
+        .def_readonly("batch", &Plan::batch)
         .def_readonly("queries", &Plan::queries)
         .def_readonly("cluster", &Plan::cluster)
         .def_readonly("stages", &Plan::stages)
@@ -85,14 +87,14 @@ PYBIND11_MODULE(_cuda, m) {
     m.def(
         "plan",
         [](int multiprocessors, int64_t shared, bool clusters, int dtype, int64_t n, int64_t d, int64_t batch) {
-            return make_plan({multiprocessors, shared, clusters}, geodiff::DType(dtype), n, d, batch);
+            return make_plan({multiprocessors, shared, clusters, 0}, geodiff::DType(dtype), n, d, batch);
         },
         py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dtype"), py::arg("n"),
         py::arg("d"), py::arg("batch"));
     m.def(
         "streams",
         [](int device, int dtype, int64_t d, int64_t batch) {
-            return make_plan(machine(device), geodiff::DType(dtype), 1, d, batch).streams;
+            return streams(device, geodiff::DType(dtype), d, batch);
         },
         py::arg("device"), py::arg("dtype"), py::arg("d"), py::arg("batch"),
         "Whether the one pass over bytes serves such a call on that device; else float64 alone does.");
@@ -100,12 +102,7 @@ PYBIND11_MODULE(_cuda, m) {
                      "A view of stored rows [n, d] on a GPU; the caller keeps the memory alive, unchanged.")
         .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("half_norm"),
              py::arg("radius"), py::arg("max_norm"), py::arg("max_model_norm"), py::arg("device"))
-        .def(
-            "plan",
-            [](const Data& data, int64_t rows, int64_t batch) {
-                return make_plan(data.machine, data.dtype, rows, data.d, batch);
-            },
-            py::arg("rows"), py::arg("batch"))
+        .def("plan", &plan, py::arg("rows"), py::arg("batch"))
         .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("sigma"), py::arg("bias"),
              py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
              py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),

@@ -85,7 +85,7 @@ void inner_products(const Data& data, const Products& p, uintptr_t stream) {
 void weighted_sum(const Data& data, const Products& p, int64_t parts, uintptr_t stream) {
     const OnDevice here(data.device);
     weighted_sum({row(data, p.begin), p.numbers, p.out, p.end - p.begin, data.d, p.batch, parts, data.unit(),
-                  data.shift(), int(data.dtype)},
+                  data.shift(), int(data.dtype), 0},
                  stream);
 }
 
@@ -96,6 +96,18 @@ Machine machine(int device) {
     return found;
 }
 
+bool streams(int device, DType dtype, int64_t d, int64_t batch) {
+    const OnDevice here(device);
+    return make_plan(machine(device), dtype, 1, d, batch).streams;
+}
+
+Plan plan(const Data& data, int64_t rows, int64_t batch) {
+    const OnDevice here(data.device);
+    return make_plan(data.machine, data.dtype, rows, data.d, batch);
+}
+
 int runtime() { return runtime_version(); }
+
+int driver() { return driver_version(); }
 
 }  // namespace geodiff::cuda

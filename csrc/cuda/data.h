@@ -50,7 +50,12 @@ void combine(const Data& data, const Combined& combined, uintptr_t stream);
 
 // What device number `device` offers.
 Machine machine(int device);
-// Version of the CUDA runtime that is linked in: 13000 for 13.0.
+// Versions of the CUDA runtime that is linked in and of the one that the driver serves: 13000 for 13.0; 0: no driver.
 int runtime();
+int driver();
+// Whether the streaming pass serves calls of `batch` queries of d numbers on that device.
+bool streams(int device, DType dtype, int64_t d, int64_t batch);
+// How a call of `batch` queries over `rows` of the data is laid out.
+Plan plan(const Data& data, int64_t rows, int64_t batch);
 
 }  // namespace geodiff::cuda

@@ -41,6 +41,7 @@ struct Weighted {
     int64_t n, d, batch, parts;
     double unit, shift;
     int dtype;
+    int64_t first;  // query of a launch
 };
 void weighted_sum(const Weighted& weighted, uintptr_t stream);
 

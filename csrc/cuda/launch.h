@@ -7,8 +7,13 @@
 #include "plan.h"
 
 #ifndef GEODIFF_CUDA_EMULATED
+#include <map>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 #endif
 
 namespace geodiff::cuda {
@@ -35,8 +40,15 @@ bool compiled_for_clusters(void (*)(Args)) {
     return emulated::clusters_compiled;
 }
 
+template <class Args>
+int resident_clusters(const Machine& machine, void (*)(Args), int cluster, int, size_t shared) {
+    return emulated::resident_clusters(machine, cluster, shared);
+}
+
 inline Machine machine_of(int) { return emulated::machine; }
 inline int runtime_version() { return 0; }
+inline int driver_version() { return 0; }
+inline int64_t most_blocks() { return emulated::most_blocks_along_x; }
 
 #else
 
@@ -61,24 +73,81 @@ class OnDevice {
     int before_ = 0;
 };
 
+inline int attribute_of(int device, cudaDeviceAttr which) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+}
+
+// Lets `kernel` have as much shared memory as the current device has for it. Once, and not as much as a launch needs:
+// the limit is the kernel's, so that launches of other threads would lower it.
+inline void allow_shared_memory(const std::string& name, const void* kernel) {
+    static std::mutex mutex;
+    static std::set<std::pair<const void*, int> > allowed;
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (allowed.count({kernel, device})) return;
+    cudaFuncAttributes own{};
+    check(cudaFuncGetAttributes(&own, kernel), "cudaFuncGetAttributes(" + name + ")");
+    const int most = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin) - int(own.sharedSizeBytes);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+          "cudaFuncSetAttribute(" + name + ", " + std::to_string(most) + " bytes of shared memory)");
+    allowed.insert({kernel, device});
+}
+
+constexpr size_t kUnasked = 48 << 10;  // bytes of shared memory that every kernel may have
+
+class Configuration {
+  public:
+    Configuration(const Grid& grid, int threads, size_t shared, uintptr_t stream) {
+        cluster_.id = cudaLaunchAttributeClusterDimension;
+        cluster_.val.clusterDim.x = unsigned(grid.cluster);
+        cluster_.val.clusterDim.y = cluster_.val.clusterDim.z = 1;
+        config_.gridDim = dim3(grid.x, grid.y, grid.z);
+        config_.blockDim = dim3(unsigned(threads));
+        config_.dynamicSmemBytes = shared;
+        config_.stream = reinterpret_cast<cudaStream_t>(stream);
+        config_.attrs = &cluster_;
+        config_.numAttrs = grid.cluster > 1 ? 1 : 0;
+    }
+    Configuration(const Configuration&) = delete;
+    Configuration& operator=(const Configuration&) = delete;
+    const cudaLaunchConfig_t* get() const { return &config_; }
+
+  private:
+    cudaLaunchAttribute cluster_{};
+    cudaLaunchConfig_t config_{};
+};
+
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), const Grid& grid, int threads, size_t shared, uintptr_t stream,
             const Args& args) {
-    if (shared > 48 << 10)  // more than this must be asked for
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
-              std::string("cudaFuncSetAttribute(") + name + ", " + std::to_string(shared) + " bytes of shared memory)");
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(grid.x, grid.y, grid.z);
-    config.blockDim = dim3(unsigned(threads));
-    config.dynamicSmemBytes = shared;
-    config.stream = reinterpret_cast<cudaStream_t>(stream);
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = unsigned(grid.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.attrs = &cluster;
-    config.numAttrs = grid.cluster > 1 ? 1 : 0;
-    check(cudaLaunchKernelEx(&config, kernel, args), std::string("launch of ") + name);
+    if (shared > kUnasked) allow_shared_memory(name, reinterpret_cast<const void*>(kernel));
+    const Configuration config(grid, threads, shared, stream);
+    check(cudaLaunchKernelEx(config.get(), kernel, args), std::string("launch of ") + name);
+}
+
+// Clusters of `kernel` that run at once on the current device, which is `machine`. Asked once: it does not change, and
+// the answer takes longer than a launch.
+template <class Args>
+int resident_clusters(const Machine& machine, void (*kernel)(Args), int cluster, int threads, size_t shared) {
+    static std::mutex mutex;
+    static std::map<std::tuple<void (*)(Args), int, int, size_t>, int> known;
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto [place, is_new] = known.try_emplace({kernel, machine.device, cluster, shared}, 0);
+    int& found = place->second;
+    if (!is_new && found > 0) return found;
+    if (shared > kUnasked) allow_shared_memory("stream", reinterpret_cast<const void*>(kernel));
+    if (cluster == 1) {
+        check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&found, kernel, threads, shared),
+              "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+        found *= machine.multiprocessors;
+    } else {
+        const Configuration config({unsigned(cluster), 1, 1, cluster}, threads, shared, 0);
+        check(cudaOccupancyMaxActiveClusters(&found, kernel, config.get()), "cudaOccupancyMaxActiveClusters");
+    }
+    return found;
 }
 
 // Clusters take a chip that has them and code that was compiled for one (device.h): on a chip later than all the code
@@ -91,18 +160,22 @@ bool compiled_for_clusters(void (*kernel)(Args)) {
 }
 
 inline Machine machine_of(int device) {
-    const auto attribute = [device](cudaDeviceAttr which) {
-        int value = 0;
-        check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-        return value;
-    };
-    return {attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-            attribute(cudaDevAttrComputeCapabilityMajor) >= 9};
+    return {attribute_of(device, cudaDevAttrMultiProcessorCount),
+            attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin),
+            attribute_of(device, cudaDevAttrComputeCapabilityMajor) >= 9, device};
 }
+
+inline int64_t most_blocks() { return INT32_MAX; }  // of a grid along x
 
 inline int runtime_version() {
     int version = 0;
     check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");
+    return version;
+}
+
+inline int driver_version() {
+    int version = 0;
+    check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
     return version;
 }
 

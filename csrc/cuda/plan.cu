@@ -35,25 +35,23 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     p.d = d;
     p.batch = std::clamp<int64_t>(batch, 1, kBatch);
     const int64_t half = (machine.shared + kReserved) / 2 - kReserved;
-    int per_multiprocessor = 1;
     for (const int queries : {4 * kQueriesPerMma, kQueriesPerMma}) {  // sixteen at a time if there are and they fit
         if (queries > kQueriesPerMma && p.batch <= kQueriesPerMma) continue;
         p.queries = queries;
         if (dtype != DType::u8) break;
         // Two blocks per multiprocessor hide each other's barriers, two stages per block hide the memory.
-        if (fit(p, machine, 2, half)) {
-            p.streams = true;
-            per_multiprocessor = 2;
-        } else {
-            p.streams = fit(p, machine, 2, machine.shared) || fit(p, machine, 1, machine.shared);
-        }
+        p.streams =
+            fit(p, machine, 2, half) || fit(p, machine, 2, machine.shared) || fit(p, machine, 1, machine.shared);
         if (p.streams) break;
     }
+    // All clusters at once: those that wait for a place would double the time of the pass. What they cannot take in one
+    // round, the next does.
+    const int64_t at_once = p.streams ? resident(machine, p.queries, p.cluster, shared_of(p)) : 1;
+    if (p.streams) p.batch = std::min(p.batch, std::max<int64_t>(1, at_once) * p.queries);
     p.padded = (p.batch + p.queries - 1) / p.queries * p.queries;
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t most = std::min(tiles, std::max<int64_t>(1, kSumBytes / (p.padded * d * 8)));
-    const int64_t resident = machine.multiprocessors * per_multiprocessor / p.cluster;
-    p.parts = std::clamp<int64_t>(resident / (p.padded / p.queries), 1, most);
+    p.parts = std::clamp<int64_t>(at_once / (p.padded / p.queries), 1, most);
     p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / p.batch, 1, most);
     return p;
 }

@@ -1,4 +1,4 @@
-// How one call is laid out on a GPU: plain arithmetic, no CUDA.
+// How one call is laid out on a GPU: plain arithmetic, but for one question to the machine.
 #pragma once
 
 #include "types.h"
@@ -9,7 +9,12 @@ struct Machine {
     int multiprocessors;
     int64_t shared;  // bytes of shared memory that one block may have
     bool clusters;   // sm_90 and later
+    int device;
 };
+
+// How many clusters of so many blocks of the streaming kernel for `queries` run at once, with so much shared memory
+// each. No quotient: a cluster lies within one of the groups of multiprocessors of a chip, and those differ in size.
+int resident(const Machine& machine, int queries, int cluster, int64_t shared);
 
 struct Plan {
     int64_t n, d, batch;  // batch: queries per round, at most kBatch

@@ -1,5 +1,6 @@
 // Distances, inner products and weighted sums by themselves, in float64: the parts that a coherent trajectory, a list
 // of nearest rows or a weighting of one's own is put together from.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels.h"
@@ -37,17 +38,34 @@ __global__ void __launch_bounds__(kThreads) pairs_kernel(Pairs a) {
     if (threadIdx.x % 32 == 0) out = Difference ? found * inverse * inverse : found * inverse;
 }
 
+// Calls work(first query, queries) for as many at a time as a grid has blocks for, `blocks` each. One query never has
+// more than that: 2^31 blocks of rows are 2^34 rows.
+template <class Work>
+void over_queries(int64_t batch, int64_t blocks, Work&& work) {
+    const int64_t most = std::max<int64_t>(1, most_blocks() / std::max<int64_t>(1, blocks));
+    for (int64_t first = 0; first < batch; first += most) work(first, std::min(most, batch - first));
+}
+
 template <bool Difference>
 void pairs(const char* name, const Pairs& a, uintptr_t stream) {
-    const Grid grid{unsigned(blocks_of(a.n, kWarps) * a.batch), 1, 1, 1};
-    for_dtype(a.dtype,
-              [&](auto dtype) { launch(name, pairs_kernel<dtype(), Difference>, grid, kThreads, 0, stream, a); });
+    const int64_t blocks = blocks_of(a.n, kWarps);
+    over_queries(a.batch, blocks, [&](int64_t first, int64_t count) {
+        Pairs some = a;
+        some.x += first * a.d;
+        some.out += first * a.n;
+        if (a.list) some.list += first * a.n;
+        some.batch = count;
+        const Grid grid{unsigned(blocks * count), 1, 1, 1};
+        for_dtype(a.dtype, [&](auto dtype) {
+            launch(name, pairs_kernel<dtype(), Difference>, grid, kThreads, 0, stream, some);
+        });
+    });
 }
 
 template <DType T>
 __global__ void __launch_bounds__(kThreads) weighted_sum_kernel(Weighted a) {
     using Item = typename Stored<T>::Item;
-    const int64_t blocks = blocks_of(a.d, kThreads), q = blockIdx.x / blocks, part = blockIdx.y;
+    const int64_t blocks = blocks_of(a.d, kThreads), q = a.first + blockIdx.x / blocks, part = blockIdx.y;
     const int64_t k = blockIdx.x % blocks * kThreads + threadIdx.x;
     if (k >= a.d) return;
     const int64_t begin = a.n * part / a.parts, end = a.n * (part + 1) / a.parts;
@@ -66,9 +84,15 @@ void distances(const Pairs& a, uintptr_t stream) { pairs<true>("distances", a, s
 void inner_products(const Pairs& a, uintptr_t stream) { pairs<false>("inner_products", a, stream); }
 
 void weighted_sum(const Weighted& a, uintptr_t stream) {
-    const Grid grid{unsigned(blocks_of(a.d, kThreads) * a.batch), unsigned(a.parts), 1, 1};
-    for_dtype(a.dtype,
-              [&](auto dtype) { launch("weighted_sum", weighted_sum_kernel<dtype()>, grid, kThreads, 0, stream, a); });
+    const int64_t blocks = blocks_of(a.d, kThreads);
+    over_queries(a.batch, blocks, [&](int64_t first, int64_t count) {
+        Weighted some = a;
+        some.first = first;
+        const Grid grid{unsigned(blocks * count), unsigned(a.parts), 1, 1};
+        for_dtype(a.dtype, [&](auto dtype) {
+            launch("weighted_sum", weighted_sum_kernel<dtype()>, grid, kThreads, 0, stream, some);
+        });
+    });
 }
 
 }  // namespace geodiff::cuda

@@ -52,7 +52,13 @@ __device__ void copy_tile(const Call& c, int64_t first, int64_t end, int64_t col
         copy_tile<1>(c, first, end, column, to);
 }
 
-// dots[slot][row] += <digits of slot, row> over this block's columns; warps take turns along the columns.
+// Where the sum of a slot and a row lies. A row of sums fills the banks of shared memory once, and the lanes of a warp
+// that add to them at once have 8 slots and 4 rows, two apart: shifted like this they meet in no bank.
+__device__ __forceinline__ int place_of_dot(int slot, int row) {
+    return slot * kRows + (row ^ (slot % 4 * 8 + slot / 4 % 2));
+}
+
+// dots += <digits of slot, row> over this block's columns, at place_of_dot; warps take turns along the columns.
 template <int Mmas>
 __device__ void first_product(const uint4* digits, int64_t all_steps, int64_t first_step, int64_t steps,
                               const uint8_t* tile, int64_t stride, int* dots) {
@@ -80,7 +86,7 @@ __device__ void first_product(const uint4* digits, int64_t all_steps, int64_t fi
         for (int n = 0; n < 4; ++n)
 #pragma unroll
             for (int i = 0; i < 4; ++i)  // integer additions commute: the result is the same in any order
-                atomicAdd(dots + (m * 16 + g + i / 2 * 8) * kRows + n * 8 + 2 * t + i % 2, sum[m][n][i]);
+                atomicAdd(dots + place_of_dot(m * 16 + g + i / 2 * 8, n * 8 + 2 * t + i % 2), sum[m][n][i]);
 }
 
 // sums[q][column] = rescale[q] sums[q][column] + quantum[q] sum_r weight[q][r] v[r][column]
@@ -182,9 +188,14 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
         // Two buffers: the one written in a turn was last read by the cluster before the barrier of the turn between.
         int64_t* mine = parts + turn % 2 * Q * kRows;
         for (int i = threadIdx.x; i < Q * kRows; i += kThreads) {
-            int* digit = dots + i / kRows * kDigits * kRows + i % kRows;
-            mine[i] = ((int64_t(digit[0]) * 256 + digit[kRows]) * 256 + digit[2 * kRows]) * 256 + digit[3 * kRows];
-            for (int k = 0; k < kDigits; ++k) digit[k * kRows] = 0;
+            int64_t whole = 0;
+#pragma unroll
+            for (int k = 0; k < kDigits; ++k) {
+                int& digit = dots[place_of_dot(i / kRows * kDigits + k, i % kRows)];
+                whole = whole * 256 + digit;
+                digit = 0;
+            }
+            mine[i] = whole;
         }
         cluster_sync();
 
@@ -244,6 +255,11 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
 }
 
 }  // namespace
+
+int resident(const Machine& machine, int queries, int cluster, int64_t shared) {
+    const auto kernel = queries == kQueriesPerMma ? stream_kernel<1> : stream_kernel<4>;
+    return resident_clusters(machine, kernel, cluster, kThreads, size_t(shared));
+}
 
 bool streams_in_clusters() { return compiled_for_clusters(stream_kernel<1>); }
 

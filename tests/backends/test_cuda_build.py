@@ -14,7 +14,7 @@ from geodiff.backends import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu", "combine.cu")
-TARGETS = ("sm_80", "sm_90a")
+TARGETS = ("sm_80", "sm_90")
 #: Shared memory a kernel may have without asking for more; the streaming kernel's is planned in plan.cu.
 STATIC_SHARED = 48 * 1024
 

@@ -4,8 +4,12 @@
 
 PYBIND11_MODULE(emulator, m) {
     m.def("set_machine", [](int multiprocessors, int64_t shared, bool clusters) {
-        emulated::machine = {multiprocessors, shared, clusters};
+        emulated::machine = {multiprocessors, shared, clusters, 0};
     });
+    m.def("set_groups", [](const std::vector<int>& groups) { emulated::groups = groups; });
+    m.def("set_most_blocks_along_x", [](int64_t most) { emulated::most_blocks_along_x = most; });
+    m.def("set_ahead", [](bool ahead) { emulated::ahead = ahead; });
+    m.def("worst_conflict", [] { return std::exchange(emulated::worst_conflict, 0); });
     m.def("set_clusters_compiled", [](bool compiled) { emulated::clusters_compiled = compiled; });
     m.def("set_most_blocks", [](unsigned most) { emulated::most_blocks = most; });
     m.def("set_order", [](unsigned order) { emulated::order = order; });

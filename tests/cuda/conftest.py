@@ -59,6 +59,10 @@ def _built(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
 def emulated(_built: Emulated) -> Emulated:
     """The same for every test: two multiprocessors of an H100, threads in rising order."""
     _built.emulator.set_machine(2, 232448, True)
+    _built.emulator.set_groups([])
+    _built.emulator.set_most_blocks_along_x(2**31 - 1)
+    _built.emulator.set_ahead(False)
+    _built.emulator.worst_conflict()
     _built.emulator.set_clusters_compiled(True)
     _built.emulator.set_most_blocks(65535)
     _built.emulator.set_order(0)

@@ -1,6 +1,8 @@
 // Just enough of CUDA to run csrc/cuda on a CPU: every thread of a cluster is a fiber, barriers and warp operations are
 // where fibers change. Between two barriers the order of the threads is free, so `order` (0 rising, 1 falling, else a
-// shuffle by that seed) turns a missing barrier into another result. Shared memory starts out poisoned.
+// shuffle by that seed) turns a missing barrier into another result, and so does `ahead`: each block of a cluster goes
+// as far as it can before the others. Shared memory starts out poisoned, and is again once its block has left.
+// Asynchronous copies poison their target and happen when they are waited for.
 #pragma once
 
 #include <setjmp.h>
@@ -12,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -44,6 +47,12 @@ struct Packet {  // what one lane shows its warp
     uint64_t words[3];
 };
 
+struct Copy {
+    void* to;
+    const void* from;
+    size_t size, zeros;
+};
+
 struct Block {
     std::vector<unsigned char> shared;
     Barrier barrier;
@@ -60,6 +69,8 @@ struct Fiber {
     Block* block;
     uint3 thread;
     bool started, done;
+    std::vector<std::vector<Copy>> copies;  // under way, by commit; the last ones are not committed yet
+    int64_t atomics;                        // done so far
 };
 
 constexpr size_t kStack = 64 << 10;
@@ -73,11 +84,26 @@ inline int threads_per_block = 0;
 inline uint3 grid;
 inline int64_t progress = 0;
 inline unsigned order = 0;
-inline geodiff::cuda::Machine machine{2, 232448, true};
+inline bool ahead = false;
+inline geodiff::cuda::Machine machine{2, 232448, true, 0};
+inline std::vector<int> groups;  // multiprocessors that a cluster can lie in; empty: all in one
 inline bool clusters_compiled = true;
 inline unsigned most_blocks = 65535;  // of a grid along y and z
+inline int64_t most_blocks_along_x = INT32_MAX;
+// Of atomic additions in shared memory: the most lanes of a warp that meet in a bank, at different places of it.
+inline int worst_conflict = 0;
+inline std::map<std::pair<std::pair<Block*, unsigned>, int64_t>, std::array<std::vector<const void*>, 32>> atomics;
 inline void (*body)(void*) = nullptr;
 inline void* body_argument = nullptr;
+
+// Blocks of two hundred and fifty-six threads with 128 registers each: two on a multiprocessor.
+inline int resident_clusters(const geodiff::cuda::Machine& on, int cluster, size_t shared) {
+    const int64_t reserved = 1024, fitting = (on.shared + reserved) / (int64_t(shared) + reserved);
+    const int per = int(std::min<int64_t>(2, fitting));
+    int found = 0;
+    for (const int size : groups.empty() ? std::vector<int>{on.multiprocessors} : groups) found += size * per / cluster;
+    return found;
+}
 
 inline void run(Fiber& f) {
     current = &f;
@@ -141,8 +167,8 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
         void (*kernel)(Args);
         const Args* args;
     } call{kernel, &args};
-    if (size.y > most_blocks || size.z > most_blocks || size.x % unsigned(blocks_per_cluster) != 0 ||
-        int64_t(shared) > machine.shared)
+    if (size.x > most_blocks_along_x || size.y > most_blocks || size.z > most_blocks ||
+        size.x % unsigned(blocks_per_cluster) != 0 || int64_t(shared) > machine.shared)
         throw std::runtime_error("invalid configuration of a launch");
     body = [](void* p) { static_cast<Call*>(p)->kernel(*static_cast<Call*>(p)->args); };
     body_argument = &call;
@@ -172,22 +198,39 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                     f.block = &blocks[i / size_t(threads)];
                     f.thread = {unsigned(i) % unsigned(threads), 0, 0};
                     f.started = f.done = false;
+                    f.copies.assign(1, {});
+                    f.atomics = 0;
                     getcontext(&f.context);
                     f.context.uc_stack.ss_sp = f.stack.get();
                     f.context.uc_stack.ss_size = kStack;
                     makecontext(&f.context, enter, 0);
                 }
-                for (size_t left = fibers.size(); left > 0;) {
+                atomics.clear();
+                std::vector<size_t> running(blocks.size(), size_t(threads));
+                const auto sweep = [&](auto&& wanted) {  // whether anything happened
                     const int64_t before = progress;
-                    left = 0;
                     for (size_t i : turn) {
-                        if (fibers[i].done) continue;
+                        const size_t b = i / size_t(threads);
+                        if (fibers[i].done || !wanted(b)) continue;
                         run(fibers[i]);
                         if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
-                        left += !fibers[i].done;
+                        if (fibers[i].done && --running[b] == 0)
+                            std::fill(blocks[b].shared.begin(), blocks[b].shared.end(), 0xcd);
                     }
-                    if (left > 0 && progress == before) throw std::logic_error("threads wait at different barriers");
+                    return progress != before;
+                };
+                for (bool any = true; any;) {
+                    any = false;
+                    if (ahead)
+                        for (size_t k = 0; k < blocks.size(); ++k) {
+                            const size_t b = order == 1 ? blocks.size() - 1 - k : k;
+                            while (sweep([b](size_t of) { return of == b; })) any = true;
+                        }
+                    else
+                        any = sweep([](size_t) { return true; });
                 }
+                for (const Fiber& f : fibers)
+                    if (!f.done) throw std::logic_error("threads wait at different barriers");
             }
 }
 
@@ -218,17 +261,32 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     return out;
 }
 inline int atomicAdd(int* target, int value) {
+    emulated::Fiber& f = *emulated::current;
+    auto& banks = emulated::atomics[{{f.block, f.thread.x / 32}, f.atomics++}];
+    auto& places = banks[uintptr_t(target) / 4 % 32];
+    if (std::find(places.begin(), places.end(), target) == places.end()) places.push_back(target);
+    emulated::worst_conflict = std::max(emulated::worst_conflict, int(places.size()));
     const int before = *target;
     *target += value;
     return before;
 }
 inline void __pipeline_memcpy_async(void* to, const void* from, size_t size, size_t zeros = 0) {
     if ((uintptr_t(to) | uintptr_t(from)) % size != 0) throw std::logic_error("misaligned asynchronous copy");
-    std::memcpy(to, from, size - zeros);
-    std::memset(static_cast<char*>(to) + size - zeros, 0, zeros);
+    std::memset(to, 0xcd, size);
+    emulated::current->copies.back().push_back({to, from, size, zeros});
 }
-inline void __pipeline_commit() {}
-inline void __pipeline_wait_prior(size_t) {}
+inline void __pipeline_commit() { emulated::current->copies.emplace_back(); }
+// Waits for all commits but the last `n`.
+inline void __pipeline_wait_prior(size_t n) {
+    auto& copies = emulated::current->copies;
+    for (size_t i = 0; i + 1 + n < copies.size(); ++i) {
+        for (const emulated::Copy& copy : copies[i]) {
+            std::memcpy(copy.to, copy.from, copy.size - copy.zeros);
+            std::memset(static_cast<char*>(copy.to) + copy.size - copy.zeros, 0, copy.zeros);
+        }
+        copies[i].clear();
+    }
+}
 
 namespace geodiff::cuda {
 

@@ -144,13 +144,52 @@ def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
     x = torch.cat([queries(rows, 5, 4.0), middle])
     levels = torch.tensor([4.0] * 5 + [1e-6], dtype=torch.float64)  # the last is one for the float64 path
     found = []
-    for order in (0, 1, 2, 3):
+    for order, ahead in ((0, False), (1, False), (2, False), (3, False), (0, True), (1, True)):
         emulated.emulator.set_order(order)
+        emulated.emulator.set_ahead(ahead)
         found.append(answer(engine, x, levels))
     assert set(engine.last_paths.tolist()) == {DENSE, EXACT}
     for other in found[1:]:
         for name in ("mean", "log_prob", "entropy", "ess"):
             assert torch.equal(getattr(other, name), getattr(found[0], name)), name
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_lanes_that_add_at_once_meet_in_no_bank(emulated: Any, batch: int) -> None:
+    rows = stored(70, 520, torch.uint8)
+    answer(CudaEngine(rows, emulated.core), queries(rows, batch, 2.0), 2.0)
+    assert emulated.emulator.worst_conflict() == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_more_blocks_than_a_grid_has(emulated: Any, dtype: torch.dtype) -> None:
+    rows = stored(30, 300, dtype)
+    engine = CudaEngine(rows, emulated.core)
+    points = reference.model_space(rows, torch.float64)
+    x = queries(rows, 7, 1.0)
+    emulated.emulator.set_most_blocks_along_x(9)  # two queries' rows, four queries' columns
+    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
+    logits = torch.randn(7, 30, dtype=torch.float64)
+    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
+    listed = torch.randint(30, (7, 20))
+    expected = (x[:, None] - points[listed]).square().sum(2)
+    torch.testing.assert_close(engine.squared_distances(x, listed), expected, rtol=1e-12, atol=1e-12)
+
+
+#: Multiprocessors in the groups of an H100 whose clusters of eight take 120 of its 132, and of an even one.
+UNEVEN, EVEN = [16, 16, 18, 18, 16, 14, 18, 16], [18] * 6 + [12] * 2
+
+
+@pytest.mark.parametrize("groups", [UNEVEN, EVEN, [132]])
+@pytest.mark.parametrize(("d", "batch"), [(3072, 1), (3072, 16), (3072, 64), (12288, 1), (12288, 64)])
+def test_all_clusters_run_at_once(emulated: Any, groups: list[int], d: int, batch: int) -> None:
+    emulated.emulator.set_groups(groups)
+    plan = emulated.core.plan(*H100, dtype=0, n=1_000_000, d=d, batch=batch)
+    clusters = plan.parts * -(-plan.batch // plan.queries)
+    assert plan.batch == batch or plan.batch >= 56
+    per = 2 if d == 3072 else 1
+    at_once = sum(per * size // plan.cluster for size in groups)
+    assert at_once / 2 < clusters <= at_once
 
 
 @pytest.mark.parametrize("begin", [0, 1, 3])
