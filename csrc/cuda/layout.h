@@ -49,6 +49,11 @@ __host__ __device__ inline Range share(int64_t n, int64_t part, int64_t parts) {
 // first product touches lie in different banks.
 __host__ __device__ inline int64_t tile_stride(int64_t slice) { return slice + 16; }
 
+// Where the sum of a slot (a digit of a query) and a row of a tile lies. The lanes of a warp add to 8 slots and 4 rows,
+// two apart, at once: like this they meet in no bank of shared memory.
+constexpr int kDotStride = kRows + 8;
+__host__ __device__ inline int dot_place(int slot, int row) { return slot * kDotStride + (slot >> 2 & 1) + row; }
+
 // Shared memory of the streaming kernel for `queries` queries at a time.
 struct StreamShared {
     int64_t sums, tiles, dots, parts, states, factors, weights, total;
@@ -60,8 +65,8 @@ __host__ __device__ inline StreamShared stream_shared(int64_t slice, int queries
     s.parts = s.tiles + stages * kRows * tile_stride(slice);   // int64  [2][queries][kRows]
     s.states = s.parts + 2 * queries * kRows * 8;              // Online [queries]
     s.factors = s.states + queries * int64_t(sizeof(Online));  // double [2][queries], then one int per query
-    s.dots = s.factors + queries * 24;                         // int    [queries * kDigits][kRows]
-    s.weights = s.dots + queries * kDigits * kRows * 4;        // int8   [queries * kDigits][kRows]
+    s.dots = s.factors + queries * 24;                         // int    [queries * kDigits][kDotStride]
+    s.weights = s.dots + queries * kDigits * kDotStride * 4;   // int8   [queries * kDigits][kRows]
     s.total = s.weights + queries * kDigits * kRows;
     return s;
 }

@@ -52,13 +52,7 @@ __device__ void copy_tile(const Call& c, int64_t first, int64_t end, int64_t col
         copy_tile<1>(c, first, end, column, to);
 }
 
-// Where the sum of a slot and a row lies. A row of sums fills the banks of shared memory once, and the lanes of a warp
-// that add to them at once have 8 slots and 4 rows, two apart: shifted like this they meet in no bank.
-__device__ __forceinline__ int place_of_dot(int slot, int row) {
-    return slot * kRows + (row ^ (slot % 4 * 8 + slot / 4 % 2));
-}
-
-// dots += <digits of slot, row> over this block's columns, at place_of_dot; warps take turns along the columns.
+// dots += <digits of slot, row> over this block's columns, at dot_place; warps take turns along the columns.
 template <int Mmas>
 __device__ void first_product(const uint4* digits, int64_t all_steps, int64_t first_step, int64_t steps,
                               const uint8_t* tile, int64_t stride, int* dots) {
@@ -86,7 +80,7 @@ __device__ void first_product(const uint4* digits, int64_t all_steps, int64_t fi
         for (int n = 0; n < 4; ++n)
 #pragma unroll
             for (int i = 0; i < 4; ++i)  // integer additions commute: the result is the same in any order
-                atomicAdd(dots + place_of_dot(m * 16 + g + i / 2 * 8, n * 8 + 2 * t + i % 2), sum[m][n][i]);
+                atomicAdd(dots + dot_place(m * 16 + g + i / 2 * 8, n * 8 + 2 * t + i % 2), sum[m][n][i]);
 }
 
 // sums[q][column] = rescale[q] sums[q][column] + quantum[q] sum_r weight[q][r] v[r][column]
@@ -165,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
     const uint4* digits = static_cast<const uint4*>(c.work.digits) + first_query / kQueriesPerMma * all_steps * 32;
 
     for (int64_t i = threadIdx.x; i < c.slice * Q; i += kThreads) sums[i] = 0;
-    for (int i = threadIdx.x; i < Q * kDigits * kRows; i += kThreads) dots[i] = 0;
+    for (int i = threadIdx.x; i < Q * kDigits * kDotStride; i += kThreads) dots[i] = 0;
     for (int i = threadIdx.x; i < Q; i += kThreads) states[i] = nothing();
 
     const Range range = share(p.n, part, c.parts);
@@ -191,7 +185,7 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
             int64_t whole = 0;
 #pragma unroll
             for (int k = 0; k < kDigits; ++k) {
-                int& digit = dots[place_of_dot(i / kRows * kDigits + k, i % kRows)];
+                int& digit = dots[dot_place(i / kRows * kDigits + k, i % kRows)];
                 whole = whole * 256 + digit;
                 digit = 0;
             }
