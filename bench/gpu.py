@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, backends, reference, sample, schedules
-from geodiff.denoiser.recording import recording_key, unchecked
+from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.measure.baselines import PeerFailed, made, model_points
 
 TOL = 1e-5
@@ -133,7 +133,7 @@ def cell(
     if not found["error"] <= TOL:
         return {**found, "refused": "the error is over the contract"}
     run: Callable[[], object] = lambda: unchecked(denoiser, x, levels, 1.0, (), out)  # noqa: E731
-    if recording_key(denoiser, batch) is not None:
+    if recordable_engine(denoiser, batch) is not None:
         run = recorded(run)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -57,16 +57,26 @@ def reason_missing() -> str:
         return _NOT_BUILT
     if not torch.cuda.is_available():
         return "no CUDA device"
-    if torch.cuda.get_device_capability() < OLDEST:
-        return "compiled for compute capability {}.{} and later, found {}.{}".format(
-            *OLDEST, *torch.cuda.get_device_capability()
-        )
-    return ""
+    # A runtime asks for a driver of its own major version or a later one.
+    if _core.driver() // 1000 < _core.runtime() // 1000:
+        return f"built with CUDA {runtime()}, and the driver serves {_version(_core.driver())}"
+    return too_old(torch.device("cuda"))
+
+
+def too_old(device: torch.device) -> str:
+    """Why the core does not run on that device, or an empty string."""
+    found = torch.cuda.get_device_capability(device)
+    if found >= OLDEST:
+        return ""
+    return "compiled for compute capability {}.{} and later, found {}.{}".format(*OLDEST, *found)
 
 
 def runtime() -> str:
     """The CUDA runtime that the core was linked with, as "13.0"."""
-    number = _core.runtime()
+    return _version(_core.runtime())
+
+
+def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -89,6 +99,8 @@ class CudaEngine(Engine):
         core = core or _core
         if core is None:
             raise BackendUnavailable(_NOT_BUILT)
+        if rows.is_cuda and (reason := too_old(rows.device)):  # which need not be the current device
+            raise BackendUnavailable(reason)
         super().__init__(rows)  # the core keeps only the address
         n, d = rows.shape
         self._unit, self._shift = (127.5, 0.5) if rows.dtype == torch.uint8 else (1.0, 0.0)

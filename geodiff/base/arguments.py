@@ -65,9 +65,9 @@ def shape_sigma(
 
 
 def check_levels(levels: Tensor) -> None:
-    """Raise ValueError if a noise level is NaN or not in [SIGMA_MIN, SIGMA_MAX]."""
+    """Raise ValueError if a noise level is NaN or not in [SIGMA_MIN, SIGMA_MAX]; nothing while it is `captured`."""
     found = levels.detach()
-    if found.numel() == 0:
+    if found.numel() == 0 or captured(found):
         return
     low, high = torch.aminmax(found)  # both are NaN if any level is
     if not (low.item() >= SIGMA_MIN and high.item() <= SIGMA_MAX):
@@ -181,12 +181,17 @@ def check_place(device: torch.device) -> torch.device:
     return device
 
 
-def check_finite(value: Tensor, name: str, *, first_row: int = 0) -> None:
-    """Raise ValueError if value [n, ...] holds NaN or Inf. `first_row` is the row number of value[0] in the message.
+def captured(value: Tensor) -> bool:
+    """Whether what is done with value is being recorded into a CUDA graph: its values are not there yet to look at."""
+    return value.is_cuda and torch.cuda.is_current_stream_capturing()
 
-    One pass over the values and no temporary of their size.
+
+def check_finite(value: Tensor, name: str, *, first_row: int = 0) -> None:
+    """Raise ValueError if value [n, ...] holds NaN or Inf; nothing while it is `captured`.
+
+    `first_row` is the row number of value[0] in the message. One pass over the values and no temporary of their size.
     """
-    if value.numel() == 0 or not value.is_floating_point():
+    if value.numel() == 0 or not value.is_floating_point() or captured(value):
         return
     low, high = torch.aminmax(value.detach())  # both are NaN if any value is
     if math.isfinite(low.item()) and math.isfinite(high.item()):

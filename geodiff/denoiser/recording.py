@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
+from geodiff.backends.engine import Engine
 from geodiff.denoiser.module import OptimalDenoiser
 
 
-def recording_key(denoiser: OptimalDenoiser, batch: int) -> tuple[object, ...] | None:
-    """What a CUDA graph of `unchecked` with `batch` queries holds for; None: it cannot be recorded.
+def recordable_engine(denoiser: OptimalDenoiser, batch: int) -> Engine | None:
+    """The engine that a CUDA graph of `unchecked` with `batch` queries runs; None: it cannot be recorded.
 
-    It can where the backend for so many queries never waits for the device. After a move the key is another: it holds
-    the engine, whose addresses the graph has.
+    It can where that engine never waits for the device. After a move it is another, at other addresses.
     """
     points = denoiser._points
     engine = points.engines.serving(batch)
-    return None if points.mirror is not None or not engine.capturable else (engine, denoiser.tol)
+    return engine if points.mirror is None and engine.capturable else None
 
 
 @torch.no_grad()

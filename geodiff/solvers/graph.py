@@ -1,10 +1,13 @@
-"""A whole trajectory as one CUDA graph: recorded the second time it is asked for, launched at once from then on.
+"""A whole trajectory as one CUDA graph: recorded when it is first asked for, and launched at once from then on.
 
-A step on a small batch is a dozen kernels of microseconds each; launched one by one, the host is what takes the time.
-The first call runs step by step: it warms up, and most trajectories are wanted once. A denoiser keeps one recording.
+A step on a small batch is a dozen kernels of microseconds each; launched one by one, the host takes the time. To record
+takes as long as to launch them once. A denoiser keeps its latest recordings, so that solvers may take turns.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -12,13 +15,18 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Term
+from geodiff.backends.engine import Engine
+from geodiff.base.arguments import captured
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.recording import recording_key, unchecked
+from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.solvers.evaluation import Evaluator
 from geodiff.solvers.loop import Places
 
 #: Takes all steps: run(evaluate, states, outputs), places as `Walk` has them, states[0] given, the rest written.
 Run = Callable[[Evaluator, Tensor, Tensor], None]
+
+#: Recordings of one denoiser; each holds the states and outputs of its trajectory.
+KEPT = 4
 
 
 class Replay(NamedTuple):
@@ -29,22 +37,55 @@ class Replay(NamedTuple):
     evaluations: int
 
 
-class _Recorded(NamedTuple):
+class _Key(NamedTuple):
+    """What a recording holds for. `engine` has the addresses that the graph has."""
+
+    engine: Engine
+    tol: float
+    solver: object
+    levels: tuple[float, ...]
+    places: Places
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass
+class _Recorded:
+    """A graph and the places it reads and writes, which one call at a time may have."""
+
     launch: Callable[[], None]
     states: Tensor
     outputs: Tensor
     evaluations: int
+    free: torch.cuda.Event | None = None
+
+    def replay(self, noise: Tensor) -> Replay | None:
+        """None where a result is not finite."""
+        if self.free is not None:  # another stream may still copy the last results
+            torch.cuda.current_stream(noise.device).wait_event(self.free)
+        self.states[0].copy_(noise)
+        self.launch()
+        finite = bool(self.states.isfinite().all() and self.outputs.isfinite().all())
+        found = Replay(self.states.clone(), self.outputs.clone(), self.evaluations) if finite else None
+        if noise.is_cuda:
+            self.free = torch.cuda.current_stream(noise.device).record_event()
+        return found
 
 
-class _Kept(NamedTuple):
-    """key: what the recording holds for; recorded: None before the second call, and for good where recording failed."""
+@dataclass
+class _Recordings:
+    """The latest of one denoiser, by what they hold for; None: it could not be recorded."""
 
-    key: object
-    recorded: _Recorded | None
-    failed: bool
+    latest: "OrderedDict[_Key, _Recorded | None]" = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def let_go_of_others(self, rows: Tensor) -> None:
+        """Forgets what was recorded for rows elsewhere, before a move, which it keeps alive."""
+        for key in [key for key in self.latest if key.engine.rows.data_ptr() != rows.data_ptr()]:
+            del self.latest[key]
 
 
-_kept: "WeakKeyDictionary[OptimalDenoiser, _Kept]" = WeakKeyDictionary()
+_recordings: "WeakKeyDictionary[OptimalDenoiser, _Recordings]" = WeakKeyDictionary()
 
 
 def replay(
@@ -52,31 +93,26 @@ def replay(
 ) -> Replay | None:
     """The trajectory of `run` from `noise` as one launch, or None where the caller has to take the steps itself.
 
-    That is so the first time, for a denoiser that is not the optimal one or whose backend waits for the device, for
-    noise that is not where the data are, where recording fails, and where a result is not finite: step by step, the
-    caller finds out where. `solver` and `levels` must name all that `run` depends on.
+    That is so for a denoiser that is not the optimal one or whose backend waits for the device, for noise that is not
+    where the data are, where recording fails, and where a result is not finite: step by step, the caller finds out
+    where. `solver` and `levels` must name all that `run` depends on.
     """
     if not is_plain(denoiser) or not _possible(denoiser, noise):
         return None
-    recordable = recording_key(denoiser, len(noise))
-    if recordable is None:
+    engine = recordable_engine(denoiser, len(noise))
+    if engine is None:
         return None
-    key = (recordable, solver, levels, places, tuple(noise.shape), noise.dtype, noise.device)
-    kept = _kept.get(denoiser)
-    if kept is None or kept.key != key:
-        _kept[denoiser] = _Kept(key, None, failed=False)
-        return None
-    recorded = kept.recorded
-    if recorded is None and not kept.failed:
-        recorded = _record(denoiser, noise, places, run)
-        _kept[denoiser] = _Kept(key, recorded, failed=recorded is None)
-    if recorded is None:
-        return None
-    recorded.states[0].copy_(noise)
-    recorded.launch()
-    if not (recorded.states.isfinite().all() and recorded.outputs.isfinite().all()):
-        return None
-    return Replay(recorded.states.clone(), recorded.outputs.clone(), recorded.evaluations)
+    key = _Key(engine, denoiser.tol, solver, levels, places, tuple(noise.shape), noise.dtype)
+    mine = _recordings.setdefault(denoiser, _Recordings())
+    with mine.lock:
+        mine.let_go_of_others(engine.rows)
+        if key not in mine.latest:
+            mine.latest[key] = _record(denoiser, noise, levels[0], places, run)
+        mine.latest.move_to_end(key)
+        while len(mine.latest) > KEPT:
+            mine.latest.popitem(last=False)
+        recorded = mine.latest[key]
+        return None if recorded is None else recorded.replay(noise)
 
 
 def is_plain(denoiser: object) -> TypeGuard[OptimalDenoiser]:
@@ -94,14 +130,16 @@ def _possible(denoiser: OptimalDenoiser, noise: Tensor) -> bool:
         noise.device == denoiser.data.device
         and noise.shape[1:] == denoiser.shape
         and len(noise) > 0
-        and not (noise.is_cuda and torch.cuda.is_current_stream_capturing())
+        and not captured(noise)
     )
 
 
-def _record(denoiser: OptimalDenoiser, noise: Tensor, places: Places, run: Run) -> _Recorded | None:
+def _record(denoiser: OptimalDenoiser, noise: Tensor, first: float, places: Places, run: Run) -> _Recorded | None:
     evaluate = _Unchecked(denoiser)
     states, outputs = noise.new_empty(places.states, *noise.shape), noise.new_empty(places.outputs, *noise.shape)
     states[0].copy_(noise)
+    evaluate(noise, first)  # whatever kernels do once: compile, load, ask the machine
+    evaluate.count = 0
     try:
         launch = _capture(lambda: run(evaluate, states, outputs), noise.device)
     except RuntimeError:  # a step that copies from the host, or waits for the device
@@ -131,7 +169,8 @@ def _capture(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     # A graph is recorded from, and launched on, a stream of the current device: make it the data's.
     with torch.cuda.device(device):
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # What other threads do meanwhile (a loader that pins memory, another model) does not end it.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             work()
 
     def launch() -> None:

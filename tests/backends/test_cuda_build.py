@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from geodiff.backends import cuda
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu", "combine.cu")
 TARGETS = ("sm_80", "sm_90")
+LATER = ("sm_100", "sm_120")
 #: Shared memory a kernel may have without asking for more; the streaming kernel's is planned in plan.cu.
 STATIC_SHARED = 48 * 1024
 
@@ -22,12 +24,15 @@ STATIC_SHARED = 48 * 1024
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
     """What ptxas says of every source and target."""
+    return compiled(TARGETS, tmp_path_factory.mktemp("cubin"))
+
+
+def compiled(targets: tuple[str, ...], folder: Path) -> dict[tuple[str, str], str]:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc to compile the CUDA core with")
-    folder = tmp_path_factory.mktemp("cubin")
 
-    def compiled(job: tuple[str, str]) -> str:
+    def report(job: tuple[str, str]) -> str:
         source, target = job
         command = [nvcc, "-std=c++17", "-O3", "-Xptxas=-v", f"-arch={target}", "-cubin"]
         done = subprocess.run(
@@ -36,13 +41,22 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], s
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    jobs = [(source, target) for source in SOURCES for target in TARGETS]
+    jobs = [(source, target) for source in SOURCES for target in targets]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(jobs, pool.map(compiled, jobs), strict=True))
+        return dict(zip(jobs, pool.map(report, jobs), strict=True))
+
+
+@pytest.mark.heavy
+def test_later_chips_have_code_without_spills(tmp_path: Path) -> None:
+    nobody_spills(compiled(LATER, tmp_path))
 
 
 def test_every_kernel_compiles_without_spills(reports: dict[tuple[str, str], str]) -> None:
-    kernels = {target: 0 for target in TARGETS}
+    nobody_spills(reports)
+
+
+def nobody_spills(reports: dict[tuple[str, str], str]) -> None:
+    kernels = {target: 0 for _, target in reports}
     for (source, target), report in reports.items():
         spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
         assert spills, f"{source}: no report for {target}"
@@ -85,3 +99,21 @@ def test_a_call_without_a_driver_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"^cudaGetDevice: cudaError\w+: "):
         _cuda.Data(rows=0, dtype=0, n=1, d=1, half_norm=0, radius=1, max_norm=1, max_model_norm=1, device=0)
     assert backends.available()["cuda"] == "no CUDA device"
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "expected"),
+    [
+        (12040, (9, 0), "built with CUDA 13.0, and the driver serves 12.4"),
+        (13000, (7, 5), "compiled for compute capability 8.0 and later, found 7.5"),
+        (13010, (12, 0), ""),
+    ],
+)
+def test_a_machine_that_the_core_does_not_run_on(
+    driver: int, capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "_core", SimpleNamespace(runtime=lambda: 13000, driver=lambda: driver))
+    monkeypatch.setattr(cuda, "_NOT_BUILT", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert cuda.reason_missing() == expected

@@ -197,3 +197,11 @@ def test_reals_take_a_read_only_array_without_a_warning() -> None:
     values = np.ones(2)
     values.flags.writeable = False
     assert arguments.check_reals(values, "sigmas", "[S]", 1).tolist() == [1.0, 1.0]
+
+
+def test_values_that_are_not_there_yet_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a CUDA graph records a call, which a look would end."""
+    bad = torch.full((2,), torch.nan)
+    monkeypatch.setattr(arguments, "captured", lambda value: True)
+    arguments.check_finite(bad, "x")
+    arguments.check_levels(bad)

@@ -119,7 +119,20 @@ def test_a_recorded_trajectory_is_the_same(solver: str, device: torch.device) ->
         expected = sample(denoiser, noise, sigmas, solver, callback=lambda *_: None)
         found = sample(denoiser, noise, sigmas, solver)
         assert torch.equal(found.states, expected.states), f"call {seed}"
-    assert graph._kept[denoiser].recorded is not None, "nothing was recorded"
+    assert all(graph._recordings[denoiser].latest.values()), "nothing was recorded"
+
+
+def test_others_may_capture_a_call(device: torch.device) -> None:
+    if not backends.is_available("cuda"):
+        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
+    x, sigma = torch.randn(4, 784, device=device), torch.ones((), device=device)
+    expected = denoiser(x, sigma)
+    recording = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recording):
+        found = denoiser(x, sigma)
+    recording.replay()
+    assert torch.equal(found, expected)
 
 
 def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
