@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train a small denoising network with EDM's preconditioning, a flow, or a student; run again to go on.",
     "restore": "Restore held-out pictures from what was measured of them, by each method, beside the exact posterior.",
     "deviation": "Compare a learned flow with the optimal one: δ(t), cosines, and how near hybrid samples are to data.",
+    "calibrate": "Find the window sizes k(σ) through which a local denoiser agrees best with a network.",
     "convert": "Write any data set as one .npy that is mapped into memory; run again to go on after an interruption.",
     "report": "Measure the paper's propositions and observations; write report.html and report.json.",
 }

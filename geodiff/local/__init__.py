@@ -2,6 +2,7 @@
 
 module     LocalDenoiser: conditions, levels and answers          kinds      by name
 patched    LS, ELS and PSPC-Square: windows of k(sigma)           masks      PSPC-Flex        pca   PCA locality
+schedules  k(sigma), published ones and others
 engine     what a backend offers: LocalQuery -> LocalAnswer       engines    which one serves a call
 plain      the formulas (`geodiff.reference.local`) as an engine  gradient   of r in x and sigma
 
@@ -11,5 +12,6 @@ Imports from `base`, `reference`, `data`, `backends` and `denoiser`.
 from geodiff.local.kinds import KINDS
 from geodiff.local.masks import flex_masks
 from geodiff.local.module import LocalDenoiser
+from geodiff.local.schedules import PatchSchedule, published
 
-__all__ = ["KINDS", "LocalDenoiser", "flex_masks"]
+__all__ = ["KINDS", "LocalDenoiser", "PatchSchedule", "flex_masks", "published"]

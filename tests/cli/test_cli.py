@@ -18,7 +18,19 @@ from geodiff.measure import check
 from geodiff.solvers import SOLVERS, trajectory
 from geodiff.solvers.trajectory import Trajectory
 
-COMMANDS = ("info", "sample", "denoise", "check", "demo", "train", "report", "restore", "deviation", "convert")
+COMMANDS = (
+    "info",
+    "sample",
+    "denoise",
+    "check",
+    "demo",
+    "train",
+    "report",
+    "restore",
+    "deviation",
+    "calibrate",
+    "convert",
+)
 DIGITS = load("digits").data
 
 
