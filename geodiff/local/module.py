@@ -187,6 +187,10 @@ class LocalDenoiser(OverData):
             f"symmetric: it belongs to no density; allowed OptimalDenoiser.log_prob, or the exact `divergence` of this"
         )
 
+    def places(self, indices: Tensor) -> Tensor:
+        """Where the images passed in at `indices` lie in `data`, which is sorted by class where there are labels."""
+        return self._stored.places(indices)
+
     # ---- answers ----
 
     def _queries(self, batch: Batch, *, details: bool = False) -> Iterator[tuple[Tensor | None, LocalQuery]]:

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from geodiff import OptimalDenoiser, report
 from geodiff.data import Dataset, load
 from geodiff.data.digest import digest
 from geodiff.learned import LearnedDenoiser, UNetConfig
+from geodiff.local import LocalDenoiser, published
 from geodiff.report import Finding, Picture
 from geodiff.report.context import Context
 from geodiff.report.page import placed, render
-from geodiff.report.parts import PARTS, distilled, magnitudes, score_agreement, thin_shell_of_noise
+from geodiff.report.parts import PARTS, distilled, local_denoisers, magnitudes, score_agreement, thin_shell_of_noise
 from geodiff.report.store import Store
 from geodiff.report.typeset import html, mathtext
 
@@ -39,6 +41,7 @@ def test_every_claim_is_measured_or_says_why_not(whole: tuple[Path, dict[str, An
     assert [key for key, finding in findings.items() if finding["held"] is None] == [
         "observation-4",
         "flow-deviation",
+        "local-denoisers",
         "distillation",
     ]
     assert "--net" in findings["observation-4"]["verdict"]
@@ -122,6 +125,20 @@ def test_what_does_not_hold_is_said_to(tmp_path: Path) -> None:
     assert document["findings"][0]["held"] is False
     assert document["not_held"] == 1
     assert "did not hold" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_network_that_is_local_agrees_with_a_local_denoiser(tmp_path: Path) -> None:
+    local = LocalDenoiser(DIGITS.data, patch=published("mnist_unet_zeros"))
+
+    class Local(LearnedDenoiser):
+        def forward(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
+            return local(x, sigma)
+
+    network = Local((1, 8, 8), UNetConfig(1, width=8)).eval()
+    (finding,) = report.run(DIGITS, tmp_path, num=2, parts=(local_denoisers,), learned=network)["findings"]
+    assert finding["held"] is True
+    assert finding["figures"]["correlation"]["local"] == pytest.approx([1] * len(finding["figures"]["sigma"]))
+    assert len(finding["pictures"]) == 2
 
 
 def test_points_that_are_no_pictures_have_a_report_too(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from geodiff.report.parts.convergence import denoised_first, memorisation, ode_j
 from geodiff.report.parts.flow import flow_from_optimal
 from geodiff.report.parts.gaussian import gaussian_companion
 from geodiff.report.parts.latents import latent_interpolation
+from geodiff.report.parts.locality import local_denoisers
 from geodiff.report.parts.noise import thin_shell_of_noise
 from geodiff.report.parts.samplers import schedule_search
 from geodiff.report.parts.score import score_agreement
@@ -23,6 +24,7 @@ PARTS: tuple[Callable[[Context], Finding], ...] = (
     magnitudes,
     score_agreement,
     flow_from_optimal,
+    local_denoisers,
     denoised_first,
     thin_shell_of_noise,
     annealed_mean_shift,
