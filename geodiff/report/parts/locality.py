@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from geodiff.analysis.locality import Agreement, Mosaic, agreement, mosaic
+from geodiff.analysis.locality import Agreement, Denoiser, Mosaic, agreement, mosaic
 from geodiff.local import LocalDenoiser, PatchSchedule, published
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, band, drawn, image_rows, numbers
@@ -39,7 +39,7 @@ def local_denoisers(context: Context) -> Finding:
     walked = context.deviation.learned
     steps = [step for step, sigma in enumerate(context.sigmas[:-1].tolist()) if _LEAST <= sigma <= _LARGEST][::2]
     levels, noisy = context.sigmas[steps], walked.states[steps, :_MOST]
-    asked = {"network": context.ask_learned, "optimal": context.ask_optimal, "local": local}
+    asked: dict[str, Denoiser] = {"network": context.ask_learned, "optimal": context.ask_optimal, "local": local}
     found = agreement(asked, noisy, levels, context.tick)
     made = [mosaic(local, x, sigma) for x, sigma in zip(noisy, levels.tolist(), strict=True)]
     optimal, nearer = (float(found.correlations[who].mean()) for who in ("optimal", "local"))
