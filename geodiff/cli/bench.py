@@ -15,10 +15,13 @@ from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
-from geodiff.measure import baseline_process, baselines, benchmark, machine
+from geodiff.measure import baseline_process, baselines, benchmark, local_benchmark, machine
 from geodiff.measure.baselines import DESCRIPTIONS
 from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
+
+_KINDS, _PATCHES = ("ls", "pspc_square"), (3, 7, 17)
+_LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; errors of the worst pixel; ratio to the fastest PyTorch"
 
 
 def bench(
@@ -47,6 +50,15 @@ def bench(
     limits: Annotated[
         bool, typer.Option("--peaks", help="Instead: what the processor and its memory could do, and our share of it.")
     ] = False,
+    local: Annotated[bool, typer.Option("--local", help="Instead: local denoisers, beside plain PyTorch.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="With --local: a kind; may be repeated.", show_default="ls, pspc_square"),
+    ] = None,
+    patch: Annotated[
+        list[int] | None,
+        typer.Option("--patch", help="With --local: a window; may be repeated.", show_default="3, 7, 17"),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to this .json file.")] = None,
     tol: Annotated[
         list[float] | None,
@@ -66,8 +78,8 @@ def bench(
     ranks = job.ranks()
     if limits and ranks.size > 1:
         raise ValueError(f"--peaks: expected one process, whose processor it is about, found {ranks.size} of torchrun")
-    if limits and tol is not None and len(tol) > 1:
-        raise ValueError(f"--tol: expected one with --peaks, found {len(tol)}")
+    if (limits or local) and tol is not None and len(tol) > 1:
+        raise ValueError(f"--tol: expected one with --peaks or --local, found {len(tol)}")
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
@@ -80,6 +92,15 @@ def bench(
         "rounds": rounds,
         **({"ranks": ranks.size} if ranks.size > 1 else {}),
     }
+    if local:
+        cases = [local_benchmark.Case(k, p, *cell) for k in kind or _KINDS for p in patch or _PATCHES for cell in grid]
+        ways = local_benchmark.our_backends(backend)
+        cells = _timed_local(local_benchmark.LocalBench(stored, ways, rounds, seed, tols[0]), cases)
+        _write({"what": _LOCAL, **about, "cells": [_cell(cell) for cell in cells]}, out, json)
+        for cell in [] if json else cells:
+            title = f"{cell.kind}, k = {cell.patch}, sigma = {cell.sigma:g}, B = {cell.batch}"
+            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _table(cell))
+        return
     if limits:
         denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
         measured = [peaks(name) for name in isa or cpu.isas()]
@@ -113,6 +134,18 @@ def bench(
         print_table(f"{dataset.name} {list(stored.shape)}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
 
 
+def _timed_local(
+    bench: local_benchmark.LocalBench, cases: list[local_benchmark.Case]
+) -> list[local_benchmark.LocalCell]:
+    cells = []
+    with progress_bar() as bar:
+        task = bar.add_task("timing", total=len(cases))
+        for case in cases:
+            cells.append(bench.run(case))
+            bar.advance(task)
+    return cells
+
+
 def _write(document: dict[str, Any], out: Path | None, json: bool) -> None:
     """To the file, and as JSON to standard output if that is wanted."""
     if out is not None and job.ranks().rank == 0:
@@ -143,7 +176,9 @@ def _cell(cell: benchmark.Cell) -> dict[str, Any]:
             "note": timing.note,
         }
 
+    local = isinstance(cell, local_benchmark.LocalCell)
     return {
+        **({"kind": cell.kind, "patch": cell.patch} if local else {}),
         "sigma": cell.sigma,
         "batch": cell.batch,
         "baseline": cell.baseline.name if cell.baseline else None,

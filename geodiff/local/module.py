@@ -22,6 +22,7 @@ from geodiff.local.kind import MaskSource, Patch, Settings, Source
 from geodiff.local.kinds import find_kind
 from geodiff.local.plain import seen_by
 from geodiff.paths import LINEAR, Path
+from geodiff.reference.forms import Form
 from geodiff.reference.local import Posteriors
 
 
@@ -187,6 +188,10 @@ class LocalDenoiser(OverData):
             f"symmetric: it belongs to no density; allowed OptimalDenoiser.log_prob, or the exact `divergence` of this"
         )
 
+    def form(self, sigma: float) -> Form:
+        """Which posteriors there are at that level: see `geodiff.reference.forms`."""
+        return self._kind.form(self._kind.key(sigma), self._source())
+
     def places(self, indices: Tensor) -> Tensor:
         """Where the images passed in at `indices` lie in `data`, which is sorted by class where there are labels."""
         return self._stored.places(indices)
@@ -200,8 +205,7 @@ class LocalDenoiser(OverData):
         self._points.engines.check()
         if self._points.engines.changes != self._changes:
             self._open()
-        stored = self._stored
-        source = Source(stored.points(), self.augment is not None, (stored.rows.device, self._changes))
+        source = self._source()
         layout = layout_of(source.images)
         for part in self._points.conditioning.parts(batch):
             levels = part.query.sigma.tolist()
@@ -212,6 +216,10 @@ class LocalDenoiser(OverData):
                     which = torch.tensor([b for b, other in enumerate(keys) if other == key], device=query.x.device)
                     query, chosen = query.picked(which), which if chosen is None else chosen[which]
                 yield chosen, LocalQuery(query, self._kind.form(key, source), layout, source.mirrored, details)
+
+    def _source(self) -> Source:
+        stored = self._stored
+        return Source(stored.points(), self.augment is not None, (stored.rows.device, self._changes))
 
     def _joined(self, batch: Batch) -> Tensor:
         """r of a batch that autograd follows, [B, C, H, W] float64."""

@@ -37,6 +37,11 @@ class Timing:
         """Median time in milliseconds; NaN if it did not run."""
         return statistics.median(self.milliseconds) if self.milliseconds else float("nan")
 
+    def refuse(self, tol: float) -> None:
+        """Takes the times from a result that breaks contract 1."""
+        if not self.error <= tol:
+            self.milliseconds, self.note = [], f"breaks the contract: error {self.error:.1e}"
+
     @property
     def spread(self) -> float:
         """Half the distance of the quartiles over the median: how far another measurement may well be off."""
@@ -122,23 +127,9 @@ class Bench:
             cell.peers.append(Timing(peer.name, note=peer.reason or _too_slow(peer.name, batch, self.cells)))
             if peer.timed is not None:
                 ways.append((cell.peers[-1], partial(peer.timed, flat, sigma)))
-        for turn in range(self.rounds + 1):  # the first warms up and is checked
-            for timing, call in ways:
-                if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
-                    continue
-                try:
-                    answer, seconds = call()
-                except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
-                    timing.note = str(failure)
-                    continue
-                if turn == 0:
-                    timing.error = error(answer)
-                    if seconds < PATIENCE or timing.name in COMPILED:
-                        continue
-                timing.milliseconds.append(seconds * 1e3)
+        take_turns(ways, self.rounds, error)
         for timing in cell.ours:
-            if not timing.error <= self.denoisers[timing.name].tol:
-                timing.milliseconds, timing.note = [], f"breaks the contract: error {timing.error:.1e}"
+            timing.refuse(self.denoisers[timing.name].tol)
         self.cells.append(cell)
         return cell
 
@@ -146,6 +137,26 @@ class Bench:
     def _largest_norm(self) -> float:
         parts = (reference.model_space(p, torch.float64).flatten(1).norm(dim=1).amax() for p in self.data.split(1024))
         return max(float(part) for part in parts)
+
+
+def take_turns(
+    ways: Sequence[tuple[Timing, Callable[[], tuple[Tensor, float]]]], rounds: int, error: Callable[[Tensor], float]
+) -> None:
+    """Calls all ways in turns, round after round, and writes down their times and the error of their first answer."""
+    for turn in range(rounds + 1):  # the first warms up and is checked
+        for timing, call in ways:
+            if timing.note or sum(timing.milliseconds) > PATIENCE * 1e3:
+                continue
+            try:
+                answer, seconds = call()
+            except PeerFailed as failure:  # a peer that cannot do this cell says so in the table
+                timing.note = str(failure)
+                continue
+            if turn == 0:
+                timing.error = error(answer)
+                if seconds < PATIENCE or timing.name in COMPILED:
+                    continue
+            timing.milliseconds.append(seconds * 1e3)
 
 
 def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tols: Sequence[float]) -> dict[str, Ours]:

@@ -1,0 +1,91 @@
+"""Times of local denoisers beside plain PyTorch, interleaved, each with the error of its worst pixel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from geodiff import reference
+from geodiff.local import LocalDenoiser, engines
+from geodiff.local.engine import pixel_errors
+from geodiff.measure.benchmark import Cell, Timing, take_turns
+from geodiff.measure.local_baselines import peers
+from geodiff.measure.stopwatch import timed
+from geodiff.reference import local
+
+#: Queries of a cell whose answers are compared with float64, pixel by pixel.
+CHECKED = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: LocalDenoiser(kind, patch) at sigma with `batch` queries a call."""
+
+    kind: str
+    patch: int
+    sigma: float
+    batch: int
+
+
+@dataclass
+class LocalCell(Cell):
+    """One case; ratios are to the fastest form of plain PyTorch in it."""
+
+    kind: str = ""
+    patch: int = 0
+
+    @property
+    def baseline(self) -> Timing | None:
+        """The fastest form of plain PyTorch in this cell."""
+        return min((timing for timing in self.peers if timing.milliseconds), key=lambda t: t.median, default=None)
+
+
+def our_backends(names: Sequence[str] | None = None) -> list[str]:
+    """Those to time: the ones named, or every compiled one; the reference where there is no other."""
+    found = engines.available()
+    return [name for name in names or found if name in found and (names or name != "reference" or found == [name])]
+
+
+class LocalBench:
+    """Every way timed on the same queries x = x_i + sigma z, case by case.
+
+    data [N, C, H, W] as stored. A result of ours that breaks the contract at a pixel keeps its error and no times.
+    """
+
+    def __init__(
+        self, data: Tensor, backends: Sequence[str], rounds: int = 7, seed: int = 0, tol: float = 1e-5
+    ) -> None:
+        self.data, self.backends, self.rounds, self.seed, self.tol = data, backends, rounds, seed, tol
+        self._points = reference.model_space(data, torch.float32).contiguous()
+        self._largest = self._points.double().norm(dim=1).amax(0)
+
+    def run(self, case: Case) -> LocalCell:
+        """Times all, round after round."""
+        g = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randint(len(self.data), (case.batch,), generator=g)
+        clean = self._points[chosen]
+        x = clean + case.sigma * torch.randn(clean.shape, generator=g)
+        ours = {name: self._denoiser(case, name) for name in self.backends}
+        form = self._denoiser(case, "auto").form(case.sigma)
+        exact = local.posteriors(x[:CHECKED].double(), self.data, case.sigma, form).mean
+
+        def error(answer: Tensor) -> float:
+            return float(pixel_errors(answer[:CHECKED], exact, self._largest).amax())
+
+        cell = LocalCell(case.sigma, case.batch, [], [], kind=case.kind, patch=case.patch)
+        ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
+        for name, denoiser in ours.items():
+            cell.ours.append(Timing(f"geodiff-{name}-{case.kind}-{case.patch}"))
+            ways.append((cell.ours[-1], partial(timed(denoiser), x, case.sigma)))
+        for name, peer in peers(form).items():
+            cell.peers.append(Timing(name))
+            ways.append((cell.peers[-1], partial(timed(partial(peer, self._points)), x, case.sigma)))
+        take_turns(ways, self.rounds, error)
+        for timing in cell.ours:
+            timing.refuse(self.tol)
+        return cell
+
+    def _denoiser(self, case: Case, backend: str) -> LocalDenoiser:
+        return LocalDenoiser(self.data, kind=case.kind, patch=case.patch, backend=backend, tol=self.tol)
