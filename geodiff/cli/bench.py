@@ -21,7 +21,7 @@ from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
 
 _KINDS, _PATCHES = ("ls", "pspc_square"), (3, 7, 17)
-_LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; errors of the worst pixel; ratio to the fastest PyTorch"
+_LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; worst pixels; ratio to the fastest PyTorch"
 
 
 def bench(
