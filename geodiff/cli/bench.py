@@ -97,9 +97,9 @@ def bench(
         ways = local_benchmark.our_backends(backend)
         cells = _timed_local(local_benchmark.LocalBench(stored, ways, rounds, seed, tols[0]), cases)
         _write({"what": _LOCAL, **about, "cells": [_cell(cell) for cell in cells]}, out, json)
-        for cell in [] if json else cells:
-            title = f"{cell.kind}, k = {cell.patch}, sigma = {cell.sigma:g}, B = {cell.batch}"
-            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _table(cell))
+        for case, found_cell in [] if json else zip(cases, cells, strict=True):
+            title = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
+            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _table(found_cell))
         return
     if limits:
         denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
@@ -176,9 +176,8 @@ def _cell(cell: benchmark.Cell) -> dict[str, Any]:
             "note": timing.note,
         }
 
-    local = isinstance(cell, local_benchmark.LocalCell)
     return {
-        **({"kind": cell.kind, "patch": cell.patch} if local else {}),
+        **({"kind": cell.kind, "patch": cell.patch} if isinstance(cell, local_benchmark.LocalCell) else {}),
         "sigma": cell.sigma,
         "batch": cell.batch,
         "baseline": cell.baseline.name if cell.baseline else None,
