@@ -153,6 +153,10 @@ void draw(const Rows& rows, const Query& query, int64_t count, uintptr_t uniform
     rows.run([&](const Data& data) { data.draw(query, {count, at<const double>(uniform), at<int64_t>(index)}); });
 }
 
+void local(const Rows& rows, const Query& query, const geodiff::Local& asked, geodiff::LocalAnswer& answer) {
+    rows.run([&](const Data& data) { data.local(query, asked, answer); });
+}
+
 void inner_products(const Rows& rows, const Query& query, uintptr_t out) {
     rows.run([&](const Data& data) { data.inner_products(query, at<double>(out)); });
 }
@@ -221,6 +225,21 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "path", &Answer::path);
     address(answer, "mean_error", &Answer::mean_error);
     address(answer, "log_error", &Answer::log_error);
+    py::class_<geodiff::Local> local_type(m, "Local", "A local denoiser: rows as images, and the window of each query.");
+    local_type.def(py::init([](int64_t channels, int64_t height, int64_t width) {
+                       return geodiff::Local{channels, height, width, nullptr, false, false, nullptr};
+                   }),
+                   py::arg("channels"), py::arg("height"), py::arg("width"));
+    address(local_type, "patch", &geodiff::Local::patch);
+    local_type.def_readwrite("wraps", &geodiff::Local::wraps).def_readwrite("mirrored", &geodiff::Local::mirrored);
+    py::class_<geodiff::LocalAnswer> local_answer(m, "LocalAnswer", "Where its posteriors go, as in Answer.");
+    local_answer.def(py::init([] { return geodiff::LocalAnswer{}; }));
+    address(local_answer, "mean", &geodiff::LocalAnswer::mean);
+    address(local_answer, "log_sum", &geodiff::LocalAnswer::log_sum);
+    address(local_answer, "ess", &geodiff::LocalAnswer::ess);
+    address(local_answer, "trace", &geodiff::LocalAnswer::trace);
+    address(local_answer, "top", &geodiff::LocalAnswer::top);
+    address(local_answer, "path", &geodiff::LocalAnswer::path);
     py::class_<Statistics, std::shared_ptr<Statistics>> statistics(
         m, "Statistics",
         "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away [n], mean [d].");
@@ -252,6 +271,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def("covariance", &covariance, py::arg("query"), py::arg("mean"), py::arg("v"), py::arg("slope"),
              py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("count"), py::arg("uniform"), py::arg("index"))
+        .def("local", &local, py::arg("query"), py::arg("local"), py::arg("answer"))
         .def("inner_products", &inner_products, py::arg("query"), py::arg("out"))
         .def("weighted_mean", &weighted_mean, py::arg("query"), py::arg("logits"), py::arg("mean"))
         .def("squared_distances", &squared_distances, py::arg("query"), py::arg("candidates"), py::arg("width"),

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../../common/stored.h"
+#include "local_table.h"
 
 namespace geodiff {
 
@@ -124,6 +125,10 @@ struct Table {
 
     // Products of float32 in registers alone, as IntegerProducts::peak
     int64_t (*peak)(int64_t rounds) = nullptr;
+
+    // Local denoisers: see local_table.h
+    LocalLoops<float> local_f32{};
+    LocalLoops<double> local_f64{};
 };
 
 }  // namespace geodiff

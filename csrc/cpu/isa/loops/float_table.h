@@ -4,6 +4,7 @@
 #include "dot.h"
 #include "exact.h"
 #include "few_queries.h"
+#include "local.h"
 #include "peaks.h"
 #include "softmax.h"
 #include "sum.h"
@@ -28,6 +29,8 @@ inline geodiff::Table float_table(const char* name) {
     t.axpy = axpy;
     t.row_stats = row_stats;
     t.peak = peak_f32;
+    t.local_f32 = local_loops<float>();
+    t.local_f64 = local_loops<double>();
     return t;
 }
 

@@ -4,40 +4,11 @@
 #include <limits>
 
 #include "../table.h"
+#include "exp.h"
 
 namespace {
 
 using geodiff::Online;
-
-// exp(t) for t <= 0 to ~2e-15: 2^n times a polynomial in the remainder |f| <= ln2/2. Below -700 the result is 0 for
-// every purpose here and is clamped to stay a normal number.
-template <class V, class L>
-inline V exp_nonpositive(V t) {
-    const V magic = 0x1.8p52 - V{};
-    t = t < -700.0 ? -700.0 - V{} : t;
-    const V shifted = t * 1.4426950408889634 + magic;
-    const V n = shifted - magic;
-    const V f = (t - n * 0x1.62e42fefa0000p-1) - n * 0x1.cf79abc9e3b3ap-40;
-    V p = 1.0 / 39916800 - V{};
-    p = p * f + 1.0 / 3628800;
-    p = p * f + 1.0 / 362880;
-    p = p * f + 1.0 / 40320;
-    p = p * f + 1.0 / 5040;
-    p = p * f + 1.0 / 720;
-    p = p * f + 1.0 / 120;
-    p = p * f + 1.0 / 24;
-    p = p * f + 1.0 / 6;
-    p = p * f + 0.5;
-    p = p * f + 1.0;
-    p = p * f + 1.0;
-    L bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    L out;
-    std::memcpy(&out, &p, sizeof out);
-    out += bits << 52;  // the low bits of `shifted` hold n in two's complement
-    std::memcpy(&p, &out, sizeof p);
-    return p;
-}
 
 bool softmax(const double* l, const double* half_norm, int R, double cut, Online* state, double* p, double* rescale) {
     double top = -std::numeric_limits<double>::infinity();

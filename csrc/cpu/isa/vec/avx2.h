@@ -29,4 +29,10 @@ inline VecF widen_bf16(const uint16_t* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load<__m128i>(p)), 16));
 }
 
+inline VecF larger(VecF a, VecF b) { return _mm256_max_ps(a, b); }
+inline VecD larger(VecD a, VecD b) { return _mm256_max_pd(a, b); }
+// Whether a > b anywhere
+inline bool any_above(VecF a, VecF b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
+inline bool any_above(VecD a, VecD b) { return _mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)) != 0; }
+
 }  // namespace

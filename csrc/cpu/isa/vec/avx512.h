@@ -32,4 +32,10 @@ inline VecF widen_bf16(const uint16_t* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(p)), 16));
 }
 
+inline VecF larger(VecF a, VecF b) { return _mm512_max_ps(a, b); }
+inline VecD larger(VecD a, VecD b) { return _mm512_max_pd(a, b); }
+// Whether a > b anywhere
+inline bool any_above(VecF a, VecF b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
+inline bool any_above(VecD a, VecD b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0; }
+
 }  // namespace

@@ -17,6 +17,7 @@ constexpr int kD = Shape::bytes / 8;  // doubles in a register
 typedef float VecF __attribute__((vector_size(Shape::bytes)));
 typedef double VecD __attribute__((vector_size(Shape::bytes)));
 typedef int64_t VecL __attribute__((vector_size(Shape::bytes)));
+typedef int32_t VecI __attribute__((vector_size(Shape::bytes)));
 typedef float HalfF __attribute__((vector_size(Shape::bytes / 2)));
 
 template <class V, class T>

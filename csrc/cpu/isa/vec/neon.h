@@ -29,4 +29,10 @@ inline VecF widen_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_
 
 inline VecF widen_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 
+inline VecF larger(VecF a, VecF b) { return vmaxq_f32(a, b); }
+inline VecD larger(VecD a, VecD b) { return vmaxq_f64(a, b); }
+// Whether a > b anywhere
+inline bool any_above(VecF a, VecF b) { return vmaxvq_u32(vcgtq_f32(a, b)) != 0; }
+inline bool any_above(VecD a, VecD b) { return vmaxvq_u32(vreinterpretq_u32_u64(vcgtq_f64(a, b))) != 0; }
+
 }  // namespace

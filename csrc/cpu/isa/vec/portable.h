@@ -23,4 +23,20 @@ inline VecF widen_bf16(const uint16_t* p) {
     return v;
 }
 
+inline VecF larger(VecF a, VecF b) { return a > b ? a : b; }
+inline VecD larger(VecD a, VecD b) { return a > b ? a : b; }
+// Whether a > b anywhere
+inline bool any_above(VecF a, VecF b) {
+    const VecI above = a > b;
+    int any = 0;
+    for (int i = 0; i < kF; ++i) any |= above[i];
+    return any != 0;
+}
+inline bool any_above(VecD a, VecD b) {
+    const VecL above = a > b;
+    int64_t any = 0;
+    for (int i = 0; i < kD; ++i) any |= above[i];
+    return any != 0;
+}
+
 }  // namespace

@@ -1,0 +1,71 @@
+// The inner loops of local denoisers, as an instruction set offers them: float32, and the same in float64.
+#pragma once
+
+#include <cstdint>
+
+#include "../../common/stored.h"
+
+namespace geodiff {
+
+// Images as these loops hold them: `channels` planes of height x stride numbers of T, of which a row's from `width` on
+// are zero.
+struct PlaneShape {
+    int64_t channels, height, width, stride;
+
+    int64_t plane() const { return height * stride; }
+    int64_t image() const { return (channels + 1) * plane(); }  // c = v - reference, and behind it |c|^2 of each pixel
+};
+
+// Windows of (before + 1 + after) pixels along each axis. `wraps`: they go on at the other end of the image, else
+// they are clipped there.
+struct Window {
+    int64_t above, below, left, right;
+    bool wraps;
+
+    int64_t rows() const { return above + 1 + below; }
+    int64_t columns() const { return left + 1 + right; }
+};
+
+// What one query has summed up at each pixel: sums are relative to its largest logit `max` [plane].
+constexpr int64_t kWeight = 0, kSquare = 1, kNorm = 2, kMean = 3;  // planes of `sums`: w, w^2, w |c|^2, w c of channels
+template <class T>
+struct LocalSums {
+    T* max;
+    double* sums;  // [kMean + channels] planes
+    int64_t* top;  // [plane]  the image of the largest logit
+};
+
+// One query, ready for the loops.
+template <class T>
+struct LocalQuery {
+    Window window;
+    // Squared differences less |y|^2, y = x - reference, which all images share: |c|^2 - <c, 2 y>. Else as they are.
+    bool centred;
+    const T* y;  // [channels] planes; 2 y if centred
+    T scale;     // 1 / 2 sigma^2
+};
+
+// Images of a tile, of which `images` and `prior` list those that the query sees.
+template <class T>
+struct LocalImages {
+    const T* const* images;
+    const double* prior;    // log weights
+    const int64_t* number;  // what `top` calls them
+    int count;
+};
+
+template <class T>
+struct LocalLoops {
+    int64_t lanes;  // numbers of a register: rows of planes are a multiple of it
+
+    // image [channels + 1] planes, from a row as stored
+    void (*widen)(const void* row, DType dtype, const PlaneShape& shape, const T* reference, T* image);
+    // Numbers of T that `logits` and `posterior` need as room, zeroed before the first call of a shape and window.
+    int64_t (*room)(const PlaneShape& shape, const Window& window);
+    // Sums up the images at every pixel, the logit of an image being the log weight less `scale` times the squared
+    // differences in the window; images further than `cut` below the largest logit may be left out.
+    void (*posterior)(const PlaneShape& shape, const LocalQuery<T>& query, const LocalImages<T>& images, T cut, T* room,
+                      const LocalSums<T>& to);
+};
+
+}  // namespace geodiff
