@@ -66,6 +66,9 @@ struct LocalLoops {
     // differences in the window; images further than `cut` below the largest logit may be left out.
     void (*posterior)(const PlaneShape& shape, const LocalQuery<T>& query, const LocalImages<T>& images, T cut, T* room,
                       const LocalSums<T>& to);
+    // The logits [plane] of an image, bit for bit those of `posterior`, or null where none exceeds its `least` [plane].
+    const T* (*above)(const PlaneShape& shape, const LocalQuery<T>& query, const T* image, T prior, const T* least,
+                      T* room);
 };
 
 }  // namespace geodiff

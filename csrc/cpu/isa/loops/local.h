@@ -117,7 +117,6 @@ template <class T>
 void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
                T* logits) {
     typedef typename In<T>::Vec Vec;
-    constexpr int kLanes = In<T>::lanes;
     const Window& w = query.window;
     T* const e = room.differences + w.above * s.stride;
     if (query.centred)
@@ -147,7 +146,6 @@ void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, 
                 columns, y * room.pitch + room.margin - w.left, s.stride,
                 [&](int64_t x, Vec sum) { store(logits + y * s.stride + x, prior - query.scale * sum); });
     });
-    (void)kLanes;
 }
 
 // The largest logits of the pixels at i become those of `top`, where larger, and the sums relative to them.
@@ -232,12 +230,23 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
 }
 
 template <class T>
+const T* logits_above(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const T* least, T* at) {
+    typedef typename In<T>::Vec Vec;
+    const Room<T> room(s, query.window, at);
+    logits_of(s, query, image, prior, room, room.logits);
+    for (int64_t i = 0; i < s.plane(); i += In<T>::lanes)
+        if (any_above(load<Vec>(room.logits + i), load<Vec>(least + i))) return room.logits;
+    return nullptr;
+}
+
+template <class T>
 inline geodiff::LocalLoops<T> local_loops() {
     geodiff::LocalLoops<T> loops;
     loops.lanes = In<T>::lanes;
     loops.widen = widen_image<T>;
     loops.room = room_for<T>;
     loops.posterior = local_posterior<T>;
+    loops.above = logits_above<T>;
     return loops;
 }
 

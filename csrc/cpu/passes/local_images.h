@@ -1,0 +1,240 @@
+// Rows as images in planes, queries likewise, and the two passes over the rows that local denoisers make.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "../runtime/buffer.h"
+#include "local.h"
+#include "tiles.h"
+
+namespace geodiff {
+
+template <class T>
+const LocalLoops<T>& local_loops(const Table& kernels) {
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels.local_f32;
+    else
+        return kernels.local_f64;
+}
+
+// A number of 8 significant bits near a mean: v - reference is then exact for bytes, and for most halves.
+inline double local_reference(DType dtype, double mean) {
+    if (dtype == DType::u8) return std::round(mean);
+    int exponent;
+    const double fraction = std::frexp(mean, &exponent);
+    return std::ldexp(std::round(fraction * 256) / 256, exponent);
+}
+
+// What a query has gathered at every pixel, in planes without gaps: `sums` as LocalSums has them, relative to `max`.
+struct Gathered {
+    std::vector<double> max, sums;
+    std::vector<int64_t> top;
+};
+
+// A logit that is to be made exact: of what was asked at `asked`, for a row, at a pixel as it was asked.
+struct Doubtful {
+    int64_t row, asked, pixel;
+    double logit;
+};
+
+template <class T>
+class LocalImagesOf {
+  public:
+    struct Asked {
+        int64_t query;
+        bool mirrored;
+        Buffer<T> y;
+        LocalQuery<T> ready;
+    };
+    struct Sums {
+        Buffer<T> max;
+        Buffer<double> sums;
+        Buffer<int64_t> top;
+        LocalSums<T> view() { return {max.data(), sums.data(), top.data()}; }
+    };
+
+    LocalImagesOf(const Request& request, const Local& local)
+        : request_(request),
+          local_(local),
+          loops_(local_loops<T>(request.kernels)),
+          shape_{local.channels, local.height, local.width,
+                 (local.width + loops_.lanes - 1) / loops_.lanes * loops_.lanes},
+          reference_(local.channels * shape_.plane(), true) {
+        for (int64_t k = 0; k < request.rows.d; ++k) {  // its own mirror image, where mirror images are rows
+            const double mean = local.mirrored ? (local.mean[k] + local.mean[mirror(k)]) / 2 : local.mean[k];
+            reference_[place(k)] = T(local_reference(request.rows.dtype, mean));
+        }
+    }
+
+    const PlaneShape& shape() const { return shape_; }
+    int64_t planes() const { return kMean + shape_.channels; }
+    // Where value k of a row lies in planes, and the value that is there in the mirror image
+    int64_t place(int64_t k) const { return k / shape_.width * shape_.stride + k % shape_.width; }
+    int64_t mirror(int64_t k) const { return k - k % shape_.width + (shape_.width - 1 - k % shape_.width); }
+    double reference(int64_t k) const { return double(reference_[place(k)]); }
+    double x(int64_t q, bool mirrored, int64_t k) const { return request_.query(q)[mirrored ? mirror(k) : k]; }
+
+    // Bytes of the sums of one query, all pieces together.
+    int64_t query_bytes() const {
+        const int64_t each = shape_.plane() * int64_t(sizeof(T) + sizeof(int64_t) + sizeof(double) * size_t(planes()));
+        return each * pieces().count() * (local_.mirrored ? 2 : 1);
+    }
+
+    Asked prepared(int64_t q, bool mirrored) const {
+        const Request& r = request_;
+        const double rms = std::sqrt(r.stats.mean_square / double(r.rows.d));
+        Asked asked{q, mirrored, Buffer<T>(shape_.channels * shape_.plane(), true), {}};
+        // Where sigma is large, logits lose most of their digits to what all images have in common.
+        const bool centred = r.sigma[q] >= 0.6 * rms;
+        for (int64_t k = 0; k < r.rows.d; ++k) {
+            const double y = x(q, mirrored, k) - reference(k);
+            asked.y[place(k)] = T(centred ? 2 * y : y);
+        }
+        const int64_t half = (local_.patch[q] - 1) / 2;
+        const int64_t rows = std::min(half, local_.height - 1), columns = std::min(half, local_.width - 1);
+        const Window window{rows, rows, columns, columns, local_.wraps};
+        asked.ready = {window, centred, asked.y.data(), T(0.5 / (r.sigma[q] * r.sigma[q]))};
+        return asked;
+    }
+
+    // The sums of each piece of the rows.
+    std::vector<std::vector<Sums>> sums(const std::vector<Asked>& asked, double cut) const {
+        const auto nothing = [&] {
+            std::vector<Sums> mine;
+            for (size_t i = 0; i < asked.size(); ++i) {
+                mine.push_back({Buffer<T>(shape_.plane()), Buffer<double>(planes() * shape_.plane(), true),
+                                Buffer<int64_t>(shape_.plane())});
+                std::fill_n(mine.back().max.data(), shape_.plane(), std::numeric_limits<T>::lowest());
+                std::fill_n(mine.back().top.data(), shape_.plane(), int64_t(-1));
+            }
+            return mine;
+        };
+        return over_images(asked, nothing, [&](Worker& work, std::vector<Sums>& mine, const Tile& t, size_t i) {
+            work.seen.clear(), work.prior.clear(), work.number.clear();
+            for (int j = 0; j < t.R; ++j) {
+                const double prior = request_.prior_at(asked[i].query, t.first + j);
+                if (prior == kUnseen) continue;
+                work.seen.push_back(work.images.data() + j * shape_.image());
+                work.prior.push_back(prior);
+                work.number.push_back(t.first + j);
+            }
+            const LocalImages<T> images{work.seen.data(), work.prior.data(), work.number.data(), int(work.seen.size())};
+            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(), mine[i].view());
+        });
+    }
+
+    // The logits that exceed `least` of what was asked, in the order of the rows; more than `most` of one: none of it,
+    // and `most` + 1 as their number in `count`.
+    std::vector<Doubtful> above(const std::vector<Asked>& asked, const std::vector<Buffer<T>>& least, int64_t most,
+                                std::vector<int64_t>& count) const {
+        struct Found {
+            std::vector<Doubtful> logits;
+            std::vector<int64_t> count;
+        };
+        const auto nothing = [&] { return Found{{}, std::vector<int64_t>(asked.size(), 0)}; };
+        const auto found = over_images(asked, nothing, [&](Worker& work, Found& mine, const Tile& t, size_t i) {
+            for (int j = 0; j < t.R && mine.count[i] <= most; ++j) {
+                const double prior = request_.prior_at(asked[i].query, t.first + j);
+                if (prior == kUnseen) continue;
+                const T* const l = loops_.above(shape_, asked[i].ready, work.images.data() + j * shape_.image(),
+                                                T(prior), least[i].data(), work.rooms[i]->data());
+                for (int64_t p = 0; l && p < local_.pixels(); ++p)
+                    if (l[place(p)] > least[i][place(p)]) {
+                        mine.logits.push_back({t.first + j, int64_t(i), p, double(l[place(p)])});
+                        ++mine.count[i];
+                    }
+            }
+        });
+        std::vector<Doubtful> all;
+        count.assign(asked.size(), 0);
+        for (const Found& f : found)
+            for (size_t i = 0; i < asked.size(); ++i) count[i] += f.count[i];
+        for (const Found& f : found)
+            for (const Doubtful& d : f.logits)
+                if (count[size_t(d.asked)] <= most) all.push_back(d);
+        return all;
+    }
+
+    // The sums of all pieces for query i of `count`, behind which their mirror images were asked, with those of its
+    // mirror image.
+    Gathered joined(const std::vector<std::vector<Sums>>& shares, int64_t i, int64_t count) const {
+        const int64_t pixels = local_.pixels();
+        Gathered all{std::vector<double>(size_t(pixels), std::numeric_limits<double>::lowest()),
+                     std::vector<double>(size_t(planes() * pixels), 0.0), std::vector<int64_t>(size_t(pixels), -1)};
+        const auto each = [&](int64_t p, auto&& f) {
+            for (const auto& share : shares) {
+                if (const Sums& s = share[size_t(i)]; s.top[place(p)] >= 0) f(s, place(p));
+                if (!local_.mirrored) continue;
+                const int64_t other = place(mirror(p));
+                if (const Sums& s = share[size_t(count + i)]; s.top[other] >= 0) f(s, other);
+            }
+        };
+        for (int64_t p = 0; p < pixels; ++p) {
+            double& max = all.max[size_t(p)];
+            each(p, [&](const Sums& s, int64_t at) {
+                if (double(s.max[at]) <= max) return;
+                max = double(s.max[at]);
+                all.top[size_t(p)] = s.top[at];
+            });
+            each(p, [&](const Sums& s, int64_t at) {
+                const double scale = std::exp(double(s.max[at]) - max);
+                for (int64_t k = 0; k < planes(); ++k)
+                    all.sums[size_t(k * pixels + p)] +=
+                        s.sums[k * shape_.plane() + at] * (k == kSquare ? scale * scale : scale);
+            });
+        }
+        return all;
+    }
+
+  private:
+    static constexpr int64_t kTileBytes = 256 << 10;  // of images in planes: they stay in L2 while the queries go by
+
+    struct Worker {
+        Buffer<T> images;
+        std::vector<std::shared_ptr<Buffer<T>>> rooms;  // of each query; those of one window share it
+        std::vector<const T*> seen;
+        std::vector<double> prior;
+        std::vector<int64_t> number;
+    };
+
+    int64_t tile() const {
+        return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 4 * 4, 4, 64);
+    }
+    Pieces pieces() const { return {request_.rows.n, tile(), request_.threads, true}; }
+
+    // visit(worker, share, tile, i) for everything that was asked, the tile's images being in planes.
+    template <class Share, class Visit>
+    auto over_images(const std::vector<Asked>& asked, Share&& share, Visit&& visit) const {
+        const Rows& rows = request_.rows;
+        const auto worker = [&] {
+            Worker work{Buffer<T>(tile() * shape_.image()), {}, {}, {}, {}};
+            for (size_t i = 0; i < asked.size(); ++i) {
+                size_t same = 0;
+                const Window& w = asked[i].ready.window;
+                while (asked[same].ready.window.rows() != w.rows() || asked[same].ready.window.columns() != w.columns())
+                    ++same;
+                work.rooms.push_back(same < i ? work.rooms[same]
+                                              : std::make_shared<Buffer<T>>(loops_.room(shape_, w), true));
+            }
+            return work;
+        };
+        return over_tiles(rows, pieces(), tile(), worker, share, [&](Worker& work, auto& mine, const Tile& t) {
+            for (int j = 0; j < t.R; ++j)
+                loops_.widen(rows.row(t.first + j), rows.dtype, shape_, reference_.data(),
+                             work.images.data() + j * shape_.image());
+            for (size_t i = 0; i < asked.size(); ++i) visit(work, mine, t, i);
+        });
+    }
+
+    const Request& request_;
+    const Local& local_;
+    const LocalLoops<T>& loops_;
+    const PlaneShape shape_;
+    Buffer<T> reference_;  // [channels] planes
+};
+
+}  // namespace geodiff
