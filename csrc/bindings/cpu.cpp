@@ -153,7 +153,7 @@ void draw(const Rows& rows, const Query& query, int64_t count, uintptr_t uniform
     rows.run([&](const Data& data) { data.draw(query, {count, at<const double>(uniform), at<int64_t>(index)}); });
 }
 
-void local(const Rows& rows, const Query& query, const geodiff::Local& asked, geodiff::LocalAnswer& answer) {
+void local(const Rows& rows, const Query& query, const geodiff::Local& asked, const geodiff::LocalAnswer& answer) {
     rows.run([&](const Data& data) { data.local(query, asked, answer); });
 }
 
@@ -226,18 +226,21 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "mean_error", &Answer::mean_error);
     address(answer, "log_error", &Answer::log_error);
     py::class_<geodiff::Local> local_type(m, "Local", "A local denoiser: rows as images, and the window of each query.");
-    local_type.def(py::init([](int64_t channels, int64_t height, int64_t width) {
-                       return geodiff::Local{channels, height, width, nullptr, false, false, nullptr};
+    local_type.def(py::init([](const std::array<int64_t, 3>& shape, const std::array<int64_t, 3>& strides) {
+                       geodiff::Local local{};
+                       local.channels = shape[0], local.height = shape[1], local.width = shape[2];
+                       local.of_channel = strides[0], local.of_row = strides[1], local.of_column = strides[2];
+                       return local;
                    }),
-                   py::arg("channels"), py::arg("height"), py::arg("width"));
+                   py::arg("shape"), py::arg("strides"));
     address(local_type, "patch", &geodiff::Local::patch);
     local_type.def_readwrite("wraps", &geodiff::Local::wraps).def_readwrite("mirrored", &geodiff::Local::mirrored);
     py::class_<geodiff::LocalAnswer> local_answer(m, "LocalAnswer", "Where its posteriors go, as in Answer.");
     local_answer.def(py::init([] { return geodiff::LocalAnswer{}; }));
     address(local_answer, "mean", &geodiff::LocalAnswer::mean);
+    address(local_answer, "variance", &geodiff::LocalAnswer::variance);
     address(local_answer, "log_sum", &geodiff::LocalAnswer::log_sum);
     address(local_answer, "ess", &geodiff::LocalAnswer::ess);
-    address(local_answer, "trace", &geodiff::LocalAnswer::trace);
     address(local_answer, "top", &geodiff::LocalAnswer::top);
     address(local_answer, "path", &geodiff::LocalAnswer::path);
     py::class_<Statistics, std::shared_ptr<Statistics>> statistics(

@@ -173,16 +173,16 @@ void Data::draw(const Query& query, const Draws& draws) const {
     for (int64_t i = 0; i < query.batch * draws.count; ++i) draws.index[i] += query.begin;
 }
 
-void Data::local(const Query& query, Local local, LocalAnswer& answer) const {
-    Centred c(*this, query, 0);
+void Data::local(const Query& query, Local local, const LocalAnswer& answer) const {
+    const Centred c(*this, query, 0);
     local.mean = found_->mean.data();
+    local.copies = rows_.n;
     local_posterior(c.request, local, answer);
     rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
             answer.mean);
-    for (int64_t i = 0; i < query.batch * local.pixels(); ++i) {
-        if (answer.trace) answer.trace[i] /= stats_.unit * stats_.unit;
-        if (answer.top) answer.top[i] += query.begin;
-    }
+    for (int64_t i = 0; answer.variance && i < query.batch * rows_.d; ++i)
+        answer.variance[i] /= stats_.unit * stats_.unit;
+    for (int64_t i = 0; answer.top && i < query.batch * local.pixels(); ++i) answer.top[i] += query.begin;
 }
 
 void Data::inner_products(const Query& query, double* out) const {

@@ -62,8 +62,8 @@ class Data {
     // Rows drawn from the posterior, by the inverse of its distribution function.
     void draw(const Query& query, const Draws& draws) const;
 
-    // A local denoiser; `local.mean` is set here. The mean and the trace in model units.
-    void local(const Query& query, Local local, LocalAnswer& answer) const;
+    // A local denoiser, whose `mean` and `copies` are set here. The mean and the variance in model units.
+    void local(const Query& query, Local local, const LocalAnswer& answer) const;
 
     // See passes/steps.h; everything in model units, over all rows, x in float64.
     void inner_products(const Query& query, double* out) const;

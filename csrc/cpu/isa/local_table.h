@@ -11,6 +11,8 @@ namespace geodiff {
 // are zero.
 struct PlaneShape {
     int64_t channels, height, width, stride;
+    const int32_t* place;  // [channels height width]  where a value of a row lies in the planes
+    bool in_rows;          // values of a row of the image lie side by side
 
     int64_t plane() const { return height * stride; }
     int64_t image() const { return (channels + 1) * plane(); }  // c = v - reference, and behind it |c|^2 of each pixel
@@ -27,12 +29,16 @@ struct Window {
 };
 
 // What one query has summed up at each pixel: sums are relative to its largest logit `max` [plane].
-constexpr int64_t kWeight = 0, kSquare = 1, kNorm = 2, kMean = 3;  // planes of `sums`: w, w^2, w |c|^2, w c of channels
+// Planes of `sums`: w, w^2, w |c|^2, w c of the channels, and w c^2 of the channels where it is wanted.
+constexpr int64_t kWeight = 0, kSquare = 1, kNorm = 2, kMean = 3;
 template <class T>
 struct LocalSums {
     T* max;
-    double* sums;  // [kMean + channels] planes
+    double* sums;
     int64_t* top;  // [plane]  the image of the largest logit
+    bool squares;  // whether w c^2 is wanted
+
+    int64_t planes(int64_t channels) const { return kMean + channels * (squares ? 2 : 1); }
 };
 
 // One query, ready for the loops.

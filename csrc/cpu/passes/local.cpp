@@ -36,8 +36,8 @@ class LocalPass {
   public:
     typedef typename LocalImagesOf<T>::Asked Asked;
 
-    LocalPass(const Request& request, const Local& local)
-        : request_(request), local_(local), images_(request, local), pixels_(local.pixels()) {
+    LocalPass(const Request& request, const Local& local, const LocalAnswer& out)
+        : request_(request), local_(local), out_(out), images_(request, local, out.variance), pixels_(local.pixels()) {
         const double n = double(request.rows.n) * (local.mirrored ? 2 : 1);
         // All n rows left out move a pixel by n e^-cut 2 max|x_i| at most: tol/50 of max|x_i| / 100, the least that
         // contract 1 divides by.
@@ -47,7 +47,7 @@ class LocalPass {
     int64_t block() const { return std::clamp<int64_t>(kSumBytes / images_.query_bytes(), 1, kMostQueries); }
 
     // Answers queries; those that this precision cannot hold to the contract are added to `missed`.
-    void answer(const int64_t* which, int64_t count, LocalAnswer& out, std::vector<int64_t>& missed) {
+    void answer(const int64_t* which, int64_t count, std::vector<int64_t>& missed) const {
         std::vector<Asked> asked;
         for (int64_t i = 0; i < count; ++i) asked.push_back(images_.prepared(which[i], false));
         if (local_.mirrored)
@@ -57,25 +57,25 @@ class LocalPass {
         std::vector<std::vector<double>> least(static_cast<size_t>(count));
         one_by_one(count, request_.threads, [&](int64_t i) {
             all[size_t(i)] = images_.joined(shares, i, count);
-            least[size_t(i)] = write(asked[size_t(i)], all[size_t(i)], out);
+            least[size_t(i)] = write(asked[size_t(i)], all[size_t(i)]);
         });
-        if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, least, out, missed);
+        if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, least, missed);
     }
 
   private:
     // What a query's images have in common at each pixel, and was left out of its logits.
     std::vector<double> common(const Asked& asked) const {
         std::vector<double> norms(size_t(pixels_), 0.0);
-        for (int64_t k = 0; k < request_.rows.d; ++k) {
-            const double y = images_.x(asked.query, asked.mirrored, k) - images_.reference(k);
-            norms[size_t(k % pixels_)] += y * y;
-        }
+        images_.each_value([&](int64_t c, int64_t p) {
+            const double y = images_.x(asked.query, asked.mirrored, c, p) - images_.reference(c, p);
+            norms[size_t(p)] += y * y;
+        });
         return windows(norms, local_.height, local_.width, asked.ready.window);
     }
 
     // Writes the answer. Returns, where float32 leaves a pixel in doubt, the logit from which on it must be exact there
     // (elsewhere infinity); empty where no pixel is.
-    std::vector<double> write(const Asked& asked, const Gathered& all, LocalAnswer& out) const {
+    std::vector<double> write(const Asked& asked, const Gathered& all) const {
         const int64_t q = asked.query;
         const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
         const std::vector<double> norms = common(asked);
@@ -91,25 +91,27 @@ class LocalPass {
             const double mass = sum(kWeight);
             double off_reference = 0, model = 0, mean_row = 0;
             for (int64_t c = 0; c < shape().channels; ++c) {
-                const int64_t k = c * pixels_ + p;
-                const double mean = sum(kMean + c) / mass, r = mean + images_.reference(k);
+                const int64_t k = local_.value(c, p);
+                const double mean = sum(kMean + c) / mass, r = mean + images_.reference(c, p);
                 off_reference += mean * mean;
                 model += (r + request_.stats.shift) * (r + request_.stats.shift);
                 mean_row += (local_.mean[k] + request_.stats.shift) * (local_.mean[k] + request_.stats.shift);
-                out.mean[q * request_.rows.d + k] = r;
+                out_.mean[q * request_.rows.d + k] = r;
+                if (out_.variance)
+                    out_.variance[q * request_.rows.d + k] =
+                        std::max(0.0, sum(kMean + shape().channels + c) / mass - mean * mean);
             }
             const double trace = std::max(0.0, spread[size_t(p)] - off_reference), ess = mass * mass / sum(kSquare);
             const double left_out = asked.ready.centred ? scale * norms[size_t(p)] : 0;
-            if (out.trace) out.trace[at] = trace;
-            if (out.ess) out.ess[at] = ess;
-            if (out.log_sum) out.log_sum[at] = all.max[size_t(p)] + std::log(mass) - left_out;
-            if (out.top) out.top[at] = all.top[size_t(p)];
+            if (out_.ess) out_.ess[at] = ess;
+            if (out_.log_sum) out_.log_sum[at] = all.max[size_t(p)] + std::log(mass) - left_out;
+            if (out_.top) out_.top[at] = all.top[size_t(p)];
             if (sizeof(T) != sizeof(float)) continue;
 
             // Rounding errors of logits in units of half an ulp: those of the sums, which differ from row to row, and
             // those of the query, which rows share.
             const double a = scale * around[size_t(p)], b = scale * norms[size_t(p)];
-            const double top = request_.prior_of(q) ? request_.prior_at(q, all.top[size_t(p)]) : 0;
+            const double top = request_.prior_at(q, all.top[size_t(p)] % local_.copies);
             const double own = 4 + (asked.ready.centred ? a : std::max(0.0, top - all.max[size_t(p)]));
             const double shared = asked.ready.centred ? 2 * std::sqrt(a * b / terms) : 2 * std::sqrt(own * a / terms);
             const double few = std::min(1.0, std::sqrt(2 / ess));
@@ -122,13 +124,13 @@ class LocalPass {
             least[size_t(p)] = all.max[size_t(p)] + std::log(mass * few * few / (4 * times * times));
             doubt = true;
         }
-        out.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
+        out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
         return doubt ? least : std::vector<double>();
     }
 
     // Puts exact logits in the place of the largest ones, where the others' errors keep the contract.
     void settle(const std::vector<Asked>& asked, std::vector<Gathered>& all,
-                const std::vector<std::vector<double>>& least, LocalAnswer& out, std::vector<int64_t>& missed) const {
+                const std::vector<std::vector<double>>& least, std::vector<int64_t>& missed) const {
         const int64_t count = int64_t(all.size());
         std::vector<Asked> again;
         std::vector<int64_t> which;  // of `again`
@@ -141,7 +143,7 @@ class LocalPass {
             bounds.emplace_back(shape().plane());
             std::fill_n(bounds.back().data(), shape().plane(), std::numeric_limits<T>::max());
             for (int64_t p = 0; p < pixels_; ++p)
-                if (const int64_t to = asked[i].mirrored ? images_.mirror(p) : p; from[size_t(p)] < HUGE_VAL)
+                if (const int64_t to = asked[i].mirrored ? local_.mirrored_pixel(p) : p; from[size_t(p)] < HUGE_VAL)
                     bounds.back()[images_.place(to)] = T(from[size_t(p)]);
         }
         if (again.empty()) return;
@@ -154,7 +156,7 @@ class LocalPass {
         one_by_one(count, request_.threads, [&](int64_t i) {
             if (least[size_t(i)].empty() || lost[size_t(i)]) return;
             make_exact(again, of[size_t(i)], all[size_t(i)]);
-            write(asked[size_t(i)], all[size_t(i)], out);
+            write(asked[size_t(i)], all[size_t(i)]);
         });
         for (int64_t i = 0; i < count; ++i)
             if (lost[size_t(i)]) missed.push_back(asked[size_t(i)].query);
@@ -162,7 +164,7 @@ class LocalPass {
 
     void make_exact(const std::vector<Asked>& again, const std::vector<Doubtful>& logits, Gathered& all) const {
         const Request& r = request_;
-        const LocalImagesOf<double> exact(r, local_);
+        const LocalImagesOf<double> exact(r, local_, false);
         const LocalLoops<double>& loops = local_loops<double>(r.kernels);
         const PlaneShape& s = exact.shape();
         Buffer<double> image(s.image()), y, zero(s.channels * s.plane(), true);
@@ -174,21 +176,24 @@ class LocalPass {
             if (d.asked != last) {
                 norms = common(again[size_t(last = d.asked)]);
                 y = Buffer<double>(s.channels * s.plane());
-                for (int64_t k = 0; k < r.rows.d; ++k) y[exact.place(k)] = exact.x(asked.query, asked.mirrored, k);
+                exact.each_value([&](int64_t c, int64_t p) {
+                    y[exact.place(c, p)] = exact.x(asked.query, asked.mirrored, c, p);
+                });
             }
             const double scale = 0.5 / (r.sigma[asked.query] * r.sigma[asked.query]);
             const double left_out = asked.ready.centred ? scale * norms[size_t(d.pixel)] : 0;
             const double logit = r.prior_at(asked.query, d.row) + left_out -
                                  scale * distance(s, asked.ready.window, y.data(), image.data(), d.pixel);
-            const int64_t p = asked.mirrored ? images_.mirror(d.pixel) : d.pixel;
+            const int64_t p = asked.mirrored ? local_.mirrored_pixel(d.pixel) : d.pixel;
             const double max = all.max[size_t(p)], was = std::exp(d.logit - max), is = std::exp(logit - max);
             const auto sum = [&](int64_t k) -> double& { return all.sums[size_t(k * pixels_ + p)]; };
             sum(kWeight) += is - was;
             sum(kSquare) += is * is - was * was;
             for (int64_t c = 0; c < s.channels; ++c) {
-                const double v = image[c * s.plane() + exact.place(d.pixel)] - images_.reference(c * pixels_ + p);
+                const double v = image[exact.place(c, d.pixel)] - images_.reference(c, p);
                 sum(kMean + c) += (is - was) * v;
                 sum(kNorm) += (is - was) * v * v;
+                if (out_.variance) sum(kMean + s.channels + c) += (is - was) * v * v;
             }
         }
     }
@@ -214,6 +219,7 @@ class LocalPass {
 
     const Request& request_;
     const Local& local_;
+    const LocalAnswer& out_;
     const LocalImagesOf<T> images_;
     const int64_t pixels_;
     double cut_;
@@ -221,18 +227,18 @@ class LocalPass {
 
 template <class T>
 std::vector<int64_t> in_blocks(const Request& request, const Local& local, const std::vector<int64_t>& which,
-                               LocalAnswer& answer) {
-    LocalPass<T> pass(request, local);
+                               const LocalAnswer& answer) {
+    const LocalPass<T> pass(request, local, answer);
     std::vector<int64_t> missed;
     const int64_t block = pass.block();
     for (size_t base = 0; base < which.size(); base += size_t(block))
-        pass.answer(which.data() + base, std::min(block, int64_t(which.size() - base)), answer, missed);
+        pass.answer(which.data() + base, std::min(block, int64_t(which.size() - base)), missed);
     return missed;
 }
 
 }  // namespace
 
-void local_posterior(const Request& request, const Local& local, LocalAnswer& answer) {
+void local_posterior(const Request& request, const Local& local, const LocalAnswer& answer) {
     std::vector<int64_t> which;
     for (int64_t q = 0; q < request.batch; ++q) which.push_back(q);
     const bool within = request.stats.scale.max_norm > kLeastFloat && request.stats.scale.max_norm < kMostFloat;

@@ -54,29 +54,41 @@ class LocalImagesOf {
         Buffer<T> max;
         Buffer<double> sums;
         Buffer<int64_t> top;
-        LocalSums<T> view() { return {max.data(), sums.data(), top.data()}; }
     };
 
-    LocalImagesOf(const Request& request, const Local& local)
+    // squares: whether second moments of each channel are summed up.
+    LocalImagesOf(const Request& request, const Local& local, bool squares)
         : request_(request),
           local_(local),
           loops_(local_loops<T>(request.kernels)),
+          squares_(squares),
+          places_(size_t(request.rows.d)),
           shape_{local.channels, local.height, local.width,
-                 (local.width + loops_.lanes - 1) / loops_.lanes * loops_.lanes},
+                 (local.width + loops_.lanes - 1) / loops_.lanes * loops_.lanes, places_.data(), local.of_column == 1},
           reference_(local.channels * shape_.plane(), true) {
-        for (int64_t k = 0; k < request.rows.d; ++k) {  // its own mirror image, where mirror images are rows
-            const double mean = local.mirrored ? (local.mean[k] + local.mean[mirror(k)]) / 2 : local.mean[k];
-            reference_[place(k)] = T(local_reference(request.rows.dtype, mean));
-        }
+        each_value([&](int64_t c, int64_t p) {
+            places_[size_t(local.value(c, p))] = int32_t(place(c, p));
+            double mean = local.mean[local.value(c, p)];
+            if (local.mirrored)  // its own mirror image, so that what is left out of logits is the same for both
+                mean = (mean + local.mean[local.value(c, local.mirrored_pixel(p))]) / 2;
+            reference_[place(c, p)] = T(local_reference(request.rows.dtype, mean));
+        });
     }
+    LocalImagesOf(const LocalImagesOf&) = delete;  // the shape points into it
 
     const PlaneShape& shape() const { return shape_; }
-    int64_t planes() const { return kMean + shape_.channels; }
-    // Where value k of a row lies in planes, and the value that is there in the mirror image
-    int64_t place(int64_t k) const { return k / shape_.width * shape_.stride + k % shape_.width; }
-    int64_t mirror(int64_t k) const { return k - k % shape_.width + (shape_.width - 1 - k % shape_.width); }
-    double reference(int64_t k) const { return double(reference_[place(k)]); }
-    double x(int64_t q, bool mirrored, int64_t k) const { return request_.query(q)[mirrored ? mirror(k) : k]; }
+    int64_t planes() const { return kMean + shape_.channels * (squares_ ? 2 : 1); }
+    int64_t place(int64_t channel, int64_t pixel) const { return channel * shape_.plane() + place(pixel); }
+    int64_t place(int64_t pixel) const { return pixel / shape_.width * shape_.stride + pixel % shape_.width; }
+    double reference(int64_t c, int64_t p) const { return double(reference_[place(c, p)]); }
+    double x(int64_t q, bool mirrored, int64_t c, int64_t p) const {
+        return request_.query(q)[local_.value(c, mirrored ? local_.mirrored_pixel(p) : p)];
+    }
+    template <class F>
+    void each_value(F&& f) const {
+        for (int64_t c = 0; c < local_.channels; ++c)
+            for (int64_t p = 0; p < local_.pixels(); ++p) f(c, p);
+    }
 
     // Bytes of the sums of one query, all pieces together.
     int64_t query_bytes() const {
@@ -90,10 +102,10 @@ class LocalImagesOf {
         Asked asked{q, mirrored, Buffer<T>(shape_.channels * shape_.plane(), true), {}};
         // Where sigma is large, logits lose most of their digits to what all images have in common.
         const bool centred = r.sigma[q] >= 0.6 * rms;
-        for (int64_t k = 0; k < r.rows.d; ++k) {
-            const double y = x(q, mirrored, k) - reference(k);
-            asked.y[place(k)] = T(centred ? 2 * y : y);
-        }
+        each_value([&](int64_t c, int64_t p) {
+            const double y = x(q, mirrored, c, p) - reference(c, p);
+            asked.y[place(c, p)] = T(centred ? 2 * y : y);
+        });
         const int64_t half = (local_.patch[q] - 1) / 2;
         const int64_t rows = std::min(half, local_.height - 1), columns = std::min(half, local_.width - 1);
         const Window window{rows, rows, columns, columns, local_.wraps};
@@ -123,7 +135,7 @@ class LocalImagesOf {
                 work.number.push_back(t.first + j);
             }
             const LocalImages<T> images{work.seen.data(), work.prior.data(), work.number.data(), int(work.seen.size())};
-            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(), mine[i].view());
+            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(), {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_});
         });
     }
 
@@ -166,21 +178,21 @@ class LocalImagesOf {
         Gathered all{std::vector<double>(size_t(pixels), std::numeric_limits<double>::lowest()),
                      std::vector<double>(size_t(planes() * pixels), 0.0), std::vector<int64_t>(size_t(pixels), -1)};
         const auto each = [&](int64_t p, auto&& f) {
-            for (const auto& share : shares) {
-                if (const Sums& s = share[size_t(i)]; s.top[place(p)] >= 0) f(s, place(p));
-                if (!local_.mirrored) continue;
-                const int64_t other = place(mirror(p));
-                if (const Sums& s = share[size_t(count + i)]; s.top[other] >= 0) f(s, other);
-            }
+            for (const auto& share : shares)
+                if (const Sums& s = share[size_t(i)]; s.top[place(p)] >= 0) f(s, place(p), 0);
+            const int64_t other = place(local_.mirrored_pixel(p));
+            for (const auto& share : shares)
+                if (!local_.mirrored) break;
+                else if (const Sums& s = share[size_t(count + i)]; s.top[other] >= 0) f(s, other, local_.copies);
         };
         for (int64_t p = 0; p < pixels; ++p) {
             double& max = all.max[size_t(p)];
-            each(p, [&](const Sums& s, int64_t at) {
+            each(p, [&](const Sums& s, int64_t at, int64_t copies) {
                 if (double(s.max[at]) <= max) return;
                 max = double(s.max[at]);
-                all.top[size_t(p)] = s.top[at];
+                all.top[size_t(p)] = s.top[at] + copies;
             });
-            each(p, [&](const Sums& s, int64_t at) {
+            each(p, [&](const Sums& s, int64_t at, int64_t) {
                 const double scale = std::exp(double(s.max[at]) - max);
                 for (int64_t k = 0; k < planes(); ++k)
                     all.sums[size_t(k * pixels + p)] +=
@@ -233,6 +245,8 @@ class LocalImagesOf {
     const Request& request_;
     const Local& local_;
     const LocalLoops<T>& loops_;
+    const bool squares_;
+    std::vector<int32_t> places_;  // of the values of a row
     const PlaneShape shape_;
     Buffer<T> reference_;  // [channels] planes
 };

@@ -5,6 +5,7 @@
 #include "../local_table.h"
 #include "box.h"
 #include "dot.h"
+#include "exact.h"
 #include "exp.h"
 
 namespace {
@@ -27,10 +28,18 @@ void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* ref
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
     for_dtype(dtype, [&](auto t) {
-        for (int64_t r = 0; r < s.channels * s.height; ++r) {
-            widen_part<decltype(t)::value>(row, r * s.width, s.width, image + r * s.stride);
-            for (int64_t x = s.width; x < s.stride; ++x) image[r * s.stride + x] = 0;
+        constexpr DType D = decltype(t)::value;
+        const int64_t rows = s.channels * s.height, d = rows * s.width;
+        if (s.in_rows)
+            for (int64_t k = 0; k < d; k += s.width) widen_part<D>(row, k, s.width, image + s.place[k]);
+        float some[kChunk];
+        for (int64_t k = 0; !s.in_rows && k < d; k += kChunk) {
+            const int64_t len = d - k < kChunk ? d - k : kChunk;
+            widen_part<D>(row, k, len, some);
+            for (int64_t i = 0; i < len; ++i) image[s.place[k + i]] = T(some[i]);
         }
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t x = s.width; x < s.stride; ++x) image[r * s.stride + x] = 0;
     });
     for (int64_t i = 0; i < s.plane(); i += kLanes) {
         Vec norm = {};
@@ -49,7 +58,7 @@ void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* ref
 //     columns [height, pitch]                        sums over rows, with a margin before each row that serves the row
 //                                                    before it too, unless the image wraps
 //     levels                                         of sums over columns
-//     logits [kTogether] planes, partial [kMean + channels] planes, touched [plane / lanes]
+//     logits [kTogether] planes, partial sums, touched [plane / lanes]
 template <class T>
 struct Room {
     static constexpr int64_t kLanes = In<T>::lanes;
@@ -72,7 +81,7 @@ struct Room {
         columns = take(length);
         column_levels = take(doublings(w.columns()) * (length + 2 * kLanes));
         logits = take(kTogether * s.plane());
-        partial = take((kMean + s.channels) * s.plane());
+        partial = take((kMean + 2 * s.channels) * s.plane());
         touched = take(s.plane() / kLanes);
         total = at - start;
     }
@@ -156,7 +165,7 @@ GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const T* logits, typena
     constexpr int kLanes = In<T>::lanes;
     const int64_t plane = s.plane();
     const Vec old = load<Vec>(to.max + i), scale = exp_of(old - top);
-    for (int64_t k = 0; k < kMean + s.channels; ++k) {
+    for (int64_t k = 0; k < to.planes(s.channels); ++k) {
         const Vec factor = k == kSquare ? scale * scale : scale;
         store(room.partial + k * plane + i, load<Vec>(room.partial + k * plane + i) * factor);
         for (int lane = 0; lane < kLanes; ++lane) to.sums[k * plane + i + lane] *= double(factor[lane]);
@@ -199,6 +208,11 @@ inline void add_images(const PlaneShape& s, const T* const* images, const int64_
             add(kNorm, [&](int g) { return load<Vec>(images[g] + channels * plane + i); });
             GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c)
                 add(kMean + c, [&](int g) { return load<Vec>(images[g] + c * plane + i); });
+            for (int64_t c = 0; to.squares && c < channels; ++c)
+                add(kMean + channels + c, [&](int g) {
+                    const Vec v = load<Vec>(images[g] + c * plane + i);
+                    return v * v;
+                });
         }
     };
     if (s.channels == 3) return loop(3);
@@ -211,7 +225,7 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
                      const LocalSums<T>& to) {
     constexpr int kLanes = In<T>::lanes;
     const Room<T> room(s, query.window, at);
-    const int64_t plane = s.plane(), sums = kMean + s.channels;
+    const int64_t plane = s.plane(), sums = to.planes(s.channels);
     std::memset(room.partial, 0, size_t(sums * plane) * sizeof(T));
     std::memset(room.touched, 0, size_t(plane / kLanes) * sizeof(T));
     for (int first = 0; first < tile.count;) {
