@@ -171,7 +171,7 @@ GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const T* logits, typena
         for (int lane = 0; lane < kLanes; ++lane) to.sums[k * plane + i + lane] *= double(factor[lane]);
     }
     store(to.max + i, top);
-    for (int g = 0; g < COUNT; ++g)
+    for (int g = COUNT - 1; g >= 0; --g)  // of equals the first
         for (int lane = 0; lane < kLanes; ++lane)
             if (const T l = logits[g * plane + i + lane]; l == top[lane] && l > old[lane])
                 to.top[i + lane] = number[g];
