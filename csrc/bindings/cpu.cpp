@@ -225,7 +225,8 @@ PYBIND11_MODULE(_cpu, m) {
     address(answer, "path", &Answer::path);
     address(answer, "mean_error", &Answer::mean_error);
     address(answer, "log_error", &Answer::log_error);
-    py::class_<geodiff::Local> local_type(m, "Local", "A local denoiser: rows as images, and the window of each query.");
+    py::class_<geodiff::Local> local_type(m, "Local",
+                                          "A local denoiser: rows as images, and the window of each query.");
     local_type.def(py::init([](const std::array<int64_t, 3>& shape, const std::array<int64_t, 3>& strides) {
                        geodiff::Local local{};
                        local.channels = shape[0], local.height = shape[1], local.width = shape[2];

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,6 +77,24 @@ def _checked(name: str) -> str:
     if name and name not in found:
         raise ValueError(f"GEODIFF_ISA: expected an instruction set of this machine, found {name!r}; allowed {found}")
     return name or found[-1]
+
+
+class Window(NamedTuple):
+    """size x size pixels around each; wraps: going on at the other end. mirrored: mirror images are rows, too."""
+
+    size: int
+    wraps: bool
+    mirrored: bool
+
+
+class LocalNumbers(NamedTuple):
+    """mean, variance [B, d], log_sum, ess and nearest [B, H, W]; without details, mean and log_sum alone are set."""
+
+    mean: Tensor
+    variance: Tensor
+    log_sum: Tensor
+    ess: Tensor
+    nearest: Tensor
 
 
 class CpuEngine(Engine):
@@ -183,6 +201,27 @@ class CpuEngine(Engine):
         with _Passed(query) as passed:
             self._data.draw(passed, count=uniform.shape[1], uniform=numbers.data_ptr(), index=found.data_ptr())
         return found
+
+    def local(
+        self, query: Query, images: tuple[tuple[int, int, int], tuple[int, int, int]], window: Window, *, details: bool
+    ) -> LocalNumbers:
+        """Local denoisers; images: shape (C, H, W), and the strides of its axes in a row."""
+        batch, d = query.x.shape
+        pixels = images[0][1:]
+        mean, variance = torch.empty(2, batch, d, dtype=torch.float64, device="cpu")
+        log_sum, ess = torch.empty(2, batch, *pixels, dtype=torch.float64, device="cpu")
+        nearest = torch.empty(batch, *pixels, dtype=torch.int64, device="cpu")
+        patch = torch.full((batch,), window.size, dtype=torch.int64, device="cpu")
+        asked, answer = _cpu.Local(*images), _cpu.LocalAnswer()
+        asked.patch, asked.wraps, asked.mirrored = patch.data_ptr(), window.wraps, window.mirrored
+        answer.mean, answer.log_sum = mean.data_ptr(), log_sum.data_ptr()
+        self.last_paths = torch.empty(batch, dtype=torch.int8, device="cpu")
+        answer.path = self.last_paths.data_ptr()
+        if details:
+            answer.variance, answer.ess, answer.top = variance.data_ptr(), ess.data_ptr(), nearest.data_ptr()
+        with _Passed(query) as passed:
+            self._data.local(passed, asked, answer)
+        return LocalNumbers(mean, variance, log_sum, ess, nearest)
 
     def inner_products(self, x: Tensor) -> Tensor:
         queries = _float64(x)

@@ -4,11 +4,12 @@ from torch import Tensor
 
 from geodiff.backends import choose
 from geodiff.base.errors import BackendUnavailable
+from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
 from geodiff.local.plain import PlainLocalEngine
 
 #: The backends that know local denoisers, the fastest first.
-ENGINES: dict[str, type[LocalEngine]] = {"reference": PlainLocalEngine}
+ENGINES: dict[str, type[LocalEngine]] = {"cpu": CpuLocalEngine, "reference": PlainLocalEngine}
 
 
 def available() -> list[str]:

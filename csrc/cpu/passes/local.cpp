@@ -5,10 +5,11 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSumBytes = 32 << 20;  // of the sums of a block of queries
-constexpr int64_t kMostQueries = 64;     // of a block
-constexpr double kFloatTol = 1e-6;       // from which on float32 may do
+constexpr int64_t kSumBytes = 32 << 20;                   // of the sums of a block of queries
+constexpr int64_t kMostQueries = 64;                      // of a block
+constexpr double kFloatTol = 1e-6;                        // from which on float32 may do
 constexpr double kLeastFloat = 1e-12, kMostFloat = 1e12;  // of |x_i|, of which float32 holds squares and their sums
+constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
 constexpr double kDoubt = 4;             // times what float32 errs by as a rule: measured, at most 1.9
 constexpr int64_t kMostExact = 1 << 16;  // logits of a query made exact in each piece's turn; else float64 throughout
@@ -176,9 +177,8 @@ class LocalPass {
             if (d.asked != last) {
                 norms = common(again[size_t(last = d.asked)]);
                 y = Buffer<double>(s.channels * s.plane());
-                exact.each_value([&](int64_t c, int64_t p) {
-                    y[exact.place(c, p)] = exact.x(asked.query, asked.mirrored, c, p);
-                });
+                exact.each_value(
+                    [&](int64_t c, int64_t p) { y[exact.place(c, p)] = exact.x(asked.query, asked.mirrored, c, p); });
             }
             const double scale = 0.5 / (r.sigma[asked.query] * r.sigma[asked.query]);
             const double left_out = asked.ready.centred ? scale * norms[size_t(d.pixel)] : 0;
@@ -239,11 +239,17 @@ std::vector<int64_t> in_blocks(const Request& request, const Local& local, const
 }  // namespace
 
 void local_posterior(const Request& request, const Local& local, const LocalAnswer& answer) {
-    std::vector<int64_t> which;
-    for (int64_t q = 0; q < request.batch; ++q) which.push_back(q);
-    const bool within = request.stats.scale.max_norm > kLeastFloat && request.stats.scale.max_norm < kMostFloat;
-    if (request.tol >= kFloatTol && within) which = in_blocks<float>(request, local, which, answer);
-    if (!which.empty()) in_blocks<double>(request, local, which, answer);
+    std::vector<int64_t> single, all;
+    for (int64_t q = 0; q < request.batch; ++q) {
+        double reach = request.stats.scale.max_norm;
+        for (int64_t k = 0; k < request.rows.d; ++k) reach = std::max(reach, std::fabs(request.query(q)[k]));
+        const double logit = 2 * reach * reach * double(request.rows.d) / (request.sigma[q] * request.sigma[q]);
+        const bool held = request.stats.scale.max_norm > kLeastFloat && reach < kMostFloat && logit < kMostLogit;
+        (request.tol >= kFloatTol && held ? single : all).push_back(q);
+    }
+    if (!single.empty())
+        for (const int64_t q : in_blocks<float>(request, local, single, answer)) all.push_back(q);
+    if (!all.empty()) in_blocks<double>(request, local, all, answer);
 }
 
 }  // namespace geodiff

@@ -9,11 +9,11 @@ namespace geodiff {
 struct Local {
     int64_t channels, height, width;
     int64_t of_channel, of_row, of_column;  // value (c, y, x) of an image is the row's at c of_channel + ...
-    const int64_t* patch;  // [batch]  side of the window, odd
-    bool wraps;            // windows go on at the other end of the image, else they are clipped
-    bool mirrored;         // the mirror image of each row is a further row
-    const double* mean;    // [d]  of the rows, in centred units
-    int64_t copies;        // the mirror image of row i has the number `copies` + i
+    const int64_t* patch;                   // [batch]  side of the window, odd
+    bool wraps;                             // windows go on at the other end of the image, else they are clipped
+    bool mirrored;                          // the mirror image of each row is a further row
+    const double* mean;                     // [d]  of the rows, in centred units
+    int64_t copies;                         // the mirror image of row i has the number `copies` + i
 
     int64_t pixels() const { return height * width; }
     // Where a row has the value of a channel at pixel y width + x.

@@ -63,8 +63,9 @@ class LocalImagesOf {
           loops_(local_loops<T>(request.kernels)),
           squares_(squares),
           places_(size_t(request.rows.d)),
-          shape_{local.channels, local.height, local.width,
-                 (local.width + loops_.lanes - 1) / loops_.lanes * loops_.lanes, places_.data(), local.of_column == 1},
+          shape_{local.channels, local.height,
+                 local.width,    (local.width + loops_.lanes - 1) / loops_.lanes * loops_.lanes,
+                 places_.data(), local.of_column == 1},
           reference_(local.channels * shape_.plane(), true) {
         each_value([&](int64_t c, int64_t p) {
             places_[size_t(local.value(c, p))] = int32_t(place(c, p));
@@ -135,7 +136,8 @@ class LocalImagesOf {
                 work.number.push_back(t.first + j);
             }
             const LocalImages<T> images{work.seen.data(), work.prior.data(), work.number.data(), int(work.seen.size())};
-            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(), {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_});
+            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(),
+                             {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_});
         });
     }
 
@@ -182,8 +184,10 @@ class LocalImagesOf {
                 if (const Sums& s = share[size_t(i)]; s.top[place(p)] >= 0) f(s, place(p), 0);
             const int64_t other = place(local_.mirrored_pixel(p));
             for (const auto& share : shares)
-                if (!local_.mirrored) break;
-                else if (const Sums& s = share[size_t(count + i)]; s.top[other] >= 0) f(s, other, local_.copies);
+                if (!local_.mirrored)
+                    break;
+                else if (const Sums& s = share[size_t(count + i)]; s.top[other] >= 0)
+                    f(s, other, local_.copies);
         };
         for (int64_t p = 0; p < pixels; ++p) {
             double& max = all.max[size_t(p)];

@@ -173,8 +173,7 @@ GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const T* logits, typena
     store(to.max + i, top);
     for (int g = COUNT - 1; g >= 0; --g)  // of equals the first
         for (int lane = 0; lane < kLanes; ++lane)
-            if (const T l = logits[g * plane + i + lane]; l == top[lane] && l > old[lane])
-                to.top[i + lane] = number[g];
+            if (const T l = logits[g * plane + i + lane]; l == top[lane] && l > old[lane]) to.top[i + lane] = number[g];
 }
 
 // Adds COUNT images whose logits are known.
