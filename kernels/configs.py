@@ -1,7 +1,7 @@
 """The launch configurations, written down: few, and none of them changes the order of a sum.
 
-Tuned are tile sizes, warps and pipeline stages. What decides how a result is rounded is fixed here for all of them, so
-that the same input gives the same bits whichever configuration wins on a machine.
+A configuration has tile sizes, warps and pipeline stages. What decides how a result is rounded is fixed here for all of
+them.
 """
 
 import os
@@ -27,7 +27,7 @@ SPLIT = 1024
 STEP = 64
 #: Rows of one launch: the second dimension of a grid holds 65535 tiles of 64 rows or more.
 ROWS = 2**20
-#: Queries up to which the narrow tiles are tried.
+#: Queries up to which the narrow tiles are taken.
 NARROW = 16
 
 
@@ -43,7 +43,7 @@ HOPPER = (_BYTES_90, _FLOATS_90, _TWO_PARTS_90)
 # Of these, the one whose registers do not suffice for a bias of its own for every query.
 WITHOUT_OWN_BIAS = _FLOATS_90
 
-# BN rows x BB queries per program, BD columns at a time (float data: BD = FLUSH).
+# By size: the last one that fits is taken. BN rows x BB queries per program, BD columns at a time (floats: BD = FLUSH).
 LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=128, BB=32, BD=64), _BYTES_90]
 LOGITS_FLOATS = [_config(3, 4, BN=64, BB=16, BD=FLUSH), _config(3, 4, BN=64, BB=32, BD=FLUSH), _FLOATS_90]
 # BB queries x BD columns per program, STEP rows at a time; by what one number of the product is split into.
@@ -70,34 +70,36 @@ def fitting(configs: list[triton.Config], batch: int, capability: int, bias: int
     return [config for config in narrow if not any(config is large for large in spill)]
 
 
-def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
-    """Decorates a kernel that is launched with B by name: the fastest fitting configuration is found once per `key`.
+def configured(configs: list[triton.Config]) -> Callable[[Any], "Configured"]:
+    """Decorates a kernel that is launched with B by name: it takes the largest fitting configuration."""
+    return lambda kernel: Configured(kernel, configs)
 
-    `key` must tell narrow batches from wide ones. In the interpreter, where there is nothing to time, the first fitting
-    configuration is taken.
+
+class Configured:
+    """A kernel whose launches look up their tiles: the chip and the batch decide, and no timing.
+
+    What was timed would be kept for sizes that nobody timed, and the first call would take seconds.
     """
-
-    def prune(found: list[triton.Config], _: dict[str, Any], **named: Any) -> list[triton.Config]:
-        major, minor = torch.cuda.get_device_capability()
-        return fitting(found, named["B"], 10 * major + minor, named.get("BIAS", 0))
-
-    def decorate(kernel: Any) -> Any:
-        if INTERPRETED:
-            return _First(kernel, configs)
-        return triton.autotune(configs=configs, key=key, prune_configs_by={"early_config_prune": prune})(kernel)
-
-    return decorate
-
-
-class _First:
-    """A kernel that is launched with the first fitting configuration."""
 
     def __init__(self, kernel: Any, configs: list[triton.Config]) -> None:
         self.fn, self.configs = kernel, configs
 
     def __getitem__(self, grid: Callable[[dict[str, Any]], tuple[int, ...]]) -> Callable[..., None]:
         def launch(*arguments: Any, **named: Any) -> None:
-            tiles = fitting(self.configs, named["B"], 80)[0].kwargs
-            self.fn[grid(tiles)](*arguments, **named, **tiles)
+            config = self.chosen(named["B"], named.get("BIAS", 0))
+            hints = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+            self.fn[grid(config.kwargs)](*arguments, **named, **config.kwargs, **hints)
 
         return launch
+
+    def chosen(self, batch: int, bias: int) -> triton.Config:
+        """For so many queries on the current device; bias: as the first product takes it."""
+        return fitting(self.configs, batch, _capability(), bias)[-1]
+
+
+def _capability() -> int:
+    """80 for sm_80; of the interpreter, which has no tensor cores, that of the oldest chip."""
+    if INTERPRETED:
+        return 80
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor

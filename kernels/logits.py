@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, NARROW, WIDEN, tuned
+from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, WIDEN, configured
 from geodiff.kernels.queries import Parts
 
 
@@ -46,12 +46,12 @@ def _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b,
 @triton.jit
 def logits_bytes(
     q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
-    WIDE: tl.constexpr, PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
+    PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32.
 
-    LONG: d may overflow int32. BIAS: 0 none, 1 for all queries [C], 2 one row for each. WIDE: tuning key.
+    LONG: d may overflow int32. BIAS: 0 none, 1 for all queries [C], 2 one row for each.
     """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -64,7 +64,8 @@ def logits_bytes(
     total = tl.zeros((BN, BB), tl.float64)
     for first in range(0, d, BD):
         left = d - first
-        u = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=128)
+        # What lies outside counts for nothing: it meets digits 0, or its sums are not kept.
+        u = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=0)
         v = (u ^ 128).to(tl.int8, bitcast=True)  # u - 128
         here = (b[None, :] < B) & (k[:, None] < left)
         s0 = tl.dot(v, tl.load(query + first, mask=here, other=0), s0, out_dtype=tl.int32)
@@ -98,12 +99,12 @@ def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
 @triton.jit
 def logits_floats(
     q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
-    WIDE: tl.constexpr, BIAS: tl.constexpr,
+    BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first.
 
-    BIAS, WIDE: as for bytes.
+    BIAS: as for bytes.
     """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -141,8 +142,8 @@ def products(stored: torch.dtype) -> int:
     return 6 if stored == torch.float32 else 3
 
 
-_bytes = tuned(LOGITS_BYTES, ["d", "WIDE", "PARTS", "BIAS"])(logits_bytes)
-_floats = tuned(LOGITS_FLOATS, ["d", "WIDE", "BIAS"])(logits_floats)
+_bytes = configured(LOGITS_BYTES)(logits_bytes)
+_floats = configured(LOGITS_FLOATS)(logits_floats)
 
 
 def bias_row_stride(bias: Tensor | None) -> int:
@@ -165,7 +166,7 @@ def logits(
         return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
 
     pointers = (query.parts, rows, half, half if bias is None else bias, query.scale, ref, inv, out)
-    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d, "WIDE": batch > NARROW}
+    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d}
     sizes |= {"bias_stride": bias_row_stride(bias)}
     sizes |= {"BIAS": 0 if bias is None else bias.ndim, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:

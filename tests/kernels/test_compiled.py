@@ -39,7 +39,7 @@ class Variant:
     scalars: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        stored = self.pointers.get("rows_ptr", "*").removeprefix("*")
+        stored = self.pointers.get("rows_ptr", self.pointers.get("p_ptr", "*")).removeprefix("*")
         constants = "-".join(f"{name}{int(value)}" for name, value in self.constants.items())
         return f"{self.kernel.partition('.')[2]}-{stored}-{constants}-w{self.warps}" + ("-ones" if self.ones else "")
 
@@ -53,28 +53,31 @@ def variants() -> Iterator[Variant]:
     pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
     for config in configs.LOGITS_BYTES:
         for parts in (2, 3, 4):
-            constants = {**_constants(config), "PARTS": parts, "LONG": False, "BIAS": parts - 2}
+            constants = {**config.kwargs, "PARTS": parts, "LONG": False, "BIAS": parts - 2}
             yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-        constants = {**_constants(config), "PARTS": 4, "LONG": True, "BIAS": 0}
+        constants = {**config.kwargs, "PARTS": 4, "LONG": True, "BIAS": 0}
         yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-    constants = {**_constants(configs.LOGITS_BYTES[0]), "PARTS": 3, "LONG": False, "BIAS": 0}
+    constants = {**configs.LOGITS_BYTES[0].kwargs, "PARTS": 3, "LONG": False, "BIAS": 0}
     yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
     for stored, operands in FLOATS.items():
         query = "*fp16" if stored == "fp16" else "*bf16"
         for config in configs.LOGITS_FLOATS:
             pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **per_query, "out_ptr": "*fp32"}
             for bias in (0, 1, 2)[: 2 if config is configs.WITHOUT_OWN_BIAS else 3]:
-                constants = {**_constants(config), "BIAS": bias}
+                constants = {**config.kwargs, "BIAS": bias}
                 yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
     for stored, operands in {"u8": "f16", **FLOATS}.items():
         for config in configs.WEIGHTED_SUM[STORED[stored]]:
-            constants = {**_constants(config), "SPLIT": configs.SPLIT, "STEP": configs.STEP}
-            pointers = {"l_ptr": "*fp32", "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
+            constants = {**config.kwargs, "SPLIT": configs.SPLIT, "STEP": configs.STEP}
+            part = "*fp16" if operands == "f16" else "*bf16"
+            pointers = {"p_ptr": part, "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
             pointers["out_ptr"] = "*fp32"
             yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
-    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "bias_ptr": "*fp64", "state_ptr": "*fp64"}
-    for bias in (0, 1, 2):
-        yield Variant("weighted_sum.softmax_state", state, {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT})
+    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "bias_ptr": "*fp64", "floor_ptr": "*fp32", "state_ptr": "*fp64"}
+    for part in ("*fp16", "*bf16"):
+        for bias in (0, 1, 2):
+            constants = {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT}
+            yield Variant("weighted_sum.softmax_state", {**state, "p_ptr": part}, constants)
     names = ["state", "acc", "kept", "acc_out", "kept_out", "mean"]
     merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
     for first, last, ones in (
@@ -99,12 +102,6 @@ def variants() -> Iterator[Variant]:
     for terms in range(MOST_TERMS + 1):
         combined = {"mean_ptr": "*fp64", "factors_ptr": "*fp64", **{f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}}
         yield Variant("combine.combine_kernel", {**combined, "out_ptr": "*fp32"}, {"TERMS": terms, "BN": 1024})
-
-
-def _constants(config: Any) -> dict[str, Any]:
-    from geodiff.kernels import configs
-
-    return {"WIDE": config.kwargs["BB"] > configs.NARROW, **config.kwargs}
 
 
 def _launch(config: Any) -> tuple[int, int, bool]:

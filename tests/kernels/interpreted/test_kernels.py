@@ -117,6 +117,7 @@ def test_every_table_has_a_configuration_for_every_batch_and_chip() -> None:
             assert set(map(id, ampere)) <= set(map(id, hopper))
             assert configs.fitting(table, batch, 90, bias=2)
             assert all((config.kwargs["BB"] <= configs.NARROW) == narrow for config in hopper)
+            assert configs.configured(table)(None).chosen(batch, 0) is ampere[-1], "the interpreter is an old chip"
     assert all(config.kwargs["BD"] == configs.FLUSH for config in configs.LOGITS_FLOATS)
 
 
@@ -135,9 +136,9 @@ def test_logits_in_every_configuration(table: str, config: triton.Config) -> Non
     grid = triton.cdiv(batch, tiles["BB"]), triton.cdiv(n, tiles["BN"])
     arguments = (query.parts, rows, zero, zero, query.scale, zero, one, out, batch, n, d, batch * d, 0)
     if table == "bytes":
-        logits_bytes[grid](*arguments, WIDE=True, PARTS=3, LONG=False, BIAS=0, **tiles)
+        logits_bytes[grid](*arguments, PARTS=3, LONG=False, BIAS=0, **tiles)
     else:
-        logits_floats[grid](*arguments, WIDE=True, BIAS=0, **tiles)
+        logits_floats[grid](*arguments, BIAS=0, **tiles)
     expected = value(query) @ twins.centred(rows).T
     scale = x.norm(dim=1).max() * twins.centred(rows).norm(dim=1).max()
     assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
@@ -172,6 +173,16 @@ def test_weighted_sum_and_merge(n: int, d: int, batch: int, stored: torch.dtype)
         torch.testing.assert_close(running.state, state, rtol=2e-6, atol=1e-5)
 
 
+def in_parts(weights: Tensor, stored: torch.dtype) -> Tensor:
+    """As `softmax_state` writes them, [PARTS, B, C]."""
+    count, dtype = weighted_sum.PARTS[stored]
+    rest, parts = weights.float() * (2**15 if dtype == torch.float16 else 1), []
+    for _ in range(count):
+        parts.append(rest.to(dtype))
+        rest = rest - parts[-1].float()
+    return torch.stack(parts)
+
+
 def test_weighted_sum_in_every_configuration(stored: torch.dtype) -> None:
     for config in configs.WEIGHTED_SUM[stored]:
         tiles = config.kwargs
@@ -180,9 +191,10 @@ def test_weighted_sum_in_every_configuration(stored: torch.dtype) -> None:
         out = torch.full((1, batch, d), NAN)
         top = scores.amax(1).double()[None]
         grid = triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), 1
+        weights = in_parts((scores - top[0][:, None]).exp(), stored)
         weighted_sum.weighted_sum_kernel[grid](
-            scores, top, torch.full((batch,), -torch.inf), data.rows, out, batch, n, d,
-            WIDE=True, SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
+            weights, top, torch.full((batch,), -torch.inf), data.rows, out, batch, n, d, batch * n,
+            SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
         )  # fmt: skip
         expected = (scores.double() - top[0][:, None]).exp() @ twins.centred(data.rows)
         assert float((out[0].double() - expected).norm(dim=1).max() / (data.norm * n)) < 1e-6
