@@ -1,8 +1,9 @@
 """GPU benchmark: every GPU backend against the two-product forms in PyTorch, with the machine's ceilings beside them.
 
-A cell holds time, share of the ceiling, ratio to each peer, and the error against float64; a speed whose error is over
-the contract is not reported. KeOps and FAISS are timed at the size of CIFAR-10 where they are installed with CUDA.
-`bench/gpu.sh` runs this after the tests; by itself: python bench/gpu.py --out gpu.json
+A cell holds the time in a graph and by itself, with the data in the L2 cache and without, what the call puts on the
+device (`geodiff.measure.device_profile`), the share of the ceiling, the ratio to each peer, and the error against
+float64; a speed whose error is over the contract is not reported. KeOps and FAISS are timed at the size of CIFAR-10
+where they are installed with CUDA. `bench/gpu.sh` runs this beside the tests; by itself: bench/gpu.py --out gpu.json
 """
 
 import argparse
@@ -13,7 +14,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,77 +23,161 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, backends, reference, sample, schedules
+from geodiff.base.files import atomic_path
 from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.measure.baselines import PeerFailed, made, model_points
+from geodiff.measure.device_profile import device_profile
 
 TOL = 1e-5
-#: (N, d, batches, dtypes): CIFAR-10 size, ten times it, ImageNet-64 size. Made-up bytes: speed does not depend on them.
-SIZES: tuple[tuple[int, int, tuple[int, ...], tuple[torch.dtype, ...]], ...] = (
-    (50_000, 3072, (1, 4, 16, 64, 256), (torch.uint8, torch.bfloat16, torch.float32)),
-    (500_000, 3072, (1, 4, 16), (torch.uint8,)),
-    (1_281_167, 12_288, (1, 64), (torch.uint8,)),
+
+
+@dataclass(frozen=True)
+class Size:
+    """Cells of one data set, every batch at every sigma, and trajectories. Made-up bytes: no speed depends on them."""
+
+    n: int
+    d: int
+    dtype: torch.dtype
+    batches: tuple[int, ...]
+    sigmas: tuple[float, ...] = (0.5, 20.0)
+    trajectories: tuple[int, ...] = ()
+
+
+#: The size of CIFAR-10 and of ImageNet-64; then floats, other batches, ten times CIFAR-10.
+DECISIVE = (
+    Size(50_000, 3072, torch.uint8, (1, 16, 64, 256), (20.0,), (64,)),
+    Size(1_281_167, 12_288, torch.uint8, (1, 64), (20.0,)),
 )
-SIGMAS = (0.5, 20.0)
-BACKENDS = ("cuda", "triton")
+MORE = (
+    Size(50_000, 3072, torch.uint8, (4,), (0.5, 20.0), (1, 128)),
+    Size(50_000, 3072, torch.uint8, (1, 16, 64, 256), (0.5,)),
+    Size(50_000, 3072, torch.bfloat16, (1, 64)),
+    Size(50_000, 3072, torch.float32, (1, 64)),
+    Size(500_000, 3072, torch.uint8, (1, 4, 16)),
+    Size(1_281_167, 12_288, torch.uint8, (), (), (1,)),
+)
+BACKENDS = ("cuda", "triton", "auto")
 DEVICE = "cuda"
-SECONDS = 0.2  # spent on one timing, at most, beyond the warm-up
-LONG = 0.5  # a call of so many seconds is not repeated
+SECONDS = 0.1  # spent on one timing, at most, beyond the warm-up
+LONG = 0.3  # a call of so many seconds is not repeated
+REPLAYS = 20  # calls between two events, so that a launch is not what is measured
+FLUSHED = 2**28  # bytes written between calls that are to find nothing in the cache
 OTHERS = ("keops", "faiss-200")
-OTHERS_SECONDS = 30.0  # spent on each of OTHERS, its compilation included, before it is left out
+OTHERS_SECONDS = 15.0  # spent on each of OTHERS, its compilation included, before it is left out
 
 
 def main() -> None:
-    """Measures, prints one line per cell, writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="where the JSON goes")
-    parser.add_argument("--small", action="store_true", help="every kernel once over small shapes, for sanitizers")
+    """Measures, prints one line per cell, writes the JSON after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where the JSON goes; what it holds is kept")
+    parser.add_argument("--decisive", action="store_true", help="the cells that decide, and no others")
+    parser.add_argument("--more", action="store_true", help="the others alone")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no cell after so many")
+    parser.add_argument("--small", action="store_true", help="instead: every kernel over small shapes, for sanitizers")
+    parser.add_argument("--once", action="store_true", help="instead: one call of each backend, for a profiler")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("bench/gpu.py: no CUDA device")
-    names = [name for name in BACKENDS if backends.is_available(name)]
-    if options.small:
+    names = [name for name in BACKENDS if name == "auto" or backends.is_available(name)]
+    if options.small or options.once:
         for name in names:
-            small(name)
+            small(name) if options.small else once_each(name)
         return
-    properties = torch.cuda.get_device_properties(0)
-    document: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "gpu": properties.name,
-        "multiprocessors": properties.multi_processor_count,
-        "torch": torch.__version__,
-        "backends": backends.available(),
-        "ceilings": ceilings(),
-        "cells": [],
-        "trajectories": [],
-    }
-    print(json.dumps(document["ceilings"]))
-    for n, d, batches, dtypes in SIZES:
-        for dtype in dtypes:
-            if n * d * dtype.itemsize > 0.7 * torch.cuda.mem_get_info()[0]:
-                print(f"N={n} d={d} {dtype}: does not fit into this GPU's memory, left out")
-                continue
-            data = made_up(n, d, dtype)
-            first = (n, dtype) == (SIZES[0][0], SIZES[0][3][0])
-            denoisers = [OptimalDenoiser(data, backend=name) for name in names]
-            others = [Other(name, data) for name in OTHERS if first]
-            for batch in batches:
-                for sigma in SIGMAS:
-                    x = queries(data, batch, sigma)
-                    beside = two_product_forms(data, x, sigma) | {o.name: o.entry(data, x, sigma) for o in others}
-                    for denoiser in denoisers:
-                        found = cell(denoiser, data, x, sigma, document["ceilings"], beside)
-                        document["cells"].append(found)
-                        print(json.dumps(found))
-            del denoisers, others
-            if first:
-                document["trajectories"] += [trajectory(data, name) for name in names]
-                print(json.dumps(document["trajectories"]))
-            del data
-            torch.cuda.empty_cache()
-            if options.out:
-                options.out.write_text(json.dumps(document, indent=1))
-    if any(found["error"] > TOL for found in document["cells"]):
+    run = Run(names, options.out, time.perf_counter() + options.seconds)
+    for size in (() if options.more else DECISIVE) + (() if options.decisive else MORE):
+        run.measure(size)
+    if any(not found["error"] <= TOL for found in run.document["cells"]):
         sys.exit("bench/gpu.py: a result breaks the contract")
+    if run.document["left_out"] and not run.document["cells"]:
+        sys.exit("bench/gpu.py: nothing was measured")
+
+
+class Run:
+    """What has been measured so far, on disk as it comes."""
+
+    def __init__(self, names: list[str], out: Path | None, deadline: float) -> None:
+        self.names, self.out, self.deadline = names, out, deadline
+        if out is not None and out.exists():
+            self.document: dict[str, Any] = json.loads(out.read_text())
+        else:
+            properties = torch.cuda.get_device_properties(0)
+            self.document = {
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "gpu": properties.name,
+                "multiprocessors": properties.multi_processor_count,
+                "torch": torch.__version__,
+                "backends": backends.available(),
+                "ceilings": ceilings(),
+                "cells": [],
+                "trajectories": [],
+                "left_out": [],
+            }
+        print(json.dumps(self.document["ceilings"]))
+
+    def measure(self, size: Size) -> None:
+        what = f"N={size.n} d={size.d} {size.dtype}"
+        if size.n * size.d * size.dtype.itemsize > 0.7 * torch.cuda.mem_get_info()[0]:
+            self._leave_out(f"{what}: does not fit into this GPU's memory")
+            return
+        if self._late(what):
+            return
+        data = made_up(size.n, size.d, size.dtype)
+        first = size is DECISIVE[0]
+        denoisers = [OptimalDenoiser(data, backend=name) for name in self.names]
+        others = [Other(name, data) for name in OTHERS if first]
+        for batch in size.batches:
+            for sigma in size.sigmas:
+                if self._late(f"{what} B={batch} sigma={sigma}"):
+                    continue
+                truth = Truth(data, queries(data, batch, sigma), sigma)
+                beside = two_product_forms(truth) | {other.name: other.entry(truth) for other in others}
+                for denoiser, name in zip(denoisers, self.names, strict=True):
+                    self._keep("cells", {"asked": name, **cell(denoiser, truth, self.document["ceilings"], beside)})
+        for batch in size.trajectories:
+            for denoiser, name in zip(denoisers, self.names, strict=True):
+                if not self._late(f"{what} trajectory B={batch} {name}"):
+                    self._keep("trajectories", {"asked": name, **trajectory(denoiser, batch)})
+        del data, denoisers, others
+        torch.cuda.empty_cache()
+
+    def _late(self, what: str) -> bool:
+        late = time.perf_counter() > self.deadline
+        if late:
+            self._leave_out(f"{what}: no time left")
+        return late
+
+    def _leave_out(self, what: str) -> None:
+        self._keep("left_out", what)
+
+    def _keep(self, where: str, found: Any) -> None:
+        self.document[where].append(found)
+        print(json.dumps(found))
+        if self.out is not None:
+            with atomic_path(self.out) as temporary:
+                temporary.write_text(json.dumps(self.document, indent=1))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Queries x [B, d] over data [N, d] at one sigma, and what the first two are answered in float64."""
+
+    data: Tensor
+    x: Tensor
+    sigma: float
+
+    @cached_property
+    def expected(self) -> Tensor:
+        return reference.posterior(self.x[:2].double(), self.data, self.sigma).mean
+
+    @cached_property
+    def scale(self) -> Tensor:
+        parts = self.data.split(2**14)
+        largest = max(float(reference.model_space(rows, torch.float32).norm(dim=1).max()) for rows in parts)
+        return self.expected.norm(dim=1).clamp_min(0.01 * largest)
+
+    def error(self, answer: Tensor) -> float:
+        """Contract 1 on the first two queries; all rows of the reference are float64 differences."""
+        return float(((answer[:2].double() - self.expected).norm(dim=1) / self.scale).max())
 
 
 def ceilings() -> dict[str, float]:
@@ -108,38 +194,36 @@ def ceilings() -> dict[str, float]:
 
 
 def cell(
-    denoiser: OptimalDenoiser,
-    data: Tensor,
-    x: Tensor,
-    sigma: float,
-    ceiling: dict[str, float],
-    beside: dict[str, dict[str, Any]],
+    denoiser: OptimalDenoiser, truth: Truth, ceiling: dict[str, float], beside: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """One backend, dtype, size, batch and noise level; times are of the whole evaluation, without argument checks.
 
     beside: entry by peer, to which the ratio is added; as in the whole file, above 1 where we are faster.
     """
+    data, x = truth.data, truth.x
     (n, d), batch = data.shape, len(x)
-    levels, out = torch.full((batch,), sigma, dtype=torch.float64, device=DEVICE), torch.empty_like(x)
+    levels, out = torch.full((batch,), truth.sigma, dtype=torch.float64, device=DEVICE), torch.empty_like(x)
+    plain: Callable[[], Tensor] = lambda: unchecked(denoiser, x, levels, 1.0, (), out)  # noqa: E731
     found: dict[str, Any] = {
-        "backend": denoiser.backend,
+        "backend": denoiser._points.engines.name(batch),
         "dtype": str(data.dtype).removeprefix("torch."),
         "N": n,
         "d": d,
         "B": batch,
-        "sigma": sigma,
-        "error": error(unchecked(denoiser, x, levels, 1.0, (), out), x, data, sigma),
+        "sigma": truth.sigma,
+        "error": truth.error(plain()),
     }
     if not found["error"] <= TOL:
         return {**found, "refused": "the error is over the contract"}
-    run: Callable[[], object] = lambda: unchecked(denoiser, x, levels, 1.0, (), out)  # noqa: E731
-    if recordable_engine(denoiser, batch) is not None:
-        run = recorded(run)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+    found["eager_ms"] = seconds(plain) * 1e3
+    found["extra_GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    found["one_call"] = device_profile(plain)
+    run = recorded(plain) if recordable_engine(denoiser, batch) is not None else plain
     own = seconds(run)
     found["ms"] = own * 1e3
-    found["extra_GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    found["cold_ms"] = cold(run) * 1e3
     found["share_of_copy_bandwidth"] = data.numel() * data.itemsize / own / (ceiling["copy_GBps"] * 1e9)
     found["effective_TFLOPs"] = 4 * batch * n * d / own / 1e12
     found["peers"] = {
@@ -148,17 +232,18 @@ def cell(
     return found
 
 
-def two_product_forms(data: Tensor, x: Tensor, sigma: float) -> dict[str, dict[str, Any]]:
+def two_product_forms(truth: Truth) -> dict[str, dict[str, Any]]:
     """The two-product form on floating copies, which are made beforehand and fit into memory."""
     out: dict[str, dict[str, Any]] = {}
     forms = (("float32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False))
     for name, dtype, tf32 in forms:
-        if data.numel() * dtype.itemsize > 0.5 * torch.cuda.mem_get_info()[0]:
+        if truth.data.numel() * dtype.itemsize > 0.45 * torch.cuda.mem_get_info()[0]:
+            out[name] = {"note": "its copy of the data does not fit"}
             continue
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        taken, answer = two_products(data, x.to(dtype), sigma)
+        taken, answer = two_products(truth.data, truth.x.to(dtype), truth.sigma)
         torch.backends.cuda.matmul.allow_tf32 = False
-        out[name] = {"ms": taken * 1e3, "error": error(answer, x, data, sigma)}
+        out[name] = {"ms": taken * 1e3, "error": truth.error(answer)}
     return out
 
 
@@ -188,7 +273,7 @@ class Other:
         except ImportError as error:
             self._note = str(error)
 
-    def entry(self, data: Tensor, x: Tensor, sigma: float) -> dict[str, Any]:
+    def entry(self, truth: Truth) -> dict[str, Any]:
         """Time and error, or a note that says why there are none."""
         if self._spent > OTHERS_SECONDS:
             self._note = f"left out: {self._spent:.0f} s were spent on it"
@@ -196,34 +281,48 @@ class Other:
             return {"note": self._note}
         start = time.perf_counter()
         try:
-            answer = self._denoise(x, sigma)
-            taken = seconds(partial(self._denoise, x, sigma))
+            answer = self._denoise(truth.x, truth.sigma)
+            taken = seconds(partial(self._denoise, truth.x, truth.sigma))
         except PeerFailed as failure:
             return {"note": str(failure)}
         finally:
             self._spent += time.perf_counter() - start
-        return {"ms": taken * 1e3, "error": error(answer, x, data, sigma)}
+        return {"ms": taken * 1e3, "error": truth.error(answer)}
 
 
-def trajectory(data: Tensor, name: str) -> dict[str, Any]:
-    """18 levels of Heun, 35 evaluations, B = 128: the whole call, as a user makes it, once it has been made twice."""
-    denoiser = OptimalDenoiser(data, backend=name)
-    noise = 80 * torch.randn(128, data.shape[1], device=DEVICE)
+def trajectory(denoiser: OptimalDenoiser, batch: int) -> dict[str, Any]:
+    """18 levels of Heun, 35 evaluations: the whole call, as a user makes it, the first time and later."""
+    data = denoiser.data
+    noise = 80 * torch.randn(batch, *data.shape[1:], device=DEVICE)
     sigmas = schedules.karras(18)
-    return {"backend": name, "B": 128, "evaluations": 35, "ms": 1e3 * seconds(lambda: sample(denoiser, noise, sigmas))}
+    start = time.perf_counter()
+    sample(denoiser, noise, sigmas)
+    first = time.perf_counter() - start  # ends with a look at the values, so the device is done
+    found = {"backend": denoiser._points.engines.name(batch), "N": len(data), "d": data[0].numel(), "B": batch}
+    later = seconds(lambda: sample(denoiser, noise, sigmas), replays=1)
+    return {**found, "evaluations": 35, "first_ms": 1e3 * first, "ms": 1e3 * later}
 
 
 def small(name: str) -> None:
-    """Every path of one backend over shapes that divide nothing."""
+    """Every path of one backend over shapes that divide nothing, and over rows that clusters of blocks share."""
+    shapes = [(1, 1, 1), (67, 97, 3), (130, 800, 17), (70, 3072, 5), (40, 12_288, 3)]
     for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float32):
-        for n, d, batch in ((1, 1, 1), (67, 97, 3), (130, 800, 17)):
+        for n, d, batch in shapes if dtype == torch.uint8 else shapes[:3]:
             data = made_up(n, d, dtype)
             denoiser = OptimalDenoiser(data, backend=name)
             for sigma in (1e-5, 1.0):
-                x = queries(data, batch, sigma)
-                answer = denoiser.posterior(x.double(), sigma, topk=1)
-                if not error(answer.mean, x, data, sigma) <= TOL:
+                truth = Truth(data, queries(data, batch, sigma), sigma)
+                answer = denoiser.posterior(truth.x.double(), sigma, topk=1)
+                if not truth.error(answer.mean) <= TOL:
                     sys.exit(f"{name}: N={n} d={d} B={batch} {dtype} sigma={sigma}: the error is over the contract")
+
+
+def once_each(name: str) -> None:
+    """One call for few queries and one for many, at the size of CIFAR-10."""
+    data = made_up(50_000, 3072, torch.uint8)
+    denoiser = OptimalDenoiser(data, backend=name)
+    for batch in (1, 64):
+        denoiser(queries(data, batch, 20.0), 20.0)
 
 
 def made_up(n: int, d: int, dtype: torch.dtype) -> Tensor:
@@ -246,14 +345,6 @@ def queries(data: Tensor, batch: int, sigma: float) -> Tensor:
     return points + sigma * torch.randn(points.shape, device=DEVICE, generator=generator)
 
 
-def error(answer: Tensor, x: Tensor, data: Tensor, sigma: float) -> float:
-    """Contract 1 on the first two queries; all rows of the reference are float64 differences."""
-    expected = reference.posterior(x[:2].double(), data, sigma).mean
-    largest = max(float(reference.model_space(rows, torch.float32).norm(dim=1).max()) for rows in data.split(2**14))
-    scale = expected.norm(dim=1).clamp_min(0.01 * largest)
-    return float(((answer[:2].double() - expected).norm(dim=1) / scale).max())
-
-
 def recorded(run: Callable[[], object]) -> Callable[[], object]:
     """`run` as a CUDA graph: the time of the device, not of the host's launches."""
     graph = torch.cuda.CUDAGraph()
@@ -262,24 +353,35 @@ def recorded(run: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Median time of one call, after three to warm up; of a long one the time of the second call."""
+def seconds(run: Callable[[], object], replays: int | None = None) -> float:
+    """Median time of one call in a row of `replays`; of a long one the time of the second call."""
     run()
     second = once(run)
     if second > LONG:
         return second
-    run()
+    row = max(1, min(REPLAYS, int(SECONDS / second))) if replays is None else replays
     times: list[float] = []
     while len(times) < 3 or (sum(times) < SECONDS and len(times) < 50):
+        times.append(once(run, row))
+    return statistics.median(times) / row
+
+
+def cold(run: Callable[[], object]) -> float:
+    """Median time of a single call that finds none of the data in the L2 cache."""
+    other = torch.empty(FLUSHED, dtype=torch.uint8, device=DEVICE)
+    times = []
+    for _ in range(5):
+        other.fill_(len(times))
         times.append(once(run))
     return statistics.median(times)
 
 
-def once(run: Callable[[], object]) -> float:
-    """Time of one call on the device."""
+def once(run: Callable[[], object], times: int = 1) -> float:
+    """Time of so many calls on the device."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
-    run()
+    for _ in range(times):
+        run()
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / 1e3

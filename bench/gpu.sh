@@ -1,22 +1,62 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command and under ten minutes: builds, tests, sanitizers, ceilings, benchmarks.
-#   bench/gpu.sh [OUT.json]      default: out/gpu.json; commit what is worth keeping under bench/results/
-# Needs no network: a python3 with torch, numpy, safetensors, typer, rich, pytest, setuptools, pybind11, cmake and ninja,
-# and nvcc. Triton, KeOps, FAISS and compute-sanitizer are used where they are. Nothing is installed outside out/.
-set -euo pipefail
+# Everything that needs a GPU, in one command and about five minutes: builds, benchmarks, tests, sanitizers, profile.
+#   [OUT=FOLDER] bench/gpu.sh      default: out/; commit what is worth keeping of gpu.json under bench/results/
+# Writes OUT/gpu.json (after every cell), tests.xml, tests.log, build.log, sanitizers.log and ncu.csv; ends with 1 if
+# anything failed or was skipped. Needs no network: a python3 with torch, numpy, safetensors, typer, rich, pytest,
+# setuptools, pybind11, cmake and ninja, and nvcc. Triton, pytest-xdist, compute-sanitizer, ncu, KeOps and FAISS are used
+# where they are. Nothing is installed outside OUT.
+set -uo pipefail
 cd "$(dirname "$0")/.."
-result=${1:-out/gpu.json}
-site=$PWD/out/gpu-site
-mkdir -p "$(dirname "$result")"
+out=${OUT:-$PWD/out}
+site=$out/site
+mkdir -p "$out"
+status=0
+failed() {
+    echo "FAILED: $*"
+    status=1
+}
+
+echo "== machine"
+python3 -c 'import sys, torch; print("python", sys.version.split()[0], "torch", torch.__version__)' || exit 1
+python3 -c 'import triton; print("triton", triton.__version__)' || echo "triton is not here"
+nvcc --version | tail -n 1
+nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader
 
 echo "== build"
 rm -rf "$site"
-GEODIFF_CUDA=ON timeout 150 python3 -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$site" .
-export PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 # the installed package, not the folder beside us
+if ! GEODIFF_CUDA=ON CMAKE_BUILD_PARALLEL_LEVEL=16 timeout 150 python3 -m pip install --no-index --no-deps \
+    --no-build-isolation --target "$site" . >"$out/build.log" 2>&1; then
+    failed "build, see build.log; going on without compiled cores"
+    mkdir -p "$site" && cp -R geodiff "$site/" && cp -R kernels "$site/geodiff/kernels"
+fi
+# The package in $site, and not the folder beside us, whatever pyproject.toml says.
+export PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 GEODIFF_NEEDS_GPU=1
+python3 - "$site" <<'CHECK' || failed "backends"
+import sys
+
+import geodiff
+
+where, found = sys.argv[1], geodiff.backends.available()
+print(geodiff.__file__, found)
+assert geodiff.__file__.startswith(where), "not the package that was built"
+missing = [name for name in ("cuda", "triton") if not geodiff.backends.is_available(name)]
+sys.exit(f"missing: {missing}" if missing else 0)
+CHECK
+
+echo "== cells that decide"
+timeout 90 python3 bench/gpu.py --out "$out/gpu.json" --decisive --seconds 60 || failed "decisive cells"
 
 echo "== tests"
-status=0
-timeout 150 python3 -m pytest -q -p no:cacheprovider tests/gpu || status=$?
+workers=$(python3 -c 'import xdist' 2>/dev/null && echo "-n 8")
+# shellcheck disable=SC2086
+timeout 120 python3 -m pytest -q $workers -p no:cacheprovider -o pythonpath="$site ." --junitxml="$out/tests.xml" tests/gpu \
+    >"$out/tests.log" 2>&1 || failed "tests, see tests.log"
+tail -n 15 "$out/tests.log"
+grep -qE "[0-9]+ passed" "$out/tests.log" || failed "no test passed"
+! grep -E "[0-9]+ skipped" "$out/tests.log" || failed "tests were skipped"
+
+echo "== other cells"
+timeout 75 python3 bench/gpu.py --out "$out/gpu.json" --more --seconds 60 || failed "other cells"
 
 echo "== sanitizers"
 # Parts of kernel names: the namespace of the CUDA C++ kernels, and the Triton kernels, which are named as their functions
@@ -25,17 +65,31 @@ kernels=(combine_kernel geodiff logits_bytes logits_floats softmax_state weighte
 filters=()
 for name in "${kernels[@]}"; do filters+=(--kernel-regex "kns=$name"); done
 if command -v compute-sanitizer >/dev/null; then
-    # Once without them: Triton compiles what is then only looked at.
-    timeout 45 python3 bench/gpu.py --small || status=$?
-    for tool in memcheck racecheck; do
-        timeout 45 compute-sanitizer --tool "$tool" --error-exitcode 9 "${filters[@]}" \
-            python3 bench/gpu.py --small >"out/$tool.log" 2>&1 || { status=$?; echo "$tool: failed, see out/$tool.log"; }
-        tail -n 1 "out/$tool.log"
+    # Once without them: Triton compiles what is then only looked at. Side by side, since each is slow on its own.
+    timeout 45 python3 bench/gpu.py --small || failed "small shapes"
+    tools=(memcheck racecheck synccheck initcheck)
+    for tool in "${tools[@]}"; do
+        timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "${filters[@]}" python3 bench/gpu.py --small \
+            >"$out/$tool.part" 2>&1 &
+        declare "pid_$tool=$!"
+    done
+    : >"$out/sanitizers.log"
+    for tool in "${tools[@]}"; do
+        pid=pid_$tool
+        wait "${!pid}" || failed "$tool, see sanitizers.log"
+        { echo "== $tool" && cat "$out/$tool.part" && rm "$out/$tool.part"; } >>"$out/sanitizers.log"
+        tail -n 1 "$out/sanitizers.log"
     done
 else
-    echo "compute-sanitizer is not here: skipped"
+    echo "compute-sanitizer is not here: left out"
 fi
 
-echo "== ceilings and benchmarks"
-timeout 165 python3 bench/gpu.py --out "$result" || status=$?
+echo "== profile"
+if command -v ncu >/dev/null; then
+    timeout 45 ncu --set basic --csv --target-processes all \
+        --kernel-name "regex:stream_kernel|exact_kernel|logits_bytes|weighted_sum_kernel|softmax_state" --launch-count 10 \
+        python3 bench/gpu.py --once >"$out/ncu.csv" 2>/dev/null || echo "ncu: no profile here"
+else
+    echo "ncu is not here: left out"
+fi
 exit "$status"

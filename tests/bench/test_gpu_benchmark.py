@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from geodiff.measure import baselines
+from geodiff.measure.device_profile import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,23 +28,30 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up the names in their annotations
     spec.loader.exec_module(module)
 
-    def once(run: Any) -> float:
+    def once(run: Any, times: int = 1) -> float:
         start = time.perf_counter()
-        run()
+        for _ in range(times):
+            run()
         return time.perf_counter() - start
 
     here: dict[str, Any] = {
         "DEVICE": "cpu",
         "BACKENDS": ("cpu",),
         "SECONDS": 0.001,
-        "SIZES": ((300, 75, (1, 5), (torch.uint8, torch.float32)), (400, 75, (2,), (torch.uint8,))),
+        "FLUSHED": 1024,
+        "DECISIVE": (
+            module.Size(300, 75, torch.uint8, (1, 5), (0.5, 20.0), (2,)),
+            module.Size(300, 75, torch.float32, (1, 5)),
+        ),
+        "MORE": (module.Size(400, 75, torch.uint8, (2,), (20.0,)),),
         "OTHERS": ("torch-addmm", "naive"),
         "once": once,
+        "device_profile": lambda call: call() is None or {"launches": 1},
         "recorded": lambda run: run,
         "ceilings": lambda: {"copy_GBps": 10.0},
-        "trajectory": lambda data, name: {"backend": name},  # 128 samples: long
     }
     for name, value in here.items():
         monkeypatch.setattr(module, name, value)
@@ -61,48 +69,98 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_whole_of_it(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "gpu.json")])
+def run(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
     gpu.main()
-    document = json.loads((tmp_path / "gpu.json").read_text())
+
+
+def test_the_whole_of_it(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "gpu.json"
+    run(gpu, monkeypatch, "--out", str(out), "--decisive")
+    first = json.loads(out.read_text())
+    run(gpu, monkeypatch, "--out", str(out), "--more")
+    document = json.loads(out.read_text())
+    assert document["cells"][: len(first["cells"])] == first["cells"], "what was there is kept"
     cells = document["cells"]
-    assert [(c["N"], c["dtype"], c["B"]) for c in cells[::2]] == [
-        (300, "uint8", 1),
-        (300, "uint8", 5),
-        (300, "float32", 1),
-        (300, "float32", 5),
-        (400, "uint8", 2),
+    assert [(c["N"], c["dtype"], c["B"], c["sigma"]) for c in cells] == [
+        *((300, "uint8", batch, sigma) for batch in (1, 5) for sigma in (0.5, 20.0)),
+        *((300, "float32", batch, sigma) for batch in (1, 5) for sigma in (0.5, 20.0)),
+        (400, "uint8", 2, 20.0),
     ]
-    assert document["trajectories"] == [{"backend": "cpu"}]
+    assert [(t["asked"], t["B"], t["evaluations"]) for t in document["trajectories"]] == [("cpu", 2, 35)]
     for cell in cells:
         assert cell["error"] <= gpu.TOL
-        assert cell["ms"] > 0
-        first = (cell["N"], cell["dtype"]) == (300, "uint8")
-        assert set(cell["peers"]) == {"float32", "tf32", "bf16"} | ({"torch-addmm", "naive"} if first else set())
+        assert min(cell["ms"], cell["cold_ms"], cell["eager_ms"]) > 0
+        assert cell["one_call"] == {"launches": 1}
+        first_size = (cell["N"], cell["dtype"]) == (300, "uint8")
+        assert set(cell["peers"]) == {"float32", "tf32", "bf16"} | ({"torch-addmm", "naive"} if first_size else set())
         for name, peer in cell["peers"].items():
             assert peer["ratio"] == pytest.approx(peer["ms"] / cell["ms"])
             assert peer["error"] <= (0.1 if name == "bf16" else 1e-3)
 
 
-def test_small_runs_every_dtype(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu.small("cpu")
+def test_what_is_done_is_on_disk_when_time_is_up(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, cell = tmp_path / "gpu.json", gpu.cell
+
+    def slow(*arguments: Any) -> Any:
+        if out.exists():
+            raise KeyboardInterrupt
+        return cell(*arguments)
+
+    monkeypatch.setattr(gpu, "cell", slow)
+    with pytest.raises(KeyboardInterrupt):
+        run(gpu, monkeypatch, "--out", str(out))
+    assert len(json.loads(out.read_text())["cells"]) == 1
+    monkeypatch.setattr(gpu, "cell", cell)
+    run(gpu, monkeypatch, "--out", str(out), "--seconds", "0")
+    document = json.loads(out.read_text())
+    assert (len(document["cells"]), len(document["left_out"])) == (1, 3)
+    with pytest.raises(SystemExit, match="nothing was measured"):
+        run(gpu, monkeypatch, "--seconds", "0")
+
+
+def test_small_and_once_run_every_dtype(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up, sizes = gpu.made_up, []
+    monkeypatch.setattr(gpu, "made_up", lambda n, d, dtype: (sizes.append((n, d)), made_up(min(n, 99), d, dtype))[1])
+    run(gpu, monkeypatch, "--once")
+    assert sizes == [(50_000, 3072)]
+    run(gpu, monkeypatch, "--small")
+    assert {d for _, d in sizes} >= {3072, 12_288}, "clusters of blocks"
     monkeypatch.setattr(gpu, "TOL", 0.0)
     with pytest.raises(SystemExit, match="over the contract"):
         gpu.small("cpu")
+
+
+def test_a_profile_counts_per_call() -> None:
+    def event(name: str, time: float = 0.0, *, device: bool = True) -> SimpleNamespace:
+        kind = torch.autograd.DeviceType.CUDA if device else torch.autograd.DeviceType.CPU
+        return SimpleNamespace(name=name, device_type=kind, device_time=time)
+
+    calls = 2 * [event("stream", 50.0), event("merge", 2.0), event("merge", 4.0)]
+    host = [event("cudaLaunchKernel", device=False), *3 * [event("cudaStreamSynchronize", device=False)]]
+    assert summary([*calls, *host], 2) == {
+        "launches": 3.0,
+        "waits": 1.0,  # one of the three is the profiler's own, at the end
+        "device_us": 56.0,
+        "kernels": {"stream": [1.0, 50.0], "merge": [2.0, 3.0]},
+    }
 
 
 def test_another_peer_that_is_missing_fails_or_is_slow_leaves_a_note(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = gpu.made_up(50, 12, torch.uint8)
-    x = gpu.queries(data, 3, 1.0)
+    truth = gpu.Truth(data, gpu.queries(data, 3, 1.0), 1.0)
+    short = gpu.Truth(data, truth.x[:, :5], 1.0)
     monkeypatch.setitem(sys.modules, "pykeops.torch", None)
-    assert gpu.Other("keops", data).entry(data, x, 1.0) == {"note": "not installed: pykeops.torch"}
-    assert "RuntimeError" in gpu.Other("naive", data).entry(data, x[:, :5], 1.0)["note"]
+    assert gpu.Other("keops", data).entry(truth) == {"note": "not installed: pykeops.torch"}
+    assert "RuntimeError" in gpu.Other("naive", data).entry(short)["note"]
     monkeypatch.setattr(gpu, "OTHERS_SECONDS", 0.0)
     slow = gpu.Other("naive", data)
-    assert "ms" in slow.entry(data, x, 1.0)
-    assert "left out" in slow.entry(data, x, 1.0)["note"]
+    assert "ms" in slow.entry(truth)
+    assert "left out" in slow.entry(truth)["note"]
 
 
 def test_a_long_call_is_made_twice(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +170,7 @@ def test_a_long_call_is_made_twice(gpu: ModuleType, monkeypatch: pytest.MonkeyPa
     assert len(calls) == 2
     monkeypatch.setattr(gpu, "LONG", 10.0)
     gpu.seconds(lambda: calls.append(0))
-    assert len(calls) >= 2 + 3 + 3
+    assert len(calls) >= 2 + 2 + 3
 
 
 def test_faiss_on_a_gpu_needs_its_gpu_indexes(monkeypatch: pytest.MonkeyPatch) -> None:

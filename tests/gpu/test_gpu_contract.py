@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, reference, sample
+from geodiff import OptimalDenoiser, reference, sample
 from geodiff.denoiser.recording import unchecked
 from geodiff.schedules import karras
 from geodiff.solvers import graph
+from tests.gpu.needed import need_backend
 
 SIGMAS = (1e-3, 0.02, 0.5, 2.0, 10.0, 80.0, 1000.0)
 SHAPES = ((1, 1), (31, 33), (257, 784), (1000, 3072), (130, 12_288), (40, 21_001))
@@ -20,8 +21,7 @@ NAMES = ("cuda", "triton")
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
-    if not backends.is_available(found):
-        pytest.skip(f"{found}: {backends.available()[found]}")
+    need_backend(found)
     return found
 
 
@@ -109,8 +109,7 @@ def test_the_same_bits_every_time(name: str, device: torch.device) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_a_recorded_trajectory_is_the_same(solver: str, device: torch.device) -> None:
-    if not backends.is_available("cuda"):
-        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    need_backend("cuda")
     denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
     sigmas = karras(6)
     for seed in range(3):
@@ -123,8 +122,7 @@ def test_a_recorded_trajectory_is_the_same(solver: str, device: torch.device) ->
 
 
 def test_others_may_capture_a_call(device: torch.device) -> None:
-    if not backends.is_available("cuda"):
-        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    need_backend("cuda")
     denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
     x, sigma = torch.randn(4, 784, device=device), torch.ones((), device=device)
     expected = denoiser(x, sigma)
@@ -135,15 +133,15 @@ def test_others_may_capture_a_call(device: torch.device) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_call_that_waits_for_nothing(device: torch.device) -> None:
-    if not backends.is_available("cuda"):
-        pytest.skip(f"cuda: {backends.available()['cuda']}")
+    need_backend("cuda")
     denoiser = OptimalDenoiser(stored(500, 784, torch.uint8, device), backend="cuda")
     x, levels = torch.randn(4, 784, device=device), torch.ones(4, dtype=torch.float64, device=device)
     unchecked(denoiser, x, levels, 1.0, (), torch.empty_like(x))
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         unchecked(denoiser, x, levels, 1.0, (), torch.empty_like(x))
     finally:
         torch.cuda.set_sync_debug_mode(mode)

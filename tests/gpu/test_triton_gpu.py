@@ -1,21 +1,21 @@
 """Contract 1 of the Triton backend on a real GPU: every dtype, path and kind of size, at the sizes that matter."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, reference
+from geodiff import OptimalDenoiser, reference
 from geodiff.data import load
 from geodiff.measure import check
-
-REASON = backends.available()["triton"]
-if not backends.is_available("triton") or not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
-    pytest.skip(f"backend 'triton' cannot run on a GPU here: {REASON}", allow_module_level=True)
+from tests.gpu.needed import need_backend, needed
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 SIGMAS = (1e-3, 0.03, 0.3, 1.0, 3.0, 10.0, 80.0, 1e3)
+
+
+@pytest.fixture(autouse=True)
+def _triton(device: torch.device) -> None:
+    need_backend("triton")
 
 
 def some_data(n: int, d: int, stored: torch.dtype) -> Tensor:
@@ -61,7 +61,7 @@ def test_check_passes_on_digits() -> None:
 def test_rows_beyond_two_gigabytes_are_addressed_in_64_bits() -> None:
     n, d = 2**18 + 1, 2**13 + 1  # n d > 2^31
     if torch.cuda.mem_get_info()[0] < 6 * 2**30:
-        pytest.skip("less than 6 GiB of GPU memory are free")
+        needed("less than 6 GiB of GPU memory are free")
     data = torch.randint(0, 256, (n, d), dtype=torch.uint8, device="cuda")
     denoiser = OptimalDenoiser(data, backend="triton")
     x = reference.model_space(data[-2:], torch.float64)

@@ -1,6 +1,7 @@
 """Every configuration of every kernel, compiled ahead of time for sm_80 and sm_90, and its machine code looked at.
 
-No GPU is needed: ptxas comes with Triton. What is read: tensor-core instructions, spills, shared memory.
+No GPU is needed: ptxas comes with Triton. What is read: tensor-core instructions, spills, shared memory, and how many
+instructions the loops of uint8 data have.
 """
 
 import multiprocessing
@@ -11,10 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+
+from tests.kernels.budgets import LOOPS, TRITON
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
@@ -110,8 +113,17 @@ def _launch(config: Any) -> tuple[int, int, bool]:
     return config.num_warps, config.num_stages, any(config is large for large in configs.HOPPER)
 
 
-def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
-    """(PTX, bytes of shared memory, ptxas's account of the resources), in a process of its own."""
+class Compiled(NamedTuple):
+    """shared: bytes of shared memory; usage: ptxas's account of registers; loop: its instructions, where counted."""
+
+    ptx: str
+    shared: int
+    usage: str
+    loop: int | None
+
+
+def compiled(variant: Variant, capability: int) -> Compiled:
+    """In a process of its own."""
     os.environ.pop("TRITON_INTERPRET", None)
     import importlib
 
@@ -131,8 +143,8 @@ def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
             constants[(index,)] = 1
         else:
             signature[argument] = variant.pointers.get(argument) or variant.scalars.get(argument, "i32")
-            # As at a launch with d a multiple of 16: what makes loads wide and asynchronous.
-            if argument in variant.pointers or argument in ("d", "part_stride"):
+            # As at a launch with d a multiple of 16 and a whole chunk of rows: what makes loads wide and asynchronous.
+            if argument in variant.pointers or argument in ("C", "d", "part_stride"):
                 attributes[(index,)] = [["tt.divisibility", 16]]
     found = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
@@ -142,16 +154,36 @@ def compiled(variant: Variant, capability: int) -> tuple[str, int, str]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(found.asm["cubin"])
         file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return found.asm["ptx"], found.metadata.shared, usage
+        usage, code = (
+            subprocess.run(
+                [triton.knobs.nvidia.cuobjdump.path, option, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    counted = capability == 90 and str(variant) in LOOPS and triton.__version__.startswith(TRITON)
+    return Compiled(found.asm["ptx"], found.metadata.shared, usage, loop_with_products(code) if counted else None)
+
+
+def loop_with_products(code: str) -> int:
+    """Instructions of the longest loop that holds tensor-core products, in what cuobjdump -sass prints."""
+    found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", code, re.MULTILINE)
+    instructions = [(int(address, 16), text) for address, text in found]
+    at = {address: place for place, (address, _) in enumerate(instructions)}
+    longest = 0
+    for place, (address, text) in enumerate(instructions):
+        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if target and (first := int(target[1], 16)) <= address and first in at:
+            body = [text for _, text in instructions[at[first] : place + 1]]
+            if any(re.search(r"\b[HI]G?MMA\b", text) for text in body):
+                longest = max(longest, len(body))
+    return longest
 
 
 ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 90 or not variant.hopper]
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[dict[tuple[str, int], Future[tuple[str, int, str]]]]:
+def pool() -> Iterator[dict[tuple[str, int], Future[Compiled]]]:
     """Every variant being compiled, as many at a time as there are processors; fresh processes, never interpreted."""
     workers = min(os.cpu_count() or 1, 8)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
@@ -161,9 +193,9 @@ def pool() -> Iterator[dict[tuple[str, int], Future[tuple[str, int, str]]]]:
 
 @pytest.mark.parametrize(("variant", "capability"), ALL, ids=str)
 def test_kernel_compiles_to_tensor_cores_without_spills(
-    variant: Variant, capability: int, pool: dict[tuple[str, int], Future[tuple[str, int, str]]]
+    variant: Variant, capability: int, pool: dict[tuple[str, int], Future[Compiled]]
 ) -> None:
-    ptx, shared, usage = pool[(str(variant), capability)].result()
+    ptx, shared, usage, loop = pool[(str(variant), capability)].result()
     assert f".target sm_{capability}" in ptx
     if variant.operands:
         instructions = re.findall(r"\b(?:mma\.sync|wgmma\.mma_async)\.\S+", ptx)
@@ -173,8 +205,10 @@ def test_kernel_compiles_to_tensor_cores_without_spills(
     assert shared <= SHARED_LIMIT[capability]
     stack, local = (int(re.search(rf"\b{name}:(\d+)", usage)[1]) for name in ("STACK", "LOCAL"))
     assert (stack, local) == (0, 0), f"registers spilled: {usage}"
+    assert loop is None or 0 < loop <= 1.1 * LOOPS[str(variant)], "the loop has grown"
 
 
 def test_ids_tell_variants_apart() -> None:
     ids = [(str(variant), capability) for variant, capability in ALL]
     assert len(set(ids)) == len(ids)
+    assert set(LOOPS) <= {name for name, capability in ids if capability == 90}, "budgets of what is not compiled"
