@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 
 #: Calls of the CUDA runtime in which the host waits for the device.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
@@ -35,7 +36,7 @@ def summary(events: Iterable[Any], calls: int) -> dict[str, Any]:
     kernels: defaultdict[str, list[float]] = defaultdict(list)
     waits = 0
     for event in events:
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA:
             kernels[event.name].append(event.device_time)
         elif event.name in WAITS:
             waits += 1
