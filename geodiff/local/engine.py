@@ -54,11 +54,19 @@ class LocalQuery:
     details: bool = False
 
 
+class Work(NamedTuple):
+    """pairs of a pixel and a candidate that there were, all of them looked at, and how many of them were weighed."""
+
+    pairs: int
+    weighed: int
+
+
 class LocalAnswer(NamedTuple):
     """mean [B, d] float32 or float64, to the `tol` of the query per pixel; the rest only where `details` asks for it.
 
     variance [B, d], ess [B, *A], nearest int64 [B, *A] and log_mass [B, *A]: those of
     `geodiff.reference.local.Posteriors`, images flat as they are stored, rows by their number among all rows.
+    work where the engine counts it.
     """
 
     mean: Tensor
@@ -66,6 +74,7 @@ class LocalAnswer(NamedTuple):
     ess: Tensor | None = None
     nearest: Tensor | None = None
     log_mass: Tensor | None = None
+    work: Work | None = None
 
 
 class LocalEngine(ABC):

@@ -2,14 +2,19 @@
 
 from torch import Tensor
 
-from geodiff.backends import choose
+from geodiff.backends import NAMES, choose
 from geodiff.base.errors import BackendUnavailable
 from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
 from geodiff.local.plain import PlainLocalEngine
+from geodiff.local.products import PatchProducts
 
 #: The backends that know local denoisers, the fastest first.
-ENGINES: dict[str, type[LocalEngine]] = {"cpu": CpuLocalEngine, "reference": PlainLocalEngine}
+ENGINES: dict[str, type[LocalEngine]] = {
+    "cpu": CpuLocalEngine,
+    "products": PatchProducts,
+    "reference": PlainLocalEngine,
+}
 
 
 def available() -> list[str]:
@@ -25,7 +30,8 @@ class LocalEngines:
 
     def __init__(self, backend: str, rows: Tensor) -> None:
         if backend != "auto":
-            choose(backend, rows.device)
+            if backend in NAMES or backend not in ENGINES:
+                choose(backend, rows.device)
             reason = ENGINES[backend].missing() if backend in ENGINES else "it has no local denoisers"
             if reason:
                 raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {available()}")

@@ -15,7 +15,7 @@ from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.operators import followed, transformed
 from geodiff.denoiser.over_data import Options, OverData, precise
-from geodiff.local.engine import LocalQuery, axes, layout_of
+from geodiff.local.engine import LocalQuery, Work, axes, layout_of
 from geodiff.local.engines import LocalEngines
 from geodiff.local.gradient import Followed
 from geodiff.local.kind import MaskSource, Patch, Settings, Source
@@ -54,6 +54,8 @@ class LocalDenoiser(OverData):
     """
 
     _dtypes = (*STORED, torch.float64)
+    #: of the last call of `forward`, where its engine counts it (ELS does)
+    work: Work | None = None
 
     def __init__(
         self,
@@ -107,9 +109,13 @@ class LocalDenoiser(OverData):
         batch = self._batch(x, sigma, class_labels, mask, exclude)
         if followed(x, batch.sigma):
             return self._joined(batch).to(x.dtype)
-        mean = torch.empty_like(batch.x)
+        mean, self.work = torch.empty_like(batch.x), None
         for chosen, asked in self._queries(batch):
-            mean[... if chosen is None else chosen] = self._engines.answer(asked).mean.to(mean)
+            answer = self._engines.answer(asked)
+            mean[... if chosen is None else chosen] = answer.mean.to(mean)
+            if answer.work is not None:
+                before = self.work or Work(0, 0)
+                self.work = Work(before.pairs + answer.work.pairs, before.weighed + answer.work.weighed)
         return self._stored.unflatten(mean).to(x.dtype)
 
     @of_any_kind
@@ -134,6 +140,8 @@ class LocalDenoiser(OverData):
         for chosen, asked in self._queries(batch, details=True):
             answer = self._engines.answer(asked)
             for name, values in answer._asdict().items():
+                if name == "work":
+                    continue
                 place = found.setdefault(name, values.new_empty(size, *values.shape[1:]))
                 if place.shape[1:] != values.shape[1:]:
                     raise ValueError(

@@ -26,6 +26,7 @@ FORMS: dict[str, Form] = {
     "valid 3": Displaced(3, "valid"),
     "broken 3": Displaced(3, "broken"),
     "broken 9": Displaced(9, "broken"),
+    "broken 1": Displaced(1, "broken"),
     "square 1": Crops(1),
     "square 4": Crops(4),
     "square 7": Crops(7),
@@ -141,3 +142,23 @@ def test_details(name: str, form: str) -> None:
     torch.testing.assert_close(asked.layout.images(answer.variance.double()), right.variance, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(answer.ess.double(), right.ess, rtol=1e-4, atol=1e-4)
     assert torch.equal(answer.nearest, right.nearest + 2)
+
+
+@pytest.mark.parametrize("rule", ["torus", "valid", "broken"])
+def test_products_say_how_many_pairs_they_weighed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodiff.local.products._LOGITS", 500)  # so that there is something to be left out
+    rows, asked = question(stored(torch.uint8, 19, Displaced(3, rule)), Displaced(3, rule))
+    asked = replace(asked, query=asked.query.picked(torch.tensor([0, 5])))
+    work = ENGINES["products"](rows).answer(asked).work
+    assert work is not None
+    # Pixels and candidates: all; those with a whole window; and clipped alike: inside, on four edges, in four corners.
+    pairs = {"torus": 30 * 30, "valid": 30 * 12, "broken": 12 * 12 + 2 * (3 * 3 + 4 * 4) + 4}
+    assert work.pairs == 2 * 19 * pairs[rule]
+    assert 0 < work.weighed < work.pairs
+
+
+def test_what_products_leave_out_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodiff.local.products._LOGITS", 500)  # so that there is something to be left out
+    for k in (3, 5):
+        for rule in ("torus", "valid", "broken"):
+            check("products", *question(stored(torch.uint8, 19, Displaced(k, rule)), Displaced(k, rule)))

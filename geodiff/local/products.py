@@ -1,0 +1,179 @@
+"""ELS by matrix products of patches, in float64: exact, and candidates that are certainly negligible are not weighed.
+
+For pixels whose windows have one shape, all logits are one product, <a, b> / sigma^2 - |b|^2 / 2 sigma^2 + log pi, of
+patches a of the query and b of the data, both less the mean of the a. An image whose best candidate for a pixel lies
+more than `cut` = log(candidates / EPS) below the best so far is left out there: all of them together hold at most EPS
+of the weight, since the best only rises.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geodiff.backends.query import Query
+from geodiff.base.dtypes import STORED
+from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery, Work
+from geodiff.reference.forms import Displaced
+from geodiff.reference.formula import model_space
+
+#: Share of the weight that candidates which are not weighed may have together.
+EPS = 1e-12
+#: Less than this is left to the formulas: products of float64 lose digits where distances are large beside sigma.
+_TOL = 1e-8
+_LOGITS = 2**20  # at a time
+
+
+class PatchProducts(LocalEngine):
+    """ELS, without details."""
+
+    @staticmethod
+    def missing() -> str:
+        return ""
+
+    def serves(self, asked: LocalQuery) -> bool:
+        shaped = isinstance(asked.form, Displaced) and self.rows.dtype in STORED
+        return shaped and not asked.details and asked.query.tol >= _TOL
+
+    def answer(self, asked: LocalQuery) -> LocalAnswer:
+        form = asked.form
+        assert isinstance(form, Displaced), "what `serves` says"
+        query = asked.query.with_exclude_as_prior(len(self.rows))
+        images = asked.layout.images(query.seen(self.rows))
+        x = asked.layout.images(query.x.double())
+        mean, work = torch.empty_like(x), Work(0, 0)
+        for windows in _windows(form, *x.shape[-2:]):
+            found, done = _Sums(x, query, windows).over(images, mirrored=asked.mirrored)
+            rows, columns = (torch.tensor(places, device=x.device) for places in (windows.rows, windows.columns))
+            mean[:, :, rows[:, None], columns] = found
+            work = Work(work.pairs + done.pairs, work.weighed + done.weighed)
+        return LocalAnswer(asked.layout.rows(mean), work=work)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Pixels rows x columns whose windows have one shape, and where such windows lie in the data.
+
+    around  how far the window reaches up, down, left and right
+    wrapped how far query and data are continued periodically before windows are taken: 0 or half a window
+    inner   whether candidates are those whose window fits into the image as it is
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    around: tuple[int, int, int, int]
+    wrapped: int = 0
+    inner: bool = False
+
+    def patches(self, images: Tensor, *, of_data: bool) -> tuple[Tensor, Tensor]:
+        """Patches [n, D, S] around the pixels, or candidates, and the values [n, C, S] there; images [n, C, H, W]."""
+        up, down, left, right = self.around
+        if of_data and self.inner:
+            height, width = (size - 2 * self.wrapped for size in images.shape[-2:])
+            values = images[..., self.wrapped : self.wrapped + height, self.wrapped : self.wrapped + width]
+            cut = images
+        else:
+            values = images[..., self.rows[0] : self.rows[-1] + 1, self.columns[0] : self.columns[-1] + 1]
+            edge = self.wrapped
+            continued = F.pad(images, (edge,) * 4, mode="circular") if edge else images
+            top, start = self.rows[0] - up + edge, self.columns[0] - left + edge
+            bottom, end = self.rows[-1] + down + edge + 1, self.columns[-1] + right + edge + 1
+            cut = continued[..., top:bottom, start:end]
+        return F.unfold(cut, (up + down + 1, left + right + 1)), values.flatten(2)
+
+
+def _windows(form: Displaced, height: int, width: int) -> Iterator[_Windows]:
+    half = form.k // 2
+    if form.rule != "broken":
+        rows, columns = tuple(range(height)), tuple(range(width))
+        yield _Windows(rows, columns, (half,) * 4, wrapped=half, inner=form.rule == "valid")
+        return
+    for (up, down), rows in _clipped(height, half).items():
+        for (left, right), columns in _clipped(width, half).items():
+            yield _Windows(rows, columns, (up, down, left, right))
+
+
+def _clipped(size: int, half: int) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Places along an axis by how far their windows reach to either side: neighbours, if there are several."""
+    found: dict[tuple[int, int], tuple[int, ...]] = {}
+    for place in range(size):
+        reach = min(half, place), min(half, size - 1 - place)
+        found[reach] = (*found.get(reach, ()), place)
+    return found
+
+
+class _Block(NamedTuple):
+    """Candidates of images rows: factors [D + 2, n S] of their logits, and values [n S, C]."""
+
+    rows: slice
+    factors: Tensor
+    values: Tensor
+
+
+class _Sums:
+    """The streaming softmax of the pixels of one `_Windows`, for all queries: B P rows."""
+
+    def __init__(self, x: Tensor, query: Query, windows: _Windows) -> None:
+        patches, values = windows.patches(x, of_data=False)  # [B, D, P], [B, C, P]
+        self.windows, self.batch, self.pixels = windows, patches.shape[0], patches.shape[2]
+        self.candidates = windows.patches(x[:1], of_data=True)[1].shape[2]
+        prior = query.prior_of_rows
+        self.shared = prior if prior is not None and prior.ndim == 1 else None
+        self.own = prior if prior is not None and prior.ndim == 2 else None
+        rows = patches.movedim(1, 2).flatten(0, 1)  # [B P, D]
+        self.centre = rows.mean(0)
+        precision = query.sigma.to(x).reciprocal().square().repeat_interleave(self.pixels)[:, None]
+        # times [b, -|b|^2 / 2, log pi] of a candidate
+        self.factors = torch.cat([(rows - self.centre) * precision, precision, torch.ones_like(precision)], 1)
+        self.best = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=x.device)
+        self.mass, self.total = torch.zeros_like(self.best), x.new_zeros(len(rows), values.shape[1])
+
+    def over(self, images: Tensor, *, mirrored: bool) -> tuple[Tensor, Work]:
+        """The means of these pixels, [B, C, rows, columns], and how many pairs were looked at and weighed."""
+        copies = 2 if mirrored else 1
+        cut = math.log(copies * len(images) * self.candidates / EPS)
+        weighed = 0
+        for copy in range(copies):
+            for block in self._blocks(images, mirrored=bool(copy)):
+                logits = self.factors @ block.factors  # [B P, n S]
+                if self.own is not None:
+                    own = self.own[:, block.rows].to(logits)
+                    logits += own.repeat_interleave(self.pixels, 0).repeat_interleave(self.candidates, 1)
+                weighed += self._add(logits, block.values, cut)
+        mean = (self.total / self.mass[:, None]).unflatten(0, (self.batch, self.pixels)).movedim(2, 1)
+        pairs = len(self.best) * copies * len(images) * self.candidates
+        return mean.unflatten(2, (len(self.windows.rows), len(self.windows.columns))), Work(pairs, weighed)
+
+    def _blocks(self, images: Tensor, *, mirrored: bool) -> Iterator[_Block]:
+        step = max(1, _LOGITS // (len(self.best) * self.candidates))
+        for start in range(0, len(images), step):
+            rows = slice(start, start + step)
+            points = model_space(images[rows], torch.float64)
+            patches, values = self.windows.patches(points.flip(-1) if mirrored else points, of_data=True)
+            patches = patches.movedim(1, 0).flatten(1) - self.centre[:, None]  # [D, n S]
+            log_pi = patches.new_zeros(len(points)) if self.shared is None else self.shared[rows].to(patches)
+            factors = [patches, -patches.square().sum(0)[None] / 2, log_pi.repeat_interleave(self.candidates)[None]]
+            yield _Block(rows, torch.cat(factors), values.movedim(1, 2).flatten(0, 1))
+
+    def _add(self, logits: Tensor, values: Tensor, cut: float) -> int:
+        """Adds the candidates to the sums of rows for which one of them counts; how many pairs that were."""
+        top = logits.amax(1)
+        active = top > self.best - cut
+        count = int(active.sum())
+        if count == 0:
+            return 0
+        chosen: Tensor | slice = slice(None)
+        if count < len(top):
+            chosen = active.nonzero()[:, 0]
+            logits = logits[chosen]
+        new = torch.maximum(self.best[chosen], top[chosen])
+        weights = logits.sub_(new[:, None]).exp_()
+        scale = (self.best[chosen] - new).exp()
+        self.mass[chosen] = self.mass[chosen] * scale + weights.sum(1)
+        self.total[chosen] = self.total[chosen] * scale[:, None] + weights @ values
+        self.best[chosen] = new
+        return weights.numel()
