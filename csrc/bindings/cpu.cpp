@@ -20,6 +20,7 @@
 namespace py = pybind11;
 using geodiff::Answer;
 using geodiff::Data;
+using geodiff::Memory;
 using geodiff::Query;
 using geodiff::Statistics;
 
@@ -134,11 +135,11 @@ void posterior(const Rows& rows, const Query& query, int64_t topk, Answer& answe
 }
 
 int64_t combine(const Rows& rows, const Query& query, double gain, const std::vector<double>& factors,
-                const std::vector<uintptr_t>& terms, uintptr_t out, uintptr_t path, uintptr_t error) {
+                const std::vector<uintptr_t>& terms, uintptr_t out, Memory* memory, uintptr_t path, uintptr_t error) {
     geodiff::Combination combination{gain, factors, {}, at<void>(out)};
     for (const uintptr_t term : terms) combination.terms.push_back(at<const void>(term));
     geodiff::Spent spent{at<int8_t>(path), at<double>(error), 0};
-    rows.run([&](const Data& data) { data.combine(query, combination, spent); });
+    rows.run([&](const Data& data) { data.combine(query, combination, memory, spent); });
     return spent.rows;
 }
 
@@ -259,6 +260,16 @@ PYBIND11_MODULE(_cpu, m) {
             [](Statistics& s, const std::array<double, 4>& to) {
                 s.top = to[0], s.radius2 = to[1], s.model2 = to[2], s.total = to[3];
             });
+    py::class_<Memory>(m, "Memory",
+                       "What calls for the same queries, as they move, leave for the next: see Data.combine.")
+        .def(py::init<int64_t>(), py::arg("batch"))
+        .def(
+            "known",
+            [](const Memory& memory, int64_t q) {
+                const geodiff::Anchor& anchor = memory.anchor(q);
+                return std::make_tuple(anchor.rows, anchor.x, anchor.sigma, anchor.floor);
+            },
+            py::arg("q"), "The rows of query q that can matter, and x, sigma and floor as passes/memory.h has them.");
     py::class_<Rows>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
         .def(py::init<uintptr_t, int, int64_t, int64_t, const std::string&, std::shared_ptr<const Statistics>>(),
              py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("path"), py::arg("found"))
@@ -271,7 +282,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def("shape", &shape, py::arg("isa"), py::arg("threads"))
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
-             py::arg("out"), py::arg("path"), py::arg("error"))
+             py::arg("out"), py::arg("memory"), py::arg("path"), py::arg("error"))
         .def("covariance", &covariance, py::arg("query"), py::arg("mean"), py::arg("v"), py::arg("slope"),
              py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("count"), py::arg("uniform"), py::arg("index"))

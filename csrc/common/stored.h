@@ -14,6 +14,6 @@ inline int64_t item_size(DType t) { return t == DType::u8 ? 1 : t == DType::f32 
 inline double unit_of(DType t) { return t == DType::u8 ? 127.5 : 1; }
 inline double shift_of(DType t) { return t == DType::u8 ? 0.5 : 0; }
 
-enum class Path : int8_t { screened = 0, dense = 1, dense_fine = 2, exact = 3 };
+enum class Path : int8_t { screened = 0, dense = 1, dense_fine = 2, exact = 3, remembered = 4 };
 
 }  // namespace geodiff

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "isa/dispatch.h"
+#include "passes/plan.h"
 #include "passes/posterior.h"
 #include "passes/steps.h"
 #include "runtime/parallel.h"
@@ -34,23 +35,37 @@ bool rescale(const From* from, int64_t n, int threads, double factor, double ter
     return finite;
 }
 
-// out = (gain mean + offset) + sum_k factors[k] terms[k], rounded once.
+// out = (gain mean + offset) + sum_k factors[k] terms[k], rounded once: numbers [begin, end) of [batch, d], of which
+// `mean` has the first.
 template <class Real>
-void combine_as(const double* mean, double gain, double offset, const Combination& c, int64_t n, int threads) {
+void combine_as(const double* mean, double gain, double offset, const Combination& c, int64_t begin, int64_t end) {
     constexpr int64_t kPiece = 512;  // the sum of one stays in L1 while the terms are added
     Real* const out = static_cast<Real*>(c.out);
-    in_shares((n + 15) / 16, 4 * n, threads, [&](int64_t begin, int64_t end) {
-        double sum[kPiece];
-        for (int64_t base = 16 * begin; base < std::min(16 * end, n); base += kPiece) {
-            const int64_t size = std::min(kPiece, std::min(16 * end, n) - base);
-            for (int64_t i = 0; i < size; ++i) sum[i] = mean[base + i] * gain + offset;
-            for (size_t k = 0; k < c.terms.size(); ++k) {
-                const Real* const term = static_cast<const Real*>(c.terms[k]) + base;
-                for (int64_t i = 0; i < size; ++i) sum[i] += c.factors[k] * double(term[i]);
-            }
-            for (int64_t i = 0; i < size; ++i) out[base + i] = Real(sum[i]);
+    double sum[kPiece];
+    for (int64_t base = begin; base < end; base += kPiece) {
+        const int64_t size = std::min(kPiece, end - base);
+        for (int64_t i = 0; i < size; ++i) sum[i] = mean[base - begin + i] * gain + offset;
+        for (size_t k = 0; k < c.terms.size(); ++k) {
+            const Real* const term = static_cast<const Real*>(c.terms[k]) + base;
+            for (int64_t i = 0; i < size; ++i) sum[i] += c.factors[k] * double(term[i]);
         }
-    });
+        for (int64_t i = 0; i < size; ++i) out[base + i] = Real(sum[i]);
+    }
+}
+
+// The same for the mean in centred units of `stats`.
+void combine_centred(const double* mean, const Stats& stats, const Query& query, const Combination& c, int64_t begin,
+                     int64_t end) {
+    const double gain = c.gain / stats.unit, offset = gain * stats.shift;
+    if (query.single)
+        combine_as<float>(mean, gain, offset, c, begin, end);
+    else
+        combine_as<double>(mean, gain, offset, c, begin, end);
+}
+
+// The bound on an answer, as a part of what contract 1 measures it against.
+double relative(double error, const Stats& stats, const double* mean, int64_t d) {
+    return error / stats.scale.allowed(model_norm(stats, mean, d), 1);
 }
 
 }  // namespace
@@ -66,7 +81,7 @@ struct Data::Centred {
         : x(query.batch * data.rows_.d),
           sigma(query.batch),
           rows(data.rows_.part(query.begin, query.end)),
-          stats(data.stats_),
+          stats(data.stats_.from(query.begin)),
           request{*query.kernels, rows, stats} {
         const auto centre = [&](const auto* from) {
             return rescale(from, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
@@ -77,8 +92,6 @@ struct Data::Centred {
             if (!(query.sigma[q] >= kSigmaMin && query.sigma[q] <= kSigmaMax)) throw std::domain_error("sigma");
             sigma[q] = query.sigma[q] * stats.unit;
         }
-        stats.half_norm += query.begin;
-        stats.away += query.begin;
         request.batch = query.batch;
         request.x = x.data();
         request.sigma = sigma.data();
@@ -134,7 +147,55 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
         if (answer.index[i] >= 0) answer.index[i] += query.begin;
 }
 
-void Data::combine(const Query& query, const Combination& combination, Spent& spent) const {
+std::vector<int64_t> Data::recall(const Query& query, const Combination& combination, Memory& memory,
+                                  Spent& spent) const {
+    const int64_t d = rows_.d;
+    const Rows rows = rows_.part(query.begin, query.end);
+    const Stats stats = stats_.from(query.begin);
+    std::vector<uint8_t> answered(size_t(query.batch), 0);
+    std::vector<int64_t> read(size_t(query.batch), 0);
+    int64_t known = 0;  // rows whose distances are wanted
+    for (int64_t q = 0; q < query.batch; ++q) known += int64_t(memory.anchor(q).rows.size());
+    if (known == 0) return numbers_from(0, query.batch);
+    one_by_one(query.batch, threads_for((known + 8 * query.batch) * d, query.threads), [&](int64_t q) {
+        if (!memory.knows(q)) return;
+        Buffer<double> x(d), mean(d);
+        const auto centre = [&](const auto* from) {
+            return rescale(from + q * d, d, 1, stats.unit, -stats.shift, x.data());
+        };
+        if (!(query.single ? centre(static_cast<const float*>(query.x)) : centre(static_cast<const double*>(query.x))))
+            throw std::domain_error("x");
+        if (!(query.sigma[q] >= kSigmaMin && query.sigma[q] <= kSigmaMax)) throw std::domain_error("sigma");
+        const double sigma = query.sigma[q] * stats.unit;
+        const int64_t exclude = query.exclude && query.exclude[q] >= query.begin ? query.exclude[q] - query.begin : -1;
+        Request one{*query.kernels, rows, stats};
+        one.batch = 1;
+        one.x = x.data();
+        one.sigma = &sigma;
+        one.log_prior = query.log_prior ? query.log_prior + query.begin + q * query.log_prior_stride : nullptr;
+        one.exclude = &exclude;
+        one.tol = query.tol;
+        one.rows_read = &read[size_t(q)];
+        double log_sum, entropy, ess, trace, mean_error, log_error;
+        Answer answer{mean.data(), &log_sum, &entropy,       &ess,        &trace,
+                      nullptr,     nullptr,  spent.path + q, &mean_error, &log_error};
+        if (!memory.recall(one, q, answer)) return;
+        spent.error[q] = relative(mean_error, stats, mean.data(), d);
+        combine_centred(mean.data(), stats, query, combination, q * d, (q + 1) * d);
+        answered[size_t(q)] = 1;
+    });
+    std::vector<int64_t> open;
+    for (int64_t q = 0; q < query.batch; ++q) {
+        spent.rows += read[size_t(q)];
+        if (!answered[size_t(q)]) open.push_back(q);
+    }
+    return open;
+}
+
+void Data::combine(const Query& query, const Combination& combination, Memory* memory, Spent& spent) const {
+    const std::vector<int64_t> open =
+        memory ? recall(query, combination, *memory, spent) : numbers_from(0, query.batch);
+    if (memory && open.empty()) return;
     Centred c(*this, query, 0);
     c.request.shaping = shaping(query);
     c.request.rows_read = &spent.rows;
@@ -143,17 +204,15 @@ void Data::combine(const Query& query, const Combination& combination, Spent& sp
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };
     Answer answer{mean.data(), number(0), number(1),  number(2), number(3),
                   nullptr,     nullptr,   spent.path, number(4), number(5)};
-    geodiff::posterior(c.request, answer);
-    in_shares(query.batch, query.batch * rows_.d, query.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t q = begin; q < end; ++q)
-            spent.error[q] =
-                answer.mean_error[q] / stats_.scale.allowed(model_norm(stats_, mean.data() + q * rows_.d, rows_.d), 1);
+    geodiff::posterior(c.request, open, answer, memory);
+    const int64_t count = int64_t(open.size());
+    in_shares(count, 8 * count * rows_.d, query.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t q = open[size_t(i)], first = q * rows_.d;
+            spent.error[q] = relative(answer.mean_error[q], stats_, mean.data() + first, rows_.d);
+            combine_centred(mean.data() + first, stats_, query, combination, first, first + rows_.d);
+        }
     });
-    const double gain = combination.gain / stats_.unit, offset = gain * stats_.shift;
-    if (query.single)
-        combine_as<float>(mean.data(), gain, offset, combination, size, query.threads);
-    else
-        combine_as<double>(mean.data(), gain, offset, combination, size, query.threads);
 }
 
 void Data::covariance(const Query& query, const Direction& direction, Covariance& out) const {

@@ -8,6 +8,7 @@
 #include "passes/covariance.h"
 #include "passes/draw.h"
 #include "passes/local.h"
+#include "passes/memory.h"
 #include "passes/prepare.h"
 #include "passes/shape.h"
 #include "request.h"
@@ -52,8 +53,9 @@ class Data {
     // The mean, its error and the trace in model units.
     void posterior(const Query& query, int64_t topk, Answer& answer) const;
 
-    // A solver's update with the r that it needs, which is kept nowhere else.
-    void combine(const Query& query, const Combination& combination, Spent& spent) const;
+    // A solver's update with the r that it needs, which is kept nowhere else. `memory` or null: of earlier calls for
+    // the same queries, as they were then, over the same rows, log priors and excluded rows.
+    void combine(const Query& query, const Combination& combination, Memory* memory, Spent& spent) const;
 
     // Cov_w(c, x_i) [batch, d] and Cov_w(c, |x - x_i|^2) [batch] with c_i = <x_i - r, v> + slope |x - x_i|^2, all in
     // model units; `direction.mean` is r.
@@ -79,7 +81,9 @@ class Data {
     const Rows& rows() const { return rows_; }
 
   private:
-    struct Centred;                             // queries, rows and statistics in centred units
+    struct Centred;  // queries, rows and statistics in centred units
+    // Answers the queries for which what is remembered suffices; returns the others.
+    std::vector<int64_t> recall(const Query& query, const Combination& combination, Memory& memory, Spent& spent) const;
     Shaping shaping(const Query& query) const;  // where it is worth while
     Request whole(const Query& query) const;    // all rows, the queries' own x
 

@@ -36,11 +36,20 @@ struct Stats {
     double mean_norm;         // |mean|
     Scale scale;              // max_i |x_i| in model space times `unit`, and max_i |v_i - mean|
     double unit, shift;       // model = (v + shift) / unit
+
+    // The same for the rows from `first` on.
+    Stats from(int64_t first) const {
+        Stats other = *this;
+        other.half_norm += first;
+        other.away += first;
+        return other;
+    }
 };
 
 // |r| in the units of the model, times `unit`, for r [d] in centred units.
 inline double model_norm(const Stats& stats, const double* r, int64_t d) {
     double total = 0;
+#pragma omp simd reduction(+ : total)
     for (int64_t k = 0; k < d; ++k) total += (r[k] + stats.shift) * (r[k] + stats.shift);
     return std::sqrt(total);
 }

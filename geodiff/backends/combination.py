@@ -1,6 +1,7 @@
 """gain r + sum_k c_k v_k: a solver's update with the r that it needs, as one call of a kernel writes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,6 +18,16 @@ class Combination(NamedTuple):
     gain: float
     terms: Sequence[Term]
     out: Tensor
+
+    @contextmanager
+    def picked(self, chosen: Tensor | None) -> Iterator["Combination"]:
+        """The same for the chosen queries alone; None: for all of them."""
+        if chosen is None:
+            yield self
+            return
+        here = Combination(self.gain, [(factor, values[chosen]) for factor, values in self.terms], self.out[chosen])
+        yield here
+        self.out[chosen] = here.out
 
     def write(self, mean: Tensor) -> None:
         """Writes `out`, given r in float64, which is used up."""

@@ -1,6 +1,8 @@
 """What one evaluation of r took: for `Trajectory.cost`."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -17,3 +19,13 @@ class Cost(NamedTuple):
     rows: int = -1
     error: float = math.nan
     sigma: float = math.nan
+
+    @classmethod
+    def total(cls, costs: "Sequence[Cost]") -> "Cost":
+        """Of one evaluation, asked in parts."""
+        paths: Counter[str] = Counter()
+        for cost in costs:
+            paths.update(cost.paths)
+        known = all(cost.rows >= 0 for cost in costs)
+        error = max((cost.error for cost in costs), default=0.0)
+        return cls(dict(paths), sum(cost.rows for cost in costs) if known else -1, error)

@@ -31,7 +31,7 @@ else:
     MISSING = ""
 
 #: The path that answered a query, by its number in csrc/common/stored.h: see csrc/cpu/README.md.
-PATHS = ("screened", "dense", "dense_fine", "exact")
+PATHS = ("screened", "dense", "dense_fine", "exact", "remembered")
 
 _chosen: ContextVar[str] = ContextVar("geodiff_isa", default="")
 
@@ -153,7 +153,10 @@ class CpuEngine(Engine):
         log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*errors))
 
-    def combine(self, query: Query, into: Combination) -> Cost:
+    def memory(self, batch: int) -> Any:
+        return _cpu.Memory(batch)
+
+    def combine(self, query: Query, into: Combination, memory: Any = None) -> Cost:
         if not into.in_place(query.x):
             check_levels(query.sigma)
             check_finite(query.x, "x")
@@ -168,6 +171,7 @@ class CpuEngine(Engine):
                     factors=[factor for factor, _ in into.terms],
                     terms=[values.data_ptr() for _, values in into.terms],
                     out=into.out.data_ptr(),
+                    memory=memory,
                     path=paths.data_ptr(),
                     error=error.data_ptr(),
                 )

@@ -130,7 +130,7 @@ class CudaEngine(Engine):
         indices, weights = self._nearest(query, topk, answer.log_prob)
         return replace(answer, indices=indices, weights=weights)
 
-    def combine(self, query: Query, into: Combination) -> Cost:
+    def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
         mean, _ = self._run(self._placed(query))
         if len(into.terms) > _MOST_TERMS or not into.in_place():
             into.write(mean)

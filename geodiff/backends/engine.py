@@ -50,8 +50,15 @@ class Engine(ABC):
         With `bounds` where `bounds_errors`; a trace where it costs nothing more.
         """
 
-    def combine(self, query: Query, into: Combination) -> Cost:
-        """Writes `into`, r being the mean of `posterior`, and says what it took, without a wait for the device."""
+    def memory(self, batch: int) -> object:
+        """Where calls of `combine` for the same `batch` queries, as they move, leave what they found; None: nowhere."""
+        return None
+
+    def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
+        """Writes `into`, r being the mean of `posterior`, and says what it took, without a wait for the device.
+
+        memory: of this engine, of calls for the same queries with the same rows, log_prior and exclude
+        """
         into.write(self.posterior(query).mean)
         return Cost({"posterior": len(query)})
 

@@ -67,7 +67,7 @@ class TritonEngine(Engine):
         indices = query.with_prior(answer.indices + query.rows.start)
         return Posterior(answer.mean, log_prob, answer.entropy, answer.ess, indices, answer.weights, trace)
 
-    def combine(self, query: Query, into: Combination) -> Cost:
+    def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
         if len(into.terms) > MOST_TERMS or not into.in_place():
             return super().combine(query, into)
         answer = self._solve(query, 0)

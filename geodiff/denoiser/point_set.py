@@ -20,6 +20,7 @@ from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch, Conditioning
 from geodiff.denoiser.conditioning import Part as Asked
 from geodiff.denoiser.content import Content
+from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
@@ -111,20 +112,25 @@ class PointSet:
             answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
         return _joined(answers, batch.x.shape[0])
 
-    def combine(self, batch: Batch, into: Combination) -> Cost:
+    def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
         """Writes `into`, r being the mean of `posterior`, and says what it took; raises as that does.
 
+        memories: of earlier calls for the same queries, as they were then, under the same conditions
         Where all queries see the same rows, nothing of the size of x is allocated.
         """
-        part = next(self.conditioning.parts(batch))
-        if part.chosen is not None or self.mirror is not None:
+        if self.mirror is not None:
             into.write(self.posterior(batch).mean)
             return Cost({"merged": batch.x.shape[0]})
-        engine = self.engines.serving(batch.x.shape[0])  # for all: there is no other part
-        if not engine.checks_queries:
-            check_levels(batch.sigma)
-            check_finite(batch.x, "x")
-        return engine.combine(self._for(engine, part.query), into)
+        costs = []
+        for part in list(self.conditioning.parts(batch)):  # all are checked before anything is written
+            engine = self.engines.serving(len(part.query))
+            if not (engine.checks_queries and part.chosen is None):
+                check_levels(batch.sigma)
+                check_finite(batch.x, "x")
+            memory = None if memories is None else memories.of(engine, part.query)
+            with into.picked(part.chosen) as here:
+                costs.append(engine.combine(self._for(engine, part.query), here, memory))
+        return costs[0] if len(costs) == 1 else Cost.total(costs)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""

@@ -1,13 +1,16 @@
 """The optimal denoiser as a solver asks it along a trajectory: without a user's checks, and saying what it took."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
 from geodiff.backends.cost import Cost
 from geodiff.denoiser.conditioning import Batch
+from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
 from geodiff.denoiser.over_data import TOL_FLOAT64
@@ -17,7 +20,9 @@ class Walked:
     """Evaluations of one denoiser under the same class_labels, mask and exclude, as its `forward` takes them."""
 
     def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
-        self._denoiser, self._conditions = denoiser, dict(conditions)
+        # Taken as they are now: what is remembered holds for these alone.
+        self._denoiser, self._conditions = denoiser, copy.deepcopy(dict(conditions))
+        self._memories = Memories()
 
     def combine(self, x: Tensor, sigma: float, gain: float, terms: Sequence[Term], out: Tensor) -> Cost:
         """out = gain r*(x; sigma) + sum_k c_k v_k as `OptimalDenoiser.combine`, all [B, *shape] in the dtype of x."""
@@ -27,8 +32,13 @@ class Walked:
             return Cost({"denoiser": x.shape[0]}, sigma=sigma)
         points = self._denoiser._points
         with points.stored.flat(Combination(gain, terms, out)) as flat:
-            return points.combine(batch, flat)._replace(sigma=sigma)
+            return points.combine(batch, flat, self._memories)._replace(sigma=sigma)
 
+    def forget(self) -> None:
+        """Evaluates from now on as if nothing had been evaluated before."""
+        self._memories = Memories()
+
+    @torch.no_grad()
     def breach(self, x: Tensor, sigma: float, denoised: Tensor) -> float:
         """max_b |r - r64| / (tol max(|r64|, 0.01 max_i |x_i|)), r64 from all data in float64: contract 1 allows 1."""
         if x.shape[0] == 0:

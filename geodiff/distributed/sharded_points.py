@@ -22,6 +22,7 @@ from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.conditioning import Part as Asked
 from geodiff.denoiser.content import Content
+from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
 from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
 from geodiff.distributed.ranks import Ranks
@@ -108,7 +109,7 @@ class ShardedPointSet(PointSet):
 
         return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
 
-    def combine(self, batch: Batch, into: Combination) -> Cost:
+    def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
         into.write(self.posterior(batch).mean)
         return Cost({"merged": batch.x.shape[0]})
 

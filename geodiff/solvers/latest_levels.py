@@ -13,6 +13,8 @@ from geodiff.base.files import atomic_path, remove_abandoned
 from geodiff.solvers.history import BACK
 from geodiff.solvers.loop import Walk
 
+#: Levels are kept at every fourth step: there, evaluations forget what they remember (`go_on`).
+STRIDE = 4
 #: Seconds from one time that the levels are kept to the next.
 EVERY = 10.0
 
@@ -27,7 +29,8 @@ class LatestLevels:
         """s and what the file holds, for that walk; (0, None) where there is none that will do."""
         with suppress(OSError, SafetensorError, ValueError), safe_open(self.path, framework="pt") as archive:
             step, known = int((archive.metadata() or {}).get("step", 0)), archive.get_tensor("levels")
-            if 0 < step < len(walk.levels) and known.shape == (2 * min(step, BACK) + 1, *walk.states.shape[1:]):
+            shape = (2 * min(step, BACK) + 1, *walk.states.shape[1:])
+            if 0 < step < len(walk.levels) and step % STRIDE == 0 and known.shape == shape:
                 return step, known
         return 0, None
 
@@ -38,8 +41,8 @@ class LatestLevels:
             place.copy_(values)
 
     def write(self, step: int, walk: Walk) -> None:
-        """Keeps the levels up to x_step, once EVERY seconds."""
-        if time.monotonic() - self._since < EVERY:
+        """Keeps the levels up to x_step, once EVERY seconds, where that is a STRIDE-th."""
+        if step % STRIDE or time.monotonic() - self._since < EVERY:
             return
         levels = torch.stack(_places(step, walk))
         with atomic_path(self.path) as path:

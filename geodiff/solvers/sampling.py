@@ -18,6 +18,7 @@ from geodiff.paths import Path
 from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
+from geodiff.solvers.latest_levels import STRIDE
 from geodiff.solvers.loop import Callback, Places, Walk, what
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
@@ -127,9 +128,19 @@ def _kept(keep: str, sigmas: Tensor, walk: Walk, metadata: dict[str, str], cost:
 
 @torch.no_grad()
 def go_on(denoiser: OptimalDenoiser, walk: Walk, solver: str, *, first: int, after: Callable[[int], object]) -> None:
-    """Fills the states and outputs of a walk as `sample` would, to the same bits, from `first` on: see `Walk.run`."""
+    """Fills the states and outputs of a walk as `sample` would from `first` on, a multiple of STRIDE: see `Walk.run`.
+
+    At every STRIDE-th level it forgets what evaluations remember: from there on bits do not depend on what came before.
+    """
     step_of, _ = find_solver(solver)
-    walk.run(step_of, _EvaluateOptimal(denoiser, {}), first=first, after=after)
+    evaluate = _EvaluateOptimal(denoiser, {})
+
+    def then(step: int) -> None:
+        if step % STRIDE == 0:
+            evaluate.forget()
+        after(step)
+
+    walk.run(step_of, evaluate, first=first, after=then)
 
 
 def _told_times(callback: Callback, given: list[float]) -> Callback:
@@ -188,6 +199,10 @@ class _EvaluateOptimal(_Evaluate):
     def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
         super().__init__(denoiser, conditions)
         self._walked = Walked(denoiser, conditions)
+
+    def forget(self) -> None:
+        """Evaluates from now on as if nothing had been evaluated before."""
+        self._walked.forget()
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         if x.dtype not in PRECISE or (torch.is_grad_enabled() and x.requires_grad):  # in a step function of a user's

@@ -120,19 +120,43 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
     std::vector<float> away(4000, 1.0f);
     std::vector<double> logits(4000);
     for (size_t i = 0; i < logits.size(); ++i) logits[i] = double(i % 100) / 10;
-    Candidates found(cut, 0.05, 0.01, 0), first(cut, 0.05, 0.01, 0);
+    Candidates found(cut, cut, 0.05, 0.01, 0), first(cut, cut, 0.05, 0.01, 0);
     for (int64_t i = 0; i < 400; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
     CHECK_FALSE(found.overflowed());
-    std::vector<int64_t> rows;
-    found.collect(Candidates::least({&found, &first}), rows);
-    const std::set<int64_t> kept(rows.begin(), rows.end());
+    std::vector<Candidate> rows;
+    found.collect(Candidates::ends({&found, &first}).least, rows);
+    std::set<int64_t> kept;
+    for (const Candidate& c : rows) kept.insert(c.row);
     for (int64_t i = 0; i < 400; ++i)
         if (logits[size_t(i)] + 0.06 >= 9.9 - 0.06 - cut) CHECK(kept.count(i) == 1);
     for (const int64_t row : kept) CHECK(logits[size_t(row)] + 0.06 >= 9.9 - 0.06 - cut);
     std::fill(logits.begin(), logits.end(), 1.0);
-    Candidates crowded(cut, 0, 0, 0);
+    Candidates crowded(cut, cut, 0, 0, 0);
     for (int64_t i = 0; i < 4000; i += 40) crowded.offer(logits.data() + i, away.data(), i, 40);
     CHECK(crowded.overflowed());
+}
+
+TEST_CASE("candidates beyond the cut are kept as long as there is room") {
+    const double cut = 5;
+    std::vector<float> away(6000, 1.0f);
+    std::vector<double> logits(6000);
+    for (const double step : {0.001, 0.004}) {  // 5,000 and 1,250 rows within the cut
+        for (size_t i = 0; i < logits.size(); ++i) logits[i] = -step * double(i * 17 % 6000);
+        Candidates found(cut, 4 * cut, 0, 0, 0);
+        for (int64_t i = 0; i < 6000; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
+        const Candidates::Ends ends = Candidates::ends({&found});
+        CHECK(found.overflowed() == (step == 0.001));
+        if (found.overflowed()) continue;
+        CHECK(ends.width >= cut);
+        CHECK(ends.width < 4 * cut);
+        CHECK(ends.best == 0);
+        std::vector<Candidate> rows;
+        found.collect(ends.least, rows);
+        CHECK(int64_t(rows.size()) <= kMaxCandidates);
+        std::set<int64_t> kept;
+        for (const Candidate& c : rows) kept.insert(c.row);
+        for (int64_t i = 0; i < 6000; ++i) CHECK((kept.count(i) == 1) == (logits[size_t(i)] >= -ends.width));
+    }
 }
 
 TEST_CASE("reading ahead changes nothing, wherever it begins and whether or not pages are given back") {

@@ -17,13 +17,18 @@ void Candidates::offer(const double* logits, const float* away, int64_t first, i
     max_ = std::max(max_, lower);
     if (nearest_.wanted() > 0)
         for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, first + r);
-    const double least = threshold();
+    double least = threshold();
     for (int r = 0; r < R; ++r) {
         const double most = logits[r] + row_error_ * double(away[r]) + base_error_;
         if (!(most >= least)) continue;
         if (int64_t(kept_.size()) == kMaxCandidates) {
-            kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [&](const Candidate& c) { return c.upper < least; }),
-                        kept_.end());
+            forget(least);
+            while (int64_t(kept_.size()) > kMaxCandidates * 3 / 4 && width_ > cut_) {
+                width_ = std::max(cut_, 0.75 * width_);
+                least = threshold();
+                forget(least);
+            }
+            if (!(most >= least)) continue;
             if (int64_t(kept_.size()) > kMaxCandidates * 3 / 4) {
                 overflowed_ = true;
                 std::vector<Candidate>().swap(kept_);
@@ -37,21 +42,28 @@ void Candidates::offer(const double* logits, const float* away, int64_t first, i
 double Candidates::threshold() const {
     // Until k rows are known, all of them may be among the k nearest.
     const double nearest = nearest_.wanted() == 0 ? max_ : nearest_.full() ? nearest_.last() : -1e308;
-    return std::min(max_ - cut_, nearest);
+    return std::min(max_ - width_, nearest);
 }
 
-void Candidates::collect(double least, std::vector<int64_t>& rows) const {
+void Candidates::forget(double least) {
+    kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [&](const Candidate& c) { return c.upper < least; }),
+                kept_.end());
+}
+
+void Candidates::collect(double least, std::vector<Candidate>& rows) const {
     for (const Candidate& c : kept_)
-        if (c.upper >= least) rows.push_back(c.row);
+        if (c.upper >= least) rows.push_back(c);
 }
 
-double Candidates::least(const std::vector<const Candidates*>& parts) {
-    Candidates all(parts.front()->cut_, 0, 0, parts.front()->nearest_.wanted());
+Candidates::Ends Candidates::ends(const std::vector<const Candidates*>& parts) {
+    const Candidates& first = *parts.front();
+    Candidates all(first.cut_, first.width_, 0, 0, first.nearest_.wanted());
     for (const Candidates* part : parts) {
         all.max_ = std::max(all.max_, part->max_);
+        all.width_ = std::min(all.width_, part->width_);
         all.nearest_.merge(part->nearest_);
     }
-    return all.threshold();
+    return {all.max_, all.threshold(), all.width_};
 }
 
 }  // namespace geodiff

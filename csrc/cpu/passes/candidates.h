@@ -16,24 +16,30 @@ struct Candidate {
 };
 
 // Keeps the rows that can carry weight (less than `cut` below the largest logit) or be among the `wanted` nearest,
-// where the logit of row r is known to +- (row_error away_r + base_error).
+// where the logit of row r is known to +- (row_error away_r + base_error). As long as there is room, those less than
+// `width` >= cut below the largest as well.
 class Candidates {
   public:
-    Candidates(double cut, double row_error, double base_error, int64_t wanted)
-        : cut_(cut), row_error_(row_error), base_error_(base_error), nearest_(wanted) {}
+    Candidates(double cut, double width, double row_error, double base_error, int64_t wanted)
+        : cut_(cut), width_(width), row_error_(row_error), base_error_(base_error), nearest_(wanted) {}
 
     // Offers R logits of rows first, first + 1, ...; away[0..R) belongs to them.
     void offer(const double* logits, const float* away, int64_t first, int R);
     bool overflowed() const { return overflowed_; }
-    // Appends the rows whose logit may be at least `least`.
-    void collect(double least, std::vector<int64_t>& rows) const;
-    // The threshold after `parts` have each seen their share of the rows.
-    static double least(const std::vector<const Candidates*>& parts);
+    // Appends what is kept of the rows whose logit may be at least `least`.
+    void collect(double least, std::vector<Candidate>& rows) const;
+    // After `parts` have each seen their share of the rows: the largest logit is no less than `best`; all rows are kept
+    // whose logit may be at least `least`, and those between best - cut and best - width.
+    struct Ends {
+        double best, least, width;
+    };
+    static Ends ends(const std::vector<const Candidates*>& parts);
 
   private:
     double threshold() const;
+    void forget(double least);
 
-    double cut_, row_error_, base_error_;
+    double cut_, width_, row_error_, base_error_;
     double max_ = -1e308;  // of the lower ends of the logits
     bool overflowed_ = false;
     Top nearest_;  // by lower end

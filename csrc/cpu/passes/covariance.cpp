@@ -257,7 +257,7 @@ void covariance(const Request& asked, const Direction& direction, Covariance& ou
     if (small(request.rows)) return exactly(numbers_from(0, request.batch));
     const int64_t batch = queries_per_pass(request);
     for (int64_t base = 0; base < request.batch; base += batch) {
-        auto [few, some, many, most] = by_spread(request, base, std::min(batch, request.batch - base));
+        auto [few, some, many, most] = by_spread(request, numbers_from(base, std::min(batch, request.batch - base)));
         append(many, most);  // weights of either sign have half as many steps
         double cut = 0;
         for (const int64_t q : few) cut = std::max(cut, covariance_cut(request, direction, q));

@@ -109,7 +109,7 @@ void draw(const Request& asked, const Draws& draws) {
                 from_rows(request, draws, q, request.rows.n, [](int64_t row) { return row; });
             continue;
         }
-        BySpread by = by_spread(request, base, count);
+        BySpread by = by_spread(request, numbers_from(base, count));
         std::vector<int64_t> many = by.some;
         append(many, by.many);
         append(many, by.most);

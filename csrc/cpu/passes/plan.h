@@ -29,10 +29,11 @@ inline Pieces pieces_with_sums(const Request& request, int64_t count, int64_t ti
     return fits ? balanced : Pieces(request.rows.n, tile, request.threads, false);
 }
 
-// The request on as many threads as its products are worth.
-inline Request planned(const Request& request) {
-    return request.with_threads(threads_for(request.batch * request.rows.n * request.rows.d / 2, request.threads));
+// The request on as many threads as its products are worth, for all queries or so many of them.
+inline Request planned(const Request& request, int64_t queries) {
+    return request.with_threads(threads_for(queries * request.rows.n * request.rows.d / 2, request.threads));
 }
+inline Request planned(const Request& request) { return planned(request, request.batch); }
 
 inline std::vector<int64_t> numbers_from(int64_t first, int64_t count) {
     std::vector<int64_t> all(static_cast<size_t>(count));

@@ -30,19 +30,25 @@ ByBits weights(const Request& request, std::vector<int64_t> some, std::vector<in
 
 }  // namespace
 
-void posterior(const Request& asked, Answer& answer) {
-    const Request request = planned(asked);
+void posterior(const Request& request, Answer& answer) {
+    posterior(request, numbers_from(0, request.batch), answer, nullptr);
+}
+
+void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
+    const Request request = planned(asked, int64_t(which.size()));
     if (small(request.rows)) {
-        exact(request, numbers_from(0, request.batch), kUnderflow, answer);
+        exact(request, which, kUnderflow, answer);
         return;
     }
-    const int64_t batch = queries_per_pass(request);
-    for (int64_t base = 0; base < request.batch; base += batch) {
-        auto [few, some, many, most] = by_spread(request, base, std::min(batch, request.batch - base));
+    const size_t batch = size_t(queries_per_pass(request));
+    for (size_t base = 0; base < which.size(); base += batch) {
+        const auto first = which.begin() + int64_t(base);
+        auto [few, some, many, most] =
+            by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
         // Each pass hands on what it could not answer to the next, finer one.
-        Unanswered left = screen(request, few, Precision::coarse, answer);
+        Unanswered left = screen(request, few, Precision::coarse, answer, memory);
         append(some, left.crowded);
-        left = screen(request, left.blurred, Precision::sharp, answer);
+        left = screen(request, left.blurred, Precision::sharp, answer, memory);
         append(some, left.crowded);
         append(some, left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it

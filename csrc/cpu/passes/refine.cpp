@@ -19,6 +19,7 @@ constexpr int64_t kTile = 16;     // rows that stay in L1 while those queries lo
 double trace_of(const Request& request, int64_t q, const double* mean, double scaled_distance) {
     const double* x = request.query(q);
     double moved = 0;
+#pragma omp simd reduction(+ : moved)
     for (int64_t k = 0; k < request.rows.d; ++k) moved += (x[k] - mean[k]) * (x[k] - mean[k]);
     return std::max(0.0, 2 * request.sigma[q] * request.sigma[q] * scaled_distance - moved);
 }
@@ -27,7 +28,8 @@ double trace_of(const Request& request, int64_t q, const double* mean, double sc
 // than `cut` below the best were left out: n e^-cut of the weight at most.
 void write(const Request& request, int64_t q, const Online& sums, Top& top, double cut, Path path, Answer& answer) {
     double* mean = answer.mean + q * request.rows.d;
-    for (int64_t k = 0; k < request.rows.d; ++k) mean[k] /= sums.sum;
+    const double inverse = 1 / sums.sum;
+    for (int64_t k = 0; k < request.rows.d; ++k) mean[k] *= inverse;
     answer.trace[q] = trace_of(request, q, mean, sums.sum_h / sums.sum);
     answer.log_sum[q] = sums.max + std::log(sums.sum);
     answer.entropy[q] = std::log(sums.sum) - sums.sum_l / sums.sum;
@@ -85,16 +87,18 @@ void refine(const Request& request, const std::vector<int64_t>& which, const std
         }
     });
     one_by_one(int64_t(which.size()), threads, [&](int64_t i) {
-        const std::vector<int64_t>& list = lists[size_t(i)];
-        const int64_t q = which[size_t(i)];
-        const double* l = logits.data() + start[size_t(i)];
-        double* mean = answer.mean + q * request.rows.d;
-        std::fill(mean, mean + request.rows.d, 0.0);
-        Running running{{}, Top(request.topk)};
-        running.sums.max = *std::max_element(l, l + list.size());  // nothing is ever scaled
-        for (size_t j = 0; j < list.size(); ++j) running.take(request, q, list[j], l[j], cut, mean);
-        write(request, q, running.sums, running.top, cut, path, answer);
+        weigh(request, which[size_t(i)], lists[size_t(i)], logits.data() + start[size_t(i)], cut, path, answer);
     });
+}
+
+void weigh(const Request& request, int64_t q, const std::vector<int64_t>& list, const double* l, double cut, Path path,
+           Answer& answer) {
+    double* mean = answer.mean + q * request.rows.d;
+    std::fill(mean, mean + request.rows.d, 0.0);
+    Running running{{}, Top(request.topk)};
+    running.sums.max = *std::max_element(l, l + list.size());  // nothing is ever scaled
+    for (size_t j = 0; j < list.size(); ++j) running.take(request, q, list[j], l[j], cut, mean);
+    write(request, q, running.sums, running.top, cut, path, answer);
 }
 
 void exact(const Request& request, const std::vector<int64_t>& which, double cut, Answer& answer) {

@@ -8,6 +8,7 @@
 #include "../products/logits.h"
 #include "../request.h"
 #include "../runtime/parallel.h"
+#include "memory.h"
 
 namespace geodiff {
 
@@ -16,17 +17,27 @@ struct Unanswered {
     std::vector<int64_t> crowded;  // too many candidates because that many rows matter
 };
 
-// For every query the rows that may lie less than `cut` below its largest logit.
+// How much more than it needs a list may have: rows up to `width` below the largest logit, if that makes no more than
+// `room`.
+struct Wider {
+    double width = 0;
+    int64_t room = 0;
+};
+
+// For every query the rows that may lie less than `cut` below its largest logit. All others are `margin` below or more.
 struct Found {
     std::vector<int64_t> queries;
     std::vector<std::vector<int64_t>> lists;  // as `queries`
+    std::vector<double> margins;              // as `queries`
     Unanswered open;
 };
 
-Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision);
+Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,
+           const Wider& wider = {});
 
-// Answers the queries whose list can be had; returns the others.
-Unanswered screen(const Request& request, const std::vector<int64_t>& which, Precision precision, Answer& answer);
+// Answers the queries whose list can be had, which `memory` keeps if it is given; returns the others.
+Unanswered screen(const Request& request, const std::vector<int64_t>& which, Precision precision, Answer& answer,
+                  Memory* memory);
 
 // Calls each(query, rows) for every query whose list can be had, on several threads, rows in rising order; returns the
 // queries for which it cannot.

@@ -40,8 +40,9 @@ Spread judge(const Request& request, const double* logits, int64_t samples) {
 
 }  // namespace
 
-BySpread by_spread(const Request& request, int64_t first, int64_t count) {
+BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const Rows& rows = request.rows;
+    const int64_t count = int64_t(which.size());
     const int64_t samples = std::min(kSample, rows.n), d = rows.d, dp = padded(d), bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
     Buffer<char> sampled(samples * bytes);
@@ -57,12 +58,12 @@ BySpread by_spread(const Request& request, int64_t first, int64_t count) {
         for (int64_t start = begin * few; start < std::min(end * few, count); start += few) {
             const int64_t size = std::min(few, count - start);
             for (int64_t q = 0; q < size; ++q)
-                for (int64_t k = 0; k < d; ++k) queries[q * dp + k] = float(request.query(first + start + q)[k]);
+                for (int64_t k = 0; k < d; ++k) queries[q * dp + k] = float(request.query(which[size_t(start + q)])[k]);
             std::fill(logits.data(), logits.data() + few * kSample, 0.0);
             request.kernels.dot_few(sampled.data(), rows.dtype, d, int(samples), queries.data(), dp, int(size),
                                     logits.data(), kSample);
             for (int64_t q = 0; q < size; ++q) {
-                const int64_t query = first + start + q;
+                const int64_t query = which[size_t(start + q)];
                 const double sigma = request.sigma[query];
                 double* l = logits.data() + q * kSample;
                 for (int64_t i = 0; i < samples; ++i)
@@ -78,7 +79,7 @@ BySpread by_spread(const Request& request, int64_t first, int64_t count) {
                      : s == Spread::some ? out.some
                      : s == Spread::many ? out.many
                                          : out.most;
-        same.push_back(first + i);
+        same.push_back(which[size_t(i)]);
     }
     return out;
 }

@@ -15,7 +15,7 @@ struct BySpread {
     std::vector<int64_t> most;  // 8 bits of weights will do
 };
 
-// Queries [first, first + count), each in rising order.
-BySpread by_spread(const Request& request, int64_t first, int64_t count);
+// Of the queries `which`, in their order.
+BySpread by_spread(const Request& request, const std::vector<int64_t>& which);
 
 }  // namespace geodiff
