@@ -26,9 +26,10 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def cut_of(data: Tensor, tol: float) -> float:
-    """What csrc/common/contract.h has for it, or more."""
+    """What csrc/common/contract.h has for it, and no less than keeps the weight of all other rows below tol."""
     radius, least = float((data - data.mean(0)).norm(dim=1).max()), 0.01 * float(data.norm(dim=1).max())
-    return math.log(max(2.0, len(data) * 2 * max(radius, 1e-300) * 50 / (tol * max(least, 1e-300))))
+    least_of_weight = len(data) / tol
+    return math.log(max(least_of_weight, len(data) * 2 * max(radius, 1e-300) * 50 / (tol * max(least, 1e-300))))
 
 
 # ---- the twin, on small problems of every kind ----

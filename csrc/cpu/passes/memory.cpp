@@ -66,7 +66,7 @@ bool Memory::recall(const Request& one, int64_t q, Answer& answer) {
     Anchor& anchor = anchors_[size_t(q)];
     if (anchor.rows.empty()) return false;
     const double* x = one.query(0);
-    const double level = one.sigma[0], cut = one.cut();
+    const double level = one.sigma[0], cut = std::max(one.cut(), std::log(double(one.rows.n) / one.tol));
     const double others = anchor.most(distance(x, anchor.x.data(), one.rows.d), level, priors_[size_t(q)]);
     std::vector<double> logits;
     for (const int64_t row : anchor.rows) logits.push_back(one.logit(0, row));

@@ -34,8 +34,9 @@ class Memory {
     // Rows that a list may have, where its distances shall cost less than a share of a pass.
     int64_t room() const;
 
-    // Answers query 0 of `one`, which is query q of this, if the rows that are known suffice; rows that cannot matter
-    // for long are forgotten.
+    // Answers query 0 of `one`, which is query q of this, if the rows that are known suffice: all others together then
+    // have no more weight than tol, and move r by no more than screening allows. Rows that cannot matter for long are
+    // forgotten.
     bool recall(const Request& one, int64_t q, Answer& answer);
 
     // Keeps that the logits of all rows but those of `list` are `margin` below the largest, or more, where the
