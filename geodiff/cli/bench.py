@@ -15,13 +15,15 @@ from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
-from geodiff.measure import baseline_process, baselines, benchmark, local_benchmark, machine
+from geodiff.measure import baseline_process, baselines, benchmark, local_benchmark, machine, trajectories
 from geodiff.measure.baselines import DESCRIPTIONS
 from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
 
 _KINDS, _PATCHES = ("ls", "pspc_square"), (3, 7, 17)
 _LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; worst pixels; ratio to the fastest PyTorch"
+
+_TRAJECTORY = "geodiff bench --trajectory: medians in milliseconds, interleaved; ratio to the torch loop"
 
 
 def bench(
@@ -59,6 +61,9 @@ def bench(
         list[int] | None,
         typer.Option("--patch", help="With --local: a window; may be repeated.", show_default="3, 7, 17"),
     ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Instead: whole trajectories, beside loops around a PyTorch denoiser.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to this .json file.")] = None,
     tol: Annotated[
         list[float] | None,
@@ -100,6 +105,13 @@ def bench(
         for case, found_cell in [] if json else zip(cases, cells, strict=True):
             title = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
             print_table(f"{dataset.name} {list(stored.shape)}, {title}", _table(found_cell))
+        return
+    if trajectory:
+        walked = _timed_walks(trajectories.TrajectoryBench(stored, rounds, seed, tols), batch or [1, 16, 64])
+        _write({"what": _TRAJECTORY, **about, "walks": [_walks(one) for one in walked]}, out, json)
+        for one in [] if json else walked:
+            title = f"{one.solver}, {one.steps} steps, B = {one.batch}"
+            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _walks_table(one))
         return
     if limits:
         denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
@@ -146,6 +158,17 @@ def _timed_local(
     return cells
 
 
+def _timed_walks(bench: trajectories.TrajectoryBench, batches: list[int]) -> list[trajectories.Walks]:
+    walks = [(*walk, size) for walk in trajectories.WALKS for size in batches]
+    with progress_bar() as bar:
+        task = bar.add_task("timing", total=len(walks))
+        found = []
+        for walk in walks:
+            found.append(bench.run(*walk))
+            bar.advance(task)
+    return found
+
+
 def _write(document: dict[str, Any], out: Path | None, json: bool) -> None:
     """To the file, and as JSON to standard output if that is wanted."""
     if out is not None and job.ranks().rank == 0:
@@ -184,6 +207,32 @@ def _cell(cell: benchmark.Cell) -> dict[str, Any]:
         "ours": [entry(timing) for timing in cell.ours],
         "peers": [entry(timing) for timing in cell.peers],
     }
+
+
+def _walks(walks: trajectories.Walks) -> dict[str, Any]:
+    def number(value: float, digits: int) -> float | None:
+        return round(value, digits) if value == value else None
+
+    ways = [
+        {
+            "name": way.name,
+            "median_ms": number(way.median, 2),
+            "ratio": number(walks.ratio(way), 3),
+            "error": number(way.error, 12),
+            "rounds": len(way.milliseconds),
+            "note": way.note,
+        }
+        for way in walks.ways
+    ]
+    return {"solver": walks.solver, "steps": walks.steps, "batch": walks.batch, "ways": ways}
+
+
+def _walks_table(walks: trajectories.Walks) -> Any:
+    shown = table("", "median ms ", "ratio ", "error ", "")
+    for way in _walks(walks)["ways"]:
+        cells = (way["median_ms"], way["ratio"], way["error"])
+        shown.add_row(way["name"], *("-" if one is None else f"{one:.3g}" for one in cells), way["note"])
+    return shown
 
 
 def _table(cell: benchmark.Cell) -> Any:
