@@ -11,6 +11,15 @@ FOLDER = Path(__file__).parents[2] / "examples"
 
 #: example -> (package that it needs, what each line of its output must match)
 EXAMPLES: dict[str, tuple[str | None, list[str]]] = {
+    "local_denoisers.py": (
+        None,
+        [
+            *[r"(optimal|LS|network): 8 samples, 10 levels in [\d.]+ s"] * 3,
+            r"optimal: 0\.00 from the nearest digit, correlation with the network 0\.[56]\d",
+            r"LS: 1[12]\.\d\d from the nearest digit, correlation with the network 0\.[78]\d",
+            r"network: 1[12]\.\d\d from the nearest digit, correlation with the network 1\.00",
+        ],
+    ),
     "mean_shift.py": (
         None,
         [r"sigma [\d.]+: \d+ modes from 300 starts"] * 5 + [r"annealed: 64 of 64 noises converged"],
