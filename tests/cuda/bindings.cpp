@@ -8,7 +8,7 @@ PYBIND11_MODULE(emulator, m) {
     });
     m.def("set_groups", [](const std::vector<int>& groups) { emulated::groups = groups; });
     m.def("set_most_blocks_along_x", [](int64_t most) { emulated::most_blocks_along_x = most; });
-    m.def("set_ahead", [](bool ahead) { emulated::ahead = ahead; });
+    m.def("set_ahead", [](int ahead) { emulated::ahead = emulated::Ahead(ahead); });
     m.def("worst_conflict", [] { return std::exchange(emulated::worst_conflict, 0); });
     m.def("set_clusters_compiled", [](bool compiled) { emulated::clusters_compiled = compiled; });
     m.def("set_most_blocks", [](unsigned most) { emulated::most_blocks = most; });

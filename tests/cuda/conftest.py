@@ -61,7 +61,7 @@ def emulated(_built: Emulated) -> Emulated:
     _built.emulator.set_machine(2, 232448, True)
     _built.emulator.set_groups([])
     _built.emulator.set_most_blocks_along_x(2**31 - 1)
-    _built.emulator.set_ahead(False)
+    _built.emulator.set_ahead(0)
     _built.emulator.worst_conflict()
     _built.emulator.set_clusters_compiled(True)
     _built.emulator.set_most_blocks(65535)

@@ -1,8 +1,8 @@
 // Just enough of CUDA to run csrc/cuda on a CPU: every thread of a cluster is a fiber, barriers and warp operations are
 // where fibers change. Between two barriers the order of the threads is free, so `order` (0 rising, 1 falling, else a
-// shuffle by that seed) turns a missing barrier into another result, and so does `ahead`: each block of a cluster goes
-// as far as it can before the others. Shared memory starts out poisoned, and is again once its block has left.
-// Asynchronous copies poison their target and happen when they are waited for.
+// shuffle by that seed) turns a missing barrier into another result, and so does `ahead`: each block of a cluster, or
+// each warp, goes as far as it can before the others. Shared memory starts out poisoned, and is again once its block
+// has left. Asynchronous copies poison their target and happen when they are waited for.
 #pragma once
 
 #include <setjmp.h>
@@ -84,7 +84,8 @@ inline int threads_per_block = 0;
 inline uint3 grid;
 inline int64_t progress = 0;
 inline unsigned order = 0;
-inline bool ahead = false;
+enum class Ahead { none, blocks, warps };
+inline Ahead ahead = Ahead::none;
 inline geodiff::cuda::Machine machine{2, 232448, true, 0};
 inline std::vector<int> groups;  // multiprocessors that a cluster can lie in; empty: all in one
 inline bool clusters_compiled = true;
@@ -211,7 +212,7 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                     const int64_t before = progress;
                     for (size_t i : turn) {
                         const size_t b = i / size_t(threads);
-                        if (fibers[i].done || !wanted(b)) continue;
+                        if (fibers[i].done || !wanted(i)) continue;
                         run(fibers[i]);
                         if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
                         if (fibers[i].done && --running[b] == 0)
@@ -221,13 +222,12 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                 };
                 for (bool any = true; any;) {
                     any = false;
-                    if (ahead)
-                        for (size_t k = 0; k < blocks.size(); ++k) {
-                            const size_t b = order == 1 ? blocks.size() - 1 - k : k;
-                            while (sweep([b](size_t of) { return of == b; })) any = true;
-                        }
-                    else
-                        any = sweep([](size_t) { return true; });
+                    const size_t all = fibers.size();
+                    const size_t unit = ahead == Ahead::none ? all : ahead == Ahead::blocks ? size_t(threads) : 32;
+                    for (size_t k = 0; k < all / unit; ++k) {
+                        const size_t mine = order == 1 ? all / unit - 1 - k : k;
+                        while (sweep([&](size_t fiber) { return fiber / unit == mine; })) any = true;
+                    }
                 }
                 for (const Fiber& f : fibers)
                     if (!f.done) throw std::logic_error("threads wait at different barriers");

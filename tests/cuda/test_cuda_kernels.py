@@ -144,7 +144,7 @@ def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
     x = torch.cat([queries(rows, 5, 4.0), middle])
     levels = torch.tensor([4.0] * 5 + [1e-6], dtype=torch.float64)  # the last is one for the float64 path
     found = []
-    for order, ahead in ((0, False), (1, False), (2, False), (3, False), (0, True), (1, True)):
+    for order, ahead in ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (0, 2), (1, 2)):  # then blocks, then warps
         emulated.emulator.set_order(order)
         emulated.emulator.set_ahead(ahead)
         found.append(answer(engine, x, levels))
