@@ -199,6 +199,7 @@ void Data::combine(const Query& query, const Combination& combination, Memory* m
     Centred c(*this, query, 0);
     c.request.shaping = shaping(query);
     c.request.rows_read = &spent.rows;
+    c.request.known = memory ? memory->known(c.rows.n) : nullptr;
     const int64_t size = query.batch * rows_.d;
     Buffer<double> mean(size), numbers(6 * query.batch);
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };

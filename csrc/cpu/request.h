@@ -8,6 +8,7 @@
 #include "../common/contract.h"
 #include "../common/stored.h"
 #include "isa/table.h"
+#include "products/known.h"
 #include "products/shaping.h"
 
 namespace geodiff {
@@ -65,6 +66,7 @@ struct Request {
     int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
     const int64_t* exclude = nullptr;   // [batch] or null: the row that a query must not see, -1 for none
     Shaping shaping{};                  // principal coordinates of the rows, where they are at hand
+    Known* known = nullptr;             // inner products with the rows that are at hand, which passes update, or null
     double tol = 0;                     // contract 1
     double log_tol = kLogError;         // absolute error allowed in the log sum
     int64_t topk = 0;

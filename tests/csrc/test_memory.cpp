@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "../../csrc/cpu/passes/memory.h"
+#include "../../csrc/cpu/passes/plan.h"
+#include "../../csrc/cpu/passes/posterior.h"
 #include "problem.h"
 
 using namespace geodiff;
@@ -74,5 +76,46 @@ TEST_CASE("a query that moves is answered from what is known of it, or not at al
                 for (double& sigma : problem.sigma) sigma *= 0.7;
             }
             CHECK(answered >= 12);
+        }
+}
+
+TEST_CASE("products that are known serve wherever the queries go") {
+    for (const Table* table : tables())
+        for (const double tol : {1e-5, 1e-3}) {
+            Problem problem(DType::u8, 500, 130, 20, 20.0);
+            Memory memory(20);
+            Random random(5);
+            const int64_t d = problem.rows.d;
+            int64_t nearer = 0;
+            for (int step = 0; step < 8; ++step) {
+                Request request = problem.request(*table, tol);
+                request.known = memory.known(problem.rows.n);
+                CHECK(request.known != nullptr);
+                std::vector<double> mean(size_t(20 * d), NAN), numbers(6 * 20);
+                std::vector<int8_t> path(20, -1);
+                const auto number = [&](int i) { return numbers.data() + 20 * i; };
+                Answer answer{mean.data(), number(0), number(1),   number(2), number(3),
+                              nullptr,     nullptr,   path.data(), number(4), number(5)};
+                posterior(request, numbers_from(0, 20), answer, nullptr);
+                CAPTURE(table->name);
+                CAPTURE(step);
+                for (int64_t q = 0; q < 20; ++q) {
+                    CHECK(problem.error(q, mean.data() + q * d, tol) <= 1);
+                    Known::Entry& entry = request.known->entry(q);
+                    if (!entry.whole) continue;
+                    ++nearer;
+                    // What is known is so, row by row.
+                    const int64_t row = (17 * q + step) % problem.rows.n;
+                    double exact = 0;
+                    for (int64_t k = 0; k < d; ++k) exact += entry.y[size_t(k)] * problem.points.v[size_t(row * d + k)];
+                    CHECK(entry.products[row] == doctest::Approx(exact).epsilon(1e-7));
+                    if (step == 5 && q % 3 == 0) entry.whole = false;  // as a pass that was interrupted leaves it
+                }
+                for (size_t k = 0; k < problem.x.size(); ++k)
+                    problem.x[k] = step == 3 && k < size_t(d) ? problem.sigma[0] * random.normal()  // one that jumps
+                                                              : mean[k] + 0.8 * (problem.x[k] - mean[k]);
+                for (double& sigma : problem.sigma) sigma *= 0.8;
+            }
+            CHECK((table->integers == nullptr || nearer > 20));
         }
 }

@@ -66,6 +66,7 @@ class Dense {
         shares_ =
             over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
                        [&](Worker& w, Share& s, const Tile& t) { visit(w.work, w.p.data(), w.chances.data(), s, t); });
+        logits_.commit();
     }
 
     bool shaped() const { return logits_.shaped(); }

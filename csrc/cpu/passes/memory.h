@@ -27,7 +27,10 @@ struct Anchor {
 
 class Memory {
   public:
-    explicit Memory(int64_t batch) : anchors_(size_t(batch)), priors_(size_t(batch)) {}
+    explicit Memory(int64_t batch) : anchors_(size_t(batch)), priors_(size_t(batch)), known_(batch) {}
+
+    // The inner products with n rows, or null where they would take too much memory.
+    Known* known(int64_t n) { return known_.affords(n) ? &known_ : nullptr; }
 
     const Anchor& anchor(int64_t q) const { return anchors_[size_t(q)]; }
     bool knows(int64_t q) const { return !anchors_[size_t(q)].rows.empty(); }
@@ -47,6 +50,7 @@ class Memory {
   private:
     std::vector<Anchor> anchors_;
     std::vector<PriorRange> priors_;  // of queries that are known
+    Known known_;
 };
 
 }  // namespace geodiff

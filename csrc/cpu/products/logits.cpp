@@ -59,16 +59,8 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         pack_floats(request, which);
         return;
     }
-    std::vector<double> top(size_t(count_), 0.0);
-    in_shares(count_, 2 * count_ * rows_.d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const double* x = request.query(which[i]);
-            double m = 0;
-#pragma omp simd reduction(max : m)
-            for (int64_t k = 0; k < rows_.d; ++k) m = std::max(m, std::fabs(x[k]));
-            top[size_t(i)] = m;
-        }
-    });
+    if (request.known && (precision == Precision::normal || precision == Precision::fine)) recollect(request, which);
+    const std::vector<double> top = largest(request, which);
     const IntegerLayout& layout = integers_->layout;
     parts_ = digits_for(request, which, top, precision, {});
     if (precision == Precision::normal && request.shaping && count >= layout.shaped_from) {
@@ -81,10 +73,43 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to) {
         integers_ = nullptr;
         shaping_ = {};
+        known_.clear();
         pack_floats(request, which);
     } else {
         pack_integers(request, which, top, precision);
     }
+}
+
+// The largest coordinate of what digits are to say of each query.
+std::vector<double> Logits::largest(const Request& request, const int64_t* which) const {
+    std::vector<double> top(size_t(count_), 0.0);
+    in_shares(count_, 2 * count_ * rows_.d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const double* x = part(request, which, i);
+            double m = 0;
+#pragma omp simd reduction(max : m)
+            for (int64_t k = 0; k < rows_.d; ++k) m = std::max(m, std::fabs(x[k]));
+            top[size_t(i)] = m;
+        }
+    });
+    return top;
+}
+
+// What is left of the queries beside vectors whose products are known.
+void Logits::recollect(const Request& request, const int64_t* which) {
+    const int64_t d = rows_.d;
+    known_.resize(size_t(count_));
+    rest_ = Buffer<double>(count_ * d);
+    in_shares(count_, 6 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const double* x = request.query(which[i]);
+            double* rest = rest_.data() + i * d;
+            Known::Entry& entry = request.known->entry(which[i]);
+            const double factor = entry.factor(x);
+            known_[size_t(i)] = {&entry, factor};
+            for (int64_t k = 0; k < d; ++k) rest[k] = factor == 0 ? x[k] : x[k] - factor * entry.y[size_t(k)];
+        }
+    });
 }
 
 int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
@@ -126,39 +151,68 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     // one.
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
-    columns_ = dp + (shaping_ ? kDirections : 0);
+    columns_ = dp + (shaping_ && known_.empty() ? kDirections : 0);
+    blocks_ = make_blocks(columns_);
+    if (shaping_ && !known_.empty()) tails_ = make_blocks(kDirections);
+    if (shaping_) offset_.assign(size_t(count_), 0.0);
+    if (shaping_ || !known_.empty()) lost_ = Buffer<float>(count_ * dp, true);
+    const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
+    in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin * together; i < std::min(end * together, count_); ++i) {
+            const double* x = part(request, which, i);
+            // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
+            // A hair more than the largest, which must not round up beyond the digits.
+            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
+            const double residual = place_query(
+                x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
+                place(blocks_[size_t(i / kQueryBlock)], columns_), lost_.data() ? lost_.data() + i * dp : nullptr);
+            if (!known_.empty()) renew(i, request.query(which[i]));
+            scale_[size_t(i)] = step;
+            query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
+            row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
+            base_error_[size_t(i)] =
+                inv_sigma2_[size_t(i)] * 1e-14 * norm(request.query(which[i]), d) * stats_.max_norm;
+            if (shaping_ && (i % together == together - 1 || i == count_ - 1))
+                pack_coordinates(i / together * together, i % together + 1);
+        }
+    });
+}
+
+std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
+    std::vector<Block> made;
     for (int64_t b = 0; b < blocks(); ++b) {
         Block block;
         const int64_t vectors = block_size(b) * parts_, most_in_group = integers_->layout.dot_group;
         block.groups = (vectors + most_in_group - 1) / most_in_group;
         block.group = (vectors + block.groups - 1) / block.groups;
         const int64_t slots = block.groups * block.group;
-        block.digits = Buffer<char>(slots * columns_ * bits / 8, true);
+        block.digits = Buffer<char>(slots * columns * integers_->layout.digit_bits / 8, true);
         block.total.assign(size_t(slots), 0);
-        blocks_.push_back(std::move(block));
+        made.push_back(std::move(block));
     }
-    if (shaping_) {
-        offset_.assign(size_t(count_), 0.0);
-        lost_ = Buffer<float>(count_ * dp, true);
-    }
-    const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
-    in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin * together; i < std::min(end * together, count_); ++i) {
-            const double* x = request.query(which[i]);
-            // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
-            // A hair more than the largest, which must not round up beyond the digits.
-            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
-            const double residual =
-                place_query(x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
-                            place(blocks_[size_t(i / kQueryBlock)]), shaping_ ? lost_.data() + i * dp : nullptr);
-            scale_[size_t(i)] = step;
-            query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
-            row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
-            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * norm(x, d) * stats_.max_norm;
-            if (shaping_ && (i % together == together - 1 || i == count_ - 1))
-                pack_coordinates(i / together * together, i % together + 1);
-        }
-    });
+    return made;
+}
+
+// Where the digits of the coordinates of block b go.
+DigitPlace Logits::tail_place(int64_t b) {
+    if (!tails_.empty()) return place(tails_[size_t(b)], kDirections);
+    DigitPlace tail = place(blocks_[size_t(b)], columns_);
+    tail.digits += padded(rows_.d) * tail.group * integers_->layout.digit_bits / 8;
+    return tail;
+}
+
+// The pass will leave the products of x less what query i has lost.
+void Logits::renew(int64_t i, const double* x) {
+    Known::Entry& entry = *known_[size_t(i)].entry;
+    const float* lost = lost_.data() + i * padded(rows_.d);
+    if (!entry.products) entry.products.reset(new double[size_t(rows_.n)]);
+    entry.whole = false;
+    entry.y.resize(size_t(rows_.d));
+    for (int64_t k = 0; k < rows_.d; ++k) entry.y[size_t(k)] = x[k] - double(lost[k]);
+}
+
+void Logits::commit() const {
+    for (const Rest& rest : known_) rest.entry->whole = true;
 }
 
 // What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
@@ -183,10 +237,8 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
             offset_[size_t(i)] += g * shaping_.centre[j];
         }
         keep[i - first] = 1;
-        Block& block = blocks_[size_t(i / kQueryBlock)];
-        DigitPlace tail = place(block);
-        tail.digits += dp * block.group * bits / 8;
-        place_query(along.data() + at, kDirections, 1, nullptr, bits, parts_, i % kQueryBlock * parts_, tail);
+        place_query(along.data() + at, kDirections, 1, nullptr, bits, parts_, i % kQueryBlock * parts_,
+                    tail_place(i / kQueryBlock));
     }
     kernels_.sum_few(shaping_.directions, DType::f32, d, int(kDirections), carried.data(), kDirections, keep.data(),
                      int(count), lost, dp, nullptr);
@@ -244,24 +296,54 @@ Logits::Work Logits::work(int64_t tile) const {
     return w;
 }
 
+// l[q, r] += the sums of query first + q, digit by digit.
+void Logits::add_sums(const double* sums, int64_t first, int64_t count, int R, int64_t tile, double* l) const {
+    const double base = double(int64_t(1) << integers_->layout.digit_bits);
+    for (int64_t q = 0; q < count; ++q) {
+        const double* s = sums + q * parts_ * tile;
+        double* out = l + q * tile;
+        double weight = scale_[size_t(first + q)];
+        for (int part = parts_ - 1; part >= 0; --part, weight *= base)
+            for (int r = 0; r < R; ++r) out[r] += weight * s[part * tile + r];
+    }
+}
+
+// Products with what is known of the queries and the digits of the rest, which are then known, and the coordinates'.
+void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    const int64_t size = block_size(b), start = b * kQueryBlock;
+    double* l = w.logits.data();
+    for (int64_t q = 0; q < size; ++q) {
+        const Rest& rest = known_[size_t(start + q)];
+        const double* products = rest.entry->products.get() + first;
+        double* out = l + q * tile;
+        for (int r = 0; r < R; ++r) out[r] = rest.factor == 0 ? 0 : rest.factor * products[r];
+    }
+    add_sums(w.sums.data(), start, size, R, tile, l);
+    for (int64_t q = 0; q < size; ++q)
+        std::copy_n(l + q * tile, R, known_[size_t(start + q)].entry->products.get() + first);
+    if (tails_.empty()) return;
+    const Block& tail = tails_[size_t(b)];
+    integers_->dot(shaping_.coordinates + first * kDirections, kDirections, nullptr, R, tail.digits.data(),
+                   tail.total.data(), kDirections, int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile);
+    for (int64_t q = 0; q < size; ++q)
+        for (int r = 0; r < R; ++r) l[q * tile + r] += offset_[size_t(start + q)];
+    add_sums(w.sums.data(), start, size, R, tile, l);
+}
+
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
     double* l = w.logits.data();
     if (integer()) {
         const Block& block = blocks_[size_t(b)];
-        const uint8_t* tail = shaping_ ? shaping_.coordinates + first * kDirections : nullptr;
+        const uint8_t* tail = shaping_ && known_.empty() ? shaping_.coordinates + first * kDirections : nullptr;
         integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
                        block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile);
-        const double base = double(int64_t(1) << integers_->layout.digit_bits);
-        for (int64_t q = 0; q < size; ++q) {
-            const double* s = w.sums.data() + q * parts_ * tile;
-            double* out = l + q * tile;
-            double weight = scale_[size_t(start + q)];
-            const double offset = shaping_ ? offset_[size_t(start + q)] : 0;
-            for (int part = parts_ - 1; part >= 0; --part, weight *= base)
-                for (int r = 0; r < R; ++r)
-                    out[r] = (part == parts_ - 1 ? offset : out[r]) + weight * s[part * tile + r];
+        if (!known_.empty()) {
+            products_with_known(w, first, R, b, tile);
+            return;
         }
+        for (int64_t q = 0; q < size; ++q) std::fill_n(l + q * tile, R, shaping_ ? offset_[size_t(start + q)] : 0.0);
+        add_sums(w.sums.data(), start, size, R, tile, l);
         return;
     }
     const void* rows = rows_.row(first);

@@ -59,6 +59,9 @@ class Logits {
         over(work, first, R, tile, [](int64_t) {}, each);
     }
 
+    // The products that a pass over all rows has left are whole: to be said after it.
+    void commit() const;
+
     bool integer() const { return integers_ != nullptr; }
     bool shaped() const { return bool(shaping_); }  // principal coordinates carry their part of the rounding
     // The logit of row r is off by at most row_error * away_r + base_error, up to a constant common to all rows of the
@@ -74,6 +77,11 @@ class Logits {
     double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
 
   private:
+    const double* part(const Request& request, const int64_t* which, int64_t i) const {  // that digits say
+        return known_.empty() ? request.query(which[i]) : rest_.data() + i * rows_.d;
+    }
+    std::vector<double> largest(const Request& request, const int64_t* which) const;
+    void recollect(const Request& request, const int64_t* which);
     bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
     // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
     int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top, Precision precision,
@@ -81,6 +89,7 @@ class Logits {
     void pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
                        Precision precision);
     void pack_coordinates(int64_t first, int64_t count);
+    void renew(int64_t i, const double* x);
     void pack_floats(const Request& request, const int64_t* which);
 
     const Table& kernels_;
@@ -100,9 +109,24 @@ class Logits {
         Buffer<char> digits;
         std::vector<int64_t> total;  // [groups*group]  sum of the digits
     };
-    DigitPlace place(Block& block) const { return {block.digits.data(), block.total.data(), block.group, columns_}; }
+    DigitPlace place(Block& block, int64_t columns) const {
+        return {block.digits.data(), block.total.data(), block.group, columns};
+    }
+    std::vector<Block> make_blocks(int64_t columns) const;
+    DigitPlace tail_place(int64_t b);
+    void add_sums(const double* sums, int64_t first, int64_t count, int R, int64_t tile, double* l) const;
+    void products_with_known(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
-    int64_t columns_ = 0;         // padded(d), and those of the principal coordinates
+    int64_t columns_ = 0;  // padded(d), and those of the principal coordinates
+    // Where products are known, digits are of what is left of the queries, and those of the coordinates stand apart,
+    // since what they add to a product is not exactly that of any vector.
+    struct Rest {
+        Known::Entry* entry;
+        double factor;  // x = factor y + what the digits say + what is lost
+    };
+    std::vector<Rest> known_;  // [count] or none
+    std::vector<Block> tails_;
+    Buffer<double> rest_;         // [count, d]
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]

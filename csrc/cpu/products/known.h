@@ -1,0 +1,35 @@
+// Inner products that earlier evaluations along a trajectory left: what is new of a query is shorter than the query,
+// and takes a digit less.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace geodiff {
+
+// <y, v_i> for a vector y near each query: docs/trajectories.md.
+class Known {
+  public:
+    struct Entry {
+        std::vector<double> y;               // [d]
+        std::unique_ptr<double[]> products;  // [n]
+        bool whole = false;                  // false: a pass over the rows has begun and not ended, or none has
+
+        // The factor f for which f y is nearest to x; 0 where that says nothing.
+        double factor(const double* x) const;
+    };
+
+    explicit Known(int64_t batch) : entries_(size_t(batch)) {}
+
+    Entry& entry(int64_t q) { return entries_[size_t(q)]; }
+    // Whether products of all queries with n rows are within the budget.
+    bool affords(int64_t n) const { return int64_t(entries_.size()) * n * int64_t(sizeof(double)) <= kBudget; }
+
+  private:
+    static constexpr int64_t kBudget = 256 << 20;
+
+    std::vector<Entry> entries_;
+};
+
+}  // namespace geodiff
