@@ -80,13 +80,13 @@ TEST_CASE("a query that moves is answered from what is known of it, or not at al
 }
 
 TEST_CASE("products that are known serve wherever the queries go") {
+    int64_t nearer = 0;
     for (const Table* table : tables())
         for (const double tol : {1e-5, 1e-3}) {
             Problem problem(DType::u8, 500, 130, 20, 20.0);
             Memory memory(20);
             Random random(5);
             const int64_t d = problem.rows.d;
-            int64_t nearer = 0;
             for (int step = 0; step < 8; ++step) {
                 Request request = problem.request(*table, tol);
                 request.known = memory.known(problem.rows.n);
@@ -116,6 +116,6 @@ TEST_CASE("products that are known serve wherever the queries go") {
                                                               : mean[k] + 0.8 * (problem.x[k] - mean[k]);
                 for (double& sigma : problem.sigma) sigma *= 0.8;
             }
-            CHECK((table->integers == nullptr || nearer > 20));
         }
+    CHECK(nearer > 100);  // where products take floats instead, nothing is left
 }
