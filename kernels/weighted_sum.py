@@ -22,7 +22,7 @@ PARTS = {
     torch.bfloat16: (3, torch.bfloat16),
     torch.float32: (3, torch.bfloat16),
 }
-_QUERIES = 4  # per program of `softmax_state`
+_QUERIES, _WARPS = 4, 8  # per program of `softmax_state`
 
 
 @triton.jit
@@ -154,7 +154,7 @@ def weighted_sum(
     softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
         logits, half, half if bias is None else bias, floor, state, weights,
         batch, count, pieces * batch, bias_row_stride(bias), batch * count,
-        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, enable_fp_fusion=True,
+        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, num_warps=_WARPS, enable_fp_fusion=True,
     )  # fmt: skip
     sums = torch.empty(pieces, batch, d, dtype=torch.float32, device=rows.device)
 

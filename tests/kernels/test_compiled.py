@@ -80,7 +80,7 @@ def variants() -> Iterator[Variant]:
     for part in ("*fp16", "*bf16"):
         for bias in (0, 1, 2):
             constants = {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT}
-            yield Variant("weighted_sum.softmax_state", {**state, "p_ptr": part}, constants)
+            yield Variant("weighted_sum.softmax_state", {**state, "p_ptr": part}, constants, warps=8)
     names = ["state", "acc", "kept", "acc_out", "kept_out", "mean"]
     merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
     for first, last, ones in (

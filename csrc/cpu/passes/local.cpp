@@ -39,10 +39,10 @@ class LocalPass {
 
     LocalPass(const Request& request, const Local& local, const LocalAnswer& out)
         : request_(request), local_(local), out_(out), images_(request, local, out.variance), pixels_(local.pixels()) {
-        const double n = double(request.rows.n) * (local.mirrored ? 2 : 1);
+        rows_ = double(request.rows.n) * (local.mirrored ? 2 : 1);
         // All n rows left out move a pixel by n e^-cut 2 max|x_i| at most: tol/50 of max|x_i| / 100, the least that
         // contract 1 divides by.
-        cut_ = std::log(n * 2 * 50 * 100 / request.tol);
+        cut_ = std::log(rows_ * 2 * 50 * 100 / request.tol);
     }
 
     int64_t block() const { return std::clamp<int64_t>(kSumBytes / images_.query_bytes(), 1, kMostQueries); }
@@ -55,12 +55,12 @@ class LocalPass {
             for (int64_t i = 0; i < count; ++i) asked.push_back(images_.prepared(which[i], true));
         const auto shares = images_.sums(asked, cut_);
         std::vector<Gathered> all(static_cast<size_t>(count));
-        std::vector<std::vector<double>> least(static_cast<size_t>(count));
+        std::vector<Doubt> doubts(static_cast<size_t>(count));
         one_by_one(count, request_.threads, [&](int64_t i) {
             all[size_t(i)] = images_.joined(shares, i, count);
-            least[size_t(i)] = write(asked[size_t(i)], all[size_t(i)]);
+            doubts[size_t(i)] = write(asked[size_t(i)], all[size_t(i)]);
         });
-        if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, least, missed);
+        if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, doubts, missed);
     }
 
   private:
@@ -74,18 +74,24 @@ class LocalPass {
         return windows(norms, local_.height, local_.width, asked.ready.window);
     }
 
-    // Writes the answer. Returns, where float32 leaves a pixel in doubt, the logit from which on it must be exact there
-    // (elsewhere infinity); empty where no pixel is.
-    std::vector<double> write(const Asked& asked, const Gathered& all) const {
+    // What float32 leaves in doubt of a query. least: where it does, the logit from which on logits must be exact,
+    // elsewhere infinity. beyond: exact logits would not do.
+    struct Doubt {
+        std::vector<double> least;
+        bool any, beyond;
+    };
+
+    // Writes the answer.
+    Doubt write(const Asked& asked, const Gathered& all) const {
         const int64_t q = asked.query;
         const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
         const std::vector<double> norms = common(asked);
-        std::vector<double> spread(size_t(pixels_), 0.0), least(size_t(pixels_), HUGE_VAL);
+        std::vector<double> spread(size_t(pixels_), 0.0);
+        Doubt doubt{std::vector<double>(size_t(pixels_), HUGE_VAL), false, false};
         for (int64_t p = 0; p < pixels_; ++p)
             spread[size_t(p)] = all.sums[size_t(kNorm * pixels_ + p)] / all.sums[size_t(p)];
         const std::vector<double> around = windows(spread, local_.height, local_.width, asked.ready.window);
         const double terms = double(shape().channels * asked.ready.window.rows() * asked.ready.window.columns());
-        bool doubt = false;
         for (int64_t p = 0; p < pixels_; ++p) {
             const auto sum = [&](int64_t k) { return all.sums[size_t(k * pixels_ + p)]; };
             const int64_t at = q * pixels_ + p;
@@ -116,29 +122,37 @@ class LocalPass {
             const double own = 4 + (asked.ready.centred ? a : std::max(0.0, top - all.max[size_t(p)]));
             const double shared = asked.ready.centred ? 2 * std::sqrt(a * b / terms) : 2 * std::sqrt(own * a / terms);
             const double few = std::min(1.0, std::sqrt(2 / ess));
-            const double moved = std::sqrt(trace) * (own * few + shared) + 2 * std::sqrt(spread[size_t(p)]) * few;
+            const double sums = 2 * std::sqrt(spread[size_t(p)]) * few, together = std::sqrt(trace) * shared;
+            const double alone = std::sqrt(trace) * own * few + sums;
             // max|x_i| is at least the root mean square under any weights.
             const double allowed = request_.tol * std::sqrt(std::max(model, 1e-4 * std::max(mean_row, model + trace)));
-            const double times = kDoubt * kHalfUlp * moved / allowed;
+            const double unit = kDoubt * kHalfUlp / allowed, times = unit * (alone + together);
             if (!(times > 1)) continue;
-            // What rows of weight w and less are off by together goes with the root of w: half of what is allowed.
-            least[size_t(p)] = all.max[size_t(p)] + std::log(mass * few * few / (4 * times * times));
-            doubt = true;
+            // What the sums were rounded by stays, whatever logits they were made of.
+            doubt.beyond |= 2 * unit * sums > 1;
+            // What rows of weight w and less are off by on their own goes with the root of w: half of what is allowed.
+            // What they share goes with all their weight, n w at most: a quarter.
+            const double by_root = few * few / (4 * times * times), by_weight = 1 / (4 * unit * together * rows_);
+            doubt.least[size_t(p)] = all.max[size_t(p)] + std::log(mass * std::min(by_root, by_weight));
+            doubt.any = true;
         }
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
-        return doubt ? least : std::vector<double>();
+        return doubt;
     }
 
     // Puts exact logits in the place of the largest ones, where the others' errors keep the contract.
-    void settle(const std::vector<Asked>& asked, std::vector<Gathered>& all,
-                const std::vector<std::vector<double>>& least, std::vector<int64_t>& missed) const {
+    void settle(const std::vector<Asked>& asked, std::vector<Gathered>& all, const std::vector<Doubt>& doubts,
+                std::vector<int64_t>& missed) const {
         const int64_t count = int64_t(all.size());
         std::vector<Asked> again;
         std::vector<int64_t> which;  // of `again`
         std::vector<Buffer<T>> bounds;
+        std::vector<int8_t> lost(all.size(), 0);
+        for (int64_t i = 0; i < count; ++i) lost[size_t(i)] = doubts[size_t(i)].beyond;
         for (size_t i = 0; i < asked.size(); ++i) {
-            const std::vector<double>& from = least[i % size_t(count)];
-            if (from.empty()) continue;
+            const Doubt& doubt = doubts[i % size_t(count)];
+            if (!doubt.any || doubt.beyond) continue;
+            const std::vector<double>& from = doubt.least;
             again.push_back(images_.prepared(asked[i].query, asked[i].mirrored));
             which.push_back(int64_t(i) % count);
             bounds.emplace_back(shape().plane());
@@ -147,15 +161,14 @@ class LocalPass {
                 if (const int64_t to = asked[i].mirrored ? local_.mirrored_pixel(p) : p; from[size_t(p)] < HUGE_VAL)
                     bounds.back()[images_.place(to)] = T(from[size_t(p)]);
         }
-        if (again.empty()) return;
         std::vector<int64_t> found;
-        const std::vector<Doubtful> logits = images_.above(again, bounds, kMostExact, found);
+        std::vector<Doubtful> logits;
+        if (!again.empty()) logits = images_.above(again, bounds, kMostExact, found);
         std::vector<std::vector<Doubtful>> of(all.size());
-        std::vector<int8_t> lost(all.size(), 0);
         for (const Doubtful& d : logits) of[size_t(which[size_t(d.asked)])].push_back(d);
         for (size_t i = 0; i < again.size(); ++i) lost[size_t(which[i])] |= found[i] > kMostExact;
         one_by_one(count, request_.threads, [&](int64_t i) {
-            if (least[size_t(i)].empty() || lost[size_t(i)]) return;
+            if (!doubts[size_t(i)].any || lost[size_t(i)]) return;
             make_exact(again, of[size_t(i)], all[size_t(i)]);
             write(asked[size_t(i)], all[size_t(i)]);
         });
@@ -222,7 +235,7 @@ class LocalPass {
     const LocalAnswer& out_;
     const LocalImagesOf<T> images_;
     const int64_t pixels_;
-    double cut_;
+    double cut_, rows_;  // rows: images, mirror images among them
 };
 
 template <class T>
