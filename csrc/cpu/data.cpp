@@ -210,7 +210,7 @@ void Data::combine(const Query& query, const Combination& combination, Memory* m
     in_shares(count, 8 * count * rows_.d, query.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t q = open[size_t(i)], first = q * rows_.d;
-            spent.error[q] = relative(answer.mean_error[q], stats_, mean.data() + first, rows_.d);
+            if (spent.error) spent.error[q] = relative(answer.mean_error[q], stats_, mean.data() + first, rows_.d);
             combine_centred(mean.data() + first, stats_, query, combination, first, first + rows_.d);
         }
     });

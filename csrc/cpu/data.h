@@ -41,7 +41,8 @@ struct Combination {
 // What an answer took, query by query, and the rows that were read for all of them.
 struct Spent {
     int8_t* path;   // [batch] as in Answer
-    double* error;  // [batch] the bound on |r - exact r|, as a part of what contract 1 measures it against
+    double* error;  // [batch] the bound on |r - exact r|, as a part of what contract 1 measures it against; null
+                    // without a memory, if it is not wanted
     int64_t rows;
 };
 

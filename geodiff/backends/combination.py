@@ -20,11 +20,8 @@ class Combination(NamedTuple):
     out: Tensor
 
     @contextmanager
-    def picked(self, chosen: Tensor | None) -> Iterator["Combination"]:
-        """The same for the chosen queries alone; None: for all of them."""
-        if chosen is None:
-            yield self
-            return
+    def picked(self, chosen: Tensor) -> Iterator["Combination"]:
+        """The same for the chosen queries alone."""
         here = Combination(self.gain, [(factor, values[chosen]) for factor, values in self.terms], self.out[chosen])
         yield here
         self.out[chosen] = here.out

@@ -29,3 +29,7 @@ class Cost(NamedTuple):
         known = all(cost.rows >= 0 for cost in costs)
         error = max((cost.error for cost in costs), default=0.0)
         return cls(dict(paths), sum(cost.rows for cost in costs) if known else -1, error)
+
+
+#: Of an evaluation without a memory, by which an engine knows that somebody keeps account.
+UNTOLD = Cost({})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends.combination import Combination
-from geodiff.backends.cost import Cost
+from geodiff.backends.cost import UNTOLD, Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.query import Direction, Query
@@ -161,8 +161,9 @@ class CpuEngine(Engine):
             check_levels(query.sigma)
             check_finite(query.x, "x")
             return super().combine(query, into)
-        paths = torch.empty(len(query), dtype=torch.int8, device="cpu")
-        error = torch.empty(len(query), dtype=torch.float64, device="cpu")
+        batch = len(query)
+        paths = torch.empty(batch, dtype=torch.int8, device="cpu")
+        error = None if memory is None else torch.empty(batch, dtype=torch.float64, device="cpu")
         with _Passed(query) as passed:
             try:
                 rows = self._data.combine(
@@ -173,16 +174,18 @@ class CpuEngine(Engine):
                     out=into.out.data_ptr(),
                     memory=memory,
                     path=paths.data_ptr(),
-                    error=error.data_ptr(),
+                    error=0 if error is None else error.data_ptr(),
                 )
             except ValueError:  # std::domain_error: the core looks at sigma and x while it reads them
                 check_levels(query.sigma)
                 check_finite(query.x, "x")
                 raise
         self.last_paths = paths
+        if error is None:
+            return UNTOLD
         counts = paths.bincount(minlength=len(PATHS)).tolist()
         taken = {name: count for name, count in zip(PATHS, counts, strict=True) if count}
-        return Cost(taken, rows, float(error.max()) if len(query) else 0.0)
+        return Cost(taken, rows, float(error.max()) if batch else 0.0)
 
     def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
         mean, v, slope = _float64(direction.mean), _float64(direction.v), _float64(direction.slope)

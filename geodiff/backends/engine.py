@@ -57,7 +57,8 @@ class Engine(ABC):
     def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
         """Writes `into`, r being the mean of `posterior`, and says what it took, without a wait for the device.
 
-        memory: of this engine, of calls for the same queries with the same rows, log_prior and exclude
+        memory: of this engine, of calls for the same queries with the same rows, log_prior and exclude; without one an
+        engine may leave the cost UNTOLD: to find it out takes longer than the rest of a short call's Python
         """
         into.write(self.posterior(query).mean)
         return Cost({"posterior": len(query)})

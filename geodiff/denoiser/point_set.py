@@ -123,14 +123,17 @@ class PointSet:
             return Cost({"merged": batch.x.shape[0]})
         costs = []
         for part in list(self.conditioning.parts(batch)):  # all are checked before anything is written
-            engine = self.engines.serving(len(part.query))
+            engine = self.engines.serving(part.query.x.shape[0])
             if not (engine.checks_queries and part.chosen is None):
                 check_levels(batch.sigma)
                 check_finite(batch.x, "x")
             memory = None if memories is None else memories.of(engine, part.query)
+            query = self._for(engine, part.query)
+            if part.chosen is None:  # all of them, and there is no other part
+                return engine.combine(query, into, memory)
             with into.picked(part.chosen) as here:
-                costs.append(engine.combine(self._for(engine, part.query), here, memory))
-        return costs[0] if len(costs) == 1 else Cost.total(costs)
+                costs.append(engine.combine(query, here, memory))
+        return Cost.total(costs)
 
     def unchecked(self, x: Tensor, sigma: Tensor, tol: float, into: Combination) -> None:
         """`combine` over all rows; nothing is checked and mirroring is left out."""

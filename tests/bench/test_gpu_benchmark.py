@@ -3,7 +3,6 @@
 What is not seen here: CUDA events and graphs, the ceilings, and memory figures.
 """
 
-import importlib.util
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ import torch
 
 from geodiff.measure import baselines
 from geodiff.measure.device_profile import summary
+from tests.bench.scripts import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,12 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """bench/gpu.py as a module, for small sizes on the CPU."""
-    spec = importlib.util.spec_from_file_location("bench_gpu", ROOT / "bench/gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up the names in their annotations
-    spec.loader.exec_module(module)
+    module = loaded("gpu")
 
     def once(run: Any, times: int = 1) -> float:
         start = time.perf_counter()

@@ -1,26 +1,18 @@
 """bench/grid.py: rows of every size, the rule of the worst cell, and a run of two sizes."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.scripts import loaded
+
 IMAGES = torch.randint(0, 256, (30, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def grid() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_grid", ROOT / "bench/grid.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up the names in their annotations
-    spec.loader.exec_module(module)
-    return module
+    return loaded("grid")
 
 
 @pytest.mark.parametrize("d", [64, 784, 3072, 12288])

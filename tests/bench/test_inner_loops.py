@@ -1,25 +1,16 @@
 """bench/inner_loops.py: loops are found and counted, the stack is seen, and no loop of this build touches it."""
 
-import importlib.util
 import shutil
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def inner_loops() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("inner_loops", ROOT / "bench/inner_loops.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["inner_loops"] = module  # dataclasses ask for it
-    spec.loader.exec_module(module)
-    return module
+    return loaded("inner_loops")
 
 
 X86 = """

@@ -1,6 +1,5 @@
 """bench/regress.py: what counts as slower, and what it says."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,18 +8,12 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def regress() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("regress", ROOT / "bench" / "regress.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["regress"] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded("regress")
 
 
 def document(ratio: float, spread: float = 0.0, milliseconds: float = 10.0) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """bench/summary.py: every peer has its column, what did not run its remark, and the plot its gap."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,19 +8,14 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="the package matplotlib is not installed")
+from tests.bench.scripts import loaded
 
-ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("matplotlib", reason="the package matplotlib is not installed")
 
 
 @pytest.fixture(scope="module")
 def summary() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_summary", ROOT / "bench/summary.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("summary")
 
 
 def way(name: str, milliseconds: float | None, error: float | None = 2e-7, note: str = "") -> dict[str, Any]:

@@ -11,9 +11,8 @@ import torch
 
 import geodiff
 
-#: Calls of functions, Python's and C's, in one evaluation. It was 161 when a call cost 0.3 to 0.5 ms of Python,
-#: and 115 before every evaluation said what it had cost.
-MOST = 140
+#: Calls of functions, Python's and C's, in one evaluation. It was 161 when a call cost 0.3 to 0.5 ms of Python.
+MOST = 115
 
 
 def calls_of(work: Callable[[], Any]) -> list[str]:

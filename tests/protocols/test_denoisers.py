@@ -91,11 +91,10 @@ def test_a_gradient_in_x_is_that_of_finite_differences(denoiser: Denoiser) -> No
     x = X[:2].double().requires_grad_()
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     (found,) = torch.autograd.grad((denoiser(x, 1.0) * v).sum(), x)
-    single = isinstance(denoiser, geodiff.LocalDenoiser)  # some of its kernels, so that a small step leaves no digits
-    step, rtol = (1e-2, 1e-3) if single else (1e-5, 1e-4)
-    with torch.no_grad():
-        ahead, behind = ((denoiser(x + s * found / found.norm(), 1.0) * v).sum() for s in (step, -step))
-    torch.testing.assert_close((ahead - behind) / (2 * step), found.norm(), rtol=rtol, atol=1e-6)
+    step = 1e-5
+    # Of a float64 x that autograd follows, which is answered in float64: others may be off by the contract's 1e-5.
+    ahead, behind = ((denoiser(x + s * found / found.norm(), 1.0) * v).sum().detach() for s in (step, -step))
+    torch.testing.assert_close((ahead - behind) / (2 * step), found.norm(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
