@@ -40,6 +40,7 @@ class Local:
     patch: int
     wraps: bool
     mirrored: bool
+    crops: bool
 
 class LocalAnswer:
     mean: int

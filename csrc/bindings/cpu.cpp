@@ -236,7 +236,9 @@ PYBIND11_MODULE(_cpu, m) {
                    }),
                    py::arg("shape"), py::arg("strides"));
     address(local_type, "patch", &geodiff::Local::patch);
-    local_type.def_readwrite("wraps", &geodiff::Local::wraps).def_readwrite("mirrored", &geodiff::Local::mirrored);
+    local_type.def_readwrite("wraps", &geodiff::Local::wraps)
+        .def_readwrite("mirrored", &geodiff::Local::mirrored)
+        .def_readwrite("crops", &geodiff::Local::crops);
     py::class_<geodiff::LocalAnswer> local_answer(m, "LocalAnswer", "Where its posteriors go, as in Answer.");
     local_answer.def(py::init([] { return geodiff::LocalAnswer{}; }));
     address(local_answer, "mean", &geodiff::LocalAnswer::mean);

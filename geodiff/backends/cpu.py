@@ -80,11 +80,15 @@ def _checked(name: str) -> str:
 
 
 class Window(NamedTuple):
-    """size x size pixels around each; wraps: going on at the other end. mirrored: mirror images are rows, too."""
+    """size x size pixels around each; wraps: going on at the other end. mirrored: mirror images are rows, too.
+
+    crops: those that fit, of which a pixel is the mean; then not mirrored, and nothing but the mean is answered.
+    """
 
     size: int
-    wraps: bool
-    mirrored: bool
+    wraps: bool = False
+    mirrored: bool = False
+    crops: bool = False
 
 
 class LocalNumbers(NamedTuple):
@@ -220,7 +224,8 @@ class CpuEngine(Engine):
         nearest = torch.empty(batch, *pixels, dtype=torch.int64, device="cpu")
         patch = torch.full((batch,), window.size, dtype=torch.int64, device="cpu")
         asked, answer = _cpu.Local(*images), _cpu.LocalAnswer()
-        asked.patch, asked.wraps, asked.mirrored = patch.data_ptr(), window.wraps, window.mirrored
+        asked.patch, asked.crops = patch.data_ptr(), window.crops
+        asked.wraps, asked.mirrored = window.wraps, window.mirrored
         answer.mean, answer.log_sum = mean.data_ptr(), log_sum.data_ptr()
         self.last_paths = torch.empty(batch, dtype=torch.int8, device="cpu")
         answer.path = self.last_paths.data_ptr()

@@ -9,14 +9,14 @@ from geodiff.backends.cpu import MISSING, CpuEngine, Window
 from geodiff.backends.query import FLOAT64
 from geodiff.base.dtypes import STORED
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
-from geodiff.reference.forms import Windows
+from geodiff.reference.forms import Crops, Windows
 
 #: The largest value of a query whose squared distances float64 holds for certain.
 _MOST = 1e100
 
 
 class CpuLocalEngine(LocalEngine):
-    """LS over rows in memory: in float32 where that keeps `tol`, else with exact logits where they matter."""
+    """LS and PSPC-Square over rows in memory: in float32 where that keeps `tol`, with exact logits, or in float64."""
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__(rows)
@@ -28,14 +28,19 @@ class CpuLocalEngine(LocalEngine):
 
     def serves(self, asked: LocalQuery) -> bool:
         rows, query = self.rows, asked.query
+        known = isinstance(asked.form, Windows) or (
+            isinstance(asked.form, Crops) and not (asked.details or asked.mirrored)
+        )
         stored = rows.device.type == "cpu" and rows.dtype in STORED
-        return stored and isinstance(asked.form, Windows) and bool((query.x.abs() < _MOST).all())
+        return known and stored and bool((query.x.abs() < _MOST).all())
 
     def answer(self, asked: LocalQuery) -> LocalAnswer:
         query, form = asked.query, asked.form
-        assert isinstance(form, Windows), "what `serves` says"
         if self._core is None:  # which looks at all rows
             self._core = CpuEngine(self.rows.contiguous())
+        if isinstance(form, Crops):
+            return LocalAnswer(self._core.local(query, asked.layout, Window(form.k, crops=True), details=False).mean)
+        assert isinstance(form, Windows), "what `serves` says"
         if asked.details:  # second moments less squared means: float32 would leave small variances few digits
             query = replace(query, tol=FLOAT64)
         window = Window(form.k, form.circular, asked.mirrored)

@@ -20,7 +20,8 @@ struct LocalProblem : Problem {
         : Problem(dtype, n, kValues, int64_t(sides.size()), level), patch(std::move(sides)) {
         exclude.assign(patch.size(), -1);
         if (n > 1) exclude[0] = from[0];
-        local = {kChannels, kHeight, kWidth, kPixels, kWidth, 1, patch.data(), wraps, mirrored, found.mean.data(), n};
+        local = {kChannels, kHeight,  kWidth, kPixels,           kWidth, 1, patch.data(),
+                 wraps,     mirrored, false,  found.mean.data(), n};
         if (channels_last) local.of_channel = 1, local.of_row = kWidth * kChannels, local.of_column = kChannels;
     }
 
@@ -43,6 +44,53 @@ struct LocalProblem : Problem {
             }
         return sum;
     }
+    // The same for the mean of all crops that a pixel is in.
+    double crop_error(int64_t q, double tol, const std::vector<double>& mean) const {
+        const int64_t k = patch[size_t(q)];
+        const double s = sigma[size_t(q)];
+        std::vector<double> r(size_t(kValues), 0.0), crops(size_t(kPixels), 0.0);
+        const auto each = [&](int64_t y, int64_t u, auto&& f) {
+            for (int64_t dy = 0; dy < k; ++dy)
+                for (int64_t du = 0; du < k; ++du)
+                    for (int64_t c = 0; c < kChannels; ++c) f(c, (y + dy) * kWidth + u + du);
+        };
+        for (int64_t y = 0; y + k <= kHeight; ++y)
+            for (int64_t u = 0; u + k <= kWidth; ++u) {
+                std::vector<double> l(size_t(rows.n), 0.0);
+                double top = -1e308, total = 0;
+                for (int64_t i = 0; i < rows.n; ++i) {
+                    double sum = 0;
+                    each(y, u, [&](int64_t c, int64_t p) {
+                        sum += std::pow(x[size_t(q * kValues + local.value(c, p))] - value(i, false, c, p), 2);
+                    });
+                    l[size_t(i)] = exclude[size_t(q)] == i ? kUnseen : -sum / (2 * s * s);
+                    top = std::max(top, l[size_t(i)]);
+                }
+                for (double& t : l) total += t = std::exp(t - top);
+                for (int64_t i = 0; i < rows.n; ++i)
+                    each(y, u, [&](int64_t c, int64_t p) {
+                        r[size_t(local.value(c, p))] += l[size_t(i)] / total * value(i, false, c, p);
+                    });
+                each(y, u, [&](int64_t c, int64_t p) { crops[size_t(p)] += c == 0; });
+            }
+        double worst = 0;
+        for (int64_t p = 0; p < kPixels; ++p) {
+            double off = 0, length = 0, reach = 0;
+            for (int64_t c = 0; c < kChannels; ++c) {
+                const double right = r[size_t(local.value(c, p))] / crops[size_t(p)];
+                off += std::pow(mean[size_t(q * kValues + local.value(c, p))] - right, 2);
+                length += std::pow(right + stats.shift, 2);
+            }
+            for (int64_t i = 0; i < rows.n; ++i) {
+                double norm = 0;
+                for (int64_t c = 0; c < kChannels; ++c) norm += std::pow(value(i, false, c, p) + stats.shift, 2);
+                reach = std::max(reach, std::sqrt(norm));
+            }
+            worst = std::max(worst, std::sqrt(off) / (tol * std::max(std::sqrt(length), 0.01 * reach)));
+        }
+        return worst;
+    }
+
     // The largest error of a pixel in units of what contract 1 allows, and the largest of the other numbers.
     double error(int64_t q, double tol, const std::vector<double>& mean, const std::vector<double>& log_sum,
                  const std::vector<double>& ess, const std::vector<double>& variance, double* others) const {
@@ -124,4 +172,23 @@ TEST_CASE("local denoisers keep contract 1 at every pixel") {
                         check(*table, wrapped, tol);
                     }
                 }
+}
+
+TEST_CASE("crops keep contract 1 at every pixel") {
+    for (const Table* table : tables())
+        for (const DType dtype : {DType::u8, DType::f32})
+            for (const double level : {0.1, 1.0}) {
+                LocalProblem problem(dtype, 41, level, {1, 2, 5}, false, false, dtype == DType::u8);
+                problem.local.crops = true;
+                for (const double tol : {1e-5, 1e-8}) {
+                    std::vector<double> mean(problem.patch.size() * kValues, NAN);
+                    std::vector<int8_t> path(problem.patch.size(), int8_t(-1));
+                    local_posterior(problem.request(*table, tol), problem.local,
+                                    {mean.data(), nullptr, nullptr, nullptr, nullptr, path.data()});
+                    CAPTURE(table->name);
+                    CAPTURE(level);
+                    for (int64_t q = 0; q < int64_t(problem.patch.size()); ++q)
+                        CHECK(problem.crop_error(q, tol, mean) <= 1);
+                }
+            }
 }

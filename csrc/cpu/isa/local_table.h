@@ -37,8 +37,18 @@ struct LocalSums {
     double* sums;
     int64_t* top;  // [plane]  the image of the largest logit
     bool squares;  // whether w c^2 is wanted
+    bool alone;    // only w and w^2 are
 
-    int64_t planes(int64_t channels) const { return kMean + channels * (squares ? 2 : 1); }
+    int64_t planes(int64_t channels) const { return alone ? kNorm : kMean + channels * (squares ? 2 : 1); }
+};
+
+// Crops of a query, each at its first pixel: the largest logit and one over the mass, zero where none fits.
+template <class T>
+struct LocalCrops {
+    const T* max;   // [plane]
+    const T* gain;  // [plane]
+    Window back;    // the crops that a pixel is in
+    T* room;        // for that window
 };
 
 // One query, ready for the loops.
@@ -72,6 +82,10 @@ struct LocalLoops {
     // differences in the window; images further than `cut` below the largest logit may be left out.
     void (*posterior)(const PlaneShape& shape, const LocalQuery<T>& query, const LocalImages<T>& images, T cut, T* room,
                       const LocalSums<T>& to);
+    // Adds sum_i w c_i, w |c_i|^2 and w to `sums`, planes as of LocalSums, w the sum of an image's weights in all crops
+    // that the pixel is in.
+    void (*compose)(const PlaneShape& shape, const LocalQuery<T>& query, const LocalCrops<T>& crops,
+                    const LocalImages<T>& images, T cut, T* room, double* sums);
     // The logits [plane] of an image, bit for bit those of `posterior`, or null where none exceeds its `least` [plane].
     const T* (*above)(const PlaneShape& shape, const LocalQuery<T>& query, const T* image, T prior, const T* least,
                       T* room);

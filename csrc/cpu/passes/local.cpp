@@ -11,7 +11,8 @@ constexpr double kFloatTol = 1e-6;                        // from which on float
 constexpr double kLeastFloat = 1e-12, kMostFloat = 1e12;  // of |x_i|, of which float32 holds squares and their sums
 constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
-constexpr double kDoubt = 4;             // times what float32 errs by as a rule: measured, at most 1.9
+constexpr double kDoubt = 4;                          // times what float32 errs by as a rule: measured, at most 1.9
+constexpr double kCropDoubt = 2.5, kCropAverage = 3;  // the same for crops, whose errors average out: at most 1.3
 constexpr int64_t kMostExact = 1 << 16;  // logits of a query made exact in each piece's turn; else float64 throughout
 
 // Windows' sums in float64, [height, width] to the same.
@@ -54,6 +55,7 @@ class LocalPass {
         if (local_.mirrored)
             for (int64_t i = 0; i < count; ++i) asked.push_back(images_.prepared(which[i], true));
         const auto shares = images_.sums(asked, cut_);
+        if (local_.crops) return compose(asked, shares, missed);
         std::vector<Gathered> all(static_cast<size_t>(count));
         std::vector<Doubt> doubts(static_cast<size_t>(count));
         one_by_one(count, request_.threads, [&](int64_t i) {
@@ -138,6 +140,87 @@ class LocalPass {
         }
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
         return doubt;
+    }
+
+    // The second pass of crops, whose masses are known.
+    void compose(const std::vector<Asked>& asked,
+                 const std::vector<std::vector<typename LocalImagesOf<T>::Sums>>& shares,
+                 std::vector<int64_t>& missed) const {
+        const int64_t count = int64_t(asked.size());
+        std::vector<Gathered> masses(asked.size());
+        std::vector<Buffer<T>> max, gain;
+        for (int64_t i = 0; i < count; ++i) {
+            max.emplace_back(shape().plane());
+            gain.emplace_back(shape().plane(), true);
+        }
+        one_by_one(count, request_.threads, [&](int64_t i) {
+            const size_t at = size_t(i);
+            masses[at] = images_.joined(shares, i, count);
+            std::fill_n(max[at].data(), shape().plane(), std::numeric_limits<T>::max());
+            each_crop(asked[at], [&](int64_t p) {
+                max[at][images_.place(p)] = T(masses[at].max[size_t(p)]);
+                gain[at][images_.place(p)] = T(1 / masses[at].sums[size_t(p)]);
+            });
+        });
+        const std::vector<Buffer<double>> sums = images_.composed(asked, max, gain, cut_);
+        std::vector<int8_t> good(asked.size(), 1);
+        one_by_one(count, request_.threads, [&](int64_t i) {
+            good[size_t(i)] = write_composed(asked[size_t(i)], masses[size_t(i)], sums[size_t(i)]);
+        });
+        for (int64_t i = 0; i < count; ++i)
+            if (!good[size_t(i)]) missed.push_back(asked[size_t(i)].query);
+    }
+
+    template <class F>
+    void each_crop(const Asked& asked, F&& f) const {
+        const int64_t more = asked.ready.window.below;
+        for (int64_t y = 0; y + more < local_.height; ++y)
+            for (int64_t x = 0; x + more < local_.width; ++x) f(y * local_.width + x);
+    }
+
+    // Writes the mean, and says whether float32 holds it to the contract, in the terms of `write`.
+    bool write_composed(const Asked& asked, const Gathered& masses, const Buffer<double>& sums) const {
+        const Window& window = asked.ready.window;
+        const int64_t q = asked.query;
+        const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
+        std::vector<double> spread(size_t(pixels_), 0.0), errors(spread), few(spread), crops(spread);
+        const auto sum = [&](int64_t k, int64_t p) { return sums[k * shape().plane() + images_.place(p)]; };
+        for (int64_t p = 0; p < pixels_; ++p) spread[size_t(p)] = sum(kNorm, p) / sum(kWeight, p);
+        const std::vector<double> around = windows(spread, local_.height, local_.width, window), norms = common(asked);
+        const double terms = double(shape().channels * window.rows() * window.columns());
+        each_crop(asked, [&](int64_t p) {
+            const double mass = masses.sums[size_t(p)], ess = mass * mass / masses.sums[size_t(pixels_ + p)];
+            const double a = scale * around[size_t(p)], b = scale * norms[size_t(p)];
+            const double top = request_.prior_at(q, masses.top[size_t(p)]) - masses.max[size_t(p)];
+            const double own = 4 + (asked.ready.centred ? a : std::max(0.0, top));
+            const double shared = asked.ready.centred ? 2 * std::sqrt(a * b / terms) : 2 * std::sqrt(own * a / terms);
+            few[size_t(p)] = std::min(1.0, std::sqrt(2 / ess));
+            errors[size_t(p)] = own * few[size_t(p)] + shared;
+            crops[size_t(p)] = 1;
+        });
+        const Window back{window.below, 0, window.right, 0, false};
+        errors = windows(errors, local_.height, local_.width, back);
+        few = windows(few, local_.height, local_.width, back);
+        crops = windows(crops, local_.height, local_.width, back);
+        bool good = true;
+        for (int64_t p = 0; p < pixels_; ++p) {
+            double off_reference = 0, model = 0;
+            for (int64_t c = 0; c < shape().channels; ++c) {
+                const double mean = sum(kMean + c, p) / sum(kWeight, p), r = mean + images_.reference(c, p);
+                off_reference += mean * mean;
+                model += (r + request_.stats.shift) * (r + request_.stats.shift);
+                out_.mean[q * request_.rows.d + local_.value(c, p)] = r;
+            }
+            const double trace = std::max(0.0, spread[size_t(p)] - off_reference), many = crops[size_t(p)];
+            const double moved =
+                std::sqrt(trace) * errors[size_t(p)] + 2 * std::sqrt(spread[size_t(p)]) * few[size_t(p)];
+            const double each = kCropDoubt * kHalfUlp * moved / many,
+                         averaged = each / std::min(kCropAverage, std::sqrt(many));
+            const double allowed = request_.tol * std::sqrt(std::max(model, 1e-4 * (model + trace)));
+            if (sizeof(T) == sizeof(float)) good &= averaged <= allowed;
+        }
+        out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
+        return good;
     }
 
     // Puts exact logits in the place of the largest ones, where the others' errors keep the contract.

@@ -9,9 +9,10 @@ namespace geodiff {
 struct Local {
     int64_t channels, height, width;
     int64_t of_channel, of_row, of_column;  // value (c, y, x) of an image is the row's at c of_channel + ...
-    const int64_t* patch;                   // [batch]  side of the window, odd
+    const int64_t* patch;                   // [batch]  side of the window, odd; of crops any that fits
     bool wraps;                             // windows go on at the other end of the image, else they are clipped
     bool mirrored;                          // the mirror image of each row is a further row
+    bool crops;                             // PSPC-Square: a pixel is the plain mean of the crops that it is in
     const double* mean;                     // [d]  of the rows, in centred units
     int64_t copies;                         // the mirror image of row i has the number `copies` + i
 
@@ -33,6 +34,7 @@ struct LocalAnswer {
     int8_t* path;      // [batch]  whether float32 answered (dense) or float64 (exact)
 };
 
+// Of crops the mean alone is answered, and mirror images are no rows.
 void local_posterior(const Request& request, const Local& local, const LocalAnswer& answer);
 
 }  // namespace geodiff

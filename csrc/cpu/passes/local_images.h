@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -78,7 +79,8 @@ class LocalImagesOf {
     LocalImagesOf(const LocalImagesOf&) = delete;  // the shape points into it
 
     const PlaneShape& shape() const { return shape_; }
-    int64_t planes() const { return kMean + shape_.channels * (squares_ ? 2 : 1); }
+    // What is summed up at a pixel; of crops their masses.
+    int64_t planes() const { return local_.crops ? kNorm : kMean + shape_.channels * (squares_ ? 2 : 1); }
     int64_t place(int64_t channel, int64_t pixel) const { return channel * shape_.plane() + place(pixel); }
     int64_t place(int64_t pixel) const { return pixel / shape_.width * shape_.stride + pixel % shape_.width; }
     double reference(int64_t c, int64_t p) const { return double(reference_[place(c, p)]); }
@@ -109,7 +111,9 @@ class LocalImagesOf {
         });
         const int64_t half = (local_.patch[q] - 1) / 2;
         const int64_t rows = std::min(half, local_.height - 1), columns = std::min(half, local_.width - 1);
-        const Window window{rows, rows, columns, columns, local_.wraps};
+        const int64_t more = local_.patch[q] - 1;  // of a crop, which begins at its pixel
+        const Window window =
+            local_.crops ? Window{0, more, 0, more, false} : Window{rows, rows, columns, columns, local_.wraps};
         asked.ready = {window, centred, asked.y.data(), T(0.5 / (r.sigma[q] * r.sigma[q]))};
         return asked;
     }
@@ -127,17 +131,8 @@ class LocalImagesOf {
             return mine;
         };
         return over_images(asked, nothing, [&](Worker& work, std::vector<Sums>& mine, const Tile& t, size_t i) {
-            work.seen.clear(), work.prior.clear(), work.number.clear();
-            for (int j = 0; j < t.R; ++j) {
-                const double prior = request_.prior_at(asked[i].query, t.first + j);
-                if (prior == kUnseen) continue;
-                work.seen.push_back(work.images.data() + j * shape_.image());
-                work.prior.push_back(prior);
-                work.number.push_back(t.first + j);
-            }
-            const LocalImages<T> images{work.seen.data(), work.prior.data(), work.number.data(), int(work.seen.size())};
-            loops_.posterior(shape_, asked[i].ready, images, T(cut), work.rooms[i]->data(),
-                             {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_});
+            loops_.posterior(shape_, asked[i].ready, seen(work, t, asked[i].query), T(cut), work.rooms[i]->data(),
+                             {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_, local_.crops});
         });
     }
 
@@ -171,6 +166,33 @@ class LocalImagesOf {
             for (const Doubtful& d : f.logits)
                 if (count[size_t(d.asked)] <= most) all.push_back(d);
         return all;
+    }
+
+    // The second pass of crops: sums of w |c|^2, w c and w at each pixel, w of all crops that it is in, of each query.
+    std::vector<Buffer<double>> composed(const std::vector<Asked>& asked, const std::vector<Buffer<T>>& max,
+                                         const std::vector<Buffer<T>>& gain, double cut) const {
+        const int64_t size = (kMean + shape_.channels) * shape_.plane();
+        const auto back = [&](size_t i) {
+            const int64_t more = asked[i].ready.window.below;
+            return Window{more, 0, more, 0, false};
+        };
+        const auto nothing = [&] {
+            std::vector<Buffer<double>> mine;
+            for (size_t i = 0; i < asked.size(); ++i) mine.emplace_back(size, true);
+            return mine;
+        };
+        const auto visit = [&](Worker& work, std::vector<Buffer<double>>& mine, const Tile& t, size_t i) {
+            std::shared_ptr<Buffer<T>>& room = work.back_rooms[work.rooms[i].get()];
+            if (!room) room = std::make_shared<Buffer<T>>(loops_.room(shape_, back(i)), true);
+            const LocalCrops<T> crops{max[i].data(), gain[i].data(), back(i), room->data()};
+            loops_.compose(shape_, asked[i].ready, crops, seen(work, t, asked[i].query), T(cut), work.rooms[i]->data(),
+                           mine[i].data());
+        };
+        std::vector<std::vector<Buffer<double>>> shares = over_images(asked, nothing, visit);
+        for (size_t piece = 1; piece < shares.size(); ++piece)
+            for (size_t i = 0; i < asked.size(); ++i)
+                for (int64_t k = 0; k < size; ++k) shares[0][i][k] += shares[piece][i][k];
+        return std::move(shares[0]);
     }
 
     // The sums of all pieces for query i of `count`, behind which their mirror images were asked, with those of its
@@ -212,6 +234,7 @@ class LocalImagesOf {
     struct Worker {
         Buffer<T> images;
         std::vector<std::shared_ptr<Buffer<T>>> rooms;  // of each query; those of one window share it
+        std::map<const Buffer<T>*, std::shared_ptr<Buffer<T>>> back_rooms;  // for the way back, by those
         std::vector<const T*> seen;
         std::vector<double> prior;
         std::vector<int64_t> number;
@@ -220,6 +243,18 @@ class LocalImagesOf {
     int64_t tile() const {
         return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 4 * 4, 4, 64);
     }
+    // The tile's images that a query sees.
+    LocalImages<T> seen(Worker& work, const Tile& t, int64_t q) const {
+        work.seen.clear(), work.prior.clear(), work.number.clear();
+        for (int j = 0; j < t.R; ++j) {
+            const double prior = request_.prior_at(q, t.first + j);
+            if (prior == kUnseen) continue;
+            work.seen.push_back(work.images.data() + j * shape_.image());
+            work.prior.push_back(prior);
+            work.number.push_back(t.first + j);
+        }
+        return {work.seen.data(), work.prior.data(), work.number.data(), int(work.seen.size())};
+    }
     Pieces pieces() const { return {request_.rows.n, tile(), request_.threads, true}; }
 
     // visit(worker, share, tile, i) for everything that was asked, the tile's images being in planes.
@@ -227,7 +262,7 @@ class LocalImagesOf {
     auto over_images(const std::vector<Asked>& asked, Share&& share, Visit&& visit) const {
         const Rows& rows = request_.rows;
         const auto worker = [&] {
-            Worker work{Buffer<T>(tile() * shape_.image()), {}, {}, {}, {}};
+            Worker work{Buffer<T>(tile() * shape_.image()), {}, {}, {}, {}, {}};
             for (size_t i = 0; i < asked.size(); ++i) {
                 size_t same = 0;
                 const Window& w = asked[i].ready.window;

@@ -14,6 +14,7 @@ using geodiff::kMean;
 using geodiff::kNorm;
 using geodiff::kSquare;
 using geodiff::kWeight;
+using geodiff::LocalCrops;
 using geodiff::LocalImages;
 using geodiff::LocalQuery;
 using geodiff::LocalSums;
@@ -121,17 +122,11 @@ inline void for_parts(int count, F&& f) {
     with_constant<kParts + 1>(count <= kParts ? count : 0, f);
 }
 
-// logits [plane] = prior - scale times the windows' squared differences
-template <class T>
-void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
-               T* logits) {
+// f(place in a plane, sums over the window) of room.differences, a register at a time
+template <class T, class F>
+inline void window_sums(const PlaneShape& s, const Window& w, const Room<T>& room, F&& f) {
     typedef typename In<T>::Vec Vec;
-    const Window& w = query.window;
     T* const e = room.differences + w.above * s.stride;
-    if (query.centred)
-        squared_differences<true>(s, query.y, image, e);
-    else
-        squared_differences<false>(s, query.y, image, e);
     if (w.wraps) {
         std::memcpy(room.differences, e + (s.height - w.above) * s.stride, size_t(w.above * s.stride) * sizeof(T));
         std::memcpy(e + s.plane(), e, size_t(w.below * s.stride) * sizeof(T));
@@ -151,10 +146,22 @@ void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, 
     const Parts<T> columns = box_parts<Vec>(room.columns, room.length, 1, w.columns(), room.column_levels);
     for_parts(columns.count, [&](auto count) {
         for (int64_t y = 0; y < s.height; ++y)
-            each_window<decltype(count)::value, Vec>(
-                columns, y * room.pitch + room.margin - w.left, s.stride,
-                [&](int64_t x, Vec sum) { store(logits + y * s.stride + x, prior - query.scale * sum); });
+            each_window<decltype(count)::value, Vec>(columns, y * room.pitch + room.margin - w.left, s.stride,
+                                                     [&](int64_t x, Vec sum) { f(y * s.stride + x, sum); });
     });
+}
+
+// logits [plane] = prior - scale times the windows' squared differences
+template <class T>
+void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
+               T* logits) {
+    typedef typename In<T>::Vec Vec;
+    T* const e = room.differences + query.window.above * s.stride;
+    if (query.centred)
+        squared_differences<true>(s, query.y, image, e);
+    else
+        squared_differences<false>(s, query.y, image, e);
+    window_sums(s, query.window, room, [&](int64_t i, Vec sum) { store(logits + i, prior - query.scale * sum); });
 }
 
 // The largest logits of the pixels at i become those of `top`, where larger, and the sums relative to them.
@@ -204,6 +211,7 @@ inline void add_images(const PlaneShape& s, const T* const* images, const int64_
             };
             add(kWeight, [&](int) { return T(1); });
             add(kSquare, [&](int g) { return p[g]; });
+            if (to.alone) continue;
             add(kNorm, [&](int g) { return load<Vec>(images[g] + channels * plane + i); });
             GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c)
                 add(kMean + c, [&](int g) { return load<Vec>(images[g] + c * plane + i); });
@@ -243,6 +251,41 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
 }
 
 template <class T>
+void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops,
+                   const LocalImages<T>& tile, T cut, T* at, double* sums) {
+    typedef typename In<T>::Vec Vec;
+    constexpr int kLanes = In<T>::lanes;
+    const Room<T> room(s, query.window, at), back(s, crops.back, crops.room);
+    const int64_t plane = s.plane(), planes = kMean + s.channels;
+    T* const weights = back.differences + crops.back.above * s.stride;
+    std::memset(room.partial, 0, size_t(planes * plane) * sizeof(T));
+    for (int j = 0; j < tile.count; ++j) {
+        const T* const image = tile.images[j];
+        logits_of(s, query, image, T(tile.prior[j]), room, room.logits);
+        bool any = false;
+        for (int64_t i = 0; i < plane; i += kLanes) {
+            const Vec l = load<Vec>(room.logits + i), max = load<Vec>(crops.max + i);
+            if (!any_above(l, max - cut)) {
+                store(weights + i, Vec{});
+                continue;
+            }
+            any = true;
+            store(weights + i, exp_of(l - max) * load<Vec>(crops.gain + i));
+        }
+        if (!any) continue;
+        window_sums(s, crops.back, back, [&](int64_t i, Vec w) {
+            const auto add = [&](int64_t k, Vec term) GEODIFF_INLINE_LAMBDA {
+                store(room.partial + k * plane + i, load<Vec>(room.partial + k * plane + i) + w * term);
+            };
+            add(kWeight, T(1) - Vec{});
+            add(kNorm, load<Vec>(image + s.channels * plane + i));
+            for (int64_t c = 0; c < s.channels; ++c) add(kMean + c, load<Vec>(image + c * plane + i));
+        });
+    }
+    for (int64_t i = 0; i < planes * plane; i += kLanes) fold(room.partial + i, kLanes, sums + i);
+}
+
+template <class T>
 const T* logits_above(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const T* least, T* at) {
     typedef typename In<T>::Vec Vec;
     const Room<T> room(s, query.window, at);
@@ -259,6 +302,7 @@ inline geodiff::LocalLoops<T> local_loops() {
     loops.widen = widen_image<T>;
     loops.room = room_for<T>;
     loops.posterior = local_posterior<T>;
+    loops.compose = compose_crops<T>;
     loops.above = logits_above<T>;
     return loops;
 }
