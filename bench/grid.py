@@ -4,8 +4,9 @@
 
 Rows are the images of --data, resized to 8 x 8 and 28 x 28 grey, 32 x 32 and 64 x 64 pixels in colour: d = 64,
 784, 3072, 12288. Beyond their number they come mirrored and turned. sigma = 40 and 1 are meant for d = 3072: on
-fewer numbers they go down with the square root of d, so that as many rows count. A cell whose float32 copy does
-not fit the memory that is free is left out and says so.
+fewer numbers they go down with the square root of d, so that as many rows count. Where the float32 copies of both
+forms of PyTorch do not fit the memory that is free, one is asked; where that does not fit either, the size is left out
+and said so. What is measured is written size by size, and the same command goes on from there.
 
 The worst cell is the one that is furthest behind the rule: as fast as the fastest float32 form of PyTorch where
 that takes 1 ms or more, at most 0.15 ms behind it where it takes less.
@@ -17,6 +18,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,32 +73,20 @@ def margin(ours: float, torch_ms: float) -> float:
     return torch_ms / ours if torch_ms >= SMALL else (torch_ms + BEHIND) / ours
 
 
-def fits(count: int, d: int) -> bool:
-    """Whether the rows and PyTorch's float32 copy, with its logits, fit what is free."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return count * (5.0 * d + 8.0 * max(BATCHES)) < 0.8 * free
+def peers_that_fit(count: int, d: int) -> list[str]:
+    """Each has a float32 copy and logits of its own; the rows are held twice while they are made."""
+    free = 0.85 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - 2 * count * d
+    return list(PEERS[: max(0, int(free // (count * (4.0 * d + 8.0 * max(BATCHES)))))])
 
 
-def measure(images: Tensor, rounds: int, sizes: list[tuple[int, int]]) -> tuple[list[Found], list[str]]:
-    """Cells, and what was left out."""
-    found: list[Found] = []
-    left_out: list[str] = []
-    with progress_bar() as bar:
-        task = bar.add_task("timing", total=len(sizes) * len(SIGMAS) * len(BATCHES))
-        for count, d in sizes:
-            if not fits(count, d):
-                left_out.append(f"N = {count}, d = {d}: a float32 copy is not for this machine's memory")
-                bar.advance(task, len(SIGMAS) * len(BATCHES))
-                continue
-            data = rows_of(images, count, d)
-            ours = benchmark.denoisers_for(data, benchmark.our_variants(["cpu"]), [1e-5])
-            with baseline_process.opened(data, list(PEERS)) as peers:
-                bench = benchmark.Bench(data, ours, peers, rounds)
-                for sigma in (level * min(1.0, math.sqrt(d / 3072)) for level in SIGMAS):
-                    for batch in BATCHES:
-                        found.append(_found(bench.run(sigma, batch), count, d))
-                        bar.advance(task)
-    return found, left_out
+def measure(images: Tensor, rounds: int, count: int, d: int, peers: list[str]) -> list[Found]:
+    """All cells of a size."""
+    data = rows_of(images, count, d)
+    ours = benchmark.denoisers_for(data, benchmark.our_variants(["cpu"]), [1e-5])
+    with baseline_process.opened(data, peers) as opened:
+        bench = benchmark.Bench(data, ours, opened, rounds)
+        levels = [level * min(1.0, math.sqrt(d / 3072)) for level in SIGMAS]
+        return [_found(bench.run(sigma, batch), count, d) for sigma in levels for batch in BATCHES]
 
 
 def _found(cell: benchmark.Cell, count: int, d: int) -> Found:
@@ -107,6 +97,17 @@ def _found(cell: benchmark.Cell, count: int, d: int) -> Found:
         )
     took, theirs = ours.median, baseline.median
     return Found(*(count, d, cell.sigma, cell.batch, took, theirs, theirs / took, margin(took, theirs), ours.error))
+
+
+def kept(path: Path, document: dict[str, Any]) -> list[Found]:
+    """Cells that an earlier run has written, of the same data, commit and machine."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    for name in ("commit", "versions", "machine", "data", "rounds"):
+        if before.get(name) != document[name]:
+            raise SystemExit(f"{path}: {name} was {before.get(name)}, is {document[name]}; name another --out")
+    return [Found(**cell) for cell in before["cells"]]
 
 
 def markdown(cells: list[Found]) -> str:
@@ -133,19 +134,26 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load(arguments.data)
     sizes = [(n, d) for d in arguments.length or SHAPES for n in arguments.rows or ROWS]
-    cells, left_out = measure(dataset.data, arguments.rounds, sizes)
-    worst = min(cells, key=lambda cell: cell.margin)
     document = {
         "what": "bench/grid.py: medians in ms, interleaved; ratio to the faster of two float32 forms of PyTorch",
         **machine.provenance(),
         "data": dataset.name,
         "rounds": arguments.rounds,
-        "left_out": left_out,
-        "worst": asdict(worst),
-        "cells": [asdict(cell) for cell in cells],
     }
-    with atomic_path(arguments.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    cells = kept(arguments.out, document)
+    left_out = []
+    with progress_bar() as bar:
+        for count, d in bar.track(sizes, description="timing"):
+            peers = peers_that_fit(count, d)
+            if not peers:
+                left_out.append(f"N = {count}, d = {d}: a float32 copy is not for this machine's memory")
+            elif not any((cell.rows, cell.d) == (count, d) for cell in cells):
+                cells += measure(dataset.data, arguments.rounds, count, d, peers)
+                worst = min(cells, key=lambda cell: cell.margin)
+                written = {**document, "worst": asdict(worst), "cells": [asdict(cell) for cell in cells]}
+                with atomic_path(arguments.out) as temporary:
+                    temporary.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+    worst = min(cells, key=lambda cell: cell.margin)
     print(markdown(cells), *left_out, f"worst: {worst}", sep="\n")
 
 

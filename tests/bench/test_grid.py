@@ -1,7 +1,10 @@
 """bench/grid.py: rows of every size, the rule of the worst cell, and a run of two sizes."""
 
+import json
+from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,11 +37,51 @@ def test_small_problems_may_be_a_little_behind(grid: ModuleType) -> None:
     assert grid.margin(0.2, 0.04) < 1 < grid.margin(0.1, 0.04)
 
 
-def test_what_does_not_fit_is_left_out(grid: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "fits", lambda count, d: d < 784)
+def test_peers_that_fit(grid: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = list(grid.PEERS)
+    copy = 1000 * (4 * 12288 + 8 * 256)
+    found = []
+    for free in (3 * copy, 2 * copy, copy // 2):
+        sizes = {"SC_AVPHYS_PAGES": free, "SC_PAGE_SIZE": 1}
+        monkeypatch.setattr(grid.os, "sysconf", sizes.__getitem__)
+        found.append(grid.peers_that_fit(1000, 12288))
+    assert found == [both, both[:1], []]
+
+
+def test_what_was_measured_is_kept(
+    grid: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "images.npy", IMAGES.numpy())
+    out = tmp_path / "grid.json"
     monkeypatch.setattr(grid, "BATCHES", (1, 3))
-    cells, left_out = grid.measure(IMAGES, 1, [(50, 64), (50, 784)])
-    assert [(cell.rows, cell.d, cell.batch) for cell in cells] == [(50, 64, 1), (50, 64, 3)] * 2
-    assert all(cell.error <= 1e-5 and cell.ratio == cell.torch_ms / cell.ours_ms for cell in cells)
-    assert left_out == ["N = 50, d = 784: a float32 copy is not for this machine's memory"]
-    assert "| 50 | " in grid.markdown(cells)
+    monkeypatch.setattr(grid, "peers_that_fit", lambda count, d: [] if d == 12288 else list(grid.PEERS))
+
+    def run(*lengths: int) -> str:
+        asked = [part for d in lengths for part in ("--length", str(d))]
+        command = [
+            "grid.py",
+            "--data",
+            str(tmp_path / "images.npy"),
+            "--out",
+            str(out),
+            "--rounds",
+            "1",
+            "--rows",
+            "50",
+        ]
+        monkeypatch.setattr("sys.argv", [*command, *asked])
+        grid.main()
+        return capsys.readouterr().out
+
+    assert "worst: " in run(64)
+    before = json.loads(out.read_text())["cells"]
+    assert [(cell["rows"], cell["d"], cell["batch"]) for cell in before] == [(50, 64, 1), (50, 64, 3)] * 2
+    assert all(cell["error"] <= 1e-5 and cell["ratio"] == cell["torch_ms"] / cell["ours_ms"] for cell in before)
+    said = run(64, 784, 12288)
+    after = json.loads(out.read_text())["cells"]
+    assert after[:4] == before
+    assert [cell["d"] for cell in after[4:]] == [784] * 4
+    assert "N = 50, d = 12288: a float32 copy is not for this machine's memory" in said
+    out.write_text(out.read_text().replace('"rounds": 1', '"rounds": 2'))
+    with pytest.raises(SystemExit, match="rounds was 2, is 1; name another --out"):
+        run(64)

@@ -55,10 +55,11 @@ struct LocalCrops {
 template <class T>
 struct LocalQuery {
     Window window;
-    // Squared differences less |y|^2, y = x - reference, which all images share: |c|^2 - <c, 2 y>. Else as they are.
+    // Squared differences less |y|^2, y = x - reference, which all images share: |c|^2 - <c, 2 y>. Else less `noise`.
     bool centred;
-    const T* y;  // [channels] planes; 2 y if centred
-    T scale;     // 1 / 2 sigma^2
+    const T* y;      // [channels] planes; 2 y if centred
+    const T* noise;  // [plane]  C sigma^2, what they are where an image is x but for noise; zero beyond the width
+    T scale;         // 1 / 2 sigma^2
 };
 
 // Images of a tile, of which `images` and `prior` list those that the query sees.

@@ -1,6 +1,8 @@
 #include "local.h"
 
 #include "local_images.h"
+#include "local_rounding.h"
+#include "plan.h"
 
 namespace geodiff {
 namespace {
@@ -14,24 +16,6 @@ constexpr double kHalfUlp = 0x1p-24;
 constexpr double kDoubt = 4;                          // times what float32 errs by as a rule: measured, at most 1.9
 constexpr double kCropDoubt = 2.5, kCropAverage = 3;  // the same for crops, whose errors average out: at most 1.3
 constexpr int64_t kMostExact = 1 << 16;  // logits of a query made exact in each piece's turn; else float64 throughout
-
-// Windows' sums in float64, [height, width] to the same.
-std::vector<double> windows(const std::vector<double>& values, int64_t height, int64_t width, const Window& w) {
-    std::vector<double> rows(values.size(), 0.0), sums(values.size(), 0.0);
-    const auto add = [&](const std::vector<double>& from, std::vector<double>& to, int64_t y, int64_t x, int64_t dy,
-                         int64_t dx) {
-        int64_t v = y + dy, u = x + dx;
-        if (w.wraps) v = (v + height) % height, u = (u + width) % width;
-        if (v >= 0 && v < height && u >= 0 && u < width) to[size_t(y * width + x)] += from[size_t(v * width + u)];
-    };
-    for (int64_t y = 0; y < height; ++y)
-        for (int64_t x = 0; x < width; ++x)
-            for (int64_t dy = -w.above; dy <= w.below; ++dy) add(values, rows, y, x, dy, 0);
-    for (int64_t y = 0; y < height; ++y)
-        for (int64_t x = 0; x < width; ++x)
-            for (int64_t dx = -w.left; dx <= w.right; ++dx) add(rows, sums, y, x, 0, dx);
-    return sums;
-}
 
 template <class T>
 class LocalPass {
@@ -60,42 +44,28 @@ class LocalPass {
         std::vector<Doubt> doubts(static_cast<size_t>(count));
         one_by_one(count, request_.threads, [&](int64_t i) {
             all[size_t(i)] = images_.joined(shares, i, count);
-            doubts[size_t(i)] = write(asked[size_t(i)], all[size_t(i)]);
+            const Spread spread = write(asked[size_t(i)], all[size_t(i)]);
+            if (sizeof(T) == sizeof(float)) doubts[size_t(i)] = doubt_of(asked[size_t(i)], all[size_t(i)], spread);
         });
         if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, doubts, missed);
     }
 
   private:
-    // What a query's images have in common at each pixel, and was left out of its logits.
-    std::vector<double> common(const Asked& asked) const {
-        std::vector<double> norms(size_t(pixels_), 0.0);
-        images_.each_value([&](int64_t c, int64_t p) {
-            const double y = images_.x(asked.query, asked.mirrored, c, p) - images_.reference(c, p);
-            norms[size_t(p)] += y * y;
-        });
-        return windows(norms, local_.height, local_.width, asked.ready.window);
-    }
-
-    // What float32 leaves in doubt of a query. least: where it does, the logit from which on logits must be exact,
-    // elsewhere infinity. beyond: exact logits would not do.
-    struct Doubt {
-        std::vector<double> least;
-        bool any, beyond;
+    // What the errors of an answer depend on, at each pixel.
+    struct Spread {
+        std::vector<double> square, trace, ess, allowed;  // E|c|^2, of which trace is about the mean
     };
 
-    // Writes the answer.
-    Doubt write(const Asked& asked, const Gathered& all) const {
+    Spread write(const Asked& asked, const Gathered& all) const {
         const int64_t q = asked.query;
+        const size_t pixels = size_t(pixels_);
         const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
-        const std::vector<double> norms = common(asked);
-        std::vector<double> spread(size_t(pixels_), 0.0);
-        Doubt doubt{std::vector<double>(size_t(pixels_), HUGE_VAL), false, false};
-        for (int64_t p = 0; p < pixels_; ++p)
-            spread[size_t(p)] = all.sums[size_t(kNorm * pixels_ + p)] / all.sums[size_t(p)];
-        const std::vector<double> around = windows(spread, local_.height, local_.width, asked.ready.window);
-        const double terms = double(shape().channels * asked.ready.window.rows() * asked.ready.window.columns());
+        const std::vector<double> left_out = images_.left_out(asked);
+        Spread spread{std::vector<double>(pixels), std::vector<double>(pixels), std::vector<double>(pixels),
+                      std::vector<double>(pixels)};
         for (int64_t p = 0; p < pixels_; ++p) {
             const auto sum = [&](int64_t k) { return all.sums[size_t(k * pixels_ + p)]; };
+            const size_t i = size_t(p);
             const int64_t at = q * pixels_ + p;
             const double mass = sum(kWeight);
             double off_reference = 0, model = 0, mean_row = 0;
@@ -110,35 +80,54 @@ class LocalPass {
                     out_.variance[q * request_.rows.d + k] =
                         std::max(0.0, sum(kMean + shape().channels + c) / mass - mean * mean);
             }
-            const double trace = std::max(0.0, spread[size_t(p)] - off_reference), ess = mass * mass / sum(kSquare);
-            const double left_out = asked.ready.centred ? scale * norms[size_t(p)] : 0;
-            if (out_.ess) out_.ess[at] = ess;
-            if (out_.log_sum) out_.log_sum[at] = all.max[size_t(p)] + std::log(mass) - left_out;
-            if (out_.top) out_.top[at] = all.top[size_t(p)];
-            if (sizeof(T) != sizeof(float)) continue;
-
-            // Rounding errors of logits in units of half an ulp: those of the sums, which differ from row to row, and
-            // those of the query, which rows share.
-            const double a = scale * around[size_t(p)], b = scale * norms[size_t(p)];
-            const double top = request_.prior_at(q, all.top[size_t(p)] % local_.copies);
-            const double own = 4 + (asked.ready.centred ? a : std::max(0.0, top - all.max[size_t(p)]));
-            const double shared = asked.ready.centred ? 2 * std::sqrt(a * b / terms) : 2 * std::sqrt(own * a / terms);
-            const double few = std::min(1.0, std::sqrt(2 / ess));
-            const double sums = 2 * std::sqrt(spread[size_t(p)]) * few, together = std::sqrt(trace) * shared;
-            const double alone = std::sqrt(trace) * own * few + sums;
+            spread.square[i] = sum(kNorm) / mass;
+            spread.trace[i] = std::max(0.0, spread.square[i] - off_reference);
+            spread.ess[i] = mass * mass / sum(kSquare);
             // max|x_i| is at least the root mean square under any weights.
-            const double allowed = request_.tol * std::sqrt(std::max(model, 1e-4 * std::max(mean_row, model + trace)));
-            const double unit = kDoubt * kHalfUlp / allowed, times = unit * (alone + together);
-            if (!(times > 1)) continue;
-            // What the sums were rounded by stays, whatever logits they were made of.
-            doubt.beyond |= 2 * unit * sums > 1;
-            // What rows of weight w and less are off by on their own goes with the root of w: half of what is allowed.
-            // What they share goes with all their weight, n w at most: a quarter.
-            const double by_root = few * few / (4 * times * times), by_weight = 1 / (4 * unit * together * rows_);
-            doubt.least[size_t(p)] = all.max[size_t(p)] + std::log(mass * std::min(by_root, by_weight));
-            doubt.any = true;
+            spread.allowed[i] =
+                request_.tol * std::sqrt(std::max(model, 1e-4 * std::max(mean_row, model + spread.trace[i])));
+            if (out_.ess) out_.ess[at] = spread.ess[i];
+            if (out_.log_sum) out_.log_sum[at] = all.max[i] + std::log(mass) - scale * left_out[i];
+            if (out_.top) out_.top[at] = all.top[i];
         }
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
+        return spread;
+    }
+
+    // What float32 leaves in doubt of a query. least: where it does, the logit from which on logits must be exact,
+    // elsewhere infinity. beyond: exact logits would not do.
+    struct Doubt {
+        std::vector<double> least;
+        bool any, beyond;
+    };
+
+    Doubt doubt_of(const Asked& asked, const Gathered& all, const Spread& spread) const {
+        Doubt doubt{std::vector<double>(size_t(pixels_), HUGE_VAL), false, false};
+        LogitRounding<T> rounding(request_, local_, images_, asked, all, spread.square, spread.trace);
+        std::vector<int64_t> pixels = numbers_from(0, pixels_);
+        for (const bool looked : {false, true}) {
+            if (looked) rounding.look(pixels);
+            std::vector<int64_t> doubtful;
+            for (const int64_t p : pixels) {
+                const size_t i = size_t(p);
+                const LogitErrors of_logits = rounding.at(p);
+                const double few = std::min(1.0, std::sqrt(2 / spread.ess[i])), root = std::sqrt(spread.trace[i]);
+                const double sums = 2 * std::sqrt(spread.square[i]) * few, together = root * of_logits.shared;
+                const double alone = root * of_logits.own * few + sums;
+                const double unit = kDoubt * kHalfUlp / spread.allowed[i], times = unit * (alone + together);
+                if (!(times > 1)) continue;
+                doubtful.push_back(p);
+                if (!looked) continue;
+                // What the sums were rounded by stays, whatever logits they were made of.
+                doubt.beyond |= 2 * unit * sums > 1;
+                // What rows of weight w and less are off by on their own goes with the root of w: half of what is
+                // allowed. What they share goes with all their weight, n w at most: a quarter.
+                const double by_root = few * few / (4 * times * times), by_weight = 1 / (4 * unit * together * rows_);
+                doubt.least[i] = all.max[i] + std::log(all.sums[i] * std::min(by_root, by_weight));
+                doubt.any = true;
+            }
+            pixels = std::move(doubtful);
+        }
         return doubt;
     }
 
@@ -178,31 +167,11 @@ class LocalPass {
             for (int64_t x = 0; x + more < local_.width; ++x) f(y * local_.width + x);
     }
 
-    // Writes the mean, and says whether float32 holds it to the contract, in the terms of `write`.
+    // Writes the mean, and says whether float32 holds it to the contract, in the terms of `doubt_of`.
     bool write_composed(const Asked& asked, const Gathered& masses, const Buffer<double>& sums) const {
-        const Window& window = asked.ready.window;
         const int64_t q = asked.query;
-        const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
-        std::vector<double> spread(size_t(pixels_), 0.0), errors(spread), few(spread), crops(spread);
         const auto sum = [&](int64_t k, int64_t p) { return sums[k * shape().plane() + images_.place(p)]; };
-        for (int64_t p = 0; p < pixels_; ++p) spread[size_t(p)] = sum(kNorm, p) / sum(kWeight, p);
-        const std::vector<double> around = windows(spread, local_.height, local_.width, window), norms = common(asked);
-        const double terms = double(shape().channels * window.rows() * window.columns());
-        each_crop(asked, [&](int64_t p) {
-            const double mass = masses.sums[size_t(p)], ess = mass * mass / masses.sums[size_t(pixels_ + p)];
-            const double a = scale * around[size_t(p)], b = scale * norms[size_t(p)];
-            const double top = request_.prior_at(q, masses.top[size_t(p)]) - masses.max[size_t(p)];
-            const double own = 4 + (asked.ready.centred ? a : std::max(0.0, top));
-            const double shared = asked.ready.centred ? 2 * std::sqrt(a * b / terms) : 2 * std::sqrt(own * a / terms);
-            few[size_t(p)] = std::min(1.0, std::sqrt(2 / ess));
-            errors[size_t(p)] = own * few[size_t(p)] + shared;
-            crops[size_t(p)] = 1;
-        });
-        const Window back{window.below, 0, window.right, 0, false};
-        errors = windows(errors, local_.height, local_.width, back);
-        few = windows(few, local_.height, local_.width, back);
-        crops = windows(crops, local_.height, local_.width, back);
-        bool good = true;
+        std::vector<double> square(size_t(pixels_), 0.0), trace(square), allowed(square);
         for (int64_t p = 0; p < pixels_; ++p) {
             double off_reference = 0, model = 0;
             for (int64_t c = 0; c < shape().channels; ++c) {
@@ -211,16 +180,44 @@ class LocalPass {
                 model += (r + request_.stats.shift) * (r + request_.stats.shift);
                 out_.mean[q * request_.rows.d + local_.value(c, p)] = r;
             }
-            const double trace = std::max(0.0, spread[size_t(p)] - off_reference), many = crops[size_t(p)];
-            const double moved =
-                std::sqrt(trace) * errors[size_t(p)] + 2 * std::sqrt(spread[size_t(p)]) * few[size_t(p)];
-            const double each = kCropDoubt * kHalfUlp * moved / many,
-                         averaged = each / std::min(kCropAverage, std::sqrt(many));
-            const double allowed = request_.tol * std::sqrt(std::max(model, 1e-4 * (model + trace)));
-            if (sizeof(T) == sizeof(float)) good &= averaged <= allowed;
+            square[size_t(p)] = sum(kNorm, p) / sum(kWeight, p);
+            trace[size_t(p)] = std::max(0.0, square[size_t(p)] - off_reference);
+            allowed[size_t(p)] = request_.tol * std::sqrt(std::max(model, 1e-4 * (model + trace[size_t(p)])));
         }
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
-        return good;
+        if (sizeof(T) != sizeof(float)) return true;
+        LogitRounding<T> rounding(request_, local_, images_, asked, masses, square, trace);
+        std::vector<int64_t> begins;
+        each_crop(asked, [&](int64_t p) { begins.push_back(p); });
+        for (const bool looked : {false, true}) {
+            if (looked) rounding.look(begins);
+            if (composed_well(asked, masses, rounding, square, trace, allowed)) return true;
+        }
+        return false;
+    }
+
+    // A pixel is the mean of its crops, whose errors average out in part.
+    bool composed_well(const Asked& asked, const Gathered& masses, const LogitRounding<T>& rounding,
+                       const std::vector<double>& square, const std::vector<double>& trace,
+                       const std::vector<double>& allowed) const {
+        const Window& window = asked.ready.window;
+        const Window back{window.below, 0, window.right, 0, false};
+        std::vector<double> errors(size_t(pixels_), 0.0), few(errors), crops(errors);
+        each_crop(asked, [&](int64_t p) {
+            const double mass = masses.sums[size_t(p)], ess = mass * mass / masses.sums[size_t(pixels_ + p)];
+            const LogitErrors of_logits = rounding.at(p);
+            few[size_t(p)] = std::min(1.0, std::sqrt(2 / ess));
+            errors[size_t(p)] = of_logits.own * few[size_t(p)] + of_logits.shared;
+            crops[size_t(p)] = 1;
+        });
+        for (std::vector<double>* each : {&errors, &few, &crops})
+            *each = windows(*each, local_.height, local_.width, back);
+        for (size_t p = 0; p < size_t(pixels_); ++p) {
+            const double moved = std::sqrt(trace[p]) * errors[p] + 2 * std::sqrt(square[p]) * few[p];
+            const double averaged = moved / crops[p] / std::min(kCropAverage, std::sqrt(crops[p]));
+            if (!(kCropDoubt * kHalfUlp * averaged <= allowed[p])) return false;
+        }
+        return true;
     }
 
     // Puts exact logits in the place of the largest ones, where the others' errors keep the contract.
@@ -265,19 +262,19 @@ class LocalPass {
         const LocalLoops<double>& loops = local_loops<double>(r.kernels);
         const PlaneShape& s = exact.shape();
         Buffer<double> image(s.image()), y, zero(s.channels * s.plane(), true);
-        std::vector<double> norms;
+        std::vector<double> left_outs;
         int64_t row = -1, last = -1;
         for (const Doubtful& d : logits) {
             const Asked& asked = again[size_t(d.asked)];
             if (d.row != row) loops.widen(r.rows.row(row = d.row), r.rows.dtype, s, zero.data(), image.data());
             if (d.asked != last) {
-                norms = common(again[size_t(last = d.asked)]);
+                left_outs = images_.left_out(again[size_t(last = d.asked)]);
                 y = Buffer<double>(s.channels * s.plane());
                 exact.each_value(
                     [&](int64_t c, int64_t p) { y[exact.place(c, p)] = exact.x(asked.query, asked.mirrored, c, p); });
             }
             const double scale = 0.5 / (r.sigma[asked.query] * r.sigma[asked.query]);
-            const double left_out = asked.ready.centred ? scale * norms[size_t(d.pixel)] : 0;
+            const double left_out = scale * left_outs[size_t(d.pixel)];
             const double logit = r.prior_at(asked.query, d.row) + left_out -
                                  scale * distance(s, asked.ready.window, y.data(), image.data(), d.pixel);
             const int64_t p = asked.mirrored ? local_.mirrored_pixel(d.pixel) : d.pixel;

@@ -42,13 +42,32 @@ struct Doubtful {
     double logit;
 };
 
+// Windows' sums in float64, [height, width] to the same.
+inline std::vector<double> windows(const std::vector<double>& values, int64_t height, int64_t width, const Window& w) {
+    std::vector<double> rows(values.size(), 0.0), sums(values.size(), 0.0);
+    const auto add = [&](const std::vector<double>& from, std::vector<double>& to, int64_t y, int64_t x, int64_t dy,
+                         int64_t dx) {
+        int64_t v = y + dy, u = x + dx;
+        if (w.wraps) v = (v + height) % height, u = (u + width) % width;
+        if (v >= 0 && v < height && u >= 0 && u < width) to[size_t(y * width + x)] += from[size_t(v * width + u)];
+    };
+    for (int64_t y = 0; y < height; ++y)
+        for (int64_t x = 0; x < width; ++x)
+            for (int64_t dy = -w.above; dy <= w.below; ++dy) add(values, rows, y, x, dy, 0);
+    for (int64_t y = 0; y < height; ++y)
+        for (int64_t x = 0; x < width; ++x)
+            for (int64_t dx = -w.left; dx <= w.right; ++dx) add(rows, sums, y, x, 0, dx);
+    return sums;
+}
+
 template <class T>
 class LocalImagesOf {
   public:
     struct Asked {
         int64_t query;
         bool mirrored;
-        Buffer<T> y;
+        Buffer<T> y, noise;
+        double variance;  // of the noise in a pixel, C sigma^2
         LocalQuery<T> ready;
     };
     struct Sums {
@@ -102,7 +121,14 @@ class LocalImagesOf {
     Asked prepared(int64_t q, bool mirrored) const {
         const Request& r = request_;
         const double rms = std::sqrt(r.stats.mean_square / double(r.rows.d));
-        Asked asked{q, mirrored, Buffer<T>(shape_.channels * shape_.plane(), true), {}};
+        const double variance = double(shape_.channels) * r.sigma[q] * r.sigma[q];
+        Asked asked{q,
+                    mirrored,
+                    Buffer<T>(shape_.channels * shape_.plane(), true),
+                    Buffer<T>(shape_.plane(), true),
+                    double(T(variance)),
+                    {}};
+        for (int64_t p = 0; p < local_.pixels(); ++p) asked.noise[place(p)] = T(variance);
         // Where sigma is large, logits lose most of their digits to what all images have in common.
         const bool centred = r.sigma[q] >= 0.6 * rms;
         each_value([&](int64_t c, int64_t p) {
@@ -114,8 +140,24 @@ class LocalImagesOf {
         const int64_t more = local_.patch[q] - 1;  // of a crop, which begins at its pixel
         const Window window =
             local_.crops ? Window{0, more, 0, more, false} : Window{rows, rows, columns, columns, local_.wraps};
-        asked.ready = {window, centred, asked.y.data(), T(0.5 / (r.sigma[q] * r.sigma[q]))};
+        asked.ready = {window, centred, asked.y.data(), asked.noise.data(), T(0.5 / (r.sigma[q] * r.sigma[q]))};
         return asked;
+    }
+
+    // |y|^2 = |x - reference|^2, summed over the windows of a query.
+    std::vector<double> from_reference(const Asked& asked) const {
+        std::vector<double> squares(size_t(local_.pixels()), 0.0);
+        each_value([&](int64_t c, int64_t p) {
+            const double y = x(asked.query, asked.mirrored, c, p) - reference(c, p);
+            squares[size_t(p)] += y * y;
+        });
+        return windows(squares, local_.height, local_.width, asked.ready.window);
+    }
+    // What was left out of a query's logits at each pixel, before `scale`: its images have it in common.
+    std::vector<double> left_out(const Asked& asked) const {
+        if (asked.ready.centred) return from_reference(asked);
+        const std::vector<double> noise(size_t(local_.pixels()), asked.variance);
+        return windows(noise, local_.height, local_.width, asked.ready.window);
     }
 
     // The sums of each piece of the rows.

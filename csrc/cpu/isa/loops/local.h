@@ -94,13 +94,14 @@ int64_t room_for(const PlaneShape& shape, const Window& window) {
 }
 
 template <bool CENTRED, class T>
-inline void squared_differences(const PlaneShape& s, const T* y, const T* image, T* out) {
+inline void squared_differences(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T* out) {
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
     const int64_t plane = s.plane();
+    const T *const y = query.y, *const noise = query.noise;
     const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
         for (int64_t i = 0; i < plane; i += kLanes) {
-            Vec e = CENTRED ? load<Vec>(image + channels * plane + i) : Vec{};
+            Vec e = CENTRED ? load<Vec>(image + channels * plane + i) : Vec{} - load<Vec>(noise + i);
             GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
                 const Vec v = load<Vec>(image + c * plane + i), x = load<Vec>(y + c * plane + i);
                 if constexpr (CENTRED)
@@ -158,9 +159,9 @@ void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, 
     typedef typename In<T>::Vec Vec;
     T* const e = room.differences + query.window.above * s.stride;
     if (query.centred)
-        squared_differences<true>(s, query.y, image, e);
+        squared_differences<true>(s, query, image, e);
     else
-        squared_differences<false>(s, query.y, image, e);
+        squared_differences<false>(s, query, image, e);
     window_sums(s, query.window, room, [&](int64_t i, Vec sum) { store(logits + i, prior - query.scale * sum); });
 }
 
