@@ -52,6 +52,7 @@ class Found:
     ratio: float
     margin: float
     error: float
+    peers: int  # forms of PyTorch that took part
 
 
 def rows_of(images: Tensor, count: int, d: int) -> Tensor:
@@ -96,7 +97,8 @@ def _found(cell: benchmark.Cell, count: int, d: int) -> Found:
             f"N = {count}, d = {d}, sigma = {cell.sigma:g}, B = {cell.batch}: {ours.note or 'no peer ran'}"
         )
     took, theirs = ours.median, baseline.median
-    return Found(*(count, d, cell.sigma, cell.batch, took, theirs, theirs / took, margin(took, theirs), ours.error))
+    where, times = (count, d, cell.sigma, cell.batch), (took, theirs, theirs / took, margin(took, theirs))
+    return Found(*where, *times, ours.error, len(cell.peers))
 
 
 def kept(path: Path, document: dict[str, Any]) -> list[Found]:
@@ -110,6 +112,18 @@ def kept(path: Path, document: dict[str, Any]) -> list[Found]:
     return [Found(**cell) for cell in before["cells"]]
 
 
+def worst_of(cells: list[Found]) -> Found:
+    """The cell that is furthest behind the rule, or least ahead of it."""
+    return min(cells, key=lambda cell: cell.margin)
+
+
+def write(path: Path, document: dict[str, Any], cells: list[Found]) -> None:
+    """What has been measured so far."""
+    written = {**document, "worst": asdict(worst_of(cells)), "cells": [asdict(cell) for cell in cells]}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+
+
 def markdown(cells: list[Found]) -> str:
     """The slowest of both sigmas and every batch: a row for each N, a column for each d."""
     lengths = sorted({cell.d for cell in cells})
@@ -118,8 +132,9 @@ def markdown(cells: list[Found]) -> str:
         entries = []
         for d in lengths:
             here = [cell for cell in cells if (cell.rows, cell.d) == (count, d)]
-            worst = min(here, key=lambda cell: cell.margin, default=None)
-            entries.append("—" if worst is None else f"{worst.ratio:.1f}x (B = {worst.batch})")
+            entries.append("—")
+            if here:
+                entries[-1] = f"{worst_of(here).ratio:.1f}x (B = {worst_of(here).batch})"
         lines.append(f"| {count:,} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
@@ -144,17 +159,16 @@ def main() -> None:
     left_out = []
     with progress_bar() as bar:
         for count, d in bar.track(sizes, description="timing"):
-            peers = peers_that_fit(count, d)
-            if not peers:
+            if any((cell.rows, cell.d) == (count, d) for cell in cells):
+                continue
+            if not (peers := peers_that_fit(count, d)):
                 left_out.append(f"N = {count}, d = {d}: a float32 copy is not for this machine's memory")
-            elif not any((cell.rows, cell.d) == (count, d) for cell in cells):
-                cells += measure(dataset.data, arguments.rounds, count, d, peers)
-                worst = min(cells, key=lambda cell: cell.margin)
-                written = {**document, "worst": asdict(worst), "cells": [asdict(cell) for cell in cells]}
-                with atomic_path(arguments.out) as temporary:
-                    temporary.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
-    worst = min(cells, key=lambda cell: cell.margin)
-    print(markdown(cells), *left_out, f"worst: {worst}", sep="\n")
+                continue
+            cells += measure(dataset.data, arguments.rounds, count, d, peers)
+            write(arguments.out, document, cells)
+    if not cells:
+        raise SystemExit("\n".join(left_out))
+    print(markdown(cells), *left_out, f"worst: {worst_of(cells)}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""bench/grid.py: rows of every size, the rule of the worst cell, and a run of two sizes."""
+"""bench/grid.py: rows of every size, the rule of the worst cell, what fits, and a run that goes on."""
 
 import json
 from pathlib import Path
@@ -58,25 +58,18 @@ def test_what_was_measured_is_kept(
 
     def run(*lengths: int) -> str:
         asked = [part for d in lengths for part in ("--length", str(d))]
-        command = [
-            "grid.py",
-            "--data",
-            str(tmp_path / "images.npy"),
-            "--out",
-            str(out),
-            "--rounds",
-            "1",
-            "--rows",
-            "50",
-        ]
-        monkeypatch.setattr("sys.argv", [*command, *asked])
+        files = ["--data", str(tmp_path / "images.npy"), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["grid.py", *files, "--rounds", "1", "--rows", "50", *asked])
         grid.main()
         return capsys.readouterr().out
 
+    with pytest.raises(SystemExit, match="N = 50, d = 12288: a float32 copy is not for this machine's memory"):
+        run(12288)
     assert "worst: " in run(64)
     before = json.loads(out.read_text())["cells"]
     assert [(cell["rows"], cell["d"], cell["batch"]) for cell in before] == [(50, 64, 1), (50, 64, 3)] * 2
     assert all(cell["error"] <= 1e-5 and cell["ratio"] == cell["torch_ms"] / cell["ours_ms"] for cell in before)
+    assert {cell["peers"] for cell in before} == {2}
     said = run(64, 784, 12288)
     after = json.loads(out.read_text())["cells"]
     assert after[:4] == before

@@ -1,6 +1,5 @@
 """Every denoiser by way of every adapter is itself: list an adapter in WAYS, and all denoisers go through it."""
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -10,23 +9,13 @@ from torch import Tensor
 
 import geodiff
 from geodiff import adapters
+from tests.adapters.test_adapters import table
 from tests.protocols.test_denoisers import DATA, DENOISERS, LABELS, MASKS, Denoiser, X
 
-LEVEL = 0.7
+STEP = 300
+LEVEL = adapters.sigma_from_abar(table("sample").alphas_cumprod[STEP]).item()  # of a scheduler, too
 #: (denoiser, x, conditions) -> r(x, LEVEL), asked for in the adapter's own terms
 Way = Callable[..., Tensor]
-
-
-def scheduler(kind: str) -> types.SimpleNamespace:
-    """What the adapters read of a scheduler of diffusers, whose 100 levels have LEVEL among them."""
-    abar = (1 - torch.linspace(1e-4, 0.05, 100, dtype=torch.float64)).cumprod(0)
-    abar[40] = 1 / (1 + LEVEL**2)
-    settings = types.SimpleNamespace(prediction_type=kind)
-    return types.SimpleNamespace(config=settings, alphas_cumprod=abar.sort(descending=True).values)
-
-
-def step_of(table: types.SimpleNamespace) -> int:
-    return int((table.alphas_cumprod - 1 / (1 + LEVEL**2)).abs().argmin())
 
 
 def by_preconditioning(denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tensor:
@@ -35,9 +24,8 @@ def by_preconditioning(denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tens
 
 def by_diffusers(kind: str) -> Way:
     def way(denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tensor:
-        table = scheduler(kind)
         z, _ = adapters.ve_to_vp(x, LEVEL)
-        found = adapters.SchedulerModel(denoiser, table)(z, step_of(table), **conditions)
+        found = adapters.SchedulerModel(denoiser, table(kind))(z, STEP, **conditions)
         if kind == "sample":
             return found
         back = adapters.eps_to_x0 if kind == "epsilon" else adapters.v_to_x0
@@ -47,10 +35,8 @@ def by_diffusers(kind: str) -> Way:
 
 
 def by_studio(denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tensor:
-    table = scheduler("epsilon")
-    return adapters.StudioDenoiser(denoiser, table).denoise(
-        adapters.ve_to_vp(x, LEVEL)[0], step_of(table), **conditions
-    )
+    z, _ = adapters.ve_to_vp(x, LEVEL)
+    return adapters.StudioDenoiser(denoiser, table("epsilon")).denoise(z, STEP, **conditions)
 
 
 def by_smalldiffusion(denoiser: Denoiser, x: Tensor, class_labels: Tensor | None = None) -> Tensor:

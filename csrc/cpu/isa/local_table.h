@@ -26,6 +26,8 @@ struct Window {
 
     int64_t rows() const { return above + 1 + below; }
     int64_t columns() const { return left + 1 + right; }
+    // The windows that a pixel is in, by the pixels that they belong to.
+    Window back() const { return {below, above, right, left, wraps}; }
 };
 
 // What one query has summed up at each pixel: sums are relative to its largest logit `max` [plane].

@@ -13,8 +13,8 @@ constexpr double kFloatTol = 1e-6;                        // from which on float
 constexpr double kLeastFloat = 1e-12, kMostFloat = 1e12;  // of |x_i|, of which float32 holds squares and their sums
 constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
-constexpr double kDoubt = 4;                          // times what float32 errs by as a rule: measured, at most 1.9
-constexpr double kCropDoubt = 2.5, kCropAverage = 3;  // the same for crops, whose errors average out: at most 1.3
+constexpr double kDoubt = 4;        // times what float32 errs by as a rule: csrc/cpu/README.md has what was measured
+constexpr double kCropAverage = 3;  // by which the errors of a pixel's crops average out, at most
 constexpr int64_t kMostExact = 1 << 16;  // logits of a query made exact in each piece's turn; else float64 throughout
 
 template <class T>
@@ -54,40 +54,50 @@ class LocalPass {
     // What the errors of an answer depend on, at each pixel.
     struct Spread {
         std::vector<double> square, trace, ess, allowed;  // E|c|^2, of which trace is about the mean
+
+        explicit Spread(int64_t pixels)
+            : square(size_t(pixels)), trace(size_t(pixels)), ess(size_t(pixels)), allowed(size_t(pixels)) {}
     };
+
+    // Writes r of a pixel, whose sums are sum(plane), and what its errors depend on.
+    template <class Sum>
+    void write_mean(int64_t q, int64_t p, Sum&& sum, Spread& spread) const {
+        const size_t i = size_t(p);
+        const double mass = sum(kWeight), shift = request_.stats.shift;
+        double off_reference = 0, model = 0, mean_row = 0;
+        for (int64_t c = 0; c < shape().channels; ++c) {
+            const int64_t k = local_.value(c, p);
+            const double mean = sum(kMean + c) / mass, r = mean + images_.reference(c, p);
+            off_reference += mean * mean;
+            model += (r + shift) * (r + shift);
+            mean_row += (local_.mean[k] + shift) * (local_.mean[k] + shift);
+            out_.mean[q * request_.rows.d + k] = r;
+        }
+        spread.square[i] = sum(kNorm) / mass;
+        spread.trace[i] = std::max(0.0, spread.square[i] - off_reference);
+        // max|x_i| is at least the root mean square under any weights.
+        spread.allowed[i] =
+            request_.tol * std::sqrt(std::max(model, 1e-4 * std::max(mean_row, model + spread.trace[i])));
+    }
 
     Spread write(const Asked& asked, const Gathered& all) const {
         const int64_t q = asked.query;
-        const size_t pixels = size_t(pixels_);
         const double scale = 0.5 / (request_.sigma[q] * request_.sigma[q]);
         const std::vector<double> left_out = images_.left_out(asked);
-        Spread spread{std::vector<double>(pixels), std::vector<double>(pixels), std::vector<double>(pixels),
-                      std::vector<double>(pixels)};
+        Spread spread(pixels_);
         for (int64_t p = 0; p < pixels_; ++p) {
             const auto sum = [&](int64_t k) { return all.sums[size_t(k * pixels_ + p)]; };
             const size_t i = size_t(p);
             const int64_t at = q * pixels_ + p;
-            const double mass = sum(kWeight);
-            double off_reference = 0, model = 0, mean_row = 0;
-            for (int64_t c = 0; c < shape().channels; ++c) {
-                const int64_t k = local_.value(c, p);
-                const double mean = sum(kMean + c) / mass, r = mean + images_.reference(c, p);
-                off_reference += mean * mean;
-                model += (r + request_.stats.shift) * (r + request_.stats.shift);
-                mean_row += (local_.mean[k] + request_.stats.shift) * (local_.mean[k] + request_.stats.shift);
-                out_.mean[q * request_.rows.d + k] = r;
-                if (out_.variance)
-                    out_.variance[q * request_.rows.d + k] =
-                        std::max(0.0, sum(kMean + shape().channels + c) / mass - mean * mean);
+            write_mean(q, p, sum, spread);
+            for (int64_t c = 0; out_.variance && c < shape().channels; ++c) {
+                const double mean = sum(kMean + c) / sum(kWeight);
+                out_.variance[q * request_.rows.d + local_.value(c, p)] =
+                    std::max(0.0, sum(kMean + shape().channels + c) / sum(kWeight) - mean * mean);
             }
-            spread.square[i] = sum(kNorm) / mass;
-            spread.trace[i] = std::max(0.0, spread.square[i] - off_reference);
-            spread.ess[i] = mass * mass / sum(kSquare);
-            // max|x_i| is at least the root mean square under any weights.
-            spread.allowed[i] =
-                request_.tol * std::sqrt(std::max(model, 1e-4 * std::max(mean_row, model + spread.trace[i])));
+            spread.ess[i] = sum(kWeight) * sum(kWeight) / sum(kSquare);
             if (out_.ess) out_.ess[at] = spread.ess[i];
-            if (out_.log_sum) out_.log_sum[at] = all.max[i] + std::log(mass) - scale * left_out[i];
+            if (out_.log_sum) out_.log_sum[at] = all.max[i] + std::log(sum(kWeight)) - scale * left_out[i];
             if (out_.top) out_.top[at] = all.top[i];
         }
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
@@ -170,38 +180,25 @@ class LocalPass {
     // Writes the mean, and says whether float32 holds it to the contract, in the terms of `doubt_of`.
     bool write_composed(const Asked& asked, const Gathered& masses, const Buffer<double>& sums) const {
         const int64_t q = asked.query;
-        const auto sum = [&](int64_t k, int64_t p) { return sums[k * shape().plane() + images_.place(p)]; };
-        std::vector<double> square(size_t(pixels_), 0.0), trace(square), allowed(square);
-        for (int64_t p = 0; p < pixels_; ++p) {
-            double off_reference = 0, model = 0;
-            for (int64_t c = 0; c < shape().channels; ++c) {
-                const double mean = sum(kMean + c, p) / sum(kWeight, p), r = mean + images_.reference(c, p);
-                off_reference += mean * mean;
-                model += (r + request_.stats.shift) * (r + request_.stats.shift);
-                out_.mean[q * request_.rows.d + local_.value(c, p)] = r;
-            }
-            square[size_t(p)] = sum(kNorm, p) / sum(kWeight, p);
-            trace[size_t(p)] = std::max(0.0, square[size_t(p)] - off_reference);
-            allowed[size_t(p)] = request_.tol * std::sqrt(std::max(model, 1e-4 * (model + trace[size_t(p)])));
-        }
+        Spread spread(pixels_);
+        for (int64_t p = 0; p < pixels_; ++p)
+            write_mean(q, p, [&](int64_t k) { return sums[k * shape().plane() + images_.place(p)]; }, spread);
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
         if (sizeof(T) != sizeof(float)) return true;
-        LogitRounding<T> rounding(request_, local_, images_, asked, masses, square, trace);
+        LogitRounding<T> rounding(request_, local_, images_, asked, masses, spread.square, spread.trace);
         std::vector<int64_t> begins;
         each_crop(asked, [&](int64_t p) { begins.push_back(p); });
         for (const bool looked : {false, true}) {
             if (looked) rounding.look(begins);
-            if (composed_well(asked, masses, rounding, square, trace, allowed)) return true;
+            if (composed_well(asked, masses, rounding, spread)) return true;
         }
         return false;
     }
 
     // A pixel is the mean of its crops, whose errors average out in part.
     bool composed_well(const Asked& asked, const Gathered& masses, const LogitRounding<T>& rounding,
-                       const std::vector<double>& square, const std::vector<double>& trace,
-                       const std::vector<double>& allowed) const {
-        const Window& window = asked.ready.window;
-        const Window back{window.below, 0, window.right, 0, false};
+                       const Spread& spread) const {
+        const Window back = asked.ready.window.back();
         std::vector<double> errors(size_t(pixels_), 0.0), few(errors), crops(errors);
         each_crop(asked, [&](int64_t p) {
             const double mass = masses.sums[size_t(p)], ess = mass * mass / masses.sums[size_t(pixels_ + p)];
@@ -213,9 +210,9 @@ class LocalPass {
         for (std::vector<double>* each : {&errors, &few, &crops})
             *each = windows(*each, local_.height, local_.width, back);
         for (size_t p = 0; p < size_t(pixels_); ++p) {
-            const double moved = std::sqrt(trace[p]) * errors[p] + 2 * std::sqrt(square[p]) * few[p];
+            const double moved = std::sqrt(spread.trace[p]) * errors[p] + 2 * std::sqrt(spread.square[p]) * few[p];
             const double averaged = moved / crops[p] / std::min(kCropAverage, std::sqrt(crops[p]));
-            if (!(kCropDoubt * kHalfUlp * averaged <= allowed[p])) return false;
+            if (!(kDoubt * kHalfUlp * averaged <= spread.allowed[p])) return false;
         }
         return true;
     }

@@ -67,8 +67,9 @@ class LocalImagesOf {
         int64_t query;
         bool mirrored;
         Buffer<T> y, noise;
-        double variance;  // of the noise in a pixel, C sigma^2
         LocalQuery<T> ready;
+
+        double variance() const { return double(noise[0]); }  // of the noise in a pixel, C sigma^2
     };
     struct Sums {
         Buffer<T> max;
@@ -121,14 +122,10 @@ class LocalImagesOf {
     Asked prepared(int64_t q, bool mirrored) const {
         const Request& r = request_;
         const double rms = std::sqrt(r.stats.mean_square / double(r.rows.d));
-        const double variance = double(shape_.channels) * r.sigma[q] * r.sigma[q];
-        Asked asked{q,
-                    mirrored,
-                    Buffer<T>(shape_.channels * shape_.plane(), true),
-                    Buffer<T>(shape_.plane(), true),
-                    double(T(variance)),
-                    {}};
-        for (int64_t p = 0; p < local_.pixels(); ++p) asked.noise[place(p)] = T(variance);
+        Asked asked{
+            q, mirrored, Buffer<T>(shape_.channels * shape_.plane(), true), Buffer<T>(shape_.plane(), true), {}};
+        for (int64_t p = 0; p < local_.pixels(); ++p)
+            asked.noise[place(p)] = T(double(shape_.channels) * r.sigma[q] * r.sigma[q]);
         // Where sigma is large, logits lose most of their digits to what all images have in common.
         const bool centred = r.sigma[q] >= 0.6 * rms;
         each_value([&](int64_t c, int64_t p) {
@@ -156,7 +153,7 @@ class LocalImagesOf {
     // What was left out of a query's logits at each pixel, before `scale`: its images have it in common.
     std::vector<double> left_out(const Asked& asked) const {
         if (asked.ready.centred) return from_reference(asked);
-        const std::vector<double> noise(size_t(local_.pixels()), asked.variance);
+        const std::vector<double> noise(size_t(local_.pixels()), asked.variance());
         return windows(noise, local_.height, local_.width, asked.ready.window);
     }
 
@@ -214,19 +211,16 @@ class LocalImagesOf {
     std::vector<Buffer<double>> composed(const std::vector<Asked>& asked, const std::vector<Buffer<T>>& max,
                                          const std::vector<Buffer<T>>& gain, double cut) const {
         const int64_t size = (kMean + shape_.channels) * shape_.plane();
-        const auto back = [&](size_t i) {
-            const int64_t more = asked[i].ready.window.below;
-            return Window{more, 0, more, 0, false};
-        };
         const auto nothing = [&] {
             std::vector<Buffer<double>> mine;
             for (size_t i = 0; i < asked.size(); ++i) mine.emplace_back(size, true);
             return mine;
         };
         const auto visit = [&](Worker& work, std::vector<Buffer<double>>& mine, const Tile& t, size_t i) {
+            const Window back = asked[i].ready.window.back();
             std::shared_ptr<Buffer<T>>& room = work.back_rooms[work.rooms[i].get()];
-            if (!room) room = std::make_shared<Buffer<T>>(loops_.room(shape_, back(i)), true);
-            const LocalCrops<T> crops{max[i].data(), gain[i].data(), back(i), room->data()};
+            if (!room) room = std::make_shared<Buffer<T>>(loops_.room(shape_, back), true);
+            const LocalCrops<T> crops{max[i].data(), gain[i].data(), back, room->data()};
             loops_.compose(shape_, asked[i].ready, crops, seen(work, t, asked[i].query), T(cut), work.rooms[i]->data(),
                            mine[i].data());
         };
@@ -282,8 +276,9 @@ class LocalImagesOf {
         std::vector<int64_t> number;
     };
 
+    // No more than 16: the rounding of a tile's sums does not average out where weights are alike.
     int64_t tile() const {
-        return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 4 * 4, 4, 64);
+        return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 4 * 4, 4, 16);
     }
     // The tile's images that a query sees.
     LocalImages<T> seen(Worker& work, const Tile& t, int64_t q) const {

@@ -30,7 +30,7 @@ class LogitRounding {
           all_(all),
           scale_(0.5 / (request.sigma[asked.query] * request.sigma[asked.query])),
           terms_(double(local.channels * asked.ready.window.rows() * asked.ready.window.columns())),
-          left_out_(images.left_out(asked)),
+          left_out_(asked.ready.centred ? std::vector<double>() : images.left_out(asked)),
           from_reference_(images.from_reference(asked)),
           square_(windows(square, local.height, local.width, asked.ready.window)),
           trace_(windows(trace, local.height, local.width, asked.ready.window)),
@@ -52,7 +52,7 @@ class LogitRounding {
                 std::fill_n(image.data(), d, 0.0);
                 request_.add_row(1, top % local_.copies, image.data());
                 for (int64_t i = 0; i < local_.pixels(); ++i) {
-                    double e = -asked_.variance;
+                    double e = -asked_.variance();
                     for (int64_t c = 0; c < local_.channels; ++c) {
                         const int64_t k = local_.value(c, top >= local_.copies ? local_.mirrored_pixel(i) : i);
                         e += std::pow(images_.x(asked_.query, asked_.mirrored, c, i) - image[k], 2);
