@@ -2,9 +2,13 @@
 
     python bench/weak_scaling.py OUT.json [DATA]      CIFAR-10 by default: GEODIFF_CIFAR10, a .npy
 
-Both hold their processes all along and take turns, call by call, so that what else the machine does meets both.
+Both hold their processes all along and take turns, call by call, so that what else the machine does meets both. Each
+rank keeps to a core of its own, and queries are of images from all parts alike. `alone` is the same call without the
+others' answers, each rank's own denoiser over its rows, while the others do as much: what the cores take from each
+other (memory, clock) without a word being said.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,24 +28,26 @@ from geodiff.distributed import ShardedDenoiser
 from geodiff.measure import machine
 
 ASKS = [(batch, sigma) for batch in (1, 64) for sigma in (40.0, 1.0)]
-ROUNDS = 9
+ROUNDS = 25
+NAMES = {1: "one_rank", 2: "two_ranks"}
 
 
 def rank_of(group: str, rank: int, size: int, rows: int, path: str, orders: Connection) -> None:
-    """Answers orders (batch, sigma) with seconds by the clock and of the processor; None ends it."""
+    """Answers orders (batch, sigma, alone) with seconds by the clock and of the processor; None ends it."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=size)
     data = geodiff.data.load(path).data[rank * rows : (rank + 1) * rows].clone()
-    denoiser = ShardedDenoiser(data)
+    merged, own = ShardedDenoiser(data), geodiff.OptimalDenoiser(data)
     small = torch.zeros(1, dtype=torch.float64)
     while (order := orders.recv()) is not None:
-        batch, sigma = order
-        generator = torch.Generator().manual_seed(0)
-        x = torch.empty(batch, *data.shape[1:])
-        if rank == 0:
-            x.copy_(data[:batch]).div_(127.5).sub_(1)
-        dist.broadcast(x, 0)
-        x = x + sigma * torch.randn(x.shape, generator=generator)
+        batch, sigma, alone = order
+        denoiser = own if alone else merged
+        x = torch.zeros(batch, *data.shape[1:])
+        mine = torch.arange(batch) % size == rank
+        x[mine] = data[: int(mine.sum())].float() / 127.5 - 1
+        dist.all_reduce(x)
+        x += sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
         dist.all_reduce(small)
         began, busy = time.perf_counter(), time.process_time()
         denoiser(x, sigma)
@@ -61,24 +67,27 @@ def main(out: Path, path: str) -> None:
                 context.Process(target=rank_of, args=arguments, daemon=True).start()
             teams[size] = [ours for ours, _ in pipes]
 
-        def asked(size: int, ask: tuple[int, float]) -> tuple[float, float]:
+        def asked(size: int, ask: tuple[int, float, bool]) -> tuple[float, float]:
             for pipe in teams[size]:
                 pipe.send(ask)
             said = [pipe.recv() for pipe in teams[size]]
             return max(clock for clock, _ in said), max(busy for _, busy in said)
 
         found = []
-        for ask in ASKS:
-            seconds: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        for batch, sigma in ASKS:
+            seconds: dict[tuple[int, bool], list[tuple[float, float]]] = {}
             for _ in range(ROUNDS):
-                for size in (1, 2):
-                    seconds[size].append(asked(size, ask))
-            result: dict[str, float] = {"batch": ask[0], "sigma": ask[1], "rows_a_rank": rows}
+                for way in itertools.product((1, 2), (False, True)):
+                    seconds.setdefault(way, []).append(asked(way[0], (batch, sigma, way[1])))
+            result: dict[str, float] = {"batch": batch, "sigma": sigma, "rows_a_rank": rows}
             for place, kind in enumerate(("clock", "processor")):
-                one, two = ([both[place] for both in seconds[size][1:]] for size in (1, 2))
-                result |= {f"one_rank_{kind}": statistics.median(one), f"two_ranks_{kind}": statistics.median(two)}
-                result[f"efficiency_{kind}"] = statistics.median(one) / statistics.median(two)
-                result[f"efficiency_{kind}_of_the_fastest"] = min(one) / min(two)
+                taken = {way: [both[place] for both in pairs[1:]] for way, pairs in seconds.items()}
+                middle = {way: statistics.median(values) for way, values in taken.items()}
+                for (size, alone), value in middle.items():
+                    result[f"{NAMES[size]}{'_alone' if alone else ''}_{kind}"] = value
+                result[f"efficiency_{kind}"] = middle[1, False] / middle[2, False]
+                result[f"efficiency_{kind}_of_the_fastest"] = min(taken[1, False]) / min(taken[2, False])
+                result[f"efficiency_{kind}_alone"] = middle[1, True] / middle[2, True]
             found.append(result)
             print(json.dumps(found[-1]), flush=True)
         document = {

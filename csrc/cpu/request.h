@@ -55,6 +55,8 @@ inline double model_norm(const Stats& stats, const double* r, int64_t d) {
     return std::sqrt(total);
 }
 
+constexpr int64_t kShortRow = 128;  // bytes
+
 struct Request {
     const Table& kernels;
     const Rows& rows;
@@ -88,6 +90,8 @@ struct Request {
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
+    // The same for the dense pass: of short rows the way of each product to float64 takes longer than the product.
+    const IntegerProducts* dense_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
     // sum_k (x_k - v_k)^2 for query q and a row
     double distance(int64_t q, int64_t row) const {
         return kernels.distance(query(q), rows.row(row), rows.dtype, rows.d);

@@ -1,9 +1,10 @@
 """`geodiff bench`: our backends and their peers, timed in one run, each with its error."""
 
 import json as json_format
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -22,8 +23,13 @@ from geodiff.reference.formula import model_space
 
 _KINDS, _PATCHES = ("ls", "pspc_square"), (3, 7, 17)
 _LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; worst pixels; ratio to the fastest PyTorch"
-
 _TRAJECTORY = "geodiff bench --trajectory: medians in milliseconds, interleaved; ratio to the torch loop"
+_PEAKS = "geodiff bench --peaks: 1e9 multiply-adds and bytes per second, all threads together"
+_CALLS = "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch"
+
+_Case = TypeVar("_Case")
+_Found = TypeVar("_Found")
+_Entry = Callable[[_Found], dict[str, Any]]
 
 
 def bench(
@@ -97,86 +103,77 @@ def bench(
         "rounds": rounds,
         **({"ranks": ranks.size} if ranks.size > 1 else {}),
     }
+    title = f"{dataset.name} {list(stored.shape)}"
     if local:
         cases = [local_benchmark.Case(k, p, *cell) for k in kind or _KINDS for p in patch or _PATCHES for cell in grid]
-        ways = local_benchmark.our_backends(backend)
-        cells = _timed_local(local_benchmark.LocalBench(stored, ways, rounds, seed, tols[0]), cases)
-        _write({"what": _LOCAL, **about, "cells": [_cell(cell) for cell in cells]}, out, json)
+        ours = local_benchmark.LocalBench(stored, local_benchmark.our_backends(backend), rounds, seed, tols[0])
+        cells = _Results({"what": _LOCAL, **about}, "cells", out, json).of_each(cases, ours.run, _cell)
         for case, found_cell in [] if json else zip(cases, cells, strict=True):
-            title = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
-            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _table(found_cell))
+            which = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
+            print_table(f"{title}, {which}", _table(found_cell))
         return
     if trajectory:
-        walked = _timed_walks(trajectories.TrajectoryBench(stored, rounds, seed, tols), batch or [1, 16, 64])
-        _write({"what": _TRAJECTORY, **about, "walks": [_walks(one) for one in walked]}, out, json)
-        for one in [] if json else walked:
-            title = f"{one.solver}, {one.steps} steps, B = {one.batch}"
-            print_table(f"{dataset.name} {list(stored.shape)}, {title}", _walks_table(one))
+        walks = [(*walk, size) for walk in trajectories.WALKS for size in batch or [1, 16, 64]]
+        ways = trajectories.TrajectoryBench(stored, rounds, seed, tols)
+        results = _Results({"what": _TRAJECTORY, **about}, "walks", out, json)
+        for one in results.of_each(walks, lambda walk: ways.run(*walk), _walks):
+            if not json:
+                print_table(f"{title}, {one.solver}, {one.steps} steps, B = {one.batch}", _walks_table(one))
         return
     if limits:
         denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
         measured = [peaks(name) for name in isa or cpu.isas()]
         found = [call for one in measured for call in calls(denoiser, one, grid, rounds, seed)]
-        document = {
-            "what": "geodiff bench --peaks: 1e9 multiply-adds and bytes per second, all threads together",
-            **about,
-            "peaks": [asdict(one) for one in measured],
-            "calls": [asdict(call) for call in found],
-        }
-        _write(document, out, json)
+        results = _Results({"what": _PEAKS, **about, "peaks": [asdict(one) for one in measured]}, "calls", out, json)
+        results.finish([asdict(call) for call in found])
         if not json:
             print_table("what the machine could do", _peaks_table(measured))
-            print_table(f"what calls reach: {dataset.name} {list(stored.shape)}", _calls_table(found))
+            print_table(f"what calls reach: {title}", _calls_table(found))
         return
     denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tols)
     names = baselines.known(peer) if ranks.rank == 0 else []  # peers know of no ranks
-    with baseline_process.opened(dataset.data, names) as peers, progress_bar() as bar:
-        task = bar.add_task("timing", total=len(grid))
-        bench = benchmark.Bench(stored, denoisers, peers, rounds, seed)
-        for level, size in grid:
-            bench.run(level, size)
-            bar.advance(task)
-    document = {
-        "what": "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch",
-        **about,
-        "cells": [_cell(cell) for cell in bench.cells],
-    }
-    _write(document, out, json)
-    for cell in [] if json else bench.cells:
-        print_table(f"{dataset.name} {list(stored.shape)}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
+    with baseline_process.opened(dataset.data, names) as peers:
+        timed = benchmark.Bench(stored, denoisers, peers, rounds, seed)
+        results = _Results({"what": _CALLS, **about}, "cells", out, json)
+        for cell in results.of_each(grid, lambda cell: timed.run(*cell), _cell):
+            if not json:
+                print_table(f"{title}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
 
 
-def _timed_local(
-    bench: local_benchmark.LocalBench, cases: list[local_benchmark.Case]
-) -> list[local_benchmark.LocalCell]:
-    cells = []
-    with progress_bar() as bar:
-        task = bar.add_task("timing", total=len(cases))
-        for case in cases:
-            cells.append(bench.run(case))
-            bar.advance(task)
-    return cells
+@dataclass(frozen=True)
+class _Results:
+    """What a run has found: in the file after each part of it, so that a kill loses no more than one."""
 
+    about: dict[str, Any]
+    name: str  # of the list of entries
+    out: Path | None
+    json: bool
 
-def _timed_walks(bench: trajectories.TrajectoryBench, batches: list[int]) -> list[trajectories.Walks]:
-    walks = [(*walk, size) for walk in trajectories.WALKS for size in batches]
-    with progress_bar() as bar:
-        task = bar.add_task("timing", total=len(walks))
-        found = []
-        for walk in walks:
-            found.append(bench.run(*walk))
-            bar.advance(task)
-    return found
+    def of_each(self, cases: Sequence[_Case], run: Callable[[_Case], _Found], entry: _Entry[_Found]) -> list[_Found]:
+        """run(case) of all cases, in order."""
+        found: list[_Found] = []
+        with progress_bar() as bar:
+            for case in bar.track(cases, description="timing"):
+                found.append(run(case))
+                if len(found) < len(cases):
+                    self._write([entry(one) for one in found], {"left": len(cases) - len(found)})
+        self.finish([entry(one) for one in found])
+        return found
 
+    def finish(self, entries: list[dict[str, Any]]) -> None:
+        """To the file, and as JSON to standard output if that is wanted."""
+        document = self._write(entries, {})
+        if self.out is not None and job.ranks().rank == 0:
+            note(f"wrote {self.out}")
+        if self.json:
+            print_json(document)
 
-def _write(document: dict[str, Any], out: Path | None, json: bool) -> None:
-    """To the file, and as JSON to standard output if that is wanted."""
-    if out is not None and job.ranks().rank == 0:
-        with atomic_path(out) as temporary:
-            temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")
-        note(f"wrote {out}")
-    if json:
-        print_json(document)
+    def _write(self, entries: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+        document = {**self.about, self.name: entries, **more}
+        if self.out is not None and job.ranks().rank == 0:
+            with atomic_path(self.out) as temporary:
+                temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")
+        return document
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -1,7 +1,8 @@
 """A command that torchrun has started several times: every process holds its rows, and the first one speaks for all."""
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,10 +46,33 @@ def joined() -> Iterator[merging.Ranks]:
         ) from error
     try:
         _ranks = Ranks()
+        _keep_to_own_cores(_ranks)
         yield _ranks
     finally:
         _ranks = ALONE
         dist.destroy_process_group()
+
+
+def cores_of(rank: int, told: Sequence[tuple[str, Sequence[int]]]) -> Sequence[int]:
+    """The cores for a rank, of those that it may use: its share where all ranks of its machine may use the same ones.
+
+    told: of each rank the machine's name and the cores. Ranks that torchrun or a scheduler has bound keep what they
+    have, and so do more ranks than cores.
+    """
+    machine, cores = told[rank]
+    here = [other for other, (name, _) in enumerate(told) if name == machine]
+    if len(cores) < len(here) or any(told[other][1] != cores for other in here):
+        return cores
+    place = here.index(rank)
+    return cores[len(cores) * place // len(here) : len(cores) * (place + 1) // len(here)]
+
+
+def _keep_to_own_cores(ranks: Ranks) -> None:
+    """Ranks wake each other, and the system likes to wake a process where the waker runs: two ranks on one core."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    told = ranks.objects((socket.gethostname(), sorted(os.sched_getaffinity(0))))
+    os.sched_setaffinity(0, cores_of(ranks.rank, told))
 
 
 def denoiser_over(data: Tensor, **options: Any) -> OptimalDenoiser:

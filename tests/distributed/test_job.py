@@ -1,6 +1,7 @@
 """Commands that torchrun has started several times: one answer, printed once; and what a rank that dies leaves."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
+from geodiff.distributed.job import cores_of
 from tests.processes import Running, run, started
 
 #: What torchrun sets, and then the command; the store lives elsewhere, as torchrun's does.
@@ -25,7 +27,10 @@ os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
 from geodiff.solvers import latest_levels
 latest_levels.EVERY = float(every)
 sys.argv = ["geodiff", *arguments]
-runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
+try:
+    runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
+finally:
+    print("cores", *sorted(os.sched_getaffinity(0)), file=sys.stderr)
 """
 SAMPLE = ["sample", "--data", "digits", "--num", 12, "--shard", 4, "--steps", 60, "--threads", 1, "--out"]
 
@@ -78,6 +83,23 @@ def test_a_trajectory_is_written_by_the_first_rank(tmp_path: Path) -> None:
     assert "2 samples of digits" in said
     assert other[1] == ""
     assert [path.name for path in tmp_path.iterdir()] == ["walk.safetensors"]
+    cores = sorted(os.sched_getaffinity(0))
+    for rank, text in enumerate((errors, other[2])):
+        assert f"cores {' '.join(map(str, cores_of(rank, [('here', cores)] * 2)))}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([("a", [0, 1])] * 2, [[0], [1]]),
+        ([("a", [0, 1, 2, 3, 6])] * 2, [[0, 1], [2, 3, 6]]),
+        ([("a", [0, 1]), ("b", [0, 1]), ("a", [0, 1])], [[0], [0, 1], [1]]),
+        ([("a", [0]), ("a", [1])], [[0], [1]]),  # bound before
+        ([("a", [0, 1])] * 3, [[0, 1]] * 3),  # more ranks than cores
+    ],
+)
+def test_ranks_of_a_machine_share_its_cores(told: list[tuple[str, list[int]]], expected: list[list[int]]) -> None:
+    assert [list(cores_of(rank, told)) for rank in range(len(told))] == expected
 
 
 def test_check_holds_the_merged_answers_to_the_contract() -> None:

@@ -62,9 +62,27 @@ struct WeightDigits {
     const float* quantum;      // [groups*group]
 };
 
+// Where the digits of one weight of a tile go, and how it becomes an integer.
+struct WeightPlace {
+    double units;     // the largest weight as an integer
+    const float* up;  // [R] uniform: up with the probability of the fraction
+    int parts;
+    int32_t bias;    // of unsigned digits
+    int64_t step;    // digits from weight_rows rows of it to the next
+    void* digits;    // of row 0
+    int32_t* total;  // [parts]  sums of the digits
+};
+
+struct RoundedWeights {
+    float quantum;           // what one unit is worth
+    double total, variance;  // of the integers; of their rounding
+};
+
 // Exact products of uint8 rows with integers: see products/digits.h.
 struct IntegerProducts {
     IntegerLayout layout;
+    // Weights p[0..R) of one query as digits.
+    RoundedWeights (*round)(const double* p, int R, bool balanced, const WeightPlace& to);
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
     // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kTail more where rows
     // go on in `tail` [R, kTail], which may be null.
@@ -111,10 +129,18 @@ struct Table {
     void (*sum_few)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
                     int nq, float* A, int64_t lda, const void* prefetch) = nullptr;
 
+    // w[r] = p[r] in float32; returns their sum
+    double (*to_floats)(const double* p, int R, float* w) = nullptr;
+    // l[r] += weight s[r], and l[r] = (l[r] - half_norm[r]) inverse + prior[r] (null: 0)
+    void (*add_scaled)(const double* s, double weight, int R, double* l) = nullptr;
+    void (*to_logits)(const double* half_norm, double inverse, const double* prior, int R, double* l) = nullptr;
+
     // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can
     // matter. `rescale` is what older partial sums must be multiplied with.
     bool (*softmax)(const double* l, const double* half_norm, int R, double cut, Online* state, double* p,
                     double* rescale) = nullptr;
+    bool (*softmax_f32)(const double* l, const double* half_norm, int R, double cut, Online* state, float* w,
+                        double* rescale) = nullptr;
 
     // sum_k (x_k - v_k)^2, sum_k x_k v_k and acc += w v, in float64
     double (*distance)(const double* x, const void* row, DType dtype, int64_t d) = nullptr;

@@ -269,7 +269,7 @@ void covariance(const Request& asked, const Direction& direction, Covariance& ou
             exactly(many);
             continue;
         }
-        if (!request.integers()) {  // float32 weights need no further digits
+        if (!request.dense_integers()) {  // float32 weights need no further digits
             append(many, some);
             some.clear();
         }

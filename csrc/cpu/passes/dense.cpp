@@ -29,6 +29,10 @@ struct Share {  // what one piece of the rows adds to every answer
         else
             finer.set(i - with_coarser, p, rescale, states[size_t(i)]);
     }
+    void set(int64_t i, const float* w, double rescale) {
+        i < with_coarser ? coarser.set(i, w, rescale) : finer.set(i - with_coarser, w, rescale);
+    }
+    bool integer(int64_t i) const { return i < with_coarser ? coarser.integer() : finer.integer(); }
     void add_to(int64_t i, double scale, double* mean) const {
         i < with_coarser ? coarser.add_to(i, scale, mean) : finer.add_to(i - with_coarser, scale, mean);
     }
@@ -47,14 +51,13 @@ class Dense {
           precision_(precision),
           tile_(tile_rows(request, count_)),
           logits_(request, which.data(), count_, precision),
-          tops_(std::max(request.topk > 0 ? request.topk + kSpareTop : 0, logits_.integer() ? 0 : kHeavy)) {}
+          settles_(by_bits.heaviest && !logits_.integer()),
+          tops_(std::max(request.topk > 0 ? request.topk + kSpareTop : 0, settles_ ? kHeavy : 0)) {}
 
     void pass() {
-        struct Worker {
-            Logits::Work work;
-            Buffer<double> p, chances;
+        const auto worker = [&] {
+            return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_), Buffer<float>(tile_)};
         };
-        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_)}; };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
@@ -63,9 +66,8 @@ class Dense {
                          WeightedSum(request_, count_ - with_coarser_, tile_, finer_bits_),
                          with_coarser_};
         };
-        shares_ =
-            over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
-                       [&](Worker& w, Share& s, const Tile& t) { visit(w.work, w.p.data(), w.chances.data(), s, t); });
+        shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
+                             [&](Worker& w, Share& s, const Tile& t) { visit(w, s, t); });
         logits_.commit();
     }
 
@@ -74,11 +76,19 @@ class Dense {
     bool finish(int64_t i, Answer& answer) const;
 
   private:
-    void visit(Logits::Work& work, double* p, double* chances, Share& mine, const Tile& t) const {
+    struct Worker {
+        Logits::Work work;
+        Buffer<double> p, chances;
+        Buffer<float> w;
+    };
+
+    void visit(Worker& worker, Share& mine, const Tile& t) const {
+        double *p = worker.p.data(), *chances = worker.chances.data();
+        float* w = worker.w.data();
         const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
         mine.coarser.begin(t.R, t.seed);
         mine.finer.begin(t.R, t.seed);
-        logits_.over(work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
+        logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
             mine.tops[size_t(i)].offer(l, t.first, t.R);
             if (logits_.shaped()) {
                 const float* chance = request_.shaping.chance + t.first;
@@ -87,8 +97,12 @@ class Dense {
             }
             double rescale = 1;
             // A tile may be skipped only if it cannot matter even with the logits' error.
-            if (request_.kernels.softmax(l, h, t.R, cut + logits_.gap_error(i), &mine.states[size_t(i)], p, &rescale))
+            Online& state = mine.states[size_t(i)];
+            const double down_to = cut + logits_.gap_error(i);
+            if (mine.integer(i) && request_.kernels.softmax(l, h, t.R, down_to, &state, p, &rescale))
                 mine.set(i, p, rescale);
+            else if (!mine.integer(i) && request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale))
+                mine.set(i, w, rescale);
         });
         mine.coarser.add(t.first, t.ahead);
         mine.finer.add(t.first, with_coarser_ > 0 ? nullptr : t.ahead);
@@ -102,6 +116,7 @@ class Dense {
     const Precision precision_;
     const int64_t tile_;
     const Logits logits_;
+    const bool settles_;
     const int64_t tops_;
     std::vector<Share> shares_;
 };
@@ -141,7 +156,7 @@ bool Dense::finish(int64_t i, Answer& answer) const {
     for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
     if (!good()) {
         Rest rest;
-        if (logits_.integer() || !settle(request_, q, nearest, all, mean, rest)) return false;
+        if (!settles_ || !settle(request_, q, nearest, all, mean, rest)) return false;
         e.weight = rest.weight;
         e.trace = rest.trace;
         e.concentration = rest.largest;

@@ -8,10 +8,12 @@
 
 namespace geodiff {
 
-// Queries by the bits that their weights have, on the integer path; elsewhere all are in `finer`.
+// Queries by the bits that their weights have, on the integer path; elsewhere all are in `finer`, and may have their
+// heaviest rows kept, so that their logits can be settled in float64 where those in float32 do not suffice.
 struct ByBits {
     std::vector<int64_t> coarser, finer;
     int coarser_bits = 16, finer_bits = 24;
+    bool heaviest = false;
 };
 
 // Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less

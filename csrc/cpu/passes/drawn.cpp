@@ -23,7 +23,6 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
     std::vector<Top::Entry> rows = drawn.entries();
     double threshold = -1e308;  // all rows are in the sample
     if (drawn.full()) {
-        std::pop_heap(rows.begin(), rows.end(), Top::before);
         threshold = rows.back().logit;
         rows.pop_back();
     }

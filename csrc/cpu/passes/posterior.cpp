@@ -12,20 +12,29 @@
 namespace geodiff {
 namespace {
 
-// Two kinds of weights share a pass.
+// Two kinds of integer weights share a pass.
 ByBits weights(const Request& request, std::vector<int64_t> some, std::vector<int64_t> many,
                std::vector<int64_t> most) {
-    const IntegerProducts* integers = request.integers();
+    const IntegerLayout& layout = request.dense_integers()->layout;
     const int64_t count = int64_t(some.size() + many.size() + most.size());
-    if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && integers &&
-        integers->layout.digits(8) < integers->layout.digits(16) && count > integers->layout.free_to)
+    if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && layout.digits(8) < layout.digits(16) &&
+        count > layout.free_to)
         return {std::move(most), std::move(many), 8, 16};
     append(many, most);
-    // Weights have digits on the integer path only; and where every third query needs more of them, the guess is about
-    // to fail for others, which would cost another pass.
-    if (!integers || int64_t(many.size()) <= integers->layout.free_to || 2 * some.size() > many.size())
-        append(some, std::exchange(many, {}));
+    // Where every third query needs more digits, the guess is about to fail for others, which would cost another pass.
+    if (int64_t(many.size()) <= layout.free_to || 2 * some.size() > many.size()) append(some, std::exchange(many, {}));
     return {std::move(many), std::move(some), 16, 24};
+}
+
+// In float32: queries of which few rows carry most of the weight need these settled; to keep them costs the others as
+// much as both products where rows are short.
+void dense_floats(const Request& request, std::vector<int64_t> even, std::vector<int64_t> uneven, Answer& answer) {
+    ByBits by_bits{{}, std::move(even)};
+    append(uneven, dense(request, by_bits, Precision::normal, answer).finer);
+    by_bits.finer = std::move(uneven);
+    by_bits.heaviest = true;
+    by_bits.finer = dense(request, by_bits, Precision::normal, answer).finer;
+    exact(request, dense(request, by_bits, Precision::fine, answer).finer, kUnderflow, answer);
 }
 
 }  // namespace
@@ -53,6 +62,11 @@ void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& 
         append(some, left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
             for (const auto* rest : {&some, &many, &most}) exact(request, *rest, kUnderflow, answer);
+            continue;
+        }
+        if (!request.dense_integers()) {
+            append(many, most);
+            dense_floats(request, std::move(many), std::move(some), answer);
             continue;
         }
         const ByBits by_bits = weights(request, std::move(some), std::move(many), std::move(most));

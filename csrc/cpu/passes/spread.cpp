@@ -18,22 +18,32 @@ constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried
 
 enum class Spread : uint8_t { few, some, many, most };
 
-Spread judge(const Request& request, const double* logits, int64_t samples) {
+Spread judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
-    double top = -1e308, sum = 0;
+    double top = -1e308, sum = 0, squares = 0;
     for (int64_t i = 0; i < samples; ++i) top = std::max(top, logits[i]);
     const double window = request.cut();
     int64_t within = 0;
     for (int64_t i = 0; i < samples; ++i) {
         within += logits[i] >= top - window;
-        sum += std::exp(logits[i] - top);
+        const double weight = std::exp(logits[i] - top);
+        sum += weight;
+        squares += weight * weight;
     }
     if (within <= 2 || within * kFewShare <= samples) return Spread::few;
+    const double allowed = stats.scale.allowed(stats.mean_norm, request.tol), n = double(request.rows.n);
+    if (!request.dense_integers()) {
+        DenseErrors e{};
+        e.logit_noise = float_noise(kFold, norm(request.query(q), request.rows.d), stats.max_norm, request.sigma[q]);
+        e.trace = stats.mean_square;
+        e.concentration = kCaution * squares / (sum * sum) * double(samples) / n;
+        e.weight = 1;
+        return dense_error(e, request.sigma[q]) < allowed ? Spread::many : Spread::some;
+    }
     // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
     // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
-    const double noise = double(samples) / sum / std::sqrt(6 * double(request.rows.n));
+    const double noise = double(samples) / sum / std::sqrt(6 * n);
     const double error = kCaution * kDeviations * noise * std::sqrt(stats.mean_square);
-    const double allowed = stats.scale.allowed(stats.mean_norm, request.tol);
     if (error < allowed * largest_unsigned(8, 1)) return Spread::most;
     return error < allowed * largest_unsigned(16, 1) ? Spread::many : Spread::some;
 }
@@ -68,7 +78,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
                 double* l = logits.data() + q * kSample;
                 for (int64_t i = 0; i < samples; ++i)
                     l[i] = (l[i] - request.stats.half_norm[row[i]]) / (sigma * sigma) + request.prior_at(query, row[i]);
-                spread[size_t(start + q)] = judge(request, l, samples);
+                spread[size_t(start + q)] = judge(request, query, l, samples);
             }
         }
     });

@@ -18,56 +18,75 @@ class Top {
     explicit Top(int64_t k) : k_(k) {}
 
     void offer(double logit, int64_t row) {
-        if (k_ == 0 || std::isinf(logit) || (full() && !before({logit, row}, heap_.front()))) return;
-        if (full()) {
-            std::pop_heap(heap_.begin(), heap_.end(), before);
-            heap_.pop_back();
-        }
-        heap_.push_back({logit, row});
-        std::push_heap(heap_.begin(), heap_.end(), before);
+        if (k_ > 0 && !std::isinf(logit)) add({logit, row});
     }
 
     void offer(const double* logits, int64_t first, int R) {
         if (k_ == 0) return;
-        double most = -1e308;
+        for (int r = 0; r < R; r += kTogether) {
+            const int end = std::min(R, r + kTogether);
+            double most = -1e308;
 #pragma omp simd reduction(max : most)
-        for (int r = 0; r < R; ++r) most = std::max(most, logits[r]);
-        if (full() && most < last()) return;
-        for (int r = 0; r < R; ++r) offer(logits[r], first + r);
+            for (int i = r; i < end; ++i) most = std::max(most, logits[i]);
+            if (most < least_.logit) continue;
+            for (int i = r; i < end; ++i) offer(logits[i], first + i);
+        }
     }
 
     int64_t wanted() const { return k_; }
-    bool full() const { return int64_t(heap_.size()) == k_; }
-    double last() const { return heap_.front().logit; }  // the k-th largest; only when full
+    bool full() const { return int64_t(kept_.size()) >= k_; }
 
     void merge(const Top& other) {
-        for (const Entry& e : other.heap_) offer(e.logit, e.row);
+        for (const Entry& e : other.kept_) offer(e.logit, e.row);
     }
 
-    const std::vector<Entry>& entries() const { return heap_; }  // in no order
+    // In no order, but that the k-th comes last where there are so many.
+    const std::vector<Entry>& entries() const {
+        drop();
+        return kept_;
+    }
+    double last() const { return entries().back().logit; }  // the k-th largest; only when full
 
     void rows(std::vector<int64_t>& out) const {
-        for (const Entry& e : heap_) out.push_back(e.row);
+        for (const Entry& e : entries()) out.push_back(e.row);
     }
 
     // Largest first; fewer rows than k leave index -1 and weight 0.
     void write(double log_sum, int64_t* index, double* weight) {
-        std::sort(heap_.begin(), heap_.end(), before);
+        drop();
+        std::sort(kept_.begin(), kept_.end(), before);
         for (int64_t i = 0; i < k_; ++i) {
-            const bool have = i < int64_t(heap_.size());
-            index[i] = have ? heap_[size_t(i)].row : -1;
-            weight[i] = have ? std::exp(heap_[size_t(i)].logit - log_sum) : 0;
+            const bool have = i < int64_t(kept_.size());
+            index[i] = have ? kept_[size_t(i)].row : -1;
+            weight[i] = have ? std::exp(kept_[size_t(i)].logit - log_sum) : 0;
         }
     }
 
-    // True if `a` ranks before `b`; as heap order this keeps the lowest rank at the front.
+    // True if `a` ranks before `b`.
     static bool before(const Entry& a, const Entry& b) {
         return a.logit > b.logit || (a.logit == b.logit && a.row < b.row);
     }
 
   private:
+    static constexpr int kTogether = 16;
+
+    // Once k more have come than are wanted, the lowest are dropped together: cheaper than a heap that drops each.
+    void add(const Entry& e) {
+        if (!before(e, least_)) return;
+        kept_.push_back(e);
+        if (int64_t(kept_.size()) >= 2 * k_ + kTogether) drop();
+    }
+    void drop() const {
+        const int64_t size = int64_t(kept_.size());
+        if (k_ == 0 || size < k_ || (size == k_ && kept_.back().row == least_.row)) return;
+        std::nth_element(kept_.begin(), kept_.begin() + (k_ - 1), kept_.end(), before);
+        kept_.resize(size_t(k_));
+        least_ = kept_.back();
+    }
+
     int64_t k_;
-    std::vector<Entry> heap_;
+    mutable Entry least_{-1e308, INT64_MAX};  // what comes after it has no rank
+    mutable std::vector<Entry> kept_;         // the k largest and some more
 };
 
 }  // namespace geodiff

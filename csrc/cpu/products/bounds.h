@@ -28,6 +28,12 @@ inline double dot(const double* a, const double* b, int64_t d) {
     return total;
 }
 
+// Standard deviation of a logit, <x, v> being summed in float32 in so many rounded additions of |x| in one lane: each
+// is off by u |x| |v| at most, by its root of a third on average.
+inline double float_noise(int64_t additions, double x, double v, double sigma, double unit = kUnitRoundoff) {
+    return std::sqrt(double(additions) / 3) * unit * x * v / (sigma * sigma);
+}
+
 // What the dense pass knows about a query once it is done.
 struct DenseErrors {
     double measured;       // bound on what all errors of the logits do to r, where it was measured; else 0

@@ -38,9 +38,9 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(request.integers()),
+      integers_(precision == Precision::normal ? request.dense_integers() : request.integers()),
       count_(count),
-      wide_(!request.integers() && (precision == Precision::fine || precision == Precision::sharp)),
+      wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
       prior_(size_t(count)),
       excluded_(size_t(count)),
       inv_sigma2_(size_t(count)),
@@ -283,7 +283,8 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
             row_error_[size_t(i)] = 0;
             base_error_[size_t(i)] = double(terms + 2) * size * norm(x, d);
             query_step_[size_t(i)] = unit * top;
-            logit_noise_[size_t(i)] = std::sqrt(double(terms) * lane_max) * size;
+            logit_noise_[size_t(i)] =
+                float_noise(terms, std::sqrt(lane_max), stats_.max_norm, request.sigma[which[i]], unit);
         }
     });
 }
@@ -304,7 +305,7 @@ void Logits::add_sums(const double* sums, int64_t first, int64_t count, int R, i
         double* out = l + q * tile;
         double weight = scale_[size_t(first + q)];
         for (int part = parts_ - 1; part >= 0; --part, weight *= base)
-            for (int r = 0; r < R; ++r) out[r] += weight * s[part * tile + r];
+            kernels_.add_scaled(s + part * tile, weight, R, out);
     }
 }
 
@@ -364,11 +365,8 @@ void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const
     const double* h = stats_.half_norm + first;
     for (int64_t q = 0; q < size; ++q) {
         double* out = l + q * tile;
-        const double inverse = inv_sigma2_[size_t(start + q)];
-        if (const double* prior = prior_[size_t(start + q)])
-            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse + prior[first + r];
-        else
-            for (int r = 0; r < R; ++r) out[r] = (out[r] - h[r]) * inverse;
+        const double* prior = prior_[size_t(start + q)];
+        kernels_.to_logits(h, inv_sigma2_[size_t(start + q)], prior ? prior + first : nullptr, R, out);
         const int64_t excluded = excluded_[size_t(start + q)] - first;
         if (excluded >= 0 && excluded < R) out[excluded] = kUnseen;
     }

@@ -15,7 +15,7 @@ int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * uni
 
 // Null where weights in float32 are faster.
 const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
-    const IntegerProducts* integers = request.integers();
+    const IntegerProducts* integers = request.dense_integers();
     if (!integers) return nullptr;
     const IntegerLayout& layout = integers->layout;
     return layout.digits(bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
@@ -83,77 +83,40 @@ void WeightedSum::activate(int64_t g) {
     }
 }
 
-template <bool kBalanced, class Digit>
-void WeightedSum::write_digits(int64_t q, int32_t* value) {
-    constexpr int kBits = 8 * sizeof(Digit);
-    constexpr int32_t kHalf = int32_t(1) << (kBits - 1);
-    const int64_t g = q / group_, member = q % group_;
-    const int rows = integers_->layout.weight_rows;
-    const int32_t bias = kBalanced ? 0 : integers_->layout.bias;
-    Digit* out = reinterpret_cast<Digit*>(digits_.data() + g * group_bytes());
-    const int64_t step = group_ * parts_ * rows;
-    Digit digit[kMaxTileRows + kMostWeightRows];
-    for (int r = R_; r < R_ + rows; ++r) digit[r] = Digit(-bias);
-    for (int part = parts_ - 1; part >= 0; --part) {
-        int32_t sum = 0;
-        const bool first = part == 0;
-#pragma omp simd reduction(+ : sum)
-        for (int r = 0; r < R_; ++r) {
-            const int32_t rest =
-                kBalanced ? ((value[r] + kHalf) & (2 * kHalf - 1)) - kHalf : value[r] & (2 * kHalf - 1);
-            const int32_t low = first ? value[r] : rest;
-            digit[r] = Digit(low - bias);
-            sum += low;
-            value[r] = (value[r] - low) >> kBits;
-        }
-        total_[size_t(q * parts_ + part)] = sum;
-        Digit* o = out + (member * parts_ + part) * rows;
-        for (int r = 0; r < R_; r += rows, o += step) std::memcpy(o, digit + r, size_t(rows) * sizeof(Digit));
-    }
-}
-
 void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
     const int64_t g = q / group_;
     if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
     rescale_[size_t(q)] = float(rescale);
     if (integers_) {
-        if (integers_->layout.digit_bits == 16)
-            return balanced_ ? set_digits<true, int16_t>(q, p, state) : set_digits<false, int16_t>(q, p, state);
-        return balanced_ ? set_digits<true, int8_t>(q, p, state) : set_digits<false, int8_t>(q, p, state);
+        set_digits(q, p, state);
+        return;
     }
-    float* w = weights_.data() + q * tile_;
-    for (int r = 0; r < R_; ++r) w[r] = float(p[r]);
-    double total = 0;
-    for (int r = 0; r < R_; ++r) total += double(w[r]);
-    state.sum_q += total;
+    state.sum_q += kernels_.to_floats(p, R_, weights_.data() + q * tile_);
 }
 
-template <bool kBalanced, class Digit>
+void WeightedSum::set(int64_t q, const float* w, double rescale) {
+    const int64_t g = q / group_;
+    if (!active_[size_t(g)]) activate(g);
+    rescale_[size_t(q)] = float(rescale);
+    std::copy_n(w, R_, weights_.data() + q * tile_);
+}
+
 void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
-    double top = 0;
-#pragma omp simd reduction(max : top)
-    for (int r = 0; r < R_; ++r) top = std::max(top, kBalanced ? std::fabs(p[r]) : p[r]);
-    const double units = units_;
-    quantum_[size_t(q)] = float(std::max(top / units, 0x1p-120));
-    const double quantum = double(quantum_[size_t(q)]), inverse = 1 / quantum;
+    const IntegerLayout& layout = integers_->layout;
+    const int64_t rows = layout.weight_rows, slot = (q % group_ * parts_) * rows;
+    WeightPlace to{};
+    to.units = units_;
     // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
-    const float* u = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
-    int32_t value[kMaxTileRows];
-    double total = 0;  // of integers: exact
-    float variance = 0;
-#pragma omp simd reduction(+ : total, variance)
-    for (int r = 0; r < R_; ++r) {
-        const double exact = std::min(kBalanced ? std::max(p[r] * inverse, -units) : p[r] * inverse, units);
-        int32_t whole = int32_t(exact);
-        if (kBalanced) whole -= exact < double(whole);  // down, where the conversion goes towards 0
-        const float rest = float(exact - double(whole));
-        variance += rest * (1 - rest);
-        value[r] = whole + (rest > u[r]);
-        total += double(value[r]);
-    }
-    state.sum_q += quantum * total;
-    state.noise += quantum * quantum * double(variance);
-    write_digits<kBalanced, Digit>(q, value);
+    to.up = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
+    to.parts = parts_;
+    to.bias = layout.bias;
+    to.step = group_ * parts_ * rows;
+    to.digits = digits_.data() + q / group_ * group_bytes() + slot * layout.digit_bits / 8;
+    to.total = total_.data() + q * parts_;
+    const RoundedWeights found = integers_->round(p, R_, balanced_, to);
+    const double quantum = double(quantum_[size_t(q)] = found.quantum);
+    state.sum_q += quantum * found.total;
+    state.noise += quantum * quantum * found.variance;
 }
 
 void WeightedSum::add(int64_t first, const void* next) {

@@ -20,6 +20,9 @@ class WeightedSum {
     // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
     // `state`.
     void set(int64_t q, const double* p, double rescale, Online& state);
+    // The same for weights in float32, whose sum is booked already, where `integer()` is false.
+    void set(int64_t q, const float* w, double rescale);
+    bool integer() const { return integers_ != nullptr; }
     // `next`: the next tile or null, prefetched meanwhile.
     void add(int64_t first, const void* next);
 
@@ -27,12 +30,9 @@ class WeightedSum {
     void add_to(int64_t q, double factor, double* out) const;
 
   private:
-    template <bool kBalanced, class Digit>
     void set_digits(int64_t q, const double* p, Online& state);
-    template <bool kBalanced, class Digit>
-    void write_digits(int64_t q, int32_t* value);  // uses `value` up
-    void activate(int64_t g);                      // clears what a group holds from an earlier tile
-    int64_t group_bytes() const;                   // digits of one group, this tile
+    void activate(int64_t g);     // clears what a group holds from an earlier tile
+    int64_t group_bytes() const;  // digits of one group, this tile
 
     const Table& kernels_;
     const Rows& rows_;

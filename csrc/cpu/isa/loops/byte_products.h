@@ -11,6 +11,7 @@
 #include "../vec/constants.h"
 #include "peaks.h"
 #include "row_ends.h"
+#include "weight_digits.h"
 
 namespace {
 
@@ -293,6 +294,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;  // at most 6 in the first product, 4 in the second, 8 in the softmax
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.round = round_weights_of<int8_t, 4>;
     p.dot = dot_bytes<V>;
     p.sum = sum_bytes<V>;
     p.peak = peak_integer<V, 4>;

@@ -23,7 +23,11 @@ inline geodiff::Table float_table(const char* name) {
     t.sum_f32 = sum_f32;
     t.dot_few = dot_few;
     t.sum_few = sum_few;
+    t.to_floats = to_floats;
+    t.add_scaled = add_scaled;
+    t.to_logits = to_logits;
     t.softmax = softmax;
+    t.softmax_f32 = softmax_f32;
     t.distance = distance;
     t.inner = inner;
     t.axpy = axpy;

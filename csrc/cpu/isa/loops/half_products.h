@@ -10,6 +10,7 @@
 #include "../vec/constants.h"
 #include "peaks.h"
 #include "row_ends.h"
+#include "weight_digits.h"
 
 namespace {
 
@@ -314,6 +315,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.crowded_tile = 736 << 10;  // more than L2: sums that come from L3 for each tile cost more
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.round = round_weights_of<int16_t, 2>;
     p.dot = dot_halves<V>;
     p.sum = sum_halves<V>;
     p.peak = peak_integer<V, 2>;

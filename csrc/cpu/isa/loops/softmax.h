@@ -1,4 +1,4 @@
-// Online softmax of a tile, in float64.
+// From inner products to weights, in float64: logits of a tile and their online softmax.
 #pragma once
 
 #include <limits>
@@ -10,8 +10,44 @@ namespace {
 
 using geodiff::Online;
 
-bool softmax(const double* l, const double* half_norm, int R, double cut, Online* state, double* p, double* rescale) {
+inline double lane_sum_f64(VecF v) {
+    float lanes[kF];
+    store(lanes, v);
+    double total = 0;
+    for (int i = 0; i < kF; ++i) total += double(lanes[i]);
+    return total;
+}
+
+double to_floats(const double* p, int R, float* w) {
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int r = 0; r < R; ++r) {
+        w[r] = float(p[r]);
+        total += double(w[r]);
+    }
+    return total;
+}
+
+void add_scaled(const double* s, double weight, int R, double* l) {
+#pragma omp simd
+    for (int r = 0; r < R; ++r) l[r] += weight * s[r];
+}
+
+void to_logits(const double* half_norm, double inverse, const double* prior, int R, double* l) {
+    if (prior) {
+#pragma omp simd
+        for (int r = 0; r < R; ++r) l[r] = (l[r] - half_norm[r]) * inverse + prior[r];
+    } else {
+#pragma omp simd
+        for (int r = 0; r < R; ++r) l[r] = (l[r] - half_norm[r]) * inverse;
+    }
+}
+
+// Makes the maximum that of the tile as well; false if no row of the tile can matter. Returns what older sums were
+// multiplied with in `rescale`.
+GEODIFF_INLINE bool raise_maximum(const double* l, int R, double cut, Online* state, double* rescale) {
     double top = -std::numeric_limits<double>::infinity();
+#pragma omp simd reduction(max : top)
     for (int r = 0; r < R; ++r) top = l[r] > top ? l[r] : top;
     *rescale = 1;
     if (!(top >= state->max - cut)) return false;
@@ -29,6 +65,11 @@ bool softmax(const double* l, const double* half_norm, int R, double cut, Online
         state->max = top;
         *rescale = s;
     }
+    return true;
+}
+
+bool softmax(const double* l, const double* half_norm, int R, double cut, Online* state, double* p, double* rescale) {
+    if (!raise_maximum(l, R, cut, state, rescale)) return false;
     const double m = state->max;
     VecD s0 = {}, s1 = {}, s2 = {}, sh = {};
     for (int r = 0; r < R; r += kD) {
@@ -58,6 +99,40 @@ bool softmax(const double* l, const double* half_norm, int R, double cut, Online
     state->sum_l += lane_sum<VecD, double>(s1);
     state->sum_2 += lane_sum<VecD, double>(s2);
     state->sum_h += lane_sum<VecD, double>(sh);
+    return true;
+}
+
+// The same with weights in float32, as the second product takes them; the sums of a tile in float32, too.
+bool softmax_f32(const double* l, const double* half_norm, int R, double cut, Online* state, float* w,
+                 double* rescale) {
+    if (!raise_maximum(l, R, cut, state, rescale)) return false;
+    const double m = state->max;
+    float t[geodiff::kMaxTileRows + kF], h[geodiff::kMaxTileRows + kF];
+#pragma omp simd
+    for (int r = 0; r < R; ++r) {
+        t[r] = float(l[r] - m);
+        h[r] = float(half_norm[r]);
+    }
+    for (int i = 0; i < kF; ++i) t[R + i] = -1e9f, h[R + i] = 0;
+    const float least = float(-cut);
+    VecF s0 = {}, s1 = {}, s2 = {}, sh = {};
+    for (int r = 0; r < R; r += kF) {
+        const VecF tv = load<VecF>(t + r);
+        VecF e = exp_of(tv);
+        e = tv < least ? VecF{} : e;  // such a row cannot matter: see `cut` in contract.h
+        s0 += e;
+        s1 += e * (tv < least ? VecF{} : tv);
+        s2 += e * e;
+        sh += e * load<VecF>(h + r);
+        store(t + r, e);
+    }
+    std::memcpy(w, t, size_t(R) * sizeof(float));
+    const double sum = lane_sum_f64(s0);
+    state->sum += sum;
+    state->sum_q += sum;
+    state->sum_l += lane_sum_f64(s1);
+    state->sum_2 += lane_sum_f64(s2);
+    state->sum_h += lane_sum_f64(sh);
     return true;
 }
 

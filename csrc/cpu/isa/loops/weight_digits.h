@@ -1,0 +1,72 @@
+// Weights as digits: rounded to integers, cut to digits and put where the second product reads them.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "../table.h"
+
+namespace {
+
+template <class Digit, int ROWS, bool BALANCED>
+geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::WeightPlace& to) {
+    constexpr int kBits = 8 * int(sizeof(Digit));
+    constexpr int32_t kHalf = int32_t(1) << (kBits - 1), kMask = 2 * kHalf - 1;
+    double top = 0;
+#pragma omp simd reduction(max : top)
+    for (int r = 0; r < R; ++r) {
+        const double size = BALANCED ? std::fabs(p[r]) : p[r];
+        top = size > top ? size : top;
+    }
+    const double units = to.units, least = 0x1p-120;
+    const float quantum = float(top / units > least ? top / units : least);
+    const double inverse = 1 / double(quantum);
+    const float* const up = to.up;
+    int32_t value[geodiff::kMaxTileRows + ROWS];
+    double total = 0;  // of integers: exact
+    float variance = 0;
+#pragma omp simd reduction(+ : total, variance)
+    for (int r = 0; r < R; ++r) {
+        const double scaled = p[r] * inverse, above = BALANCED && scaled < -units ? -units : scaled;
+        const double exact = above < units ? above : units;
+        int32_t whole = int32_t(exact);
+        if (BALANCED) whole -= exact < double(whole);  // down, where the conversion goes towards 0
+        const float rest = float(exact - double(whole));
+        variance += rest * (1 - rest);
+        value[r] = whole + (rest > up[r]);
+        total += double(value[r]);
+    }
+    for (int i = 0; i < ROWS; ++i) value[R + i] = 0;
+    const int32_t bias = BALANCED ? 0 : to.bias;
+    for (int part = to.parts - 1; part >= 0; --part) {
+        Digit* out = static_cast<Digit*>(to.digits) + part * ROWS;
+        Digit digit[geodiff::kMaxTileRows + ROWS];
+        int32_t sum = 0;
+        const int padded = (R + ROWS - 1) / ROWS * ROWS;
+        if (part == 0) {
+#pragma omp simd reduction(+ : sum)
+            for (int r = 0; r < padded; ++r) {
+                digit[r] = Digit(value[r] - bias);
+                sum += value[r];
+            }
+        } else {
+#pragma omp simd reduction(+ : sum)
+            for (int r = 0; r < padded; ++r) {
+                const int32_t low = BALANCED ? ((value[r] + kHalf) & kMask) - kHalf : value[r] & kMask;
+                digit[r] = Digit(low - bias);
+                sum += low;
+                value[r] = (value[r] - low) >> kBits;
+            }
+        }
+        to.total[part] = sum;
+        for (int r = 0; r < padded; r += ROWS, out += to.step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
+    }
+    return {quantum, total, double(variance)};
+}
+
+template <class Digit, int ROWS>
+geodiff::RoundedWeights round_weights_of(const double* p, int R, bool balanced, const geodiff::WeightPlace& to) {
+    return balanced ? round_weights<Digit, ROWS, true>(p, R, to) : round_weights<Digit, ROWS, false>(p, R, to);
+}
+
+}  // namespace
