@@ -37,7 +37,7 @@ BLOCK = 1024  # rows in float64 at a time
 
 def make(path: Path, rows: int) -> None:
     """Row i: a crop of 24 to 32 pixels of picture i mod N, mirrored or not, to 64 x 64, with noise of +-6."""
-    pictures = torch.from_numpy(np.load(os.environ["GEODIFF_CIFAR10"], mmap_mode="r")[:].reshape(-1, 3, 32, 32))
+    pictures = torch.from_numpy(np.load(os.environ["GEODIFF_CIFAR10"]).reshape(-1, 3, 32, 32))
     out = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, 3, SIDE, SIDE))
     for first in range(0, rows, PIECE):
         generator = torch.Generator().manual_seed(first)

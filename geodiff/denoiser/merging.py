@@ -137,13 +137,14 @@ def answer(ranks: Ranks, ask: Ask, allowed: Allowed) -> Posterior:
 
     All ranks compute the same numbers from what was gathered, and so decide alike who is asked again.
     """
-    found = _merged(ranks, ask(None, _SHARE * allowed.tol, allowed.log_tol))
+    found = _merged(ranks, ask(None, _SHARE * allowed.tol, allowed.log_tol), allowed.tol)
     for bounded in (True, False):
         open_ = _beyond(found.whole, allowed).nonzero()[:, 0]
         if len(open_) == 0:
             break
         # Once for what the numbers say will do; then in float64, which leaves nothing to be bounded.
-        again = _merged(ranks, ask(open_, *(_needed(found, open_, allowed) if bounded else (FLOAT64, FLOAT64))))
+        asked = _needed(found, open_, allowed) if bounded else (FLOAT64, FLOAT64)
+        again = _merged(ranks, ask(open_, *asked), asked[0])
         found = _with(found, open_, again)
     return found.whole
 
@@ -191,9 +192,27 @@ def _here(ranks: Ranks, values: Tensor) -> Tensor:
     return values.unflatten(0, (-1, ranks.size))[:, ranks.rank]
 
 
-def _merged(ranks: Ranks, part: Part) -> _Merged:
+def _squared_length(r: Tensor) -> Tensor:
+    """|r|^2 of the last axis, without a copy of r."""
+    return torch.linalg.vector_norm(r, dim=-1).square()
+
+
+def _summed(ranks: Ranks, own: Tensor, mean: Tensor, tol: float) -> Tensor:
+    """sum_k alpha_k r_k [B, d] float64, where alpha [P, B] and r [P, B, d] are those of the parts here.
+
+    Each rank's share is sent in float32 where its own error is larger than that rounds.
+    """
+    share = own[0][:, None] * mean[0]
+    for alpha, r in zip(own[1:], mean[1:], strict=True):
+        share.addcmul_(alpha[:, None], r)
+    if ranks.size > 1 and tol >= _FINEST:
+        return ranks.total(share.float()).double()
+    return ranks.total(share)
+
+
+def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
     mine, bounds = part.answer, part.bounds
-    square = mine.mean.square().sum(2)
+    square = _squared_length(mine.mean)
     same = part.x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
     numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same.expand_as(square))
     told, means = torch.stack(numbers), None
@@ -211,8 +230,8 @@ def _merged(ranks: Ranks, part: Part) -> _Merged:
     alpha, total = _shares(mass, log_prob)
     own = _here(ranks, alpha)
     summed = None if means is None else (alpha * means).sum(1).T.contiguous()
-    mean = ranks.total((own[..., None] * mine.mean).sum(0)) if summed is None else summed
-    apart = ((alpha * square).sum(0) - mean.square().sum(1)).clamp(min=0)
+    mean = _summed(ranks, own, mine.mean, tol) if summed is None else summed
+    apart = ((alpha * square).sum(0) - _squared_length(mean)).clamp(min=0)
     error = off_log.masked_fill(mass.isneginf(), 0).amax(0)
     moved = torch.expm1(2 * error) / 2 * apart.sqrt()
     indices, weights = _heaviest(ranks, part, own)

@@ -201,7 +201,7 @@ class ShardedPointSet(PointSet):
     ) -> Part:
         x, mass = (one if which is None else one[which] for one in (here.batch.x, here.mass))
         (size, d), parts = x.shape, 1 if self.mirror is None else 2
-        mean = torch.zeros(parts, size, d, dtype=torch.float64, device=x.device)
+        mean: Tensor | None = None
         numbers = torch.zeros(6, parts, size, dtype=torch.float64, device=x.device)
         log_prob, entropy, ess, trace, off, off_log = numbers
         ess.fill_(1)
@@ -213,7 +213,11 @@ class ShardedPointSet(PointSet):
         for chosen, asked in self._asked(here, which):
             said = self._halves(replace(asked.query, tol=tol, log_tol=log_tol), topk, with_trace=with_trace)
             found = said.answer
-            mean[:, chosen] = found.mean.to(x.device)
+            if len(chosen) == size:  # all, in their order
+                mean = found.mean.to(x.device)
+            else:
+                mean = torch.zeros(parts, size, d, dtype=torch.float64, device=x.device) if mean is None else mean
+                mean[:, chosen] = found.mean.to(x.device)
             numbers_of = (found.log_prob, found.entropy, found.ess, said.trace, *said.bounds)
             for into, values in zip((log_prob, entropy, ess, trace, off, off_log), numbers_of, strict=True):
                 into[:, chosen] = values.to(x.device)
@@ -222,6 +226,8 @@ class ShardedPointSet(PointSet):
                 indices[:, chosen, :k] = found.indices.to(x.device)
                 weights[:, chosen, :k] = found.weights.to(x.device)
                 logits[:, chosen, :k] = said.logits.to(x.device) + mass[chosen, None]
+        if mean is None:  # nobody sees anything here
+            mean = torch.zeros(parts, size, d, dtype=torch.float64, device=x.device)
         answer = Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(off, off_log))
         return Part(x, mass.expand(parts, -1), answer, logits)
 
