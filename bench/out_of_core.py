@@ -193,10 +193,11 @@ def one_query(path: Path, state: str) -> list[dict[str, Any]]:
 
 def warm(path: Path, out: Path) -> None:
     """Opening it for the first time, and all sizes."""
-    for kept in path.parent.glob(f"{path.name}.*.geodiff-stats"):
+    for kept in path.parent.glob(f"{path.name}.*.geodiff-*"):
         kept.unlink()
     asked("reading", path, "warm")
     note(out, first_opening=asked("one", path, 1, SIGMAS[0], "warm"))
+    note(out, first_of_many=asked("one", path, CHECKED, SIGMAS[0], "warm"))  # which makes principal coordinates
     note(out, warm=one_query(path, "warm") + [asked("one", path, CHECKED, sigma, "warm") for sigma in SIGMAS])
 
 

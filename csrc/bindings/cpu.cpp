@@ -282,6 +282,15 @@ PYBIND11_MODULE(_cpu, m) {
              })
         .def("reach", [](const Rows& rows) { return rows.data().reach(); })
         .def("shape", &shape, py::arg("isa"), py::arg("threads"))
+        .def_property_readonly("shaped", [](const Rows& rows) { return rows.data().shaped(); })
+        .def_property_readonly("coordinates_bytes", [](const Rows& rows) { return rows.data().coordinates_bytes(); })
+        .def(
+            "write_coordinates", [](const Rows& rows, uintptr_t to) { rows.data().write_coordinates(at<char>(to)); },
+            py::arg("to"))
+        .def(
+            "read_coordinates",
+            [](const Rows& rows, uintptr_t from) { rows.data().read_coordinates(at<const char>(from)); },
+            py::arg("from"))
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
         .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("memory"), py::arg("path"), py::arg("error"))

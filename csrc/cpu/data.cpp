@@ -119,6 +119,14 @@ Request Data::whole(const Query& query) const {
     return request;
 }
 
+struct Data::Coordinating final : ShapingSource {
+    const Data& data;
+    const Query& query;
+
+    Coordinating(const Data& data, const Query& query) : data(data), query(query) {}
+    Shaping wanted() const override { return data.shaping(query); }
+};
+
 void Data::shape(const Table& kernels, int threads) const {
     if (rows_.dtype != DType::u8 || !kernels.integers || !worth_shaping(rows_.n, rows_.d)) return;
     const std::lock_guard<std::mutex> lock(guard_);
@@ -126,16 +134,30 @@ void Data::shape(const Table& kernels, int threads) const {
     coordinates_ = std::make_unique<const Coordinates>(kernels, rows_, stats_, found_->mean.data(), threads);
 }
 
+bool Data::shaped() const {
+    const std::lock_guard<std::mutex> lock(guard_);
+    return coordinates_ != nullptr;
+}
+
+void Data::write_coordinates(char* to) const {
+    const std::lock_guard<std::mutex> lock(guard_);
+    if (coordinates_) coordinates_->write(to);
+}
+
+void Data::read_coordinates(const char* from) const {
+    const std::lock_guard<std::mutex> lock(guard_);
+    if (!coordinates_) coordinates_ = std::make_unique<const Coordinates>(rows_.n, rows_.d, from);
+}
+
 Shaping Data::shaping(const Query& query) const {
-    const IntegerProducts* integers = query.kernels->integers;
-    if (!integers || query.batch < integers->layout.shaped_from) return {};
     shape(*query.kernels, query.threads);
     return coordinates_ ? coordinates_->view().from(query.begin) : Shaping{};
 }
 
 void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
+    const Coordinating coordinates(*this, query);
     Centred c(*this, query, topk);
-    c.request.shaping = shaping(query);
+    c.request.coordinates = &coordinates;
     geodiff::posterior(c.request, answer);
     rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
             answer.mean);
@@ -196,8 +218,9 @@ void Data::combine(const Query& query, const Combination& combination, Memory* m
     const std::vector<int64_t> open =
         memory ? recall(query, combination, *memory, spent) : numbers_from(0, query.batch);
     if (memory && open.empty()) return;
+    const Coordinating coordinates(*this, query);
     Centred c(*this, query, 0);
-    c.request.shaping = shaping(query);
+    c.request.coordinates = &coordinates;
     c.request.rows_read = &spent.rows;
     c.request.known = memory ? memory->known(c.rows.n) : nullptr;
     const int64_t size = query.batch * rows_.d;

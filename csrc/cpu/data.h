@@ -76,6 +76,11 @@ class Data {
     // Makes what else large calls make when they first want it: the principal coordinates of the rows, unless they are
     // there or not worth it.
     void shape(const Table& kernels, int threads) const;
+    // The same as they were written by another that holds these rows: as many bytes as `coordinates_bytes` says.
+    bool shaped() const;
+    int64_t coordinates_bytes() const { return Coordinates::bytes(rows_.n, rows_.d); }
+    void write_coordinates(char* to) const;
+    void read_coordinates(const char* from) const;
 
     const double* mean() const { return mean_.data(); }                   // [d], model units
     double reach() const { return stats_.scale.max_norm / stats_.unit; }  // max_i |x_i|
@@ -85,8 +90,9 @@ class Data {
     struct Centred;  // queries, rows and statistics in centred units
     // Answers the queries for which what is remembered suffices; returns the others.
     std::vector<int64_t> recall(const Query& query, const Combination& combination, Memory& memory, Spent& spent) const;
-    Shaping shaping(const Query& query) const;  // where it is worth while
-    Request whole(const Query& query) const;    // all rows, the queries' own x
+    struct Coordinating;  // asks for principal coordinates on behalf of a query
+    Shaping shaping(const Query& query) const;
+    Request whole(const Query& query) const;  // all rows, the queries' own x
 
     Rows rows_;
     std::shared_ptr<const Statistics> found_;

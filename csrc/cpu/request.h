@@ -62,15 +62,16 @@ struct Request {
     const Rows& rows;
     const Stats& stats;
     int64_t batch = 0;
-    const double* x = nullptr;          // [batch, d]  centred units
-    const double* sigma = nullptr;      // [batch]     centred units
-    const double* log_prior = nullptr;  // [n] or [batch, n] or null: log weight of every row
-    int64_t log_prior_stride = 0;       // 0: the same for every query; else from one query's to the next
-    const int64_t* exclude = nullptr;   // [batch] or null: the row that a query must not see, -1 for none
-    Shaping shaping{};                  // principal coordinates of the rows, where they are at hand
-    Known* known = nullptr;             // inner products with the rows that are at hand, which passes update, or null
-    double tol = 0;                     // contract 1
-    double log_tol = kLogError;         // absolute error allowed in the log sum
+    const double* x = nullptr;                   // [batch, d]  centred units
+    const double* sigma = nullptr;               // [batch]     centred units
+    const double* log_prior = nullptr;           // [n] or [batch, n] or null: log weight of every row
+    int64_t log_prior_stride = 0;                // 0: the same for every query; else from one query's to the next
+    const int64_t* exclude = nullptr;            // [batch] or null: the row that a query must not see, -1 for none
+    Shaping shaping{};                           // principal coordinates of the rows, where they are at hand
+    const ShapingSource* coordinates = nullptr;  // where to ask for them, or null
+    Known* known = nullptr;      // inner products with the rows that are at hand, which passes update, or null
+    double tol = 0;              // contract 1
+    double log_tol = kLogError;  // absolute error allowed in the log sum
     int64_t topk = 0;
     int threads = 1;
     int64_t* rows_read = nullptr;  // counts rows that passes read, or null
@@ -103,9 +104,9 @@ struct Request {
     // to[0..d) += w v
     void add_row(double w, int64_t row, double* to) const { kernels.axpy(w, rows.row(row), rows.dtype, rows.d, to); }
 
-    Request unshaped() const {
+    Request shaped(const Shaping& with) const {
         Request other = *this;
-        other.shaping = {};
+        other.shaping = with;
         return other;
     }
     Request with_threads(int count) const {

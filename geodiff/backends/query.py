@@ -62,12 +62,12 @@ class Query:
 
         What the logarithm of a sum over weights is to be lessened by, for a normalised pi: a number, or [B].
         """
-        if self.exclude is None:
-            return math.log(len(self.rows)) if self.log_prior is None else 0.0
-        out = self.exclude >= 0
-        if self.log_prior is None:
-            return (len(self.rows) - out.double()).log()
-        return torch.where(out, log_left(self.log_prior, self.exclude), 0.0)
+        prior, exclude = self.prior_of_rows, self.excluded_of_rows
+        if exclude is None:
+            return math.log(len(self.rows)) if prior is None else 0.0
+        if prior is None:
+            return (len(self.rows) - (exclude >= 0).double()).log()
+        return torch.where(exclude >= 0, log_left(prior, exclude), 0.0)
 
     def with_prior(self, indices: Tensor) -> Tensor:
         """`indices` of rows, [B, k], with -1 in the place of those that have no prior weight."""
@@ -108,7 +108,10 @@ class Direction:
 
 
 def log_left(log_prior: Tensor, exclude: Tensor) -> Tensor:
-    """log(1 - pi_j), j = exclude [B] >= -1, for a normalised log pi [N]: [B] float64, -inf where nothing is left."""
+    """log(1 - pi_j), j = exclude [B] >= -1, of the rows that are seen, over which log pi [n] is normalised.
+
+    [B] float64, -inf where nothing is left. Other rows' weights have no part in it.
+    """
     chosen = log_prior[exclude.clamp(min=0)]
     left = torch.log1p(-chosen.exp())
     # 1 - pi_j cancels where pi_j is nearly all: there the rest is summed up.

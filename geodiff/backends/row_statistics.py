@@ -1,37 +1,28 @@
 """What two looks at all rows find out (norms, mean, distances from it), made once for a mapped file and kept beside it.
 
-    imagenet64.npy.128-15742979.geodiff-stats     of the rows in those bytes of imagenet64.npy; safetensors
-
-They belong to the file as it was: its size, its time of modification, and a sum over bytes spread over the rows. Others
-are refused and made anew; where nothing can be written, they are made each time. A process that is killed has kept what
-it had found up to half a minute before, and the next goes on from there, to the same bits.
+A process that is killed has kept what it had found up to half a minute before, and the next goes on from there, to the
+same bits.
 """
 
 import ctypes
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from geodiff.backends.kept_beside import KeptBeside
 from geodiff.backends.mapped_file import MappedFile
 from geodiff.base.dtypes import number_of
-from geodiff.base.files import atomic_path
 
 try:
     from geodiff import _cpu
 except ImportError:  # a source tree that was never built
     _cpu = None  # type: ignore[assignment]
 
-#: Bytes of rows that are looked at again sooner than a file of them is read and checked.
-WORTH = 2**28
 #: Bytes of a step, after which what was found may be kept, and seconds between one time and the next.
 STEP, EVERY = 2**30, 30.0
-_FORMAT = "1"  # changes whenever the numbers do
+SUFFIX, FORMAT = "geodiff-stats", "1"  # which changes whenever the numbers do
 _NUMBERS = 4  # of `_cpu.Statistics.numbers`
 
 
@@ -43,58 +34,36 @@ def statistics_of(rows: Tensor, file: MappedFile | None) -> Any:
     """
     n, d = rows.shape
     size = rows.numel() * rows.element_size()
-    kept = _Kept(rows, file) if file is not None and size >= WORTH else None
+    kept = KeptBeside.worth(rows, file, SUFFIX, FORMAT)
     found = _cpu.Statistics(n, d)
     if kept is not None:
-        kept.read(found)
+        _fill(found, kept, n, d)
     path = "" if file is None else file.path
     step = n if kept is None else max(1, STEP * n // size)
     since = time.monotonic()
     while found.seen < 2 * n:
         found.look(rows.data_ptr(), number_of(rows.dtype), n, d, path, torch.get_num_threads(), step)
         if kept is not None and (found.seen == 2 * n or time.monotonic() - since > EVERY):
-            kept.write(found)
+            _keep(found, kept, n, d)
             since = time.monotonic()
     return found
 
 
-class _Kept:
-    """The file of the statistics of rows that are mapped from another."""
+def _keep(found: Any, kept: KeptBeside, n: int, d: int) -> None:
+    numbers = torch.tensor(found.numbers, dtype=torch.float64, device="cpu")
+    kept.write({**_arrays(found, n, d), "numbers": numbers, "seen": torch.tensor(found.seen, device="cpu")})
 
-    def __init__(self, rows: Tensor, file: MappedFile) -> None:
-        self._rows, self._file = rows, file
-        size = rows.numel() * rows.element_size()
-        self.path = Path(f"{file.path}.{file.offset}-{size}.geodiff-stats")
-        self._belongs_to = {
-            "format": _FORMAT,
-            "rows": f"{rows.dtype} {list(rows.shape)}",
-            "size and time": f"{file.size} {file.modified}",
-            "sum": str(_cpu.checksum(rows.data_ptr(), size, file.path)),
-        }
 
-    def read(self, into: Any) -> None:
-        """Fills in what was kept; nothing where that is damaged, of other rows, or of rows written to in memory."""
-        with suppress(OSError, SafetensorError), safe_open(self.path, framework="pt") as archive:
-            told = archive.metadata() or {}
-            if {key: told.get(key) for key in self._belongs_to} != self._belongs_to:
-                return
-            arrays = _arrays(into, *self._rows.shape)
-            stored = {name: archive.get_tensor(name) for name in (*arrays, "numbers", "seen")}
-            whole = all(stored[name].shape == values.shape for name, values in arrays.items())
-            if not whole or stored["numbers"].shape != (_NUMBERS,) or not self._file.holds(self._rows):
-                return
-            for name, values in arrays.items():
-                values.copy_(stored[name])
-            into.numbers, into.seen = stored["numbers"].tolist(), int(stored["seen"])
-
-    def write(self, found: Any) -> None:
-        """Keeps what was found up to now, where the folder may be written to."""
-        if not self._file.holds(self._rows):
-            return
-        numbers = torch.tensor(found.numbers, dtype=torch.float64, device="cpu")
-        seen = torch.tensor(found.seen, device="cpu")
-        with suppress(OSError), atomic_path(self.path) as path:
-            save_file({**_arrays(found, *self._rows.shape), "numbers": numbers, "seen": seen}, path, self._belongs_to)
+def _fill(into: Any, kept: KeptBeside, n: int, d: int) -> None:
+    """Fills in what was kept, if anything was."""
+    arrays = _arrays(into, n, d)
+    stored = kept.read((*arrays, "numbers", "seen"))
+    if stored is None or stored["numbers"].shape != (_NUMBERS,):
+        return
+    if all(stored[name].shape == values.shape for name, values in arrays.items()):
+        for name, values in arrays.items():
+            values.copy_(stored[name])
+        into.numbers, into.seen = stored["numbers"].tolist(), int(stored["seen"])
 
 
 def _arrays(of: Any, n: int, d: int) -> dict[str, Tensor]:

@@ -84,7 +84,8 @@ class OptimalDenoiser(OverData):
 
         On the CPU that is for uint8 data of 2^25 numbers or more, of 1,024 or more each: 128 principal coordinates of
         every point, a byte each, which save a digit of the queries of every call of 17 or more (2 or more without
-        AVX-512 VNNI) at most noise levels. CIFAR-10: about half a second, 6.8 MB.
+        AVX-512 VNNI) at most noise levels. CIFAR-10: about half a second, 6.8 MB. For a mapped file of 256 MiB or more
+        they are kept beside it.
         """
         self._points.engines.serving().prepare()
         return self

@@ -165,7 +165,9 @@ def denoisers_for(data: Tensor, variants: Sequence[tuple[str, str]], tols: Seque
     for tol in tols:
         opened: dict[str, OptimalDenoiser] = {}
         for name, isa in variants:
-            denoiser = opened.setdefault(name, job.denoiser_over(data, backend=name, tol=tol))
+            if name not in opened:
+                opened[name] = job.denoiser_over(data, backend=name, tol=tol).prepare()
+            denoiser = opened[name]
             label = f"geodiff-{name}" + (f"-{isa}" if isa else "") + (f" tol={tol:g}" if len(tols) > 1 else "")
             made[label] = Ours(_on_isa(denoiser, isa) if isa else denoiser, tol)
     return made

@@ -104,7 +104,7 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
         for (int64_t q = 0; q < batch; ++q) which.push_back(q);
         const Logits logits(request, which.data(), batch, Precision::normal);
         REQUIRE(logits.shaped());
-        const Logits whole(request.unshaped(), which.data(), batch, Precision::normal);
+        const Logits whole(request.shaped({}), which.data(), batch, Precision::normal);
         REQUIRE(!whole.shaped());
         const int64_t tile = tile_rows(request, batch);
         auto work = logits.work(tile);

@@ -69,10 +69,13 @@ void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& 
             dense_floats(request, std::move(many), std::move(some), answer);
             continue;
         }
+        const int64_t wanted = int64_t(some.size() + many.size() + most.size());
+        const bool asks = request.coordinates && wanted >= request.integers()->layout.shaped_from;
         const ByBits by_bits = weights(request, std::move(some), std::move(many), std::move(most));
-        Open open = dense(request, by_bits, Precision::normal, answer);
+        Open open =
+            dense(request.shaped(asks ? request.coordinates->wanted() : Shaping{}), by_bits, Precision::normal, answer);
         if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack
-        append(open.finer, dense(request.unshaped(), {{}, open.coarser}, Precision::normal, answer).finer);
+        append(open.finer, dense(request, {{}, open.coarser}, Precision::normal, answer).finer);
         open = dense(request, {{}, open.finer}, Precision::fine, answer);
         exact(request, open.finer, kUnderflow, answer);
     }

@@ -71,14 +71,44 @@ double gumbel(int64_t row) {
 
 }  // namespace
 
-Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads)
-    : directions_(kDirections * rows.d),
-      log_size_(rows.n),
-      chance_(rows.n),
-      coordinates_(rows.n * kDirections),
+Coordinates::Coordinates(int64_t n, int64_t d)
+    : directions_(kDirections * d),
+      log_size_(n),
+      chance_(n),
+      coordinates_(n * kDirections),
       centre_(kDirections),
-      step_(kDirections),
-      mean_square_(stats.mean_square) {
+      step_(kDirections) {}
+
+template <class Self, class Visit>
+void Coordinates::each_part(Self& self, Visit&& visit) {
+    const auto array = [&](auto& buffer) { visit(buffer.data(), size_t(buffer.size()) * sizeof(buffer[0])); };
+    array(self.directions_), array(self.log_size_), array(self.chance_), array(self.coordinates_);
+    array(self.centre_), array(self.step_);
+    visit(&self.left_, sizeof self.left_), visit(&self.mean_square_, sizeof self.mean_square_);
+}
+
+Coordinates::Coordinates(int64_t n, int64_t d, const char* from) : Coordinates(n, d) {
+    each_part(*this, [&](void* to, size_t size) {
+        std::memcpy(to, from, size);
+        from += size;
+    });
+}
+
+int64_t Coordinates::bytes(int64_t n, int64_t d) {
+    const int64_t floats = kDirections * d + 2 * n, doubles = 2 * kDirections + 2;
+    return floats * int64_t(sizeof(float)) + n * kDirections + doubles * int64_t(sizeof(double));
+}
+
+void Coordinates::write(char* to) const {
+    each_part(*this, [&](const void* from, size_t size) {
+        std::memcpy(to, from, size);
+        to += size;
+    });
+}
+
+Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads)
+    : Coordinates(rows.n, rows.d) {
+    mean_square_ = stats.mean_square;
     const int64_t count = std::min(kSample, rows.n);
     const Buffer<char> copied = evenly(rows, count);
     const Rows sample{copied.data(), rows.dtype, count, rows.d};

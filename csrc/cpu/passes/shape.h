@@ -12,9 +12,17 @@ class Coordinates {
     // `mean` [d] in centred units. The same whatever the number of threads.
     Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads);
 
+    // As `write` has left them.
+    Coordinates(int64_t n, int64_t d, const char* from);
+    static int64_t bytes(int64_t n, int64_t d);
+    void write(char* to) const;
+
     Shaping view() const;
 
   private:
+    Coordinates(int64_t n, int64_t d);
+    template <class Self, class Visit>
+    static void each_part(Self& self, Visit&& visit);  // every array and number, as memory
     void iterate(const Table& kernels, const Rows& sample, const double* mean, int threads);
     void measure(const Table& kernels, const Rows& sample);
     void fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads);

@@ -40,6 +40,15 @@ struct Shaping {
     double expected_error(double query_step, double sigma) const;
 };
 
+// Where they come from: they are made when a dense pass first wants them, and screening never does.
+class ShapingSource {
+  public:
+    virtual Shaping wanted() const = 0;
+
+  protected:
+    ~ShapingSource() = default;
+};
+
 // What makes coordinates worth their making: about as long as a dense pass of kDirections queries.
 bool worth_shaping(int64_t n, int64_t d);
 

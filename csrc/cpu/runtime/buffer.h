@@ -18,6 +18,7 @@ class Buffer {
         if (zeroed) std::memset(static_cast<void*>(data_.get()), 0, size_t(count) * sizeof(T));
     }
 
+    int64_t size() const { return int64_t(data_.get_deleter().bytes / sizeof(T)); }
     T* data() { return data_.get(); }
     const T* data() const { return data_.get(); }
     T& operator[](int64_t i) { return data_.get()[i]; }
