@@ -26,9 +26,9 @@ struct Answers {
           ess(log_sum),
           trace(log_sum),
           weight(size_t(request.batch * request.topk), NAN),
-          index(size_t(request.batch * request.topk), -7),
           mean_error(log_sum),
           log_error(log_sum),
+          index(size_t(request.batch * request.topk), -7),
           path(size_t(request.batch), int8_t(-1)) {
         Answer answer{mean.data(),  log_sum.data(), entropy.data(), ess.data(),        trace.data(),
                       index.data(), weight.data(),  path.data(),    mean_error.data(), log_error.data()};
