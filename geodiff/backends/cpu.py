@@ -15,7 +15,7 @@ from geodiff.backends.combination import Combination
 from geodiff.backends.cost import UNTOLD, Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.kept_beside import KeptBeside
-from geodiff.backends.kept_coordinates import FORMAT, SUFFIX, KeptCoordinates
+from geodiff.backends.kept_coordinates import FORMAT, SUFFIX, WithKeptCoordinates
 from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.query import Direction, Query
 from geodiff.backends.row_statistics import statistics_of
@@ -116,7 +116,6 @@ class CpuEngine(Engine):
         file: that they are mapped from, if they are; every call then raises DataError where it cannot be read, and what
         looks at all rows found is kept beside it.
         """
-        self._file = file
         if _cpu is None:
             raise BackendUnavailable(MISSING)
         super().__init__(rows)  # the core keeps only the address
@@ -127,7 +126,12 @@ class CpuEngine(Engine):
             raise
         except ValueError as error:  # std::domain_error carries the row number
             raise ValueError(f"data: expected finite values, found NaN or Inf in data[{error}]; allowed none") from None
-        self._data = _cpu.Data(rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found)
+        self._data: Any = _cpu.Data(
+            rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found
+        )
+        beside = KeptBeside.worth(rows, file, SUFFIX, FORMAT)
+        if beside is not None:
+            self._data = WithKeptCoordinates(self._data, beside)
         self.mean = torch.empty(d, dtype=torch.float64, device="cpu")
         self._data.mean(self.mean.data_ptr())
         #: which path answered each query of the last call, as numbers into PATHS: for tests and benchmarks
@@ -138,18 +142,7 @@ class CpuEngine(Engine):
         return float(self._data.reach())
 
     def prepare(self) -> None:
-        kept = self._kept_coordinates
-        if kept is not None:
-            kept.read()
         self._data.shape(isa(), torch.get_num_threads())
-        if kept is not None:
-            kept.write()
-
-    @cached_property
-    def _kept_coordinates(self) -> KeptCoordinates | None:
-        """Those of a mapped file, which any call of more than one query may want or make."""
-        kept = KeptBeside.worth(self.rows, self._file, SUFFIX, FORMAT)
-        return None if kept is None else KeptCoordinates(self._data, kept)
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, d = query.x.shape
@@ -163,13 +156,8 @@ class CpuEngine(Engine):
         answer.log_sum, answer.entropy, answer.ess, answer.trace, *errors = (row.data_ptr() for row in numbers)
         answer.mean_error, answer.log_error = errors
         answer.index, answer.weight, answer.path = indices.data_ptr(), weights.data_ptr(), paths.data_ptr()
-        kept = None if self._file is None or batch < 2 else self._kept_coordinates
-        if kept is not None:
-            kept.read()
         with _Passed(query) as passed:
             self._data.posterior(passed, topk, answer)
-        if kept is not None:
-            kept.write()
         self.last_paths = paths
         log_sum, entropy, ess, trace, *errors = numbers
         levels = query.sigma.detach().to("cpu", torch.float64)
@@ -187,9 +175,6 @@ class CpuEngine(Engine):
         batch = len(query)
         paths = torch.empty(batch, dtype=torch.int8, device="cpu")
         error = None if memory is None else torch.empty(batch, dtype=torch.float64, device="cpu")
-        kept = None if self._file is None or batch < 2 else self._kept_coordinates
-        if kept is not None:
-            kept.read()
         with _Passed(query) as passed:
             try:
                 rows = self._data.combine(
@@ -207,8 +192,6 @@ class CpuEngine(Engine):
                 check_finite(query.x, "x")
                 raise
         self.last_paths = paths
-        if kept is not None:
-            kept.write()
         if error is None:
             return UNTOLD
         counts = paths.bincount(minlength=len(PATHS)).tolist()

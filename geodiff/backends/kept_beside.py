@@ -8,6 +8,7 @@ belongs to another is not read, and where nothing can be written, nothing is kep
 
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,14 +34,18 @@ class KeptBeside:
     """
 
     def __init__(self, rows: Tensor, file: MappedFile, suffix: str, format: str) -> None:
-        self._rows, self._file = rows, file
-        size = _bytes(rows)
-        self.path = Path(f"{file.path}.{file.offset}-{size}.{suffix}")
-        self._belongs_to = {
-            "format": format,
+        self._rows, self._file, self._format = rows, file, format
+        self.path = Path(f"{file.path}.{file.offset}-{_bytes(rows)}.{suffix}")
+
+    @cached_property
+    def _belongs_to(self) -> dict[str, str]:
+        """What tells the rows from others; its sum takes a moment, so that it is made when it is wanted."""
+        rows, file = self._rows, self._file
+        return {
+            "format": self._format,
             "rows": f"{rows.dtype} {list(rows.shape)}",
             "size and time": f"{file.size} {file.modified}",
-            "sum": str(_cpu.checksum(rows.data_ptr(), size, file.path)),
+            "sum": str(_cpu.checksum(rows.data_ptr(), _bytes(rows), file.path)),
         }
 
     @classmethod

@@ -10,27 +10,51 @@ from geodiff.backends.kept_beside import KeptBeside
 SUFFIX, FORMAT = "geodiff-coordinates", "1"
 
 
-class KeptCoordinates:
-    """Of the rows of a `_cpu.Data`: read when they are wanted, and written once they have been made."""
+class WithKeptCoordinates:
+    """A `_cpu.Data` that takes coordinates from the file before a call makes them, and keeps those that one has made.
 
-    def __init__(self, data: Any, kept: KeptBeside) -> None:
-        self._data, self._kept, self._asked, self._settled = data, kept, False, False
+    Single queries neither want nor make any.
+    """
 
-    def read(self) -> None:
+    def __init__(self, data: Any, beside: KeptBeside) -> None:
+        self._data, self._beside, self._asked, self._settled = data, beside, False, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+    def shape(self, isa: str, threads: int) -> None:
+        self._read()
+        self._data.shape(isa, threads)
+        self._write()
+
+    def posterior(self, query: Any, topk: int, answer: Any) -> None:
+        if query.batch > 1:
+            self._read()
+        self._data.posterior(query, topk, answer)
+        self._write()
+
+    def combine(self, query: Any, **given: Any) -> int:
+        if query.batch > 1:
+            self._read()
+        rows: int = self._data.combine(query=query, **given)
+        self._write()
+        return rows
+
+    def _read(self) -> None:
         """Takes what was kept, unless that has been tried."""
         if self._asked or self._data.shaped:
             return
         self._asked = True
-        stored = self._kept.read(("coordinates",))
+        stored = self._beside.read(("coordinates",))
         if stored is not None and stored["coordinates"].numel() == self._data.coordinates_bytes:
             self._data.read_coordinates(stored["coordinates"].data_ptr())
             self._settled = True
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Keeps what has been made meanwhile, if anything has."""
         if self._settled or not self._data.shaped:
             return
         self._settled = True
         made = torch.empty(self._data.coordinates_bytes, dtype=torch.uint8, device="cpu")
         self._data.write_coordinates(made.data_ptr())
-        self._kept.write({"coordinates": made})
+        self._beside.write({"coordinates": made})

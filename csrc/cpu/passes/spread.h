@@ -9,8 +9,9 @@
 namespace geodiff {
 
 struct BySpread {
-    std::vector<int64_t> few;   // screening and refinement of single rows is cheaper than the dense pass
-    std::vector<int64_t> some;  // dense, but weights so unequal that 16 bits will hardly hold them
+    std::vector<int64_t> few;  // screening and refinement of single rows is cheaper than the dense pass
+    // Dense, but weights so unequal that 16 bits will hardly hold them, or logits in float32 the heaviest of them.
+    std::vector<int64_t> some;
     std::vector<int64_t> many;
     std::vector<int64_t> most;  // 8 bits of weights will do
 };

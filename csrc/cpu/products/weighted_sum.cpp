@@ -83,21 +83,22 @@ void WeightedSum::activate(int64_t g) {
     }
 }
 
-void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
+void WeightedSum::open(int64_t q, double rescale) {
     const int64_t g = q / group_;
     if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
     rescale_[size_t(q)] = float(rescale);
-    if (integers_) {
+}
+
+void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
+    open(q, rescale);
+    if (integers_)
         set_digits(q, p, state);
-        return;
-    }
-    state.sum_q += kernels_.to_floats(p, R_, weights_.data() + q * tile_);
+    else
+        state.sum_q += kernels_.to_floats(p, R_, weights_.data() + q * tile_);
 }
 
 void WeightedSum::set(int64_t q, const float* w, double rescale) {
-    const int64_t g = q / group_;
-    if (!active_[size_t(g)]) activate(g);
-    rescale_[size_t(q)] = float(rescale);
+    open(q, rescale);
     std::copy_n(w, R_, weights_.data() + q * tile_);
 }
 

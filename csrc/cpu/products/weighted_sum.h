@@ -30,6 +30,7 @@ class WeightedSum {
     void add_to(int64_t q, double factor, double* out) const;
 
   private:
+    void open(int64_t q, double rescale);
     void set_digits(int64_t q, const double* p, Online& state);
     void activate(int64_t g);     // clears what a group holds from an earlier tile
     int64_t group_bytes() const;  // digits of one group, this tile

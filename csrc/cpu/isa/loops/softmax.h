@@ -10,14 +10,6 @@ namespace {
 
 using geodiff::Online;
 
-inline double lane_sum_f64(VecF v) {
-    float lanes[kF];
-    store(lanes, v);
-    double total = 0;
-    for (int i = 0; i < kF; ++i) total += double(lanes[i]);
-    return total;
-}
-
 double to_floats(const double* p, int R, float* w) {
     double total = 0;
 #pragma omp simd reduction(+ : total)
@@ -127,12 +119,12 @@ bool softmax_f32(const double* l, const double* half_norm, int R, double cut, On
         store(t + r, e);
     }
     std::memcpy(w, t, size_t(R) * sizeof(float));
-    const double sum = lane_sum_f64(s0);
+    const double sum = double(lane_sum<VecF, float>(s0));
     state->sum += sum;
     state->sum_q += sum;
-    state->sum_l += lane_sum_f64(s1);
-    state->sum_2 += lane_sum_f64(s2);
-    state->sum_h += lane_sum_f64(sh);
+    state->sum_l += double(lane_sum<VecF, float>(s1));
+    state->sum_2 += double(lane_sum<VecF, float>(s2));
+    state->sum_h += double(lane_sum<VecF, float>(sh));
     return true;
 }
 
