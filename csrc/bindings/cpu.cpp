@@ -271,7 +271,18 @@ PYBIND11_MODULE(_cpu, m) {
                 const geodiff::Anchor& anchor = memory.anchor(q);
                 return std::make_tuple(anchor.rows, anchor.x, anchor.sigma, anchor.floor);
             },
-            py::arg("q"), "The rows of query q that can matter, and x, sigma and floor as passes/memory.h has them.");
+            py::arg("q"), "The rows of query q that can matter, and x, sigma and floor as passes/memory.h has them.")
+        .def(
+            "products",
+            [](const Memory& memory, int64_t q) {
+                const geodiff::Known::Entry& entry = memory.known().entry(q);
+                const int64_t n = entry.whole ? entry.rows : 0;
+                return std::make_tuple(entry.y, std::vector<double>(entry.products.get(), entry.products.get() + n),
+                                       entry.digits, entry.passes);
+            },
+            py::arg("q"),
+            "y and <y, v_i> of query q (none: not known), the digits of the latest pass and the passes so far, as "
+            "products/known.h has them.");
     py::class_<Rows>(m, "Data", "A view of stored rows [n, d]; the caller keeps the memory alive and unchanged.")
         .def(py::init<uintptr_t, int, int64_t, int64_t, const std::string&, std::shared_ptr<const Statistics>>(),
              py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("path"), py::arg("found"))

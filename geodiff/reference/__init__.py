@@ -6,13 +6,13 @@ couplings  the velocity under other couplings of noise and data
 local      LS, ELS, PSPC and PCA locality, by one scheme; forms: their posteriors; locality: masks of PCA and heatmaps
 normals    r* where points are normal distributions
 moments    second moments of the posterior, and draws from it
-remembering  which rows a trajectory may leave out, one query at a time
+remembering  which rows a trajectory may leave out; known_products: inner products that it carries; one query at a time
 baseline   the two-product form that everybody writes: what times are compared with
 
 Imports from `base` and `paths`.
 """
 
-from geodiff.reference import forms, local, remembering
+from geodiff.reference import forms, known_products, local, remembering
 from geodiff.reference.baseline import two_product
 from geodiff.reference.couplings import empirical_target, semidiscrete_velocity
 from geodiff.reference.flow import velocity
@@ -23,6 +23,7 @@ __all__ = [
     "denoise",
     "empirical_target",
     "forms",
+    "known_products",
     "local",
     "mixture",
     "model_space",

@@ -111,8 +111,7 @@ def test_certificates_are_had_on_small_problems() -> None:
 
 @pytest.mark.heavy
 def test_no_certificate_lies_on_100000_small_problems() -> None:
-    for seed in range(100_000):
-        check_small_problem(seed)
+    assert sum(check_small_problem(seed) for seed in range(100_000)) > 250_000
 
 
 # ---- the core beside the twin, state for state ----

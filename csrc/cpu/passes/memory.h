@@ -32,6 +32,7 @@ class Memory {
     // The inner products with n rows, or null where they would take too much memory.
     Known* known(int64_t n) { return known_.affords(n) ? &known_ : nullptr; }
 
+    const Known& known() const { return known_; }
     const Anchor& anchor(int64_t q) const { return anchors_[size_t(q)]; }
     bool knows(int64_t q) const { return !anchors_[size_t(q)].rows.empty(); }
     // Rows that a list may have, where its distances shall cost less than a share of a pass.

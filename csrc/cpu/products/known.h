@@ -13,8 +13,11 @@ class Known {
   public:
     struct Entry {
         std::vector<double> y;               // [d]
-        std::unique_ptr<double[]> products;  // [n]
-        bool whole = false;                  // false: a pass over the rows has begun and not ended, or none has
+        std::unique_ptr<double[]> products;  // [rows]
+        int64_t rows = 0;
+        bool whole = false;  // false: a pass over the rows has begun and not ended, or none has
+        int digits = 0;      // that said what was new of the query, in the latest pass
+        int64_t passes = 0;  // that have left products
 
         // The factor f for which f y is nearest to x; 0 where that says nothing.
         double factor(const double* x) const;
@@ -23,6 +26,7 @@ class Known {
     explicit Known(int64_t batch) : entries_(size_t(batch)) {}
 
     Entry& entry(int64_t q) { return entries_[size_t(q)]; }
+    const Entry& entry(int64_t q) const { return entries_[size_t(q)]; }
     // Whether products of all queries with n rows are within the budget.
     bool affords(int64_t n) const { return int64_t(entries_.size()) * n * int64_t(sizeof(double)) <= kBudget; }
 

@@ -206,13 +206,18 @@ void Logits::renew(int64_t i, const double* x) {
     Known::Entry& entry = *known_[size_t(i)].entry;
     const float* lost = lost_.data() + i * padded(rows_.d);
     if (!entry.products) entry.products.reset(new double[size_t(rows_.n)]);
+    entry.rows = rows_.n;
     entry.whole = false;
     entry.y.resize(size_t(rows_.d));
     for (int64_t k = 0; k < rows_.d; ++k) entry.y[size_t(k)] = x[k] - double(lost[k]);
 }
 
 void Logits::commit() const {
-    for (const Rest& rest : known_) rest.entry->whole = true;
+    for (const Rest& rest : known_) {
+        rest.entry->whole = true;
+        rest.entry->digits = parts_;
+        ++rest.entry->passes;
+    }
 }
 
 // What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
