@@ -60,11 +60,16 @@ demo: $(STAMP) ## 64 samples from 5,000 real digits, each evaluation checked; wr
 # they set up, so they stay together, and the longest files begin (tests/conftest.py).
 PARALLEL := -n $(or $(JOBS),auto) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) test-csrc test-arm ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
+test: $(STAMP) test-cpp ## the test suite without the heavy tests, C++ tests included; JOBS=N: on N processes; TESTS=FOLDERS
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not heavy" $(PARALLEL) $(TESTS)
 
-test-all: $(STAMP) test-csrc test-arm ## the whole test suite
+test-all: $(STAMP) test-cpp ## the whole test suite
 	$(BIN)/pytest -q
+
+# At once, so that each compiles while the other configures, links or runs.
+.PHONY: test-cpp
+test-cpp: $(STAMP)
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-csrc test-arm
 
 # doctest is one header: the system's, the one that DOCTEST_INCLUDE=FOLDER has, or Debian's package, unpacked in build/.
 # Without any of them the C++ tests are left out, with a word about it; in CI that is an error.
@@ -83,7 +88,7 @@ test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set o
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
 # Arm's instruction sets where a cross compiler and qemu are there: on the processor that has all of them, and on one that
-# has NEON alone. Two of the tests' files: what is below them is the same C++ on every processor.
+# has NEON alone. Two of the tests' files: what is above them is the same C++ on every processor.
 ARM_CXX := aarch64-linux-gnu-g++
 test-arm: $(STAMP) ## the C++ tests of the kernels on Arm's instruction sets, under qemu
 	@for tool in $(ARM_CXX) qemu-aarch64; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
@@ -92,10 +97,12 @@ test-arm: $(STAMP) ## the C++ tests of the kernels on Arm's instruction sets, un
 	else mkdir -p build/arm && ln -sfn "$$at/doctest" build/arm/doctest && \
 		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake -S tests/csrc -B build/arm -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
 			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
-		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake --build build/arm --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && \
+		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake --build build/arm --parallel $(or $(MAX_JOBS),2) --target geodiff_tests || exit 1; \
 		for cpu in max cortex-a57; do \
-			qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu build/arm/geodiff_tests -sf='*_products.cpp,*_kernels.cpp' || exit 1; \
+			qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu build/arm/geodiff_tests >build/arm/$$cpu.log 2>&1 & begun="$$begun $$!"; \
 		done; \
+		for process in $$begun; do wait $$process || failed=yes; done; \
+		cat build/arm/max.log build/arm/cortex-a57.log; test -z "$$failed"; \
 	fi
 
 matrix: ## `make test` on each Python, PyTorch and numpy promised; MATRIX="3.12-2.6-1.26 ...": on those
