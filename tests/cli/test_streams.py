@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +21,22 @@ def run(*arguments: object, stdout: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_pipe_whose_reader_is_gone(tmp_path: Path) -> None:
-    for command in (
-        ["info"],
-        ["info", "--json"],
-        ["denoise", "--data", "digits", "--sigma", "1", "--num", "300", "--json"],
-    ):
+    """In an interpreter of its own, and in others whose output becomes such a pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    done = run("info", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr.replace("\n", "")) == (141, "")
+    code = """
+        import os, runpy
         read, write = os.pipe()
         os.close(read)
-        done = run(*command, stdout=write)
+        os.dup2(write, 1)
         os.close(write)
+        runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
+    """
+    for command in (["info", "--json"], ["denoise", "--data", "digits", "--sigma", "1", "--num", "300", "--json"]):
+        done = processes.run(*command, code=code)
         assert (done.returncode, done.stderr.replace("\n", "")) == (141, ""), command
 
 
@@ -62,10 +70,23 @@ def test_outputs_that_cannot_show_everything(tmp_path: Path) -> None:
 
 
 def test_streams_that_are_closed(tmp_path: Path) -> None:
-    for redirect in (">&-", "2>&-", ">&- 2>&-", "<&-"):
-        out = tmp_path / "walk.safetensors"
-        shell = f'"{sys.executable}" -m geodiff sample --data digits --steps 2 --num 2 --out "{out}" {redirect}'
-        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (redirect, done.stderr)
-        assert out.exists()
+    """From the start of an interpreter, and in others with streams as it would have made them: none."""
+    out = tmp_path / "walk.safetensors"
+    arguments = ["sample", "--data", "digits", "--steps", "2", "--num", "2", "--out", str(out)]
+    shell = f'"{sys.executable}" -m geodiff {shlex.join(arguments)} >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert out.exists()
+    code = """
+        import os, runpy, sys
+        name = sys.argv.pop(1)
+        os.close(("stdin", "stdout", "stderr").index(name))
+        setattr(sys, name, None)
+        setattr(sys, f"__{name}__", None)
+        runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
+    """
+    for name in ("stdin", "stdout", "stderr"):
         out.unlink()
+        done = processes.run(name, *arguments, code=code)
+        assert done.returncode == 0, (name, done.stderr)
+        assert out.exists()

@@ -1,8 +1,5 @@
 """torch.compile and torch.export: one graph for all batch sizes, and data that go along."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,7 @@ import torch
 from torch import Tensor
 
 import geodiff
+from tests.processes import run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning"),
@@ -67,8 +65,7 @@ def test_an_exported_program_carries_its_data(tmp_path: Path) -> None:
         found = torch.export.load(sys.argv[1]).module()(x, torch.tensor(0.7))
         assert torch.allclose(found, expected, atol=1e-6), (found, expected)
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "program.pt2"), str(tmp_path / "answer.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(tmp_path / "program.pt2", tmp_path / "answer.pt", code=code)
     assert done.returncode == 0, done.stderr
 
 

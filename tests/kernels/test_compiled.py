@@ -154,14 +154,15 @@ def compiled(variant: Variant, capability: int) -> Compiled:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(found.asm["cubin"])
         file.flush()
-        usage, code = (
-            subprocess.run(
-                [triton.knobs.nvidia.cuobjdump.path, option, file.name], capture_output=True, text=True, check=True
-            ).stdout
-            for option in ("-res-usage", "-sass")
-        )
-    counted = capability == 90 and str(variant) in LOOPS and triton.__version__.startswith(TRITON)
-    return Compiled(found.asm["ptx"], found.metadata.shared, usage, loop_with_products(code) if counted else None)
+
+        def said(option: str) -> str:
+            command = [triton.knobs.nvidia.cuobjdump.path, option, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, loop = said("-res-usage"), None
+        if capability == 90 and str(variant) in LOOPS and triton.__version__.startswith(TRITON):
+            loop = loop_with_products(said("-sass"))  # which takes as long as to compile
+    return Compiled(found.asm["ptx"], found.metadata.shared, usage, loop)
 
 
 def loop_with_products(code: str) -> int:

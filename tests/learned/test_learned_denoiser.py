@@ -149,17 +149,17 @@ def test_shipped_weights_are_small_and_denoise() -> None:
 
 @pytest.fixture(scope="module")
 def ends() -> tuple[LearnedDenoiser, Tensor, Tensor]:
-    """The shipped network, noises, and where 100 steps of Heun take them."""
+    """The shipped network, noises, and where 40 steps of Heun take them."""
     denoiser = learned.load("mnist5k")
     noises = 80 * torch.randn(2, 8, 1, 28, 28, generator=torch.Generator().manual_seed(0))[1]
-    return denoiser, noises, sample(denoiser, noises, karras(101)[:-1], "heun").states[-1]
+    return denoiser, noises, sample(denoiser, noises, karras(41)[:-1], "heun").states[-1]
 
 
 @pytest.mark.parametrize("steps", [6, 10])
 def test_gits_beats_the_karras_grid_on_the_shipped_network(
     steps: int, ends: tuple[LearnedDenoiser, Tensor, Tensor]
 ) -> None:
-    """Levels searched on other noises than they are judged on, against 100 steps of Heun."""
+    """Levels searched on other noises than they are judged on, against 40 steps of Heun."""
     denoiser, noises, truth = ends
     search = 80 * torch.randn(2, 8, 1, 28, 28, generator=torch.Generator().manual_seed(0))[0]
 

@@ -179,11 +179,11 @@ def test_another_store_and_damage_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stopped_run_ends_as_one_that_was_not(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
-    settings = {**QUICK, "steps": 30, "batch": 2, "pairs": 8, "start": 8, "end": 2}
+    monkeypatch.setattr(loop, "SAVE_EVERY", 4)
+    settings = {**QUICK, "steps": 12, "batch": 2, "pairs": 8, "start": 8, "end": 2}
 
     def progress(what: str, done: int, total: int) -> None:
-        if what == "training" and done == 23:  # after the checkpoint at 20, in PD's second stage
+        if what == "training" and done == 9:  # after the checkpoint at 8, in PD's second stage
             raise Stop
 
     def go(out: Path, stop: bool = False) -> None:
@@ -197,7 +197,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(method: str, tmp_path: Path, mon
     a, b = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "ab")
     assert a == b
     steps = [json.loads(line)["step"] for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
-    assert steps == [10, 20, 30]
+    assert steps == [4, 8, 12]
 
 
 @pytest.mark.parametrize("method", METHODS)
