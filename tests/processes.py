@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,13 @@ def _begin(job: _Job, output: Connection, errors: Connection, begun: Connection)
         exec(compile(textwrap.dedent(job.code), "<code>", "exec"), {"__name__": "__main__"})
 
 
+def prepared() -> ForkServerContext:
+    """Where processes begin as children of the one that has imported all that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PREPARED)
+    return context
+
+
 @contextmanager
 def started(
     *arguments: object, code: str | None = None, folder: Path | None = None, largest_file: int | None = None
@@ -97,8 +105,7 @@ def started(
 
     It works in `folder`; its files do not grow beyond `largest_file` bytes, as on a disk that is full.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PREPARED)
+    context = prepared()
     pipes = [context.Pipe(duplex=False) for _ in range(3)]
     job = _Job(code, [str(argument) for argument in arguments], folder, largest_file)
     process = context.Process(target=_begin, args=(job, *(write for _, write in pipes)))

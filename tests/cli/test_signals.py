@@ -39,7 +39,8 @@ chance = random.Random(0)
 
 @pytest.mark.parametrize(
     ("command", "number", "after"),
-    [(command, chance.choice(list(ENDS)), chance.uniform(0.3, 2.5)) for command in LONG for _ in range(2)],
+    # The processes have imported what they need: within a second each is at work.
+    [(command, chance.choice(list(ENDS)), chance.uniform(0.1, 1.4)) for command in LONG for _ in range(2)],
 )
 def test_a_signal_at_some_moment(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
     with started(*LONG[command], folder=tmp_path) as running:

@@ -44,7 +44,9 @@ def test_report_refuses_weights_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_report_writes_page_and_numbers(tmp_path: Path) -> None:
+def test_report_writes_page_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # That its pictures can be drawn is for tests/report, where they are the same.
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, to, **_: to.write(b"drawn"))
     result = run("report", "--data", "digits", "--num", 4, "--out", tmp_path / "new/out", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads((tmp_path / "new/out/report.json").read_text(encoding="utf-8"))

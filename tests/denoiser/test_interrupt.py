@@ -20,7 +20,7 @@ CODE = """
     sent = []
     def stop():
         sent.append(time.monotonic()); os.kill(os.getpid(), signal.SIGINT)
-    threading.Timer(1.0, stop).start()
+    threading.Timer(0.4, stop).start()
     try:
         while time.monotonic() < 1e12:
             calls[what]()

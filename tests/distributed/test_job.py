@@ -145,9 +145,9 @@ def test_a_rank_that_is_killed_ends_the_command(tmp_path: Path) -> None:
         assert "Traceback" not in said[rank]
 
 
-def killed(size: int, times: int, folder: Path) -> None:
+def killed(size: int, times: int, folder: Path, steps: int) -> None:
     """Ranks of a sample killed at random moments; what the last run leaves is what an undisturbed one does."""
-    long = [*SAMPLE[:-3], "--steps", 400, "--threads", 1, "--out"]
+    long = [*SAMPLE[:-3], "--steps", steps, "--threads", 1, "--out"]
     whole = ended(size, *long, folder / "whole", "--json")
     assert whole[0][0] == 0, whole[0][2]
     seconds = json.loads(whole[0][1])["seconds"]
@@ -183,12 +183,12 @@ def killed(size: int, times: int, folder: Path) -> None:
 
 
 def test_a_sharded_sample_that_was_killed_goes_on(tmp_path: Path) -> None:
-    killed(2, 2, tmp_path)
+    killed(2, 2, tmp_path, 150)
 
 
 @pytest.mark.heavy
 def test_20_sharded_samples_that_were_killed_go_on(tmp_path: Path) -> None:
-    killed(2, 20, tmp_path)
+    killed(2, 20, tmp_path, 400)
 
 
 @pytest.mark.heavy

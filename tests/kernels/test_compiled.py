@@ -4,7 +4,6 @@ No GPU is needed: ptxas comes with Triton. What is read: tensor-core instruction
 instructions the loops of uint8 data have.
 """
 
-import multiprocessing
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 from tests.kernels.budgets import LOOPS, TRITON
+from tests.processes import prepared
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
@@ -185,9 +185,9 @@ ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 9
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[dict[tuple[str, int], Future[Compiled]]]:
-    """Every variant being compiled, as many at a time as there are processors; fresh processes, never interpreted."""
+    """Every variant being compiled, as many at a time as there are processors; in processes that never interpret."""
     workers = min(os.cpu_count() or 1, 8)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(workers, mp_context=prepared()) as executor:
         yield {(str(variant), cc): executor.submit(compiled, variant, cc) for variant, cc in ALL}
         executor.shutdown(cancel_futures=True)
 
