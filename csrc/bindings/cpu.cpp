@@ -158,6 +158,10 @@ void local(const Rows& rows, const Query& query, const geodiff::Local& asked, co
     rows.run([&](const Data& data) { data.local(query, asked, answer); });
 }
 
+void subset(const Rows& rows, const Query& query, const geodiff::Subset& asked, uintptr_t mean, uintptr_t held) {
+    rows.run([&](const Data& data) { data.subset(query, asked, at<double>(mean), at<int8_t>(held)); });
+}
+
 void inner_products(const Rows& rows, const Query& query, uintptr_t out) {
     rows.run([&](const Data& data) { data.inner_products(query, at<double>(out)); });
 }
@@ -247,6 +251,17 @@ PYBIND11_MODULE(_cpu, m) {
     address(local_answer, "ess", &geodiff::LocalAnswer::ess);
     address(local_answer, "top", &geodiff::LocalAnswer::top);
     address(local_answer, "path", &geodiff::LocalAnswer::path);
+    py::class_<geodiff::Subset>(m, "Subset", "How sums over subsets are made, as in passes/subset.h; steps [d, 5].")
+        .def(py::init([](uintptr_t steps, uintptr_t terms, int64_t places, int64_t largest, int64_t additions,
+                         double temperature, uintptr_t mirror) {
+                 static_assert(sizeof(geodiff::SubsetStep) == 5 * sizeof(int32_t));
+                 return geodiff::Subset{
+                     {at<const geodiff::SubsetStep>(steps), at<const int32_t>(terms), places, largest, additions},
+                     temperature,
+                     at<const int32_t>(mirror)};
+             }),
+             py::arg("steps"), py::arg("terms"), py::arg("places"), py::arg("largest"), py::arg("additions"),
+             py::arg("temperature"), py::arg("mirror"));
     py::class_<Statistics, std::shared_ptr<Statistics>> statistics(
         m, "Statistics",
         "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away [n], mean [d].");
@@ -309,6 +324,7 @@ PYBIND11_MODULE(_cpu, m) {
              py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("count"), py::arg("uniform"), py::arg("index"))
         .def("local", &local, py::arg("query"), py::arg("local"), py::arg("answer"))
+        .def("subset", &subset, py::arg("query"), py::arg("subset"), py::arg("mean"), py::arg("held"))
         .def("inner_products", &inner_products, py::arg("query"), py::arg("out"))
         .def("weighted_mean", &weighted_mean, py::arg("query"), py::arg("logits"), py::arg("mean"))
         .def("squared_distances", &squared_distances, py::arg("query"), py::arg("candidates"), py::arg("width"),

@@ -268,6 +268,12 @@ void Data::local(const Query& query, Local local, const LocalAnswer& answer) con
     for (int64_t i = 0; answer.top && i < query.batch * local.pixels(); ++i) answer.top[i] += query.begin;
 }
 
+void Data::subset(const Query& query, const Subset& subset, double* mean, int8_t* held) const {
+    const Centred c(*this, query, 0);
+    subset_posterior(c.request, subset, mean, held);
+    rescale(mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
+}
+
 void Data::inner_products(const Query& query, double* out) const {
     const std::vector<double> one(size_t(query.batch), 1.0);
     Request request = whole(query);

@@ -11,6 +11,7 @@
 #include "passes/memory.h"
 #include "passes/prepare.h"
 #include "passes/shape.h"
+#include "passes/subset.h"
 #include "request.h"
 
 namespace geodiff {
@@ -67,6 +68,8 @@ class Data {
 
     // A local denoiser, whose `mean` and `copies` are set here. The mean and the variance in model units.
     void local(const Query& query, Local local, const LocalAnswer& answer) const;
+    // A posterior for every number, see passes/subset.h. The mean in model units.
+    void subset(const Query& query, const Subset& subset, double* mean, int8_t* held) const;
 
     // See passes/steps.h; everything in model units, over all rows, x in float64.
     void inner_products(const Query& query, double* out) const;

@@ -93,6 +93,21 @@ class Window(NamedTuple):
     crops: bool = False
 
 
+class Subsets(NamedTuple):
+    """How sums over a subset for every number are made (`geodiff.local.subset_sums` has what is what): int32 tensors.
+
+    mirror  int32 [d], where mirror images, which are rows then, too, have the numbers of a row; None: they are not
+    """
+
+    steps: Tensor
+    terms: Tensor
+    places: int
+    largest: int
+    additions: int
+    temperature: float
+    mirror: Tensor | None
+
+
 class LocalNumbers(NamedTuple):
     """mean, variance [B, d], log_sum, ess and nearest [B, H, W]; without details, mean and log_sum alone are set."""
 
@@ -241,6 +256,24 @@ class CpuEngine(Engine):
         with _Passed(query) as passed:
             self._data.local(passed, asked, answer)
         return LocalNumbers(mean, variance, log_sum, ess, nearest)
+
+    def subset(self, query: Query, subsets: Subsets) -> tuple[Tensor, Tensor]:
+        """A posterior for every number: r [B, d], and whether its logits have the digits that `tol` asks for [B]."""
+        mean = torch.empty(query.x.shape, dtype=torch.float64, device="cpu")
+        held = torch.empty(len(query), dtype=torch.int8, device="cpu")
+        steps, terms, places, largest, additions, temperature, mirror = subsets
+        asked = _cpu.Subset(
+            steps=steps.data_ptr(),
+            terms=terms.data_ptr(),
+            places=places,
+            largest=largest,
+            additions=additions,
+            temperature=temperature,
+            mirror=0 if mirror is None else mirror.data_ptr(),
+        )
+        with _Passed(query) as passed:
+            self._data.subset(passed, asked, mean.data_ptr(), held.data_ptr())
+        return mean, held.bool()
 
     def inner_products(self, x: Tensor) -> Tensor:
         queries = _float64(x)

@@ -1,6 +1,7 @@
 """`geodiff bench`: our backends and their peers, timed in one run, each with its error."""
 
 import json as json_format
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,9 @@ def bench(
         list[int] | None,
         typer.Option("--patch", help="With --local: a window; may be repeated.", show_default="3, 7, 17"),
     ] = None,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="With --local: seconds of the processor, for cores that others use, too.")
+    ] = False,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Instead: whole trajectories, beside loops around a PyTorch denoiser.")
     ] = False,
@@ -91,6 +95,8 @@ def bench(
         raise ValueError(f"--peaks: expected one process, whose processor it is about, found {ranks.size} of torchrun")
     if (limits or local) and tol is not None and len(tol) > 1:
         raise ValueError(f"--tol: expected one with --peaks or --local, found {len(tol)}")
+    if cpu_time and not local:
+        raise ValueError("--cpu-time: expected with --local, found without it; allowed there alone")
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
@@ -106,8 +112,10 @@ def bench(
     title = f"{dataset.name} {list(stored.shape)}"
     if local:
         cases = [local_benchmark.Case(k, p, *cell) for k in kind or _KINDS for p in patch or _PATCHES for cell in grid]
-        ours = local_benchmark.LocalBench(stored, local_benchmark.our_backends(backend), rounds, seed, tols[0])
-        cells = _Results({"what": _LOCAL, **about}, "cells", out, json).of_each(cases, ours.run, _cell)
+        clock = time.process_time if cpu_time else time.perf_counter
+        ours = local_benchmark.LocalBench(stored, local_benchmark.our_backends(backend), rounds, seed, tols[0], clock)
+        results = _Results({"what": _LOCAL, **about, "clock": clock.__name__}, "cells", out, json)
+        cells = results.of_each(cases, ours.run, _cell)
         for case, found_cell in [] if json else zip(cases, cells, strict=True):
             which = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
             print_table(f"{title}, {which}", _table(found_cell))

@@ -1,5 +1,6 @@
 """Times of local denoisers beside plain PyTorch, interleaved, each with the error of its worst pixel."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from geodiff.local import LocalDenoiser
 from geodiff.local.engine import pixel_errors
 from geodiff.measure.benchmark import Cell, Timing, take_turns
 from geodiff.measure.local_baselines import peers
-from geodiff.measure.stopwatch import timed
+from geodiff.measure.stopwatch import Clock, timed
 from geodiff.reference import local
 
 #: Queries of a cell whose answers are compared with float64, pixel by pixel.
@@ -54,9 +55,16 @@ class LocalBench:
     """
 
     def __init__(
-        self, data: Tensor, backends: Sequence[str], rounds: int = 7, seed: int = 0, tol: float = 1e-5
+        self,
+        data: Tensor,
+        backends: Sequence[str],
+        rounds: int = 7,
+        seed: int = 0,
+        tol: float = 1e-5,
+        clock: Clock = time.perf_counter,
     ) -> None:
         self.data, self.backends, self.rounds, self.seed, self.tol = data, backends, rounds, seed, tol
+        self._clock = clock
         self._points = reference.model_space(data, torch.float32).contiguous()
         self._largest = self._points.double().norm(dim=1).amax(0)
 
@@ -77,10 +85,11 @@ class LocalBench:
         ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
         for name, denoiser in ours.items():
             cell.ours.append(Timing(f"geodiff-{name}-{case.kind}-{case.patch}"))
-            ways.append((cell.ours[-1], partial(timed(denoiser), x, case.sigma)))
+            ways.append((cell.ours[-1], partial(timed(denoiser, clock=self._clock), x, case.sigma)))
         for name, peer in peers(form).items():
             cell.peers.append(Timing(name))
-            ways.append((cell.peers[-1], partial(timed(partial(peer, self._points)), x, case.sigma)))
+            over_points = timed(partial(peer, self._points), clock=self._clock)
+            ways.append((cell.peers[-1], partial(over_points, x, case.sigma)))
         take_turns(ways, self.rounds, error)
         for timing in cell.ours:
             timing.refuse(self.tol)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import Query
+from geodiff.backends.cpu import CpuEngine, Subsets
+from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
 from geodiff.local.engines import ENGINES, available
 from geodiff.local.plain import seen_by
@@ -151,6 +153,25 @@ def test_details(name: str, form: str) -> None:
     torch.testing.assert_close(asked.layout.images(answer.variance.double()), right.variance, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(answer.ess.double(), right.ess, rtol=1e-4, atol=1e-4)
     assert torch.equal(answer.nearest, right.nearest + 2)
+
+
+@pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
+def test_sums_by_differences_that_may_lose_digits_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-way between black and white at a level where logits are 1e6: both weigh alike, and r is 0."""
+    images = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    images[1] = 255
+    rows, asked = question(images, FORMS["pca"])
+    lost = replace(asked.query, x=torch.zeros(2, rows.shape[1]), sigma=torch.tensor([1e-3, 10.0], dtype=torch.float64))
+    answered: list[int] = []
+    once = CpuEngine.subset
+
+    def counted(self: CpuEngine, query: Query, subsets: Subsets) -> tuple[Tensor, Tensor]:
+        answered.append(len(query))
+        return once(self, query, subsets)
+
+    monkeypatch.setattr(CpuEngine, "subset", counted)
+    check("cpu", rows, replace(asked, query=lost))
+    assert answered == [2, 1, 2, 1]
 
 
 @pytest.mark.parametrize("rule", ["torus", "valid", "broken"])

@@ -52,6 +52,12 @@ def test_a_result_that_breaks_the_contract_at_one_pixel_has_no_times(monkeypatch
     assert cell.peers[0].milliseconds
 
 
+def test_times_are_those_of_the_clock() -> None:
+    seconds = iter(range(1000))
+    cell = LocalBench(DATA, ["reference"], rounds=2, clock=lambda: 5.0 * next(seconds)).run(Case("ls", 3, 0.5, 2))
+    assert {timing.median for timing in (*cell.ours, *cell.peers)} == {5000.0}
+
+
 def test_the_command(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", DATA.numpy())
     given = ["--data", str(tmp_path / "points.npy"), "--rounds", "1", "--sigma", "0.5", "--batch", "2", "--patch", "3"]

@@ -7,6 +7,7 @@
 
 #include "../../common/stored.h"
 #include "local_table.h"
+#include "subset_table.h"
 
 namespace geodiff {
 
@@ -155,6 +156,7 @@ struct Table {
     // Local denoisers: see local_table.h
     LocalLoops<float> local_f32{};
     LocalLoops<double> local_f64{};
+    SubsetLoops subset{};  // see subset_table.h
 };
 
 }  // namespace geodiff

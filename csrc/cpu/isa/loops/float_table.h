@@ -7,6 +7,7 @@
 #include "local.h"
 #include "peaks.h"
 #include "softmax.h"
+#include "subset.h"
 #include "sum.h"
 
 namespace {
@@ -35,6 +36,7 @@ inline geodiff::Table float_table(const char* name) {
     t.peak = peak_f32;
     t.local_f32 = local_loops<float>();
     t.local_f64 = local_loops<double>();
+    t.subset = subset_loops();
     return t;
 }
 
