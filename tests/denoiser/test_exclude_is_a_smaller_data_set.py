@@ -25,12 +25,23 @@ CASES = st.builds(
 )
 
 
+def on(run: str, case: Case) -> None:
+    with contextlib.nullcontext() if run == "reference" else cpu.use_isa(run):
+        check(case, "reference" if run == "reference" else "cpu")
+
+
 @pytest.mark.parametrize("run", RUNS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(case=CASES)
 # A point with most of the weight of its class, beside points of other classes, which are not among those that are left.
 @example(case=Case(0, 33, torch.uint8, 0.05, labelled=True, weighted=True, mirrored=False))
 def test_exclude_is_a_data_set_without_the_point(run: str, case: Case) -> None:
-    on_it = contextlib.nullcontext() if run == "reference" else cpu.use_isa(run)
-    with on_it:
-        check(case, "reference" if run == "reference" else "cpu")
+    on(run, case)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("run", RUNS)
+@settings(max_examples=40, deadline=None)
+@given(case=CASES)
+def test_many_cases(run: str, case: Case) -> None:
+    on(run, case)

@@ -172,15 +172,15 @@ def expected_each(x: Tensor, data: Tensor, sigma: Tensor, topk: int, prior: Tens
     return Posterior(**{**vars(found), "indices": indices, "trace": trace})
 
 
-PATHS_OF = [(torch.uint8, path) for path in PATHS] + [
-    (torch.float32, path)
+# The heaviest rows are found alike whatever is stored: each path is taken with them and without.
+PATHS_OF = [(torch.uint8, path, 3) for path in PATHS] + [
+    (torch.float32, path, 0)
     for path in PATHS
     if path != "dense_fine"  # floats have no finer dense pass
 ]
 
 
-@pytest.mark.parametrize(("stored", "path"), PATHS_OF, ids=str)
-@pytest.mark.parametrize("topk", [0, 3])
+@pytest.mark.parametrize(("stored", "path", "topk"), PATHS_OF, ids=str)
 def test_every_query_may_have_its_own_prior(
     stored: torch.dtype, path: str, topk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
