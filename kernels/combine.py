@@ -1,8 +1,8 @@
 """A solver's step on the way out of an evaluation: out = gain r + sum_k c_k v_k in one launch."""
 
+import struct
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,17 +13,25 @@ _BLOCK = 1024
 
 
 @triton.jit
-def combine_kernel(mean_ptr, factors_ptr, v0_ptr, v1_ptr, v2_ptr, out_ptr, size, TERMS: tl.constexpr, BN: tl.constexpr):
-    """factors [1 + TERMS] float64: the gain, then the c_k. out may be one of the v_k: each number is read first."""
+def _number(bits):
+    """The float64 of these bits."""
+    return (tl.full((), 0, tl.int64) + bits).to(tl.float64, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["gain", "c0", "c1", "c2"])
+def combine_kernel(
+    mean_ptr, v0_ptr, v1_ptr, v2_ptr, out_ptr, size, gain, c0, c1, c2, TERMS: tl.constexpr, BN: tl.constexpr
+):  # fmt: skip
+    """gain and c_k as the bits of a float64. out may be one of the v_k: each number is read first."""
     i = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     inside = i < size
-    total = tl.load(factors_ptr) * tl.load(mean_ptr + i, mask=inside, other=0.0)
+    total = _number(gain) * tl.load(mean_ptr + i, mask=inside, other=0.0)
     if TERMS > 0:
-        total += tl.load(factors_ptr + 1) * tl.load(v0_ptr + i, mask=inside, other=0.0).to(tl.float64)
+        total += _number(c0) * tl.load(v0_ptr + i, mask=inside, other=0.0).to(tl.float64)
     if TERMS > 1:
-        total += tl.load(factors_ptr + 2) * tl.load(v1_ptr + i, mask=inside, other=0.0).to(tl.float64)
+        total += _number(c1) * tl.load(v1_ptr + i, mask=inside, other=0.0).to(tl.float64)
     if TERMS > 2:
-        total += tl.load(factors_ptr + 3) * tl.load(v2_ptr + i, mask=inside, other=0.0).to(tl.float64)
+        total += _number(c2) * tl.load(v2_ptr + i, mask=inside, other=0.0).to(tl.float64)
     tl.store(out_ptr + i, total.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -34,8 +42,15 @@ def combine(mean: Tensor, gain: float, terms: Sequence[tuple[float, Tensor]], ou
     """
     if out.numel() == 0:
         return
-    factors = torch.tensor([gain, *(factor for factor, _ in terms)], dtype=torch.float64, device=out.device)
-    values = [values for _, values in terms] + [out] * (MOST_TERMS - len(terms))
+    idle = MOST_TERMS - len(terms)
+    values = [values for _, values in terms] + [out] * idle
+    # A float argument would be rounded to float32, and a tensor copied from the host would have to be waited for.
+    factors = [_bits(factor) for factor in (gain, *(factor for factor, _ in terms), *[1.0] * idle)]
     combine_kernel[(triton.cdiv(out.numel(), _BLOCK),)](
-        mean, factors, *values, out, out.numel(), TERMS=len(terms), BN=_BLOCK, enable_fp_fusion=True
+        mean, *values, out, out.numel(), *factors, TERMS=len(terms), BN=_BLOCK, enable_fp_fusion=True
     )
+
+
+def _bits(number: float) -> int:
+    found: int = struct.unpack("<q", struct.pack("<d", number))[0]
+    return found

@@ -40,8 +40,8 @@ _BYTES_90 = _config(3, 8, BN=128, BB=64, BD=128)
 _FLOATS_90 = _config(3, 8, BN=128, BB=64, BD=FLUSH)
 _TWO_PARTS_90 = _config(3, 8, BB=64, BD=128)
 HOPPER = (_BYTES_90, _FLOATS_90, _TWO_PARTS_90)
-# Of these, the one whose registers do not suffice for a bias of its own for every query.
-WITHOUT_OWN_BIAS = _FLOATS_90
+# Of these, those whose registers do not suffice for a bias of its own for every query.
+WITHOUT_OWN_BIAS = (_BYTES_90, _FLOATS_90)
 
 # By size: the last one that fits is taken. BN rows x BB queries per program, BD columns at a time (floats: BD = FLUSH).
 LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=128, BB=32, BD=64), _BYTES_90]
@@ -66,7 +66,7 @@ def fitting(configs: list[triton.Config], batch: int, capability: int, bias: int
     narrow = [config for config in configs if (config.kwargs["BB"] <= NARROW) == (batch <= NARROW)]
     spill = () if capability >= 90 else HOPPER
     if bias == 2:
-        spill = (*spill, WITHOUT_OWN_BIAS)
+        spill = (*spill, *WITHOUT_OWN_BIAS)
     return [config for config in narrow if not any(config is large for large in spill)]
 
 

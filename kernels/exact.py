@@ -1,55 +1,152 @@
-"""The last resort: every distance in float64 difference form, chunk by chunk."""
+"""The last resort: every row that may count in float64 difference form, in two launches."""
 
 import torch
+import triton
+import triton.language as tl
+from torch import Tensor
 
-from geodiff.kernels.ranking import heaviest
-from geodiff.kernels.refine import all_distances, full_sum
-from geodiff.kernels.request import Answer, Request
+from geodiff.kernels.configs import INTERPRETED
+from geodiff.kernels.logits import bias_row_stride
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import EXACT, Queries
+from geodiff.kernels.refine import centred
+from geodiff.kernels.weighted_sum import WORD, Marks
 
-EXACT = 3
-_ELEMENTS = 2**21  # distances at a time
+_ROWS = 16 if not INTERPRETED else WORD  # of a tile, which lie in one word of marks
+_COLUMNS = 128 if not INTERPRETED else 512
+_MERGED_COLUMNS, _MERGED_PARTS = 128, 8
+_PARTS = 256 if not INTERPRETED else 4  # shares of the rows at most, each a program of its own
+_SUMS = 2**22  # numbers in their sums
+#: Of a part: max m of the logits l; sums of p = exp(l - m), p (l - m), p^2 and p c, c the bias.
+_STATE = 5
 
 
-def exact(request: Request) -> Answer:
-    """Answers by online softmax in float64."""
-    (batch, d), n = request.x.shape, request.n
-    rows = request.rows
-    top = request.x.new_full((batch,), -torch.inf)
-    total, first_moment, squares, biases = (torch.zeros_like(top) for _ in range(4))
-    mean = request.x.new_zeros(batch, d)
-    kept = request.x.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.int64, device=rows.device)
-    chunk = max(1, _ELEMENTS // max(1, batch))
-    for start in range(0, n, chunk):
-        stop = min(start + chunk, n)
-        logit = -all_distances(request.x, rows[start:stop]) * request.inv[:, None] / 2  # [B, C]
-        if request.bias is not None:
-            logit = logit + request.bias[..., start:stop]
-        high = torch.maximum(top, logit.amax(1))
-        gap = torch.where(top == high, 0, top - high)
-        below = torch.where(torch.isneginf(logit), -torch.inf, logit - high[:, None])
-        scale, p = gap.exp(), below.exp()
-        first_moment = (first_moment + gap.nan_to_num(neginf=0) * total) * scale
-        first_moment = first_moment + (p * below.nan_to_num(neginf=0)).sum(1)
-        total = total * scale + p.sum(1)
-        squares = squares * scale.square() + p.square().sum(1)
-        if request.bias is not None:
-            biases = biases * scale + (p * request.bias[..., start:stop]).masked_fill(p == 0, 0).sum(1)
-        mean = mean * scale[:, None] + full_sum(p, rows[start:stop])
-        top = high
-        if request.topk:
-            index = torch.arange(start, stop, device=rows.device).expand(batch, -1)
-            values, candidates = torch.cat([kept[0], logit], 1), torch.cat([kept[1], index], 1)
-            order = values.argsort(dim=1, descending=True, stable=True)[:, : request.topk]  # ties to the lower row
-            kept = values.gather(1, order), candidates.gather(1, order)
-    log_sum = top + total.log()
-    indices, weights = heaviest(*kept, log_sum, request.topk)
-    return Answer(
-        mean=(mean / total[:, None] + request.data.shift) / request.data.unit,
-        log_sum=log_sum,
-        entropy=total.log() - first_moment / total,
-        ess=total.square() / squares,
-        bias=biases / total,
-        indices=indices,
-        weights=weights,
-        path=torch.full((batch,), EXACT, dtype=torch.int8, device=rows.device),
-    )
+@triton.jit
+def exact_kernel(
+    x_ptr, rows_ptr, bias_ptr, numbers_ptr, mark_ptr, path_ptr, acc_ptr, state_ptr,
+    B, n, d, per_part, bias_stride, mark_stride,
+    BIAS: tl.constexpr, WORD: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr, PATH: tl.constexpr,
+):  # fmt: skip
+    """acc [parts, B, d] and state [parts, 5, B] of the marked rows of a part: an online softmax in float64.
+
+    One part of `per_part` rows and one query per program.
+    """
+    part, b = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    if tl.load(path_ptr + b) != PATH:
+        return
+    p, k = tl.arange(0, BP), tl.arange(0, BD)
+    inv = tl.load(numbers_ptr + b)
+    acc = acc_ptr + (part * B + b) * d
+    for column in range(0, d, BD):
+        tl.store(acc + column + k, tl.zeros((BD,), tl.float64), mask=k < d - column)
+    top = tl.full((), float("-inf"), tl.float64)
+    total = tl.full((), 0.0, tl.float64)
+    moment, squares, biases = total, total, total
+    for first in range(part * per_part, tl.minimum(n, (part + 1) * per_part), BP):
+        row = first + p
+        words = tl.load(mark_ptr + b * mark_stride + row // WORD, mask=row < n, other=0)
+        there = ((words >> (row % WORD).to(tl.int32)) & 1) > 0
+        if tl.max(there.to(tl.int32), 0) > 0:
+            distance = tl.zeros((BP,), tl.float64)
+            for column in range(0, d, BD):
+                here = there[:, None] & (k[None, :] < d - column)
+                x = tl.load(x_ptr + b * d + column + k, mask=k < d - column, other=0.0)[None, :]
+                v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
+                difference = tl.where(here, x - v, 0.0)
+                distance += tl.sum(difference * difference, 1)
+            logit = -0.5 * distance * inv
+            bias = tl.zeros((BP,), tl.float64)
+            if BIAS > 0:
+                at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
+                bias = tl.load(at, mask=there, other=0.0)
+                logit += bias
+            logit = tl.where(there, logit, float("-inf"))
+            high = tl.maximum(top, tl.max(logit, 0))
+            base = tl.where(high == float("-inf"), 0.0, high)  # -inf - -inf would be NaN
+            gap = top - base
+            scale = tl.exp(gap)
+            below = logit - base
+            weight = tl.exp(below)
+            # 0 times an infinite number would be NaN.
+            moment = scale * (moment + tl.where(scale > 0, gap, 0.0) * total)
+            moment += tl.sum(weight * tl.where(weight > 0, below, 0.0), 0)
+            total = total * scale + tl.sum(weight, 0)
+            squares = squares * scale * scale + tl.sum(weight * weight, 0)
+            biases = biases * scale + tl.sum(weight * tl.where(weight > 0, bias, 0.0), 0)
+            top = high
+            tl.debug_barrier()  # what other threads of this program wrote
+            for column in range(0, d, BD):
+                here = there[:, None] & (k[None, :] < d - column)
+                v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
+                sum_ = scale * tl.load(acc + column + k, mask=k < d - column, other=0.0)
+                sum_ += tl.sum(weight[:, None] * v, 0)  # a weight is 0 outside
+                tl.store(acc + column + k, sum_, mask=k < d - column)
+            tl.debug_barrier()
+    out = state_ptr + part * 5 * B + b
+    tl.store(out, top)
+    tl.store(out + B, total)
+    tl.store(out + 2 * B, moment)
+    tl.store(out + 3 * B, squares)
+    tl.store(out + 4 * B, biases)
+
+
+@triton.jit
+def exact_merge_kernel(
+    acc_ptr, state_ptr, path_ptr, mean_ptr, told_ptr, B, d, parts, shift, unit,
+    SB: tl.constexpr, BD: tl.constexpr, PATH: tl.constexpr,
+):  # fmt: skip
+    """mean and `TOLD` of the parts of `exact_kernel`. BD columns and one query per program."""
+    b = tl.program_id(1).to(tl.int64)
+    if tl.load(path_ptr + b) != PATH:
+        return
+    k = tl.program_id(0) * BD + tl.arange(0, BD)
+    s = tl.arange(0, SB)
+    top = tl.full((SB,), float("-inf"), tl.float64)
+    for first in range(0, parts, SB):
+        at = state_ptr + (first + s).to(tl.int64) * 5 * B + b
+        top = tl.maximum(top, tl.load(at, mask=first + s < parts, other=float("-inf")))
+    best = tl.max(top, 0)
+    base = tl.where(best == float("-inf"), 0.0, best)
+    total = tl.zeros((SB,), tl.float64)
+    moment, squares, biases = total, total, total
+    acc = tl.zeros((BD,), tl.float64)
+    for first in range(0, parts, SB):
+        there = first + s < parts
+        at = state_ptr + (first + s).to(tl.int64) * 5 * B + b
+        gap = tl.load(at, mask=there, other=float("-inf")) - base
+        scale = tl.exp(gap)
+        sum_ = tl.load(at + B, mask=there, other=0.0)
+        total += scale * sum_
+        moment += scale * (tl.load(at + 2 * B, mask=there, other=0.0) + tl.where(scale > 0, gap, 0.0) * sum_)
+        squares += scale * scale * tl.load(at + 3 * B, mask=there, other=0.0)
+        biases += scale * tl.load(at + 4 * B, mask=there, other=0.0)
+        part = acc_ptr + ((first + s).to(tl.int64) * B + b)[:, None] * d + k[None, :]
+        acc += tl.sum(scale[:, None] * tl.load(part, mask=there[:, None] & (k[None, :] < d), other=0.0), 0)
+    sum_ = tl.sum(total, 0)
+    tl.store(mean_ptr + b * d + k, (acc / sum_ + shift) / unit, mask=k < d)
+    if tl.program_id(0) == 0:
+        tl.store(told_ptr + b, best + tl.log(sum_))
+        tl.store(told_ptr + B + b, tl.log(sum_) - tl.sum(moment, 0) / sum_)
+        tl.store(told_ptr + 2 * B + b, sum_ * sum_ / tl.sum(squares, 0))
+        tl.store(told_ptr + 3 * B + b, tl.sum(biases, 0) / sum_)
+
+
+def exact(
+    data: Prepared, rows: Tensor, bias: Tensor | None, queries: Queries, marks: Marks, mean: Tensor, told: Tensor
+) -> None:
+    """mean [B, d] and told [TOLD, B] of the queries whose path is EXACT, over their marked `rows`."""
+    (batch, d), n = queries.centred.shape, len(rows)
+    most = max(1, min(_PARTS, _SUMS // (batch * d)))
+    per_part = triton.cdiv(triton.cdiv(n, most), WORD) * WORD
+    parts = triton.cdiv(n, per_part)
+    acc = torch.empty(parts, batch, d, dtype=torch.float64, device=rows.device)
+    state = torch.empty(parts, _STATE, batch, dtype=torch.float64, device=rows.device)
+    exact_kernel[(parts, batch)](
+        queries.centred, rows, rows if bias is None else bias, queries.numbers, marks.bits, queries.path, acc, state,
+        batch, n, d, per_part, bias_row_stride(bias), marks.bits.stride(0),
+        BIAS=0 if bias is None else bias.ndim, WORD=WORD, BP=_ROWS, BD=_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
+    )  # fmt: skip
+    exact_merge_kernel[(triton.cdiv(d, _MERGED_COLUMNS), batch)](
+        acc, state, queries.path, mean, told, batch, d, parts, data.shift, data.unit,
+        SB=_MERGED_PARTS, BD=_MERGED_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
+    )  # fmt: skip

@@ -6,7 +6,6 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, WIDEN, configured
-from geodiff.kernels.queries import Parts
 
 
 @triton.jit
@@ -27,52 +26,46 @@ def three_parts(x):
 
 
 @triton.jit
-def _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS: tl.constexpr):
-    """out[b, r] = (scale_b total - half_r - ref_b) inv_b + bias_r, worked out in float64; total [BN, BB]."""
+def _tile(
+    half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS: tl.constexpr
+):  # fmt: skip
+    """out[b, r] = (scale_b total - half_r) inv_b + bias_r, in float64; total [BN, BB]; best[b] = max(best[b], out)."""
     inside = (r[:, None] < C) & (b[None, :] < B)
     scale = tl.load(scale_ptr + b, mask=b < B, other=0.0)[None, :]
-    ref = tl.load(ref_ptr + b, mask=b < B, other=0.0)[None, :]
     inv = tl.load(inv_ptr + b, mask=b < B, other=0.0)[None, :]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[:, None]
-    logit = (total * scale - half - ref) * inv  # [BN, BB]
+    logit = (total * scale - half) * inv  # [BN, BB]
     if BIAS == 1:
         logit += tl.load(bias_ptr + r, mask=r < C, other=0.0)[:, None]
     elif BIAS == 2:
         logit += tl.load(bias_ptr + b.to(tl.int64)[None, :] * bias_stride + r[:, None], mask=inside, other=0.0)
-    out = out_ptr + b.to(tl.int64)[None, :] * C + r[:, None]
-    tl.store(out, logit.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + b.to(tl.int64)[None, :] * C + r[:, None], logit, mask=inside)
+    # What overflowed says nothing.
+    known = tl.where(inside & (tl.abs(logit) < float("inf")), logit, float("-inf"))
+    tl.atomic_max(best_ptr + b, tl.max(known, 0), mask=b < B, sem="relaxed")
 
 
 @triton.jit
-def logits_bytes(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
-    PARTS: tl.constexpr, LONG: tl.constexpr, BIAS: tl.constexpr,
+def _digits(
+    row, query, rows_inside, b, k, B, d, part_stride, PARTS: tl.constexpr, LONG: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """uint8 rows [C, d] times digits q [PARTS, B, d]: exact integers in int32.
+    """<x, v> in units of the last digit, [BN, BB] float64, from PARTS digits, at query + 0, 1, ... part_stride.
 
-    LONG: d may overflow int32. BIAS: 0 none, 1 for all queries [C], 2 one row for each.
+    LONG: d may overflow int32.
     """
-    b = tl.program_id(0) * BB + tl.arange(0, BB)
-    r = tl.program_id(1) * BN + tl.arange(0, BN)
-    k = tl.arange(0, BD)
-    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
-    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
-    part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
     zero = tl.zeros((BN, BB), tl.int32)
     s0, s1, s2, s3 = zero, zero, zero, zero
     total = tl.zeros((BN, BB), tl.float64)
     for first in range(0, d, BD):
         left = d - first
         # What lies outside counts for nothing: it meets digits 0, or its sums are not kept.
-        u = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=0)
+        u = tl.load(row + first, mask=rows_inside & (k[None, :] < left), other=0)
         v = (u ^ 128).to(tl.int8, bitcast=True)  # u - 128
         here = (b[None, :] < B) & (k[:, None] < left)
         s0 = tl.dot(v, tl.load(query + first, mask=here, other=0), s0, out_dtype=tl.int32)
-        if PARTS > 1:
-            s1 = tl.dot(v, tl.load(query + first + part_stride, mask=here, other=0), s1, out_dtype=tl.int32)
-        if PARTS > 2:
-            s2 = tl.dot(v, tl.load(query + first + 2 * part_stride, mask=here, other=0), s2, out_dtype=tl.int32)
+        s1 = tl.dot(v, tl.load(query + first + part_stride, mask=here, other=0), s1, out_dtype=tl.int32)
+        s2 = tl.dot(v, tl.load(query + first + 2 * part_stride, mask=here, other=0), s2, out_dtype=tl.int32)
         if PARTS > 3:
             s3 = tl.dot(v, tl.load(query + first + 3 * part_stride, mask=here, other=0), s3, out_dtype=tl.int32)
         if LONG:
@@ -80,17 +73,38 @@ def logits_bytes(
             s0, s1, s2, s3 = zero, zero, zero, zero
     if not LONG:
         total = _joined(s0, s1, s2, s3, PARTS)
-    _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
+    return total
+
+
+@triton.jit
+def logits_bytes(
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, inv_ptr, digits_ptr, best_ptr, out_ptr,
+    B, C, d, part_stride, bias_stride, LONG: tl.constexpr, BIAS: tl.constexpr,
+    BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """uint8 rows [C, d] times digits q [4, B, d]: exact integers in int32. digits [B]: how many of the four are used.
+
+    BIAS: 0 none, 1 for all queries [C], 2 one row for each.
+    """
+    b = tl.program_id(0) * BB + tl.arange(0, BB)
+    r = tl.program_id(1) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BD)
+    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
+    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
+    rows_inside = r[:, None] < C
+    total = tl.zeros((BN, BB), tl.float64)
+    if tl.max(tl.load(digits_ptr + b, mask=b < B, other=0), 0) > 3:
+        total = _digits(row, query, rows_inside, b, k, B, d, part_stride, 4, LONG, BN, BB, BD)
+    else:
+        total = _digits(row, query + part_stride, rows_inside, b, k, B, d, part_stride, 3, LONG, BN, BB, BD)
+    _tile(half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
 
 
 @triton.jit
 def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
     """The digits' sums as one number, exact in float64."""
-    total = s0.to(tl.float64)
-    if PARTS > 1:
-        total = total * 256 + s1.to(tl.float64)
-    if PARTS > 2:
-        total = total * 256 + s2.to(tl.float64)
+    total = (s0.to(tl.float64) * 256 + s1.to(tl.float64)) * 256 + s2.to(tl.float64)
     if PARTS > 3:
         total = total * 256 + s3.to(tl.float64)
     return total
@@ -98,8 +112,8 @@ def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
 
 @triton.jit
 def logits_floats(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, B, C, d, part_stride, bias_stride,
-    BIAS: tl.constexpr,
+    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr,
+    B, C, d, part_stride, bias_stride, BIAS: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first.
@@ -134,7 +148,7 @@ def logits_floats(
             s = product(x, q1, s)
             s = product(x, q0, s)
         total += s.to(tl.float64)
-    _tile(half_ptr, bias_ptr, scale_ptr, ref_ptr, inv_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
+    _tile(half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
 
 
 #: Tensor-core products behind one partial sum of `logits_floats`, for the error bound.
@@ -152,25 +166,26 @@ def bias_row_stride(bias: Tensor | None) -> int:
 
 
 def logits(
-    query: Parts, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tensor, inv: Tensor, out: Tensor
-) -> None:
-    """out[b, i] = (<x_b, v_i> - half_i - ref_b) inv_b + bias_i; v = u - 128 for uint8 rows, else the values.
+    parts: Tensor, scale: Tensor, digits: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, inv: Tensor,
+    best: Tensor, out: Tensor,
+) -> None:  # fmt: skip
+    """out[b, i] = (<x_b, v_i> - half_i) inv_b + bias_i; v = u - 128 for uint8 rows, else the values.
 
-    query: x [B, d] in parts; rows [C, d]; half [C] float64; bias float64 [C], or [B, C] with columns side by side;
-    ref, inv [B] float64; out [B, C] float32 or float64.
+    parts, scale, digits: x [B, d] as `Queries` has it; rows [C, d]; half [C] float64; bias float64 [C], or [B, C] with
+    columns side by side; inv [B] float64; best [B] float64 is raised to the largest finite one; out [B, C] float64.
     """
     count, d = rows.shape
-    batch = query.parts.shape[1]
+    batch = parts.shape[1]
 
     def grid(tiles: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
 
-    pointers = (query.parts, rows, half, half if bias is None else bias, query.scale, ref, inv, out)
+    own = half if bias is None else bias
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d}
     sizes |= {"bias_stride": bias_row_stride(bias)}
     sizes |= {"BIAS": 0 if bias is None else bias.ndim, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:
-        parts = len(query.parts)
-        _bytes[grid](*pointers, **sizes, PARTS=parts, LONG=d > INT32_COLUMNS)
+        sizes["LONG"] = d > INT32_COLUMNS
+        _bytes[grid](parts, rows, half, own, scale, inv, digits, best, out, **sizes)
     else:
-        _floats[grid](*pointers, **sizes)
+        _floats[grid](parts, rows, half, own, scale, inv, best, out, **sizes)

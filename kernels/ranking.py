@@ -1,13 +1,42 @@
-"""The k rows with the largest exact logits, ties to the lower row."""
+"""The k rows with the largest exact logits, ties to the lower row. The host waits for the lists."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from geodiff.kernels.configs import ROWS
+from geodiff.kernels.evaluate import Asked, multiply
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import BASE_ERROR, INV, ROW_ERROR, Queries
+from geodiff.kernels.refine import all_distances, pair_distances
+
+#: Rows of a query that may be among the k, up to which they are listed.
+_MOST = 4096
+_ELEMENTS = 2**21  # logits at a time
+
+
+def ranked(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(indices int64, weights) [B, k] of the k heaviest rows of those asked; where fewer have a weight, -1 and 0."""
+    batch = len(queries.centred)
+    q, r, listed = _listed(data, asked, queries, k)
+    counts = torch.bincount(q, minlength=batch)
+    start = counts.cumsum(0) - counts
+    place = torch.arange(len(q), device=q.device) - start[q]
+    width = max(k, int(counts.max()))
+    values = log_sum.new_full((batch, width), -torch.inf)
+    rows = torch.full((batch, width), -1, dtype=torch.int64, device=q.device)
+    distances = pair_distances(queries.centred, _rows(data, asked), q, r)
+    values[q, place] = -0.5 * distances * queries.numbers[INV][q] + _bias(asked, q, r)
+    rows[q, place] = r
+    indices, weights = heaviest(values, rows, log_sum, k)
+    for b in (~listed).nonzero()[:, 0].tolist():
+        indices[b], weights[b] = _of_all(data, asked, queries, log_sum, k, b)
+    return torch.where(weights == 0, _absent(asked, indices), indices), weights
+
 
 def heaviest(logits: Tensor, rows: Tensor, log_sum: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(indices, weights) [B, k] of the k largest logits [B, M] float64 of rows [B, M]; rows < 0 are no rows."""
-    if k == 0:
-        return rows[:, :0], logits[:, :0]
     by_row = rows.argsort(dim=1, stable=True)
     logits, rows = logits.gather(1, by_row), rows.gather(1, by_row)
     # Rows that are none sort behind those of weight 0.
@@ -16,3 +45,76 @@ def heaviest(logits: Tensor, rows: Tensor, log_sum: Tensor, k: int) -> tuple[Ten
     order = order.gather(1, absent.gather(1, order).argsort(dim=1, stable=True))[:, :k]
     logits = logits.gather(1, order)
     return rows.gather(1, order), (logits - log_sum[:, None]).exp()
+
+
+def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(queries [P], rows [P], listed [B]): pairs that may be among the k, by query and row; and whose are all there."""
+    batch, n = len(queries.centred), asked.n
+    row_error, base_error = (queries.numbers[place, :, None] for place in (ROW_ERROR, BASE_ERROR))
+    nearest = queries.best.new_empty(batch, 0)  # the k largest lower ends so far
+    counts = torch.zeros(batch, dtype=torch.int64, device=nearest.device)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    threshold = nearest
+    for part in _chunks(n, batch):
+        here = slice(asked.first + part.start, asked.first + part.stop)
+        bias = asked.bias_of(part)
+        out = nearest.new_empty(batch, part.stop - part.start)
+        multiply(data, queries, here, bias, out)
+        error = row_error * data.away[here] + base_error
+        # A logit that overflowed says nothing: it may be anything.
+        lower = (out - error).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        upper = (out + error).nan_to_num(nan=torch.inf, neginf=torch.inf)
+        if bias is not None:
+            upper = upper.masked_fill(bias == -torch.inf, -torch.inf)
+        nearest = torch.cat([nearest, lower], 1)
+        nearest = nearest.topk(min(k, nearest.shape[1]), dim=1).values
+        # Until k rows are known, all of them may be among the k.
+        threshold = nearest[:, -1] if nearest.shape[1] == k else torch.full_like(queries.best, -torch.inf)
+        keep = (upper >= threshold[:, None]) & ~upper.isneginf()
+        counts += keep.sum(1)
+        keep &= (counts <= max(_MOST, k))[:, None]
+        q, r = keep.nonzero(as_tuple=True)
+        found.append((q, r + part.start, upper[q, r]))
+    listed = counts <= max(_MOST, k)
+    q, r, upper = (torch.cat(values) for values in zip(*found, strict=True))
+    kept = (listed[q] & (upper >= threshold[q])).nonzero()[:, 0]
+    order = kept[q[kept].argsort(stable=True)]
+    return q[order], r[order], listed
+
+
+def _of_all(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: int, b: int) -> tuple[Tensor, Tensor]:
+    """The k heaviest rows of query b, of all of them."""
+    logits, indices = log_sum.new_empty(1, 0), torch.empty(1, 0, dtype=torch.int64, device=log_sum.device)
+    x, rows = queries.centred[b : b + 1], _rows(data, asked)
+    for part in _chunks(asked.n, 1):
+        index = torch.arange(part.start, part.stop, device=x.device)
+        here = -0.5 * all_distances(x, rows[part]) * queries.numbers[INV, b]
+        here = here + _bias(asked, torch.full_like(index, b), index)
+        logits, indices = torch.cat([logits, here], 1), torch.cat([indices, index[None]], 1)
+        order = logits.argsort(dim=1, descending=True, stable=True)[:, :k]  # ties to the lower row
+        logits, indices = logits.gather(1, order), indices.gather(1, order)
+    return indices[0], (logits[0] - log_sum[b]).exp()
+
+
+def _absent(asked: Asked, indices: Tensor) -> Tensor:
+    """`indices` [B, k] of rows of weight 0, -1 in the place of those that have no prior weight."""
+    if asked.bias is None:
+        return indices
+    bias = asked.bias.expand(len(indices), -1).gather(1, indices.clamp_min(0))
+    return torch.where(bias.isneginf(), -1, indices)
+
+
+def _bias(asked: Asked, queries: Tensor, rows: Tensor) -> Tensor:
+    """The biases [P] of listed queries [P] and rows [P]; 0 where there are none."""
+    if asked.bias is None:
+        return torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+    return asked.bias[rows] if asked.bias.ndim == 1 else asked.bias[queries, rows]
+
+
+def _rows(data: Prepared, asked: Asked) -> Tensor:
+    return data.rows[asked.first : asked.first + asked.n]
+
+
+def _chunks(n: int, batch: int) -> Iterator[slice]:
+    step = min(ROWS, max(1024, _ELEMENTS // batch // 1024 * 1024))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))

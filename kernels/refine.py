@@ -53,21 +53,16 @@ def distances_kernel(
 
 
 @triton.jit
-def gathered_sum_kernel(
-    w_ptr, rows_ptr, row_ptr, start_ptr, out_ptr, d, LISTED: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr
-):
-    """out[q] = sum over p = start[q]..start[q+1] of w[p] v_r, r = row[p] if listed, else p - start[q]."""
+def full_sum_kernel(w_ptr, rows_ptr, out_ptr, C, d, BP: tl.constexpr, BD: tl.constexpr):
+    """out[q] = sum over p < C of w[q, p] v_p."""
     q = tl.program_id(1).to(tl.int64)
     k = tl.program_id(0) * BD + tl.arange(0, BD)
-    begin = tl.load(start_ptr + q)
-    end = tl.load(start_ptr + q + 1)
     acc = tl.zeros((BD,), tl.float64)
-    for first in range(begin, end, BP):
+    for first in range(0, C, BP):
         p = first + tl.arange(0, BP)
-        r = tl.load(row_ptr + p, mask=p < end, other=0) if LISTED else p - begin
-        w = tl.load(w_ptr + p, mask=p < end, other=0.0)
-        here = (p[:, None] < end) & (k[None, :] < d)
-        v = centred(tl.load(rows_ptr + r[:, None] * d + k[None, :], mask=here, other=0))
+        w = tl.load(w_ptr + q * C + p, mask=p < C, other=0.0)
+        here = (p[:, None] < C) & (k[None, :] < d)
+        v = centred(tl.load(rows_ptr + p.to(tl.int64)[:, None] * d + k[None, :], mask=here, other=0))
         acc += tl.sum(w[:, None] * v, 0)  # w is 0 outside
     tl.store(out_ptr + q * d + k, acc, mask=k < d)
 
@@ -102,21 +97,11 @@ def _all_pairs(x: Tensor, rows: Tensor, *, product: bool) -> Tensor:
     return out
 
 
-def gathered_sum(weights: Tensor, rows: Tensor, candidates: Tensor, start: Tensor) -> Tensor:
-    """sum_p weights[p] v_candidates[p] over start[b] <= p < start[b+1], [B, d] float64; start [B + 1] int64."""
-    return _gathered(weights, rows, candidates, start, listed=True)
-
-
 def full_sum(weights: Tensor, rows: Tensor) -> Tensor:
     """weights [B, C] float64 times rows [C, d], [B, d] float64."""
-    start = torch.arange(len(weights) + 1, device=rows.device) * len(rows)
-    return _gathered(weights, rows, start, start, listed=False)
-
-
-def _gathered(weights: Tensor, rows: Tensor, candidates: Tensor, start: Tensor, *, listed: bool) -> Tensor:
-    batch, d = len(start) - 1, rows.shape[1]
+    (batch, count), d = weights.shape, rows.shape[1]
     out = torch.empty(batch, d, dtype=torch.float64, device=rows.device)
-    gathered_sum_kernel[(triton.cdiv(d, _COLUMNS), batch)](
-        weights, rows, candidates, start, out, d, LISTED=listed, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True
+    full_sum_kernel[(triton.cdiv(d, _COLUMNS), batch)](
+        weights, rows, out, count, d, BP=_PAIRS, BD=_COLUMNS, enable_fp_fusion=True
     )
     return out

@@ -8,9 +8,9 @@ from torch import Tensor
 from geodiff.kernels.prepared import centred
 
 
-def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, ref: Tensor, inv: Tensor) -> Tensor:
-    """(<x_b, v_i> - half_i - ref_b) inv_b + bias_i, [B, C], for x [B, d] float64."""
-    found = (x @ centred(rows).T - half - ref[:, None]) * inv[:, None]
+def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, inv: Tensor) -> Tensor:
+    """(<x_b, v_i> - half_i) inv_b + bias_i, [B, C], for x [B, d] float64."""
+    found = (x @ centred(rows).T - half) * inv[:, None]
     return found if bias is None else found + bias
 
 

@@ -1,8 +1,10 @@
 """The second product: softmax weights times rows, on tensor cores, one partial sum per split of SPLIT rows.
 
-Each split has its own largest logit m_s and returns sums relative to it; `merge` joins the splits by log-sum-exp.
-Weights are made once, in the parts that tensor cores multiply, and not anew for every tile of columns.
+All weights are relative to the largest logit so far, which the first product has found. They are made once, in the
+parts that tensor cores multiply, and not anew for every tile of columns.
 """
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -11,10 +13,14 @@ from torch import Tensor
 
 from geodiff.kernels.configs import SPLIT, STEP, WEIGHTED_SUM, configured
 from geodiff.kernels.logits import bias_row_stride, product, three_parts
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import Queries
 
-#: What is kept of a split's softmax: max m; sums of p = exp(l - m), p (l - m), p^2, p h and p c, with h_i = |v_i|^2 / 2
+#: What is kept of a split's softmax: sums of p = exp(l - best), p (l - best), p^2, p h and p c, with h_i = |v_i|^2 / 2
 #: and c_i the bias (0 without one).
-STATE = 6
+STATE = 5
+#: Rows whose marks are one number.
+WORD = 32
 #: The parts of a weight by what is stored: two float16 are 22 bits of it, three bfloat16 are 24.
 PARTS = {
     torch.uint8: (2, torch.float16),
@@ -27,42 +33,58 @@ _QUERIES, _WARPS = 4, 8  # per program of `softmax_state`
 
 @triton.jit
 def softmax_state(
-    l_ptr, half_ptr, bias_ptr, floor_ptr, state_ptr, p_ptr, B, C, stride, bias_stride, part_stride,
-    BIAS: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr,
+    l_ptr, half_ptr, away_ptr, bias_ptr, numbers_ptr, facts_ptr, best_ptr, state_ptr, p_ptr, mark_ptr, counts_ptr,
+    count_ptr, B, C, stride, bias_stride, part_stride, mark_stride, counts_stride, cut,
+    BIAS: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr, WORD: tl.constexpr,
 ):  # fmt: skip
-    """state [STATE, S, B] float64 of logits l [B, C], and the weights p = exp(l - m) in parts [PARTS, B, C].
+    """state [STATE, S, B] float64 of logits l [B, C], and the weights p = exp(l - best) in parts [PARTS, B, C].
 
-    One program per split and BB queries; stride = S B, part_stride = B C. A split whose maximum is below a query's
-    floor has weights 0 for it. BIAS: 0 none, 1 for all queries [C], 2 one row for each.
+    One program per split and BB queries; stride = S B, part_stride = B C. A row may count for a query if its logit,
+    with the error it may have, reaches the best one's least value - cut. Those are marked, a bit each, [B, S SPLIT /
+    WORD], and counted, [B, S] and in all [B]; the others have weight 0. BIAS: 0 none, 1 for all queries [C], 2 one row
+    for each.
     """
     split = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     r = split * SPLIT + tl.arange(0, SPLIT)
     inside = (b[:, None] < B) & (r[None, :] < C)
     place = b.to(tl.int64)[:, None] * C + r[None, :]
+    part_stride = tl.full((), 0, tl.int64) + part_stride
     logit = tl.load(l_ptr + place, mask=inside, other=float("-inf"))  # [BB, SPLIT]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[None, :]
-    floor = tl.load(floor_ptr + b, mask=b < B, other=float("inf"))
-    m = tl.max(logit, 1)  # [BB]
-    below = logit - tl.where(m == float("-inf"), 0.0, m)[:, None]  # -inf - -inf would be NaN
+    away = tl.load(away_ptr + r, mask=r < C, other=0.0)[None, :]
+    best = tl.load(best_ptr + b, mask=b < B, other=0.0)
+    row_error = tl.load(numbers_ptr + 4 * B + b, mask=b < B, other=0.0)
+    base_error = tl.load(numbers_ptr + 5 * B + b, mask=b < B, other=0.0)
+    least = best - (row_error * tl.load(facts_ptr) + base_error) - cut  # -inf where the logits say nothing
+    error = tl.where(logit > float("-inf"), row_error[:, None] * away + base_error[:, None], 0.0)
+    # So that what is unknown counts: a logit that is no number is not below anything.
+    keep = inside & ~(logit + error < least[:, None])
+    weighted = tl.zeros((BB, SPLIT), tl.float64)
+    if BIAS == 1:
+        weighted += tl.load(bias_ptr + r, mask=r < C, other=0.0)[None, :]
+    elif BIAS == 2:
+        weighted += tl.load(bias_ptr + b.to(tl.int64)[:, None] * bias_stride + r[None, :], mask=inside, other=0.0)
+    if BIAS > 0:
+        keep = keep & (weighted > float("-inf"))
+    below = (logit - tl.where(best == float("-inf"), 0.0, best)[:, None]).to(tl.float32)  # -inf - -inf would be NaN
     weight = tl.exp(below)
-    # What counts for a query must not depend on the queries beside it, for whose sake a split may be read.
-    _write_parts(p_ptr, tl.where((m >= floor)[:, None], weight, 0.0), place, part_stride, inside)
+    _write_parts(p_ptr, tl.where(keep, weight, 0.0), place, part_stride, inside)
     p = weight.to(tl.float64)
     out = state_ptr + split.to(tl.int64) * B + b
-    tl.store(out, m.to(tl.float64), mask=b < B)
-    tl.store(out + stride, tl.sum(p, 1), mask=b < B)
-    tl.store(out + 2 * stride, tl.sum(p * tl.where(p > 0, below.to(tl.float64), 0.0), 1), mask=b < B)
-    tl.store(out + 3 * stride, tl.sum(p * p, 1), mask=b < B)
-    tl.store(out + 4 * stride, tl.sum(p * half, 1), mask=b < B)
-    weighted = tl.zeros((BB,), tl.float64)
-    if BIAS == 1:
-        bias = tl.load(bias_ptr + r, mask=r < C, other=0.0)[None, :]
-        weighted = tl.sum(p * tl.where(p > 0, bias, 0.0), 1)  # 0 times -inf would be NaN
-    elif BIAS == 2:
-        bias = tl.load(bias_ptr + b.to(tl.int64)[:, None] * bias_stride + r[None, :], mask=inside, other=0.0)
-        weighted = tl.sum(p * tl.where(p > 0, bias, 0.0), 1)
-    tl.store(out + 5 * stride, weighted, mask=b < B)
+    tl.store(out, tl.sum(p, 1), mask=b < B)
+    # 0 times an infinite number would be NaN.
+    tl.store(out + stride, tl.sum(p * tl.where(p > 0, below.to(tl.float64), 0.0), 1), mask=b < B)
+    tl.store(out + 2 * stride, tl.sum(p * p, 1), mask=b < B)
+    tl.store(out + 3 * stride, tl.sum(p * half, 1), mask=b < B)
+    tl.store(out + 4 * stride, tl.sum(p * tl.where(p > 0, weighted, 0.0), 1), mask=b < B)
+    marks = tl.reshape(keep.to(tl.int32), (BB, SPLIT // WORD, WORD)) << tl.arange(0, WORD)[None, None, :]
+    word = split * (SPLIT // WORD) + tl.arange(0, SPLIT // WORD)
+    place = b.to(tl.int64)[:, None] * mark_stride + word[None, :]
+    tl.store(mark_ptr + place, tl.sum(marks, 2), mask=(b[:, None] < B) & (word[None, :] >= 0))
+    count = tl.sum(keep.to(tl.int32), 1)
+    tl.store(counts_ptr + b.to(tl.int64) * counts_stride + split, count, mask=b < B)
+    tl.atomic_add(count_ptr + b, count, mask=b < B, sem="relaxed")
 
 
 @triton.jit
@@ -81,20 +103,29 @@ def _write_parts(p_ptr, p, place, part_stride, inside):
 
 
 @triton.jit
+def weighed(numbers_ptr, count_ptr, b, B, most):
+    """Whether the weighted sums of queries b are wanted: not where few rows count, or the logits are too coarse."""
+    hopeless = tl.load(numbers_ptr + 7 * B + b, mask=b < B, other=1.0)
+    return (hopeless == 0) & (tl.load(count_ptr + b, mask=b < B, other=0) > most)
+
+
+@triton.jit
 def weighted_sum_kernel(
-    p_ptr, max_ptr, floor_ptr, rows_ptr, out_ptr, B, C, d, part_stride,
+    p_ptr, counts_ptr, numbers_ptr, count_ptr, rows_ptr, out_ptr, B, C, d, part_stride, counts_stride, most,
     SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """out[s, b] = sum over rows i of split s of p[b, i] v_i, [S, B, d] float32, p in the parts of `softmax_state`.
 
-    A split whose maximum is below the floors of all queries of a tile is not read.
+    Nothing is read or written of a split and a tile of queries where no row counts for a query whose sum is wanted.
     """
     k = tl.program_id(0) * BD + tl.arange(0, BD)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     split = tl.program_id(2)
-    m = tl.load(max_ptr + split.to(tl.int64) * B + b, mask=b < B, other=float("-inf")).to(tl.float32)
-    floor = tl.load(floor_ptr + b, mask=b < B, other=float("inf"))
-    end = split * SPLIT + tl.max((m >= floor).to(tl.int32), 0) * tl.minimum(SPLIT, C - split * SPLIT)
+    part_stride = tl.full((), 0, tl.int64) + part_stride
+    counted = tl.load(counts_ptr + b.to(tl.int64) * counts_stride + split, mask=b < B, other=0) > 0
+    if tl.max((counted & weighed(numbers_ptr, count_ptr, b, B, most)).to(tl.int32), 0) == 0:
+        return
+    end = tl.minimum(split * SPLIT + SPLIT, C)
     step = tl.arange(0, STEP)
     acc = tl.zeros((BB, BD), tl.float32)
     for first in range(split * SPLIT, end, STEP):
@@ -138,29 +169,61 @@ def splits(count: int) -> int:
     return triton.cdiv(count, SPLIT)
 
 
-def weighted_sum(
-    logits: Tensor, half: Tensor, floor: Tensor, rows: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(sums [S, B, d] float32, state [STATE, S, B] float64) of softmax weights of logits [B, C] over rows [C, d].
+@dataclass(frozen=True)
+class Marks:
+    """Which rows may count for which queries: a bit each, int32 [B, S SPLIT / WORD]; how many of each split, [B, S]."""
 
-    half [C] float64; floor [B] float32: splits whose logits are all below it count as nothing. bias: what the logits
-    hold of log weights, as `logits` takes it; only its weighted mean is wanted here.
+    bits: Tensor
+    counts: Tensor
+
+    @staticmethod
+    def empty(batch: int, n: int, device: torch.device) -> "Marks":
+        pieces = splits(n)
+        bits = torch.empty(batch, pieces * (SPLIT // WORD), dtype=torch.int32, device=device)
+        return Marks(bits, torch.empty(batch, pieces, dtype=torch.int32, device=device))
+
+    def after(self, start: int) -> "Marks":
+        """Of the rows from `start` on, which is where a split begins."""
+        return Marks(self.bits[:, start // WORD :], self.counts[:, start // SPLIT :])
+
+
+def softmax(
+    logits: Tensor, data: Prepared, rows: slice, bias: Tensor | None, queries: Queries, marks: Marks, cut: float
+) -> tuple[Tensor, Tensor]:
+    """(state [STATE, S, B] float64, weights in parts [PARTS, B, C]) of logits [B, C] of `rows`; see `softmax_state`.
+
+    bias: what the logits hold of log weights, as `logits` takes it; only its weighted mean is wanted here.
     """
     batch, count = logits.shape
-    d, pieces = rows.shape[1], splits(count)
-    parts, dtype = PARTS[rows.dtype]
-    state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=rows.device)
-    weights = torch.empty(parts, batch, count, dtype=dtype, device=rows.device)
+    pieces = splits(count)
+    parts, dtype = PARTS[data.rows.dtype]
+    half = data.half[rows]
+    state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=logits.device)
+    weights = torch.empty(parts, batch, count, dtype=dtype, device=logits.device)
     softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
-        logits, half, half if bias is None else bias, floor, state, weights,
+        logits, half, data.away[rows], half if bias is None else bias, queries.numbers, data.facts, queries.best,
+        state, weights, marks.bits, marks.counts, queries.count,
         batch, count, pieces * batch, bias_row_stride(bias), batch * count,
-        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, num_warps=_WARPS, enable_fp_fusion=True,
+        marks.bits.stride(0), marks.counts.stride(0), cut,
+        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, WORD=WORD, num_warps=_WARPS,
+        enable_fp_fusion=True,
     )  # fmt: skip
-    sums = torch.empty(pieces, batch, d, dtype=torch.float32, device=rows.device)
+    return state, weights
+
+
+def weighted_sum(weights: Tensor, rows: Tensor, queries: Queries, marks: Marks, most: int) -> Tensor:
+    """sums [S, B, d] float32 of weights in parts [PARTS, B, C] over rows [C, d]; see `weighted_sum_kernel`.
+
+    most: rows that may count up to which a query is left out.
+    """
+    _, batch, count = weights.shape
+    d = rows.shape[1]
+    sums = torch.empty(splits(count), batch, d, dtype=torch.float32, device=rows.device)
 
     def grid(tiles: dict[str, int]) -> tuple[int, int, int]:
-        return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), pieces
+        return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), splits(count)
 
-    named = {"B": batch, "C": count, "d": d, "part_stride": batch * count, "SPLIT": SPLIT, "STEP": STEP}
-    _weighted_sum[rows.dtype][grid](weights, state[0], floor, rows, sums, **named, enable_fp_fusion=True)
-    return sums, state
+    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * count, "counts_stride": marks.counts.stride(0)}
+    sizes |= {"most": most, "SPLIT": SPLIT, "STEP": STEP, "enable_fp_fusion": True}
+    _weighted_sum[rows.dtype][grid](weights, marks.counts, queries.numbers, queries.count, rows, sums, **sizes)
+    return sums

@@ -24,6 +24,8 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block: CUDA programming guide, compute capabilities
 TENSOR_CORE = {"s8": r"\.s8\.s8\b|\.s32\.s8\.s8", "f16": r"\.f32\.f16\.f16", "bf16": r"\.f32\.bf16\.bf16"}
 STORED = {"u8": torch.uint8, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+COUNTED = {"digits_ptr": "*i32", "count_ptr": "*i32", "path_ptr": "*i8"}
+UNITS = {"shift": "fp32", "unit": "fp32"}
 FLOATS = {"fp16": "f16", "bf16": "bf16", "fp32": "bf16"}  # stored dtype -> operands of the tensor cores
 
 
@@ -42,8 +44,10 @@ class Variant:
     scalars: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        stored = self.pointers.get("rows_ptr", self.pointers.get("p_ptr", "*")).removeprefix("*")
-        constants = "-".join(f"{name}{int(value)}" for name, value in self.constants.items())
+        typed = (self.pointers[name] for name in ("rows_ptr", "p_ptr", "parts_ptr") if name in self.pointers)
+        stored = next(typed, "*").removeprefix("*")
+        names = [name for name, value in self.constants.items() if not isinstance(value, float)]
+        constants = "-".join(f"{name}{int(self.constants[name])}" for name in names)
         return f"{self.kernel.partition('.')[2]}-{stored}-{constants}-w{self.warps}" + ("-ones" if self.ones else "")
 
 
@@ -52,37 +56,63 @@ def variants() -> Iterator[Variant]:
     from geodiff.kernels import configs
     from geodiff.kernels.combine import MOST_TERMS
 
-    per_query = {"half_ptr": "*fp64", "bias_ptr": "*fp64", "scale_ptr": "*fp64", "ref_ptr": "*fp64", "inv_ptr": "*fp64"}
-    pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", **per_query, "out_ptr": "*fp32"}
+    yield from _first_product(configs)
+    yield from _second_product(configs)
+    yield from _per_query()
+    yield from _differences(configs)
+    values = {f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}
+    combined = {"mean_ptr": "*fp64", **values, "out_ptr": "*fp32"}
+    bits = dict.fromkeys(("gain", "c0", "c1", "c2"), "i64")
+    for terms in range(MOST_TERMS + 1):
+        yield Variant("combine.combine_kernel", combined, {"TERMS": terms, "BN": 1024}, scalars=bits)
+
+
+def _doubles(*names: str) -> dict[str, str]:
+    return {f"{name}_ptr": "*fp64" for name in names}
+
+
+def _first_product(configs: Any) -> Iterator[Variant]:
+    shared = _doubles("half", "bias", "scale", "inv", "best", "out")
+    pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", "digits_ptr": "*i32", **shared}
     for config in configs.LOGITS_BYTES:
-        for parts in (2, 3, 4):
-            constants = {**config.kwargs, "PARTS": parts, "LONG": False, "BIAS": parts - 2}
-            yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-        constants = {**config.kwargs, "PARTS": 4, "LONG": True, "BIAS": 0}
+        for bias in _biases(configs, config):
+            yield Variant(
+                "logits.logits_bytes", pointers, {**config.kwargs, "LONG": False, "BIAS": bias}, "s8", *_launch(config)
+            )
+        constants = {**config.kwargs, "LONG": True, "BIAS": 0}
         yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-    constants = {**configs.LOGITS_BYTES[0].kwargs, "PARTS": 3, "LONG": False, "BIAS": 0}
+    constants = {**configs.LOGITS_BYTES[0].kwargs, "LONG": False, "BIAS": 0}
     yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
     for stored, operands in FLOATS.items():
         query = "*fp16" if stored == "fp16" else "*bf16"
         for config in configs.LOGITS_FLOATS:
-            pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **per_query, "out_ptr": "*fp32"}
-            for bias in (0, 1, 2)[: 2 if config is configs.WITHOUT_OWN_BIAS else 3]:
+            pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **shared}
+            for bias in _biases(configs, config):
                 constants = {**config.kwargs, "BIAS": bias}
                 yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
+
+
+def _biases(configs: Any, config: Any) -> tuple[int, ...]:
+    return (0, 1) if any(config is wide for wide in configs.WITHOUT_OWN_BIAS) else (0, 1, 2)
+
+
+def _second_product(configs: Any) -> Iterator[Variant]:
+    marked = {"mark_ptr": "*i32", "counts_ptr": "*i32", "count_ptr": "*i32"}
     for stored, operands in {"u8": "f16", **FLOATS}.items():
         for config in configs.WEIGHTED_SUM[STORED[stored]]:
             constants = {**config.kwargs, "SPLIT": configs.SPLIT, "STEP": configs.STEP}
             part = "*fp16" if operands == "f16" else "*bf16"
-            pointers = {"p_ptr": part, "max_ptr": "*fp64", "floor_ptr": "*fp32", "rows_ptr": f"*{stored}"}
-            pointers["out_ptr"] = "*fp32"
+            pointers = {"p_ptr": part, **marked, "numbers_ptr": "*fp64", "rows_ptr": f"*{stored}", "out_ptr": "*fp32"}
             yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
-    state = {"l_ptr": "*fp32", "half_ptr": "*fp64", "bias_ptr": "*fp64", "floor_ptr": "*fp32", "state_ptr": "*fp64"}
+    state = {**_doubles("l", "half", "away", "bias", "numbers", "facts", "best", "state"), **marked}
     for part in ("*fp16", "*bf16"):
         for bias in (0, 1, 2):
-            constants = {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT}
-            yield Variant("weighted_sum.softmax_state", {**state, "p_ptr": part}, constants, warps=8)
-    names = ["state", "acc", "kept", "acc_out", "kept_out", "mean"]
-    merged = {"sums_ptr": "*fp32", **{f"{name}_ptr": "*fp64" for name in names}}
+            constants = {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT, "WORD": 32}
+            yield Variant(
+                "weighted_sum.softmax_state", {**state, "p_ptr": part}, constants, warps=8, scalars={"cut": "fp32"}
+            )
+    merged = {**_doubles("state", "numbers", "best", "acc", "kept", "acc_out", "kept_out", "mean"), **marked}
+    merged["sums_ptr"] = "*fp32"
     for first, last, ones in (
         (True, True, ()),
         (True, False, ()),
@@ -90,21 +120,50 @@ def variants() -> Iterator[Variant]:
         (False, True, ("B", "S", "stride", "d")),
     ):
         constants = {"FIRST": first, "LAST": last, "SB": 8, "BD": 128}
-        scalars = {"shift": "fp32", "unit": "fp32"}
-        yield Variant("merge.merge_kernel", merged, constants, ones=ones, scalars=scalars)
+        yield Variant("merge.merge_kernel", merged, constants, ones=ones, scalars=UNITS)
+
+
+def _per_query() -> Iterator[Variant]:
+    from geodiff.kernels import bounds, queries
+
+    prepared = {**_doubles("sigma", "dither", "facts", "centred", "numbers", "best"), **COUNTED}
+    numbers = {"LEAST_DIGITS": queries.LEAST_DIGITS, "DEVIATIONS": bounds.DEVIATIONS, "LOG_SHARE": bounds.LOG_SHARE}
+    scalars = {**UNITS, **dict.fromkeys(("tol", "within", "terms", "cut", "cut_off", "short"), "fp32")}
+    for parts, ones in (("i8", ()), ("i8", ("B", "n", "d", "part_stride", "x_stride")), ("fp16", ()), ("bf16", ())):
+        of_bytes = parts == "i8"
+        constants = {"BYTES": of_bytes, **numbers, "BD": 1024, "FLUSH": 64, "CUT": bounds.CUT}
+        pointers = {**prepared, "x_ptr": "*fp32", "parts_ptr": f"*{parts}"}
+        yield Variant("queries.prepare_kernel", pointers, constants, warps=8, scalars=scalars, ones=ones)
+        paths = {name: getattr(queries, name) for name in ("SCREENED", "DENSE", "DENSE_FINE", "EXACT")}
+        constants = {"BYTES": of_bytes, "BD": 1024, "SUMMED": 16, "ROUNDING": bounds.ROUNDING, **numbers, **paths}
+        pointers = {**_doubles("mean", "x", "numbers", "kept", "facts", "told"), **COUNTED, "parts_ptr": f"*{parts}"}
+        ones = tuple(name for name in ones if name != "x_stride")
+        yield Variant("decide.decide_kernel", pointers, constants, warps=8, scalars=scalars, ones=ones)
+    told = _doubles("mean", "x", "sigma", "told", "out")
+    for prior in (True, False):
+        yield Variant("decide.finish_kernel", told, {"PRIOR": prior, "BD": 1024}, warps=8, scalars=UNITS)
+
+
+def _differences(configs: Any) -> Iterator[Variant]:
     for stored in ("u8", *FLOATS):
         pairs = {"x_ptr": "*fp64", "rows_ptr": f"*{stored}", "query_ptr": "*i64", "row_ptr": "*i64", "out_ptr": "*fp64"}
-        gather = {"w_ptr": "*fp64", "rows_ptr": f"*{stored}", "row_ptr": "*i64", "start_ptr": "*i64"}
+        gather = {"w_ptr": "*fp64", "rows_ptr": f"*{stored}", "out_ptr": "*fp64"}
         for listed, product in ((True, False), (False, False), (False, True)):
             constants = {"LISTED": listed, "PRODUCT": product, "BP": 16, "BD": 64}
             unlisted = {} if listed else {"query_ptr": "*fp64", "row_ptr": "*fp64"}
             yield Variant("refine.distances_kernel", {**pairs, **unlisted}, constants)
-        for listed in (True, False):
-            constants = {"LISTED": listed, "BP": 16, "BD": 64}
-            yield Variant("refine.gathered_sum_kernel", {**gather, "out_ptr": "*fp64"}, constants)
-    for terms in range(MOST_TERMS + 1):
-        combined = {"mean_ptr": "*fp64", "factors_ptr": "*fp64", **{f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}}
-        yield Variant("combine.combine_kernel", {**combined, "out_ptr": "*fp32"}, {"TERMS": terms, "BN": 1024})
+        yield Variant("refine.full_sum_kernel", gather, {"BP": 16, "BD": 64})
+        for bias in (0, 1, 2) if stored == "u8" else (2,):  # of the others the one with most registers
+            pointers = {**_doubles("x", "bias", "numbers", "logit", "mean", "told", "acc", "state"), **COUNTED}
+            pointers |= {"rows_ptr": f"*{stored}", "mark_ptr": "*i32", "counts_ptr": "*i32", "row_ptr": "*i32"}
+            sizes = {"BIAS": bias, "BP": 16, "BD": 128}
+            marks = {"SPLIT": configs.SPLIT, "WORD": 32}
+            yield Variant("candidates.candidate_kernel", pointers, {**sizes, **marks, "PATH": 0})
+            constants = {**sizes, "BD": 64, "PATH": 0}
+            yield Variant("candidates.candidate_sum_kernel", pointers, constants, scalars=UNITS)
+            yield Variant("exact.exact_kernel", pointers, {**sizes, "WORD": 32, "PATH": 3})
+    pointers = {**_doubles("acc", "state", "mean", "told"), **COUNTED}
+    yield Variant("exact.exact_merge_kernel", pointers, {"SB": 8, "BD": 128, "PATH": 3}, scalars=UNITS)
 
 
 def _launch(config: Any) -> tuple[int, int, bool]:

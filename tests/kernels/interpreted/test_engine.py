@@ -11,12 +11,12 @@ from geodiff.backends import Query
 from geodiff.backends import triton as engine_module
 from geodiff.backends.triton import PATHS, TritonEngine
 from geodiff.base.posterior import Posterior
-from geodiff.kernels import dense as dense_module
-from geodiff.kernels import screen as screen_module
-from geodiff.kernels import twins
-from geodiff.kernels.bounds import cutoff
-from geodiff.kernels.dense import dense, weigh
-from geodiff.kernels.request import Request
+from geodiff.kernels import decide as decide_module
+from geodiff.kernels import evaluate as evaluate_module
+from geodiff.kernels import exact as exact_module
+from geodiff.kernels import queries as queries_module
+from geodiff.kernels import ranking as ranking_module
+from geodiff.kernels.given import weighted_mean
 from geodiff.reference import moments
 
 TOL = 1e-5
@@ -54,10 +54,15 @@ def assert_contract(found: Posterior, expected: Posterior, data: Tensor, tol: fl
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-3, atol=1e-6)
 
 
+def look_one_by_one_at(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries of which more rows may count go to the dense pass."""
+    monkeypatch.setattr(evaluate_module, "most_candidates", lambda n: most)
+
+
 @pytest.fixture
 def dense_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if many rows were expected to carry weight, however few there are."""
-    monkeypatch.setattr(engine_module, "_FEW", -1)
+    """As if many rows counted, however few there are."""
+    look_one_by_one_at(0, monkeypatch)
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (17, 33)])
@@ -83,44 +88,70 @@ def test_contract_where_the_dense_pass_goes_first(stored: torch.dtype, dense_fir
 def test_batches_wider_than_one_tile_and_data_longer_than_one_chunk(
     stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense_module, "_LOGITS", 1024)  # so that a chunk is one split
+    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024)  # so that a chunk is one split
     monkeypatch.setattr(engine_module, "_QUERIES", 18)
-    data = some_data(1027, 3, stored)
+    data = some_data(2100, 3, stored)
     engine = TritonEngine(data)
     x, sigma = queries(data, 19, 2.0), torch.full((19,), 2.0, dtype=torch.float64)
-    found = engine.posterior(Query(x, sigma, range(1027), None, TOL))
+    found = engine.posterior(Query(x, sigma, range(2100), None, TOL))
     assert_contract(found, reference.posterior(x, data, 2.0), data)
-    assert PATHS.index("dense") in engine.last_paths.tolist()
-
-
-def test_screening_hands_on_what_has_too_many_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen_module, "MOST", 20)
-    data = some_data(130, 17, torch.uint8)
-    engine = TritonEngine(data)
-    sigma = torch.tensor([0.01, 0.01, 3.0, 3.0], dtype=torch.float64)
-    x = queries(data, 4, 1.0) * sigma[:, None]
-    found = engine.posterior(Query(x, sigma, range(130), None, TOL), 1)
-    assert_contract(found, reference.posterior(x, data, sigma, topk=1), data)
-    assert engine.last_paths.tolist() == [0, 0, 1, 1]
+    assert {PATHS.index("dense"), PATHS.index("dense_fine")} & set(engine.last_paths.tolist())
 
 
 @TWO_DTYPES
-def test_screening_over_several_chunks(monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
-    monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
-    data = some_data(1500, 5, stored)
+def test_what_has_too_many_candidates_is_summed_up_over_everything(
+    stored: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_one_by_one_at(20, monkeypatch)
+    data = some_data(130, 17, stored)
     engine = TritonEngine(data)
-    sigma = torch.tensor([1e-3, 0.02], dtype=torch.float64)
-    x = queries(data, 2, 0.01)
+    sigma = torch.tensor([0.01, 0.01, 9.0, 9.0], dtype=torch.float64)
+    x = queries(data, 4, 1.0) * sigma[:, None]
+    found = engine.posterior(Query(x, sigma, range(130), None, TOL), 1)
+    assert_contract(found, reference.posterior(x, data, sigma, topk=1), data)
+    assert engine.last_paths[:2].tolist() == [0, 0]
+    assert not (engine.last_paths[2:] == 0).any()
+
+
+@TWO_DTYPES
+@pytest.mark.parametrize("turned", [False, True])
+def test_candidates_over_several_chunks(turned: bool, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
+    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024)
+    monkeypatch.setattr(ranking_module, "_ELEMENTS", 1024)
+    look_one_by_one_at(200, monkeypatch)
+    data = some_data(2300, 5, stored)
+    # By distance from the queries: the first chunk has all that counts, or the last one.
+    order = reference.model_space(data, torch.float64).norm(dim=1).argsort(descending=turned)
+    data = data[order].contiguous()
+    engine = TritonEngine(data)
+    sigma = torch.tensor([1e-3, 0.02, 0.3, 1.0], dtype=torch.float64)
+    x = reference.model_space(data, torch.float64)[-4:] if turned else torch.zeros(4, 5, dtype=torch.float64)
+    x = x + 0.01 * torch.randn(4, 5, dtype=torch.float64)
     for topk in (0, 7):
-        found = engine.posterior(Query(x, sigma, range(1500), None, TOL), topk)
+        found = engine.posterior(Query(x, sigma, range(2300), None, TOL), topk)
         assert_contract(found, reference.posterior(x, data, sigma, topk=topk), data)
-    assert engine.last_paths.tolist() == [0, 0]
+    assert engine.last_paths[:2].tolist() == [0, 0]
+    assert not (engine.last_paths[2:] == 0).any()
+
+
+def test_rows_left_out_of_a_weighted_sum_that_counted_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the first chunk a tenth as many rows count as may be looked at one by one, of the second nearly all.
+    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024 * 2)
+    look_one_by_one_at(400, monkeypatch)
+    data = torch.full((2048, 6), 128, dtype=torch.uint8)
+    data[:1014, 0] = 255  # too far to count
+    data[1014:, 1:] += torch.randint(0, 3, (1034, 5), dtype=torch.uint8)
+    engine = TritonEngine(data)
+    sigma = torch.full((2,), 0.02, dtype=torch.float64)
+    x = torch.zeros(2, 6, dtype=torch.float64) + 0.02
+    found = engine.posterior(Query(x, sigma, range(2048), None, TOL))
+    assert_contract(found, reference.posterior(x, data, sigma), data)
+    assert engine.last_paths.tolist() == [PATHS.index("exact")] * 2
 
 
 @TWO_DTYPES
 def test_last_resort(stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_module, "least_scale", lambda data: 0.0)
-    monkeypatch.setattr(dense_module, "dense_error", lambda data, query, x, inv, state, mean: torch.full_like(inv, 1e9))
+    refuse_dense(monkeypatch)
     data = some_data(130, 9, stored)
     engine = TritonEngine(data)
     prior = torch.randn(130, dtype=torch.float64).log_softmax(0)
@@ -130,7 +161,12 @@ def test_last_resort(stored: torch.dtype, dense_first: None, monkeypatch: pytest
     x = queries(data, 3, 1.0) * sigma[:, None]
     found = engine.posterior(Query(x, sigma, range(130), prior, TOL), 3)
     assert_contract(found, reference.posterior(x, data, sigma, topk=3, log_weights=prior), data)
-    assert PATHS.index("exact") in engine.last_paths.tolist()
+    assert engine.last_paths.tolist() == [PATHS.index("exact")] * 3
+
+
+def refuse_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the dense pass never kept the contract."""
+    monkeypatch.setattr(decide_module, "LOG_SHARE", -1.0)
 
 
 def test_prior_and_a_range_of_rows(stored: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +176,8 @@ def test_prior_and_a_range_of_rows(stored: torch.dtype, monkeypatch: pytest.Monk
     part = slice(30, 81)
     prior = prior - prior[part].logsumexp(0)
     engine = TritonEngine(data)
-    for few in (2048, -1):
-        monkeypatch.setattr(engine_module, "_FEW", few)
+    for few in (64, 0):
+        look_one_by_one_at(few, monkeypatch)
         sigma = torch.tensor([0.01, 1.0, 20.0], dtype=torch.float64)
         x = queries(data, 3, 1.0) * sigma[:, None]
         found = engine.posterior(Query(x, sigma, range(30, 81), prior, TOL), 4)
@@ -184,18 +220,13 @@ PATHS_OF = [(torch.uint8, path, 3) for path in PATHS] + [
 def test_every_query_may_have_its_own_prior(
     stored: torch.dtype, path: str, topk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse = {"screened": (), "dense": (), "dense_fine": (3,), "exact": (3, 4)}[path]
-    monkeypatch.setattr(engine_module, "_FEW", 2**31 if path == "screened" else -1)
+    look_one_by_one_at(2000 if path == "screened" else 0, monkeypatch)
     monkeypatch.setattr(engine_module, "_QUERIES", 8)  # so that the last query has a launch to itself
-    monkeypatch.setattr(screen_module, "_ELEMENTS", 1024)
-
-    def chosen(request: Request, digits: int) -> tuple[object, Tensor]:
-        answer, done = dense(request, digits)
-        return answer, done & (digits not in refuse)
-
-    monkeypatch.setattr(engine_module, "dense", chosen)
-    if path != "screened":
-        monkeypatch.setattr(engine_module, "screen", lambda request: (dense(request, 3)[0], request.gap < 0))
+    monkeypatch.setattr(ranking_module, "_ELEMENTS", 1024)
+    if path == "exact":
+        refuse_dense(monkeypatch)
+    if path == "dense":
+        monkeypatch.setattr(queries_module, "DEVIATIONS", 0)  # three digits, where four would be chosen
     n = 1031 if stored == torch.uint8 else 331  # several tiles both; more floats take a minute
     data, part = some_data(n, 17, stored), slice(3, n - 1)
     prior = own_priors(9, n, part)
@@ -238,24 +269,24 @@ def test_all_points_can_be_ranked() -> None:
     assert found.indices.equal(reference.posterior(x, data, 0.3, topk=33).indices)
 
 
-@pytest.mark.parametrize("digits", [1, 2, 3])
-def test_too_coarse_a_pass_knows_that_it_is(digits: int) -> None:
+def test_too_coarse_a_pass_knows_that_it_is(dense_first: None, monkeypatch: pytest.MonkeyPatch) -> None:
     data = some_data(257, 33, torch.uint8)
-    engine = TritonEngine(data)
     sigma = torch.logspace(-1, 3, 12, dtype=torch.float64)
     x = queries(data, 12, 1.0) * sigma[:, None]
-    centred, levels = engine._centred(x), engine._levels(sigma)
-    gap, near = twins.distances(centred, data).min(1)
-    cut = cutoff(engine._data, 257, TOL)
-    request = Request(engine._data, 0, 257, centred, levels, None, near, gap, cut, TOL, 0)
-    answer, done = dense(request, digits)
     expected = reference.posterior(x, data, sigma)
     scale = expected.mean.norm(dim=1).clamp_min(0.01 * reference.model_space(data, torch.float64).norm(dim=1).max())
-    error = (answer.mean - expected.mean).norm(dim=1) / scale
-    assert (error[done] <= TOL).all()
-    assert done.any() if digits == 3 else not done.all()
-    if digits == 1:
-        assert (error > TOL).any()  # the bound had something to refuse
+    monkeypatch.setattr(exact_module, "EXACT", -2)  # so that what is refused shows
+    for least, tol in ((1, 1e-5), (2, 1e-5), (3, 1e-5), (1, 1e-2)):
+        engine = TritonEngine(data)
+        monkeypatch.setattr(queries_module, "LEAST_DIGITS", least)
+        monkeypatch.setattr(queries_module, "DEVIATIONS", 0)  # fewer digits than would be chosen
+        found = engine.posterior(Query(x, sigma, range(257), None, tol))
+        done = engine.last_paths != PATHS.index("exact")
+        error = (found.mean - expected.mean).norm(dim=1) / scale
+        assert (error[done] <= tol).all()
+        assert done.any() if least == 3 or tol == 1e-2 else not done.all()
+        if least == 1:
+            assert (error > 1e-5).any()  # the bound had something to refuse
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3, 1e17, 1e25])
@@ -317,7 +348,7 @@ def test_weighted_mean_near_zero_is_summed_in_float64(stored: torch.dtype) -> No
     scores = torch.zeros(2, 128, dtype=torch.float64)
     exact = reference.model_space(data, torch.float64)
     engine = TritonEngine(data)
-    assert not weigh(engine._data, scores, TOL)[1].any()
+    assert not weighted_mean(engine._data, scores, TOL, scores.new_empty(2, 9)).any()
     error = (engine.weighted_mean(scores, TOL) - exact.mean(0)).norm(dim=1)
     assert (error <= TOL * exact.mean(0).norm().clamp_min(0.01 * exact.norm(dim=1).max())).all()
 

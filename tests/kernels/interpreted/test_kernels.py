@@ -1,5 +1,7 @@
 """Each kernel against its plain-torch twin: all dtypes, sizes that divide no tile, outputs that start as NaN."""
 
+import math
+
 import pytest
 import torch
 import triton
@@ -7,13 +9,13 @@ from torch import Tensor
 
 from geodiff.kernels import configs, twins, weighted_sum
 from geodiff.kernels import logits as logits_module
-from geodiff.kernels.bounds import row_errors
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.logits import logits, logits_bytes, logits_floats
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
-from geodiff.kernels.queries import Parts, digits, floats, split
-from geodiff.kernels.refine import all_distances, all_products, full_sum, gathered_sum, pair_distances
+from geodiff.kernels.queries import BASE_ERROR, INV, RESIDUAL, ROW_ERROR, SCALE, Queries, prepare
+from geodiff.kernels.refine import all_distances, all_products, full_sum, pair_distances
+from geodiff.kernels.weighted_sum import SPLIT, WORD, Marks, softmax
 
 NAN = torch.nan
 
@@ -26,11 +28,17 @@ def some_rows(n: int, d: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(n, d).to(dtype)
 
 
-def value(query: Parts) -> Tensor:
+def ready(data: Prepared, x: Tensor, sigma: float = 1.0, *, tol: float = 1e-5, dithered: bool = True) -> Queries:
+    """Queries x [B, d] in centred units, with sigma in model space."""
+    model = (x + data.shift) / data.unit
+    return prepare(data, model, x.new_full((len(x),), sigma), n=len(data.rows), tol=tol, dithered=dithered)
+
+
+def value(query: Queries) -> Tensor:
     """What the parts stand for, [B, d] float64."""
     count = len(query.parts)
     weights = [256.0 ** (count - 1 - k) if query.parts.dtype == torch.int8 else 1.0 for k in range(count)]
-    return query.scale[:, None] * sum(w * part.double() for w, part in zip(weights, query.parts, strict=True))
+    return query.numbers[SCALE, :, None] * sum(w * part.double() for w, part in zip(weights, query.parts, strict=True))
 
 
 def worst_ratio(found: Tensor, expected: Tensor, allowed: Tensor) -> float:
@@ -39,73 +47,95 @@ def worst_ratio(found: Tensor, expected: Tensor, allowed: Tensor) -> float:
     return float(ratio[allowed.isfinite()].nan_to_num(nan=torch.inf).amax()) if allowed.isfinite().any() else 0.0
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_digits_stand_for_the_query_and_know_what_they_left_over(count: int) -> None:
-    x = (
-        torch.randn(5, 33, dtype=torch.float64)
-        * torch.tensor([1e-9, 1.0, 80.0, 1e4, 1.0], dtype=torch.float64)[:, None]
-    )
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("dithered", [False, True])
+def test_digits_stand_for_the_query_and_know_what_they_left_over(count: int, dithered: bool) -> None:
+    data = Prepared(some_rows(40, 33, torch.uint8))
+    size = torch.tensor([1e-9, 1.0, 80.0, 1e4, 1.0], dtype=torch.float64)
+    x = torch.randn(5, 33, dtype=torch.float64) * size[:, None]
     x[4] = 0
-    for dithered in (False, True):
-        query = digits(x, count, dithered=dithered)
-        assert query.parts.dtype == torch.int8
-        left = (x - value(query)).norm(dim=1)
-        torch.testing.assert_close(query.residual, left, rtol=1e-3, atol=1e-12)
-        unit = x.abs().amax(1) / (127 * 256 ** (count - 1))
-        assert (left <= unit * 33**0.5 * (1 if dithered else 0.5) + 1e-300).all()
+    query = ready(data, x, 10.0, tol=1.0 if count == 3 else 0.0, dithered=dithered)
+    torch.testing.assert_close(query.centred, x, rtol=1e-12, atol=1e-12)
+    assert query.parts.dtype == torch.int8
+    assert query.digits.tolist() == [count] * 5
+    assert count == 4 or not query.parts[0].any()
+    left = (x - value(query)).norm(dim=1)
+    torch.testing.assert_close(query.numbers[RESIDUAL], left, rtol=1e-3, atol=1e-12)
+    unit = x.abs().amax(1) / (127 * 256 ** (count - 1))
+    assert (left <= unit * 33**0.5 * (1 if dithered else 0.5) + 1e-13).all()
+
+
+def test_few_digits_where_the_noise_hides_more() -> None:
+    data = Prepared(some_rows(400, 33, torch.uint8))
+    x = torch.randn(1, 33, dtype=torch.float64)
+    assert [int(ready(data, x * 127.5 * sigma, sigma).digits[0]) for sigma in (0.1, 1.0, 1e3)] == [4, 4, 3]
 
 
 def test_dithered_digits_err_to_neither_side() -> None:
+    data = Prepared(some_rows(2, 4000, torch.uint8))
     x = torch.rand(1, 4000, dtype=torch.float64) + 0.5
-    query = digits(x, 2, dithered=True)
-    error = (value(query) - x) / query.scale
+    query = ready(data, x, tol=1.0)
+    error = (value(query) - x) / query.numbers[SCALE]
     assert abs(float(error.mean())) < 5 * (1 / 6 / 4000) ** 0.5
     assert float(error.std()) == pytest.approx(6**-0.5, rel=0.05)
 
 
-@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 30), (torch.bfloat16, 23)])
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 30), (torch.bfloat16, 23), (torch.float32, 23)])
 def test_three_floats_hold_the_bits_of_the_query(dtype: torch.dtype, bits: int) -> None:
+    data = Prepared(some_rows(5, 65, dtype))
     x = torch.randn(4, 65, dtype=torch.float64) * torch.tensor([1e-12, 1.0, 3e3, 1e12], dtype=torch.float64)[:, None]
-    query = floats(x, dtype)
+    query = ready(data, x)
     assert ((x - value(query)).abs() <= x.abs().amax(1, keepdim=True) * 2.0**-bits).all()
-    torch.testing.assert_close(query.residual, (x - value(query)).norm(dim=1), rtol=1e-3, atol=1e-30)
+    torch.testing.assert_close(query.numbers[RESIDUAL], (x - value(query)).norm(dim=1), rtol=1e-3, atol=1e-30)
 
 
 @pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (127, 65, 3), (129, 129, 17), (130, 64, 33)])
 def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
     data = Prepared(some_rows(n, d, stored))
     x = torch.randn(batch, d, dtype=torch.float64) * 100
-    ref, inv = torch.randn(batch, dtype=torch.float64), torch.rand(batch, dtype=torch.float64) + 0.1
     each = torch.randn(batch, n + 3, dtype=torch.float64)[:, 2:-1]  # a part of longer rows
     each[-1, n // 2] = -torch.inf
     for bias in (None, torch.randn(n, dtype=torch.float64), each):
-        query = split(x, stored, 3, dithered=False)
+        query = ready(data, x, 0.1)
+        inv, row, base = (query.numbers[place] for place in (INV, ROW_ERROR, BASE_ERROR))
         out = torch.full((batch, n), NAN, dtype=torch.float64)
-        logits(query, data.rows, data.half, bias, ref, inv, out)
+        scale = query.numbers[SCALE]
+        logits(query.parts, scale, query.digits, data.rows, data.half, bias, inv, query.best, out)
         known = value(query)
-        _, base = row_errors(data, query, known, inv)
-        expected = twins.logits(known, data.rows, data.half, bias, ref, inv)
+        expected = twins.logits(known, data.rows, data.half, bias, inv)
         shut = expected.isneginf()
         assert out.isneginf().equal(shut)
+        assert query.best.equal(out.amax(1))
         allowed = (base[:, None] + 1e-12).masked_fill(shut, torch.inf)
         assert worst_ratio(out, expected, allowed) <= 1
         # And with what the digits left over, up to what is common to all rows of a query.
-        row, base = row_errors(data, query, x, inv)
         shift = ((x - known) @ data.mean) * inv
-        exact = twins.logits(x, data.rows, data.half, bias, ref, inv) - shift[:, None]
+        exact = twins.logits(x, data.rows, data.half, bias, inv) - shift[:, None]
         allowed = (row[:, None] * data.away + base[:, None] + 1e-12).masked_fill(shut, torch.inf)
         assert worst_ratio(out, exact, allowed) <= 1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [3, 4])
 @pytest.mark.parametrize("long", [False, True])
 def test_digits_of_every_number_and_length(count: int, long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logits_module, "INT32_COLUMNS", 1 if long else 65536)
-    rows, x = some_rows(9, 131, torch.uint8), torch.randn(2, 131, dtype=torch.float64)
-    query, zeros, ones = digits(x, count, dithered=True), torch.zeros(9).double(), torch.ones(2).double()
+    data, x = Prepared(some_rows(9, 131, torch.uint8)), torch.randn(2, 131, dtype=torch.float64)
+    query, ones = ready(data, x, tol=1.0 if count == 3 else 0.0), torch.ones(2).double()
+    assert query.digits.tolist() == [count] * 2
     out = torch.full((2, 9), NAN, dtype=torch.float64)
-    logits(query, rows, zeros, None, torch.zeros(2).double(), ones, out)
-    torch.testing.assert_close(out, value(query) @ (rows.double() - 128).T, rtol=1e-13, atol=1e-9)
+    zeros = torch.zeros(9).double()
+    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, None, ones, query.best, out)
+    torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-9)
+
+
+def test_a_query_with_fewer_digits_beside_one_with_more() -> None:
+    data, x = Prepared(some_rows(9, 70, torch.uint8)), torch.randn(2, 70, dtype=torch.float64) * 1e4
+    sigma, ones = torch.tensor([1e3, 1.0], dtype=torch.float64), torch.ones(2).double()
+    query = prepare(data, (x + data.shift) / data.unit, sigma, n=9, tol=1e-5)
+    assert query.digits.tolist() == [3, 4]
+    out, zeros = torch.full((2, 9), NAN, dtype=torch.float64), torch.zeros(9).double()
+    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, None, ones, query.best, out)
+    torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-5)
 
 
 def test_every_table_has_a_configuration_for_every_batch_and_chip() -> None:
@@ -129,29 +159,42 @@ def test_logits_in_every_configuration(table: str, config: triton.Config) -> Non
     tiles = config.kwargs
     n, d, batch = tiles["BN"] + 1, tiles["BD"] + 1, tiles["BB"] + 1
     stored = torch.uint8 if table == "bytes" else torch.float32
-    rows, x = some_rows(n, d, stored), torch.randn(batch, d, dtype=torch.float64)
-    query = split(x, stored, 3, dithered=False)
-    zero, one = torch.zeros(max(n, batch)).double(), torch.ones(batch).double()
+    data, x = Prepared(some_rows(n, d, stored)), torch.randn(batch, d, dtype=torch.float64)
+    query = ready(data, x)
+    rows, zero, one = data.rows, torch.zeros(n).double(), torch.ones(batch).double()
     out = torch.full((batch, n), NAN, dtype=torch.float64)
     grid = triton.cdiv(batch, tiles["BB"]), triton.cdiv(n, tiles["BN"])
-    arguments = (query.parts, rows, zero, zero, query.scale, zero, one, out, batch, n, d, batch * d, 0)
+    ends = query.best, out, batch, n, d, batch * d, 0
+    starts = query.parts, rows, zero, zero, query.numbers[SCALE], one
     if table == "bytes":
-        logits_bytes[grid](*arguments, PARTS=3, LONG=False, BIAS=0, **tiles)
+        logits_bytes[grid](*starts, query.digits, *ends, LONG=False, BIAS=0, **tiles)
     else:
-        logits_floats[grid](*arguments, BIAS=0, **tiles)
+        logits_floats[grid](*starts, *ends, BIAS=0, **tiles)
     expected = value(query) @ twins.centred(rows).T
     scale = x.norm(dim=1).max() * twins.centred(rows).norm(dim=1).max()
     assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
 
 
-def merged(scores: Tensor, data: Prepared, chunk: int, floor: Tensor, bias: Tensor | None = None) -> Running:
+def exact_queries(data: Prepared, scores: Tensor) -> Queries:
+    """As for logits without an error, of which nothing has been seen."""
+    queries = ready(data, torch.zeros(len(scores), data.rows.shape[1], dtype=torch.float64))
+    queries.numbers[[ROW_ERROR, BASE_ERROR]] = 0
+    return queries
+
+
+def merged(scores: Tensor, data: Prepared, chunk: int, cut: float, bias: Tensor | None = None) -> Running:
+    """Of float64 scores, by weighted sums that leave no query out."""
     batch, n = scores.shape
-    running = Running(batch, data.rows.shape[1], data.shift, data.unit, scores.device)
+    queries, marks = exact_queries(data, scores), Marks.empty(batch, n, scores.device)
+    running = Running(torch.full((batch, data.rows.shape[1]), NAN, dtype=torch.float64), data.shift, data.unit)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
         some = None if bias is None else bias[..., part]
-        sums = weighted_sum.weighted_sum(scores[:, part].contiguous(), data.half[part], floor, data.rows[part], some)
-        running.merge(*sums, last=part.stop == n)
+        queries.best.copy_(torch.maximum(queries.best, scores[:, part].amax(1)))
+        here = marks.after(start)
+        state, weights = softmax(scores[:, part].contiguous(), data, part, some, queries, here, cut)
+        sums = weighted_sum.weighted_sum(weights, data.rows[part], queries, here, -1)
+        running.merge(sums, state, queries, here, -1, last=part.stop == n)
     return running
 
 
@@ -161,16 +204,15 @@ SIZES = [(1, 1, 1), (63, 65, 3), (65, 129, 18), (1023, 1, 2), (1025, 3, 5)]
 @pytest.mark.parametrize(("n", "d", "batch"), SIZES)
 def test_weighted_sum_and_merge(n: int, d: int, batch: int, stored: torch.dtype) -> None:
     data = Prepared(some_rows(n, d, stored))
-    scores = torch.randn(batch, n) * 3
+    scores = torch.randn(batch, n, dtype=torch.float64) * 3
     scores[0] *= 100  # one point takes nearly all
-    everything = torch.full((batch,), -torch.inf)
-    for chunk in (n, 1024 if n > 1024 else max(1, n // 2)):
-        running = merged(scores, data, chunk, everything)
+    for chunk in (n, SPLIT) if n > SPLIT else (n,):
+        running = merged(scores, data, chunk, 1e4)
         expected = (twins.weighted_mean(scores, data.rows) + data.shift) / data.unit
         error = (running.mean - expected).norm(dim=1)
         assert float((error / (data.norm / data.unit)).max()) < 1e-6
         state = twins.softmax_state(scores, data.half)
-        torch.testing.assert_close(running.state, state, rtol=2e-6, atol=1e-5)
+        torch.testing.assert_close(running.kept[:6], state, rtol=2e-6, atol=1e-5)
 
 
 def in_parts(weights: Tensor, stored: torch.dtype) -> Tensor:
@@ -187,38 +229,38 @@ def test_weighted_sum_in_every_configuration(stored: torch.dtype) -> None:
     for config in configs.WEIGHTED_SUM[stored]:
         tiles = config.kwargs
         n, d, batch = configs.STEP + 1, tiles["BD"] + 1, tiles["BB"] + 1
-        data, scores = Prepared(some_rows(n, d, stored)), torch.randn(batch, n)
+        data, weights = Prepared(some_rows(n, d, stored)), torch.rand(batch, n, dtype=torch.float64)
+        queries = exact_queries(data, weights)
+        queries.count.fill_(n)
         out = torch.full((1, batch, d), NAN)
-        top = scores.amax(1).double()[None]
         grid = triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), 1
-        weights = in_parts((scores - top[0][:, None]).exp(), stored)
         weighted_sum.weighted_sum_kernel[grid](
-            weights, top, torch.full((batch,), -torch.inf), data.rows, out, batch, n, d, batch * n,
-            SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
+            in_parts(weights, stored), queries.count, queries.numbers, queries.count, data.rows, out,
+            batch, n, d, batch * n, 1, -1, SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
         )  # fmt: skip
-        expected = (scores.double() - top[0][:, None]).exp() @ twins.centred(data.rows)
+        expected = weights @ twins.centred(data.rows)
         assert float((out[0].double() - expected).norm(dim=1).max() / (data.norm * n)) < 1e-6
 
 
-def test_splits_below_the_floor_are_not_read_and_others_are(stored: torch.dtype) -> None:
+def test_splits_in_which_no_row_counts_are_not_read_and_others_are(stored: torch.dtype) -> None:
     rows = some_rows(2049, 3, stored)
     data = Prepared(rows)
-    scores = torch.randn(2, 2049)
+    scores = torch.randn(2, 2049, dtype=torch.float64)
     scores[:, :1024] -= 500  # the first split counts for neither query, the second for one, the third for both
     scores[0, 1024:2048] -= 500
     if stored != torch.uint8:
         rows[:1024] = NAN  # would show
-    running = merged(scores, data, 2049, torch.full((2,), -100.0))
+    running = merged(scores, data, 2049, 100.0)
     expected = (twins.weighted_mean(scores[:, 1024:], rows[1024:]) + data.shift) / data.unit
     assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-6
 
 
 def test_what_is_skipped_for_one_query_does_not_depend_on_the_others() -> None:
     data = Prepared(some_rows(1025, 3, torch.uint8))
-    scores = torch.zeros(2, 1025)
-    scores[0, :1024] = -8  # below the floor for the first query alone, though together no small weight
-    both = merged(scores, data, 1025, torch.full((2,), -4.0))
-    alone = merged(scores[:1], data, 1025, torch.full((1,), -4.0))
+    scores = torch.zeros(2, 1025, dtype=torch.float64)
+    scores[0, :1024] = -8  # does not count for the first query alone, though together no small weight
+    both = merged(scores, data, 1025, 4.0)
+    alone = merged(scores[:1], data, 1025, 4.0)
     assert both.mean[0].equal(alone.mean[0])
     expected = twins.centred(data.rows)[1024] / (1 + 1024 * torch.tensor(-8.0).double().exp())
     torch.testing.assert_close(both.mean[0] * data.unit - data.shift, expected, rtol=1e-6, atol=1e-6)
@@ -226,13 +268,34 @@ def test_what_is_skipped_for_one_query_does_not_depend_on_the_others() -> None:
 
 def test_rows_of_weight_zero_count_for_nothing() -> None:
     data = Prepared(some_rows(1100, 2, torch.float32))
-    scores = torch.randn(2, 1100)
+    scores = torch.randn(2, 1100, dtype=torch.float64)
     scores[:, :1030] = -torch.inf  # a whole split, and a part of the next
-    each = scores.double()
-    for bias in (None, each[0], each):
-        running = merged(scores, data, 1024, torch.full((2,), -torch.inf), bias)
+    for bias in (None, scores[0], scores):
+        running = merged(scores, data, 1024, 1e4, bias)
         torch.testing.assert_close(running.mean, twins.weighted_mean(scores, data.rows), rtol=0, atol=1e-6)
-        torch.testing.assert_close(running.state, twins.softmax_state(scores, data.half, bias), rtol=2e-6, atol=1e-6)
+        torch.testing.assert_close(running.kept[:6], twins.softmax_state(scores, data.half, bias), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.7, math.inf])
+def test_marks_are_the_rows_that_may_count(error: float) -> None:
+    n, batch = 1100, 3
+    data = Prepared(some_rows(n, 2, torch.uint8))
+    scores = torch.randn(batch, n, dtype=torch.float64) * 4
+    scores[1, 17], scores[2, 5] = NAN, -torch.inf
+    bias = torch.zeros(n, dtype=torch.float64)
+    bias[5] = -torch.inf
+    queries, marks = exact_queries(data, scores), Marks.empty(batch, n, scores.device)
+    row = error / 200 if math.isfinite(error) else 0.0
+    queries.numbers[ROW_ERROR], queries.numbers[BASE_ERROR] = row, error / 2
+    queries.best.copy_(scores.nan_to_num(nan=-torch.inf).amax(1))
+    softmax(scores, data, slice(0, n), bias, queries, marks, 5.0)
+    least = queries.best - 5 - row * data.radius - error / 2
+    expected = ~(scores + row * data.away + error / 2 < least[:, None]) & ~bias.isneginf()
+    bits = (marks.bits[:, :, None] >> torch.arange(WORD, dtype=torch.int32)) & 1
+    assert bits.flatten(1)[:, :n].bool().equal(expected)
+    assert not bits.flatten(1)[:, n:].any()
+    assert marks.counts.equal(torch.stack([expected[:, :1024].sum(1), expected[:, 1024:].sum(1)], 1).int())
+    assert queries.count.equal(expected.sum(1).int())
 
 
 @pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (17, 65, 3), (129, 2, 2)])
@@ -245,12 +308,6 @@ def test_difference_form(n: int, d: int, batch: int, stored: torch.dtype) -> Non
     torch.testing.assert_close(pair_distances(x, rows, q, r), expected[q, r], rtol=1e-13, atol=0)
     weights = torch.rand(batch, n, dtype=torch.float64)
     torch.testing.assert_close(full_sum(weights, rows), weights @ twins.centred(rows), rtol=1e-12, atol=1e-12)
-    start = torch.tensor([0, *sorted(torch.randint(41, (batch - 1,)).tolist()), 40])
-    found = gathered_sum(weights[0, r], rows, r, start)
-    for b in range(batch):
-        part = slice(int(start[b]), int(start[b + 1]))
-        wanted = weights[0, r][part] @ twins.centred(rows)[r[part]]
-        torch.testing.assert_close(found[b], wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_no_pairs_are_no_work() -> None:

@@ -1,0 +1,36 @@
+"""The weighted sum for logits that a caller has: the dense pass without its first product."""
+
+import torch
+from torch import Tensor
+
+from geodiff.kernels.bounds import cutoff
+from geodiff.kernels.decide import TOLD, decide
+from geodiff.kernels.evaluate import chunk_rows, join
+from geodiff.kernels.merge import Running
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import BASE_ERROR, EXACT, HOPELESS, NOISE, prepare
+from geodiff.kernels.weighted_sum import Marks
+
+
+def weighted_mean(data: Prepared, scores: Tensor, tol: float, mean: Tensor) -> Tensor:
+    """mean [B, d] = sum_i softmax(scores)_i x_i in model space; done [B] bool: where that is within the contract.
+
+    scores [B, N] float64, their maxima 0.
+    """
+    (batch, n), d = scores.shape, data.rows.shape[1]
+    origin = data.shift / data.unit
+    # A query at the origin of centred units has digits 0, which leave nothing over.
+    x = torch.full((batch, d), origin, dtype=torch.float64, device=scores.device)
+    queries = prepare(data, x, x.new_ones(batch), n=n, tol=tol)
+    for place in (BASE_ERROR, NOISE, HOPELESS):  # whatever float32 products of such data would do
+        queries.numbers[place] = 0
+    queries.best.zero_()
+    marks, running = Marks.empty(batch, n, scores.device), Running(mean, data.shift, data.unit)
+    cut, chunk = cutoff(data, n, tol), chunk_rows(batch, d)
+    for start in range(0, n, chunk):
+        here = slice(start, min(start + chunk, n))
+        given = scores[:, here].contiguous()
+        join(data, queries, here, None, given, marks.after(start), running, cut, -1, last=here.stop == n)
+    told = scores.new_empty(TOLD, batch)
+    decide(data, queries, mean, running.kept, told, n=n, most=-1, cut=cut, tol=tol)
+    return queries.path != EXACT
