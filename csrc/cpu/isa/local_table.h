@@ -62,6 +62,7 @@ struct LocalQuery {
     const T* y;      // [channels] planes; 2 y if centred
     const T* noise;  // [plane]  C sigma^2, what they are where an image is x but for noise; zero beyond the width
     T scale;         // 1 / 2 sigma^2
+    int64_t rows;    // of the image, whose pixels have windows: of crops those that begin in a row where they fit
 };
 
 // Images of a tile, of which `images` and `prior` list those that the query sees.

@@ -137,7 +137,12 @@ class LocalImagesOf {
         const int64_t more = local_.patch[q] - 1;  // of a crop, which begins at its pixel
         const Window window =
             local_.crops ? Window{0, more, 0, more, false} : Window{rows, rows, columns, columns, local_.wraps};
-        asked.ready = {window, centred, asked.y.data(), asked.noise.data(), T(0.5 / (r.sigma[q] * r.sigma[q]))};
+        asked.ready = {window,
+                       centred,
+                       asked.y.data(),
+                       asked.noise.data(),
+                       T(0.5 / (r.sigma[q] * r.sigma[q])),
+                       local_.crops ? local_.height - more : local_.height};
         return asked;
     }
 

@@ -123,9 +123,9 @@ inline void for_parts(int count, F&& f) {
     with_constant<kParts + 1>(count <= kParts ? count : 0, f);
 }
 
-// f(place in a plane, sums over the window) of room.differences, a register at a time
+// f(place in a plane, sums over the window) of room.differences, a register at a time, for so many rows
 template <class T, class F>
-inline void window_sums(const PlaneShape& s, const Window& w, const Room<T>& room, F&& f) {
+inline void window_sums(const PlaneShape& s, const Window& w, int64_t height, const Room<T>& room, F&& f) {
     typedef typename In<T>::Vec Vec;
     T* const e = room.differences + w.above * s.stride;
     if (w.wraps) {
@@ -134,7 +134,7 @@ inline void window_sums(const PlaneShape& s, const Window& w, const Room<T>& roo
     }
     const Parts<T> rows = box_parts<Vec>(room.differences, room.tall, s.stride, w.rows(), room.row_levels);
     for_parts(rows.count, [&](auto count) {
-        for (int64_t y = 0; y < s.height; ++y) {
+        for (int64_t y = 0; y < height; ++y) {
             T* const to = room.columns + y * room.pitch + room.margin;  // past the width zeros: the next row's margin
             each_window<decltype(count)::value, Vec>(rows, y * s.stride, s.stride,
                                                      [&](int64_t x, Vec sum) { store(to + x, sum); });
@@ -144,9 +144,10 @@ inline void window_sums(const PlaneShape& s, const Window& w, const Room<T>& roo
             }
         }
     });
-    const Parts<T> columns = box_parts<Vec>(room.columns, room.length, 1, w.columns(), room.column_levels);
+    const int64_t length = room.length - (s.height - height) * room.pitch;
+    const Parts<T> columns = box_parts<Vec>(room.columns, length, 1, w.columns(), room.column_levels);
     for_parts(columns.count, [&](auto count) {
-        for (int64_t y = 0; y < s.height; ++y)
+        for (int64_t y = 0; y < height; ++y)
             each_window<decltype(count)::value, Vec>(columns, y * room.pitch + room.margin - w.left, s.stride,
                                                      [&](int64_t x, Vec sum) { f(y * s.stride + x, sum); });
     });
@@ -162,7 +163,8 @@ void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, 
         squared_differences<true>(s, query, image, e);
     else
         squared_differences<false>(s, query, image, e);
-    window_sums(s, query.window, room, [&](int64_t i, Vec sum) { store(logits + i, prior - query.scale * sum); });
+    window_sums(s, query.window, query.rows, room,
+                [&](int64_t i, Vec sum) { store(logits + i, prior - query.scale * sum); });
 }
 
 // The largest logits of the pixels at i become those of `top`, where larger, and the sums relative to them.
@@ -186,14 +188,14 @@ GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const T* logits, typena
 
 // Adds COUNT images whose logits are known.
 template <int COUNT, class T>
-inline void add_images(const PlaneShape& s, const T* const* images, const int64_t* number, T cut, const Room<T>& room,
-                       const LocalSums<T>& to) {
+inline void add_images(const PlaneShape& s, int64_t rows, const T* const* images, const int64_t* number, T cut,
+                       const Room<T>& room, const LocalSums<T>& to) {
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
     const int64_t plane = s.plane();
     T* const partial = room.partial;
     const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        for (int64_t i = 0; i < plane; i += kLanes) {
+        for (int64_t i = 0; i < rows * s.stride; i += kLanes) {
             Vec p[COUNT], top, max = load<Vec>(to.max + i);
             GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) p[g] = load<Vec>(room.logits + g * plane + i);
             top = p[0];
@@ -241,14 +243,49 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
         for (int g = 0; g < count; ++g)
             logits_of(s, query, tile.images[first + g], T(tile.prior[first + g]), room, room.logits + g * plane);
         if (count == 1)
-            add_images<1>(s, tile.images + first, tile.number + first, cut, room, to);
+            add_images<1>(s, query.rows, tile.images + first, tile.number + first, cut, room, to);
         else
-            add_images<kTogether>(s, tile.images + first, tile.number + first, cut, room, to);
+            add_images<kTogether>(s, query.rows, tile.images + first, tile.number + first, cut, room, to);
         first += count;
     }
     for (int64_t i = 0; i < plane; i += kLanes)
         if (room.touched[i / kLanes] != 0)
             for (int64_t k = 0; k < sums; ++k) fold(room.partial + k * plane + i, kLanes, to.sums + k * plane + i);
+}
+
+// Adds COUNT images with their weights at each pixel, room.logits.
+template <int COUNT, class T>
+GEODIFF_BLOCK void add_weighted(const PlaneShape& s, const T* const* images, const Room<T>& room) {
+    typedef typename In<T>::Vec Vec;
+    const int64_t plane = s.plane();
+    for (int64_t i = 0; i < plane; i += In<T>::lanes) {
+        Vec w[COUNT];
+        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) w[g] = load<Vec>(room.logits + g * plane + i);
+        const auto add = [&](int64_t k, auto&& term) GEODIFF_INLINE_LAMBDA {
+            Vec sum = load<Vec>(room.partial + k * plane + i);
+            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sum += w[g] * term(g);
+            store(room.partial + k * plane + i, sum);
+        };
+        add(kWeight, [&](int) { return T(1); });
+        add(kNorm, [&](int g) { return load<Vec>(images[g] + s.channels * plane + i); });
+        GEODIFF_UNROLL4 for (int64_t c = 0; c < s.channels; ++c)
+            add(kMean + c, [&](int g) { return load<Vec>(images[g] + c * plane + i); });
+    }
+}
+
+// The weights of an image's crops, where they begin; false if none matters. Elsewhere `weights` stays zero.
+template <class T>
+inline bool crop_weights(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops, const T* logits,
+                         T cut, T* weights) {
+    typedef typename In<T>::Vec Vec;
+    bool any = false;
+    for (int64_t i = 0; i < query.rows * s.stride; i += In<T>::lanes) {
+        const Vec l = load<Vec>(logits + i), max = load<Vec>(crops.max + i);
+        const bool counts = any_above(l, max - cut);
+        store(weights + i, counts ? exp_of(l - max) * load<Vec>(crops.gain + i) : Vec{});
+        any |= counts;
+    }
+    return any;
 }
 
 template <class T>
@@ -260,29 +297,21 @@ void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalC
     const int64_t plane = s.plane(), planes = kMean + s.channels;
     T* const weights = back.differences + crops.back.above * s.stride;
     std::memset(room.partial, 0, size_t(planes * plane) * sizeof(T));
+    const T* images[kTogether];
+    int count = 0;
     for (int j = 0; j < tile.count; ++j) {
-        const T* const image = tile.images[j];
-        logits_of(s, query, image, T(tile.prior[j]), room, room.logits);
-        bool any = false;
-        for (int64_t i = 0; i < plane; i += kLanes) {
-            const Vec l = load<Vec>(room.logits + i), max = load<Vec>(crops.max + i);
-            if (!any_above(l, max - cut)) {
-                store(weights + i, Vec{});
-                continue;
-            }
-            any = true;
-            store(weights + i, exp_of(l - max) * load<Vec>(crops.gain + i));
-        }
-        if (!any) continue;
-        window_sums(s, crops.back, back, [&](int64_t i, Vec w) {
-            const auto add = [&](int64_t k, Vec term) GEODIFF_INLINE_LAMBDA {
-                store(room.partial + k * plane + i, load<Vec>(room.partial + k * plane + i) + w * term);
-            };
-            add(kWeight, T(1) - Vec{});
-            add(kNorm, load<Vec>(image + s.channels * plane + i));
-            for (int64_t c = 0; c < s.channels; ++c) add(kMean + c, load<Vec>(image + c * plane + i));
-        });
+        T* const own = room.logits + count * plane;
+        logits_of(s, query, tile.images[j], T(tile.prior[j]), room, own);
+        if (!crop_weights(s, query, crops, own, cut, weights)) continue;
+        window_sums(s, crops.back, s.height, back, [&](int64_t i, Vec w) { store(own + i, w); });
+        images[count++] = tile.images[j];
+        if (count < kTogether) continue;
+        add_weighted<kTogether>(s, images, room);
+        count = 0;
     }
+    with_constant<kTogether>(count, [&](auto some) {
+        if constexpr (decltype(some)::value > 0) add_weighted<decltype(some)::value>(s, images, room);
+    });
     for (int64_t i = 0; i < planes * plane; i += kLanes) fold(room.partial + i, kLanes, sums + i);
 }
 
