@@ -63,8 +63,7 @@ def variants() -> Iterator[Variant]:
     values = {f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}
     combined = {"mean_ptr": "*fp64", **values, "out_ptr": "*fp32"}
     bits = dict.fromkeys(("gain", "c0", "c1", "c2"), "i64")
-    for terms in range(MOST_TERMS + 1):
-        yield Variant("combine.combine_kernel", combined, {"TERMS": terms, "BN": 1024}, scalars=bits)
+    yield Variant("combine.combine_kernel", combined, {"BN": 1024}, scalars=bits)
 
 
 def _doubles(*names: str) -> dict[str, str]:
