@@ -46,19 +46,12 @@ CHECK
 echo "== cells that decide"
 timeout 90 python3 bench/gpu.py --out "$out/gpu.json" --decisive --seconds 60 || failed "decisive cells"
 
-echo "== tests"
+echo "== tests, and sanitizers beside them"
 workers=$(python3 -c 'import xdist' 2>/dev/null && echo "-n 8")
 # shellcheck disable=SC2086
 timeout 120 python3 -m pytest -q $workers -p no:cacheprovider -o pythonpath="$site ." --junitxml="$out/tests.xml" tests/gpu \
-    >"$out/tests.log" 2>&1 || failed "tests, see tests.log"
-tail -n 15 "$out/tests.log"
-grep -qE "[0-9]+ passed" "$out/tests.log" || failed "no test passed"
-! grep -E "[0-9]+ skipped" "$out/tests.log" || failed "tests were skipped"
-
-echo "== other cells"
-timeout 75 python3 bench/gpu.py --out "$out/gpu.json" --more --seconds 60 || failed "other cells"
-
-echo "== sanitizers"
+    >"$out/tests.log" 2>&1 &
+tests=$!
 # Parts of kernel names: the namespace of the CUDA C++ kernels, and the Triton kernels, which are named as their functions
 # are. A kernel that any filter names is looked at; PyTorch's own would take all the time.
 kernels=(combine_kernel geodiff logits_bytes logits_floats softmax_state weighted_sum_kernel merge_kernel distances_kernel gathered_sum_kernel)
@@ -69,7 +62,7 @@ if command -v compute-sanitizer >/dev/null; then
     timeout 45 python3 bench/gpu.py --small || failed "small shapes"
     tools=(memcheck racecheck synccheck initcheck)
     for tool in "${tools[@]}"; do
-        timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "${filters[@]}" python3 bench/gpu.py --small \
+        timeout 75 compute-sanitizer --tool "$tool" --error-exitcode 9 "${filters[@]}" python3 bench/gpu.py --small \
             >"$out/$tool.part" 2>&1 &
         declare "pid_$tool=$!"
     done
@@ -83,6 +76,13 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo "compute-sanitizer is not here: left out"
 fi
+wait "$tests" || failed "tests, see tests.log"
+tail -n 15 "$out/tests.log"
+grep -qE "[0-9]+ passed" "$out/tests.log" || failed "no test passed"
+! grep -E "[0-9]+ skipped" "$out/tests.log" || failed "tests were skipped"
+
+echo "== other cells"
+timeout 75 python3 bench/gpu.py --out "$out/gpu.json" --more --seconds 60 || failed "other cells"
 
 echo "== profile"
 if command -v ncu >/dev/null; then

@@ -18,16 +18,8 @@ T* at(uintptr_t address) {
 
 Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_norm, double radius, double max_norm,
                double max_model_norm, int device) {
-    return {at<const void>(rows),
-            geodiff::DType(dtype),
-            n,
-            d,
-            at<const double>(half_norm),
-            radius,
-            max_norm,
-            max_model_norm,
-            device,
-            machine(device)};
+    return with_machine({at<const void>(rows), geodiff::DType(dtype), n, d, at<const double>(half_norm), radius, max_norm,
+                         max_model_norm, device, {}, {}});
 }
 
 void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, uintptr_t sigma, uintptr_t bias,
@@ -76,6 +68,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("driver", &driver, "Latest version of the CUDA runtime that the driver serves; 0 without one.");
     py::class_<Plan>(m, "Plan", py::module_local(), "How one call is laid out on the GPU.")
         .def_property_readonly("workspace", &Plan::workspace)
+        .def_property_readonly("dense", [](const Plan& plan) { return plan.dense.group > 0; })
         .def_readonly("streams", &Plan::streams)
         .def_readonly("batch", &Plan::batch)
         .def_readonly("queries", &Plan::queries)
@@ -87,7 +80,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.def(
         "plan",
         [](int multiprocessors, int64_t shared, bool clusters, int dtype, int64_t n, int64_t d, int64_t batch) {
-            return make_plan({multiprocessors, shared, clusters, 0}, geodiff::DType(dtype), n, d, batch);
+            return make_plan({multiprocessors, shared, clusters, 0, false}, geodiff::DType(dtype), n, d, batch);
         },
         py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dtype"), py::arg("n"),
         py::arg("d"), py::arg("batch"));

@@ -1,9 +1,13 @@
 #include "../common/contract.h"
 #include "data.h"
+#include "dense.h"
 #include "kernels.h"
 
 namespace geodiff::cuda {
 namespace {
+
+// The memory engine takes rows that start at multiples of 16 bytes.
+bool can_copy_tiles(const void* rows, int64_t d) { return uintptr_t(rows) % 16 == 0 && d % 16 == 0; }
 
 const void* row(const Data& data, int64_t i) {
     return static_cast<const char*>(data.rows) + i * data.d * item_size(data.dtype);
@@ -12,6 +16,15 @@ const void* row(const Data& data, int64_t i) {
 Pairs pairs(const Data& data, const Products& p) {
     return {row(data, p.begin), p.numbers,    p.out,          p.list, p.end - p.begin, data.d, p.batch,
             data.unit(),        data.shift(), int(data.dtype)};
+}
+
+void run_dense(const Dense& dense, uintptr_t to) {
+    dense_prepare(dense, to);
+    dense_logits(dense, to);
+    dense_weights(dense, to);
+    dense_sums(dense, to);
+    dense_join(dense, to);
+    settle(dense.call, true, to);
 }
 
 }  // namespace
@@ -35,7 +48,8 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     p.cut = scale.cut(p.n, a.tol);
     p.tol = a.tol;
     p.least_scale = scale.least();
-    call.work = plan.carve(workspace);
+    const Plan::Carved carved = plan.carve(workspace);
+    call.work = carved.work;
     call.slice = plan.slice;
     call.cluster = plan.cluster;
     call.stages = plan.stages;
@@ -51,7 +65,12 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         call.list = a.list ? a.list + base * a.listed : nullptr;
         call.result = {result.mean + base * d, result.log_sum + base,   result.entropy + base,
                        result.ess + base,      result.mean_bias + base, result.path + base};
-        const bool streams = plan.streams && !a.list;
+        const bool dense = plan.dense.group > 0 && !a.list, streams = plan.streams && !a.list;
+        if (dense) {
+            call.padded = plan.padded;
+            call.parts = plan.parts;
+            run_dense({call, data.map, carved.dense, a.begin, plan.dense}, to);
+        } else {
         call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
         prepare(call, streams, to);
         if (streams) {
@@ -59,6 +78,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
             stream(call, plan.queries, to);
             merge(call, to);
             settle(call, true, to);
+        }
         }
         call.parts = plan.exact_parts;
         exact(call, to);
@@ -96,9 +116,20 @@ Machine machine(int device) {
     return found;
 }
 
+Data with_machine(Data data) {
+    const OnDevice here(data.device);
+    data.machine = machine(data.device);
+    data.machine.dense = data.machine.dense && can_copy_tiles(data.rows, data.d) && data.dtype == DType::u8;
+    if (data.machine.dense) data.map = tensor_map(data.rows, data.n, data.d);
+    return data;
+}
+
 bool streams(int device, DType dtype, int64_t d, int64_t batch) {
     const OnDevice here(device);
-    return make_plan(machine(device), dtype, 1, d, batch).streams;
+    Machine found = machine(device);
+    found.dense = found.dense && can_copy_tiles(nullptr, d);
+    const Plan plan = make_plan(found, dtype, 1, d, batch);
+    return plan.dense.group > 0 || plan.streams;
 }
 
 Plan plan(const Data& data, int64_t rows, int64_t batch) {

@@ -14,6 +14,7 @@ struct Data {
     double radius, max_norm, max_model_norm;  // centred units, as in Stats
     int device;
     Machine machine;
+    TensorMap map;  // of the rows, where the machine has the dense pass
 
     double unit() const { return unit_of(dtype); }
     double shift() const { return shift_of(dtype); }
@@ -50,6 +51,8 @@ void combine(const Data& data, const Combined& combined, uintptr_t stream);
 
 // What device number `device` offers.
 Machine machine(int device);
+// The same to rows [n, d] at an address, and how they are found in tiles where it has the dense pass.
+Data with_machine(Data data);
 // Versions of the CUDA runtime that is linked in and of the one that the driver serves: 13000 for 13.0; 0: no driver.
 int runtime();
 int driver();

@@ -6,7 +6,11 @@
 #include "device.h"
 #include "plan.h"
 
+#include <cstring>
+
 #ifndef GEODIFF_CUDA_EMULATED
+#include <cuda.h>
+
 #include <map>
 #include <mutex>
 #include <set>
@@ -46,6 +50,12 @@ int resident_clusters(const Machine& machine, void (*)(Args), int cluster, int, 
 }
 
 inline Machine machine_of(int) { return emulated::machine; }
+inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
+    TensorMap out{};
+    const emulated::Matrix matrix{static_cast<const uint8_t*>(rows), n, d};
+    std::memcpy(out.bytes, &matrix, sizeof matrix);
+    return out;
+}
 inline int runtime_version() { return 0; }
 inline int driver_version() { return 0; }
 inline int64_t most_blocks() { return emulated::most_blocks_along_x; }
@@ -162,7 +172,29 @@ bool compiled_for_clusters(void (*kernel)(Args)) {
 inline Machine machine_of(int device) {
     return {attribute_of(device, cudaDevAttrMultiProcessorCount),
             attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin),
-            attribute_of(device, cudaDevAttrComputeCapabilityMajor) >= 9, device};
+            attribute_of(device, cudaDevAttrComputeCapabilityMajor) >= 9, device,
+            attribute_of(device, cudaDevAttrComputeCapabilityMajor) == 9};
+}
+
+// Rows [n, d] of bytes in tiles of 128 by 128. The driver makes it, which is asked for by name: nothing is linked to it.
+inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
+          "cudaGetDriverEntryPointByVersion(cuTensorMapEncodeTiled)");
+    if (result != cudaDriverEntryPointSuccess) throw std::runtime_error("cuTensorMapEncodeTiled: the driver has none");
+    CUtensorMap map{};
+    const cuuint64_t sizes[2] = {cuuint64_t(d), cuuint64_t(n)}, strides[1] = {cuuint64_t(d)};
+    const cuuint32_t box[2] = {kTile, kTile}, steps[2] = {1, 1};
+    const CUresult code = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)(
+        &map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(rows), sizes, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (code != CUDA_SUCCESS) throw std::runtime_error("cuTensorMapEncodeTiled: error " + std::to_string(int(code)));
+    TensorMap out;
+    static_assert(sizeof out.bytes == sizeof map && alignof(TensorMap) >= alignof(CUtensorMap));
+    std::memcpy(out.bytes, &map, sizeof map);
+    return out;
 }
 
 inline int64_t most_blocks() { return INT32_MAX; }  // of a grid along x

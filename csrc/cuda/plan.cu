@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "dense.h"
 #include "layout.h"
 #include "plan.h"
 
@@ -25,6 +26,45 @@ bool fit(Plan& p, const Machine& machine, int stages, int64_t limit) {
     return false;
 }
 
+// Shares of the rows, such that blocks are busy to the end. What is left after whole rounds waits for the slowest, and
+// every share ends with its sums being written, which takes about as long as six tiles.
+int64_t best_shares(const DenseLayout& at, int64_t n) {
+    const int64_t items = (at.column_tiles + 1) / 2 * at.groups, least = (n + kShareRows - 1) / kShareRows;
+    const auto time = [&](int64_t shares) {
+        const int64_t rounds = (items * shares + at.clusters - 1) / at.clusters;
+        return rounds * ((at.row_tiles + shares - 1) / shares + 6);
+    };
+    int64_t best = least;
+    for (int64_t shares = least; shares <= std::min(at.row_tiles, least + 64); ++shares)
+        if (time(shares) < time(best)) best = shares;
+    return best;
+}
+
+// The dense pass in rounds of as many queries as its budget allows; false where that is none.
+bool lay_out_dense(Plan& p, const Machine& machine) {
+    DenseLayout at{};
+    at.row_tiles = (p.n + kTile - 1) / kTile;
+    at.column_tiles = (p.d + kTile - 1) / kTile;
+    at.stride = at.row_tiles * kTile;
+    if (at.column_tiles * kTile > kMaxColumns) return false;
+    for (const int group : {64, 16}) {
+        if (group == 64 && p.batch <= 16) continue;
+        const int64_t most = kDenseBytes / (group * at.stride * (8 + kDigits));
+        if (most == 0) continue;
+        at.group = group;
+        at.clusters = dense_resident(machine, group);
+        at.groups = std::min<int64_t>((p.batch + group - 1) / group, std::min<int64_t>(most, 65535 / group));
+        p.batch = std::min<int64_t>(p.batch, at.groups * group);
+        at.shares = best_shares(at, p.n);
+        p.padded = at.groups * group;
+        p.parts = std::clamp<int64_t>(8 * machine.multiprocessors * 8 / p.batch, 1, std::min<int64_t>(256, at.row_tiles));
+        p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / p.batch, 1, std::max<int64_t>(1, at.shares));
+        p.dense = at;
+        return true;
+    }
+    return false;
+}
+
 }  // namespace
 
 Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_t batch) {
@@ -33,7 +73,9 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     p.slice = 32;
     p.n = n;
     p.d = d;
-    p.batch = std::clamp<int64_t>(batch, 1, kBatch);
+    p.batch = std::max<int64_t>(batch, 1);
+    if (machine.dense && dtype == DType::u8 && lay_out_dense(p, machine)) return p;
+    p.batch = std::min(p.batch, kBatch);
     const int64_t half = (machine.shared + kReserved) / 2 - kReserved;
     for (const int queries : {4 * kQueriesPerMma, kQueriesPerMma}) {  // sixteen at a time if there are and they fit
         if (queries > kQueriesPerMma && p.batch <= kQueriesPerMma) continue;
@@ -56,28 +98,34 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     return p;
 }
 
-int64_t Plan::workspace() const {
-    const int64_t all = std::max(parts, exact_parts) * padded;
-    return rounded(batch * d * 8) + rounded(padded * int64_t(sizeof(Query))) +
-           rounded(padded / kQueriesPerMma * (slice * cluster) / 32 * 512) + rounded(all * int64_t(sizeof(Online))) +
-           rounded(all * d * 8);
-}
+int64_t Plan::workspace() const { return carve(nullptr).bytes; }
 
-Workspace Plan::carve(void* memory) const {
-    auto* at = static_cast<char*>(memory);
-    const int64_t all = std::max(parts, exact_parts) * padded;
-    const auto take = [&](int64_t bytes) {
-        char* mine = at;
-        at += rounded(bytes);
+Plan::Carved Plan::carve(void* memory) const {
+    int64_t bytes = 0;
+    const auto take = [&](int64_t size) {
+        char* mine = static_cast<char*>(memory) + bytes;
+        bytes += rounded(size);
         return static_cast<void*>(mine);
     };
-    Workspace w{};
-    w.centred = static_cast<double*>(take(batch * d * 8));
-    w.queries = static_cast<Query*>(take(padded * int64_t(sizeof(Query))));
-    w.digits = take(padded / kQueriesPerMma * (slice * cluster) / 32 * 512);
-    w.states = static_cast<Online*>(take(all * int64_t(sizeof(Online))));
-    w.sums = static_cast<double*>(take(all * d * 8));
-    return w;
+    const int64_t all = std::max(parts, exact_parts) * padded;
+    const int64_t sums = std::max(dense.group ? dense.shares : parts, exact_parts) * padded;
+    const int64_t steps = dense.group ? 0 : slice * cluster / 32;
+    Carved at{};
+    at.work.centred = static_cast<double*>(take(batch * d * 8));
+    at.work.queries = static_cast<Query*>(take(padded * int64_t(sizeof(Query))));
+    at.work.digits = take(padded / kQueriesPerMma * steps * 512);
+    at.work.states = static_cast<Online*>(take(all * int64_t(sizeof(Online))));
+    at.work.sums = static_cast<double*>(take(sums * d * 8));
+    if (dense.group) {
+        const int64_t line = padded * kDigits * kTile;  // a tile's digits of all queries
+        at.dense.digits = static_cast<uint8_t*>(take(dense.column_tiles * line));
+        at.dense.weights = static_cast<uint8_t*>(take(dense.row_tiles * line));
+        at.dense.logits = static_cast<double*>(take(padded * dense.stride * 8));
+        at.dense.active = static_cast<uint8_t*>(take(dense.groups * dense.row_tiles));
+        at.dense.top = static_cast<long long*>(take(padded * 8));
+    }
+    at.bytes = bytes;
+    return at;
 }
 
 }  // namespace geodiff::cuda

@@ -3,6 +3,7 @@
 
 #include "block.h"
 #include "kernels.h"
+#include "online.h"
 #include "values.h"
 
 namespace geodiff::cuda {
@@ -11,19 +12,17 @@ namespace {
 constexpr double kLogProbShare = 5e-4;  // of the 1e-3 that the contract allows log_prob
 constexpr double kMeanShare = 0.9;      // of the error allowed; rows beyond the cut take up to 0.04
 
-// Query q over all parts: always in the same order.
-__device__ Online joined(const Call& c, int64_t q) {
-    Online all{kNothing, 0, 0, 0, 0, 0, 0, 0, -1};
-    for (int64_t part = 0; part < c.parts; ++part) {
-        const Online& s = c.work.states[part * c.padded + q];
-        if (s.max > all.max) {
-            all.max = s.max;
-            all.best = s.best;
-        }
-    }
-    for (int64_t part = 0; part < c.parts; ++part) {
+// Query q over all parts, by a whole block: always in the same order.
+__device__ Online joined(const Call& c, int64_t q, double* scratch) {
+    Online all = nothing();
+    for (int64_t part = threadIdx.x; part < c.parts; part += kThreads)
+        all.max = fmax(all.max, c.work.states[part * c.padded + q].max);
+    all.max = block_max(all.max, scratch);
+    double best = -INFINITY;  // the lowest row of equals, negative
+    for (int64_t part = threadIdx.x; part < c.parts; part += kThreads) {
         const Online& s = c.work.states[part * c.padded + q];
         if (s.max == kNothing) continue;
+        if (s.max == all.max && s.best >= 0) best = fmax(best, -double(s.best));
         const double step = s.max - all.max, scale = exp(step);
         all.sum += s.sum * scale;
         all.sum_l += (s.sum_l + step * s.sum) * scale;
@@ -33,6 +32,10 @@ __device__ Online joined(const Call& c, int64_t q) {
         all.sum_q += s.sum_q * scale;
         all.lost += s.lost * scale;
     }
+    for (double* sum : {&all.sum, &all.sum_l, &all.sum_2, &all.sum_h, &all.sum_b, &all.sum_q, &all.lost})
+        *sum = block_sum(*sum, scratch);
+    best = block_max(best, scratch);
+    all.best = best > -INFINITY ? -int64_t(best) : -1;
     return all;
 }
 
@@ -41,20 +44,22 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Call c) {
     const int64_t q = blockIdx.y, k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (c.result.path[q] >= 0) return;
     auto* scale = reinterpret_cast<double*>(shared_memory());  // [parts]
-    double top = kNothing;
-    for (int64_t part = 0; part < c.parts; ++part) top = fmax(top, c.work.states[part * c.padded + q].max);
+    auto* scratch = scale + c.parts;
+    double top = kNothing, weights = 0;
+    for (int64_t part = threadIdx.x; part < c.parts; part += kThreads)
+        top = fmax(top, c.work.states[part * c.padded + q].max);
+    top = block_max(top, scratch);
     for (int64_t part = threadIdx.x; part < c.parts; part += kThreads) {
-        const double max = c.work.states[part * c.padded + q].max;
-        scale[part] = max == kNothing ? 0 : exp(max - top);
+        const Online& s = c.work.states[part * c.padded + q];
+        scale[part] = s.max == kNothing ? 0 : exp(s.max - top);
+        if (scale[part] != 0) weights += scale[part] * s.sum_q;
     }
-    __syncthreads();
+    weights = block_sum(weights, scratch);  // and the scales are there
     if (k >= p.d) return;
-    double sum = 0, weights = 0;
-    for (int64_t part = 0; part < c.parts; ++part) {
-        if (scale[part] == 0) continue;
-        weights += scale[part] * c.work.states[part * c.padded + q].sum_q;
-        sum += scale[part] * c.work.sums[(part * c.padded + q) * p.d + k];
-    }
+    double sum = 0;
+#pragma unroll 4
+    for (int64_t part = 0; part < c.parts; ++part)
+        if (scale[part] != 0) sum += scale[part] * c.work.sums[(part * c.padded + q) * p.d + k];
     c.result.mean[q * p.d + k] = (sum / weights + p.shift) / p.unit;
 }
 
@@ -69,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle a) {
     const int64_t q = blockIdx.x;
     if (c.result.path[q] >= 0) return;
     auto* scratch = reinterpret_cast<double*>(shared_memory());
-    const Online all = joined(c, q);
+    const Online all = joined(c, q, scratch);
     double log_sum = all.max + log(all.sum);
     bool good = true;
     if (a.streamed) {
@@ -116,7 +121,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(Settle a) {
 
 void merge(const Call& call, uintptr_t stream) {
     const Grid grid{unsigned((call.problem.d + kThreads - 1) / kThreads), unsigned(call.problem.batch), 1, 1};
-    launch("merge", merge_kernel, grid, kThreads, size_t(call.parts) * sizeof(double), stream, call);
+    launch("merge", merge_kernel, grid, kThreads, size_t(call.parts + kWarps) * sizeof(double), stream, call);
 }
 
 void settle(const Call& call, bool streamed, uintptr_t stream) {

@@ -12,6 +12,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kRows = 32;          // rows of a tile: one per lane in the softmax, one k-step of the second product
 constexpr int kDigits = 4;         // base-256 digits of a query and of a weight: 31 bits
 constexpr int kQueriesPerMma = 4;  // times kDigits: the 16 rows of one mma
+constexpr int kTile = 128;         // rows of a tile of the dense pass, and bytes of each
 constexpr int64_t kTopDigits = 127ll << 24;  // the largest number that four balanced digits hold
 
 // Constants of the data set and of one call.
@@ -31,6 +32,7 @@ struct Problem {
 // One query, prepared.
 struct Query {
     double inv_sigma2, step, residual, length;  // x = step * integer + rest, |rest| <= residual; length = |x|
+    int64_t offset;                             // 128 times the sum of the integers: <integer, u> - <integer, v>
 };
 
 // Running softmax of one query over the rows one part has seen; sums are relative to `max`.
@@ -65,6 +67,29 @@ struct Result {
     double* ess;
     double* mean_bias;  // sum_i w_i bias_i, 0 without
     int8_t* path;       // -1: open; else the Path that answered
+};
+
+// A matrix of bytes in global memory, cut into tiles of 128 by 128, as the driver writes it down (launch.h).
+struct alignas(128) TensorMap {
+    unsigned char bytes[128];
+};
+
+// How the dense pass (dense.h) cuts a call up.
+struct DenseLayout {
+    int group;                             // queries that go through the data together; 0: there is no dense pass
+    int clusters;                          // of blocks, at once
+    int64_t groups;                        // of queries
+    int64_t row_tiles, column_tiles;       // of the data
+    int64_t shares;                        // of the row tiles, in the second product
+    int64_t stride;                        // from the logits of one query to the next
+};
+
+struct DenseWork {
+    uint8_t* digits;   // [groups][tiles of columns][slots][128], swizzled
+    double* logits;    // [padded][stride]
+    uint8_t* weights;  // [groups][tiles of rows][slots][128], swizzled, rows in the order of row_at
+    uint8_t* active;   // [groups][tiles of rows]: whether a row of it has a weight
+    long long* top;    // [padded] `ordered` largest logit
 };
 
 struct Call {

@@ -4,8 +4,9 @@
 
 PYBIND11_MODULE(emulator, m) {
     m.def("set_machine", [](int multiprocessors, int64_t shared, bool clusters) {
-        emulated::machine = {multiprocessors, shared, clusters, 0};
+        emulated::machine = {multiprocessors, shared, clusters, 0, false};
     });
+    m.def("set_dense", [](bool dense) { emulated::machine.dense = dense; });
     m.def("set_groups", [](const std::vector<int>& groups) { emulated::groups = groups; });
     m.def("set_most_blocks_along_x", [](int64_t most) { emulated::most_blocks_along_x = most; });
     m.def("set_ahead", [](int ahead) { emulated::ahead = emulated::Ahead(ahead); });

@@ -53,6 +53,25 @@ struct Copy {
     size_t size, zeros;
 };
 
+// A product of a warpgroup that has not been waited for: c of one thread, an operand in shared memory or in registers.
+struct Product {
+    int* c;
+    int numbers;
+    const uint8_t* a;
+    int ka;
+    const uint8_t* b;
+    int kb;
+    bool add;
+    int8_t rows[2][32];
+};
+
+struct Matrix {  // what a TensorMap holds
+    const uint8_t* rows;
+    int64_t n, d;
+};
+
+constexpr size_t kAligned = 1024;  // where shared memory starts
+
 struct Block {
     std::vector<unsigned char> shared;
     Barrier barrier;
@@ -71,6 +90,7 @@ struct Fiber {
     bool started, done;
     std::vector<std::vector<Copy>> copies;  // under way, by commit; the last ones are not committed yet
     int64_t atomics;                        // done so far
+    std::vector<std::vector<Product>> products;  // by commit, like the copies
 };
 
 constexpr size_t kStack = 64 << 10;
@@ -86,7 +106,7 @@ inline int64_t progress = 0;
 inline unsigned order = 0;
 enum class Ahead { none, blocks, warps };
 inline Ahead ahead = Ahead::none;
-inline geodiff::cuda::Machine machine{2, 232448, true, 0};
+inline geodiff::cuda::Machine machine{2, 232448, true, 0, false};
 inline std::vector<int> groups;  // multiprocessors that a cluster can lie in; empty: all in one
 inline bool clusters_compiled = true;
 inline unsigned most_blocks = 65535;  // of a grid along y and z
@@ -135,6 +155,10 @@ inline void enter() {
     current->done = true;
     ++progress;
     _longjmp(scheduler, 1);
+}
+
+inline unsigned char* aligned(Block& block) {
+    return reinterpret_cast<unsigned char*>((uintptr_t(block.shared.data()) + kAligned - 1) / kAligned * kAligned);
 }
 
 inline int lane() { return int(current->thread.x % 32); }
@@ -188,7 +212,7 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                 cluster = &blocks;
                 cluster_barrier = {};
                 for (size_t b = 0; b < blocks.size(); ++b) {
-                    blocks[b].shared.assign(shared + 64, 0xcd);
+                    blocks[b].shared.assign(shared + kAligned, 0xcd);
                     blocks[b].warps.resize(size_t(threads / 32));
                     blocks[b].exchange.resize(size_t(threads / 32));
                     blocks[b].index = {x + unsigned(b), y, z};
@@ -200,6 +224,7 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                     f.thread = {unsigned(i) % unsigned(threads), 0, 0};
                     f.started = f.done = false;
                     f.copies.assign(1, {});
+                    f.products.assign(1, {});
                     f.atomics = 0;
                     getcontext(&f.context);
                     f.context.uc_stack.ss_sp = f.stack.get();
@@ -270,6 +295,21 @@ inline int atomicAdd(int* target, int value) {
     *target += value;
     return before;
 }
+inline long long atomicMax(long long* target, long long value) {
+    const long long before = *target;
+    *target = std::max(before, value);
+    return before;
+}
+inline long long __double_as_longlong(double v) {
+    long long out;
+    std::memcpy(&out, &v, sizeof out);
+    return out;
+}
+inline double __longlong_as_double(long long v) {
+    double out;
+    std::memcpy(&out, &v, sizeof out);
+    return out;
+}
 inline void __pipeline_memcpy_async(void* to, const void* from, size_t size, size_t zeros = 0) {
     if ((uintptr_t(to) | uintptr_t(from)) % size != 0) throw std::logic_error("misaligned asynchronous copy");
     std::memset(to, 0xcd, size);
@@ -291,8 +331,7 @@ inline void __pipeline_wait_prior(size_t n) {
 namespace geodiff::cuda {
 
 inline unsigned char* shared_memory() {
-    auto p = uintptr_t(emulated::current->block->shared.data());
-    return reinterpret_cast<unsigned char*>((p + 63) / 64 * 64);
+    return emulated::aligned(*emulated::current->block);
 }
 inline int cluster_rank() { return int(emulated::current->block->rank); }
 inline void cluster_sync() {
@@ -301,8 +340,7 @@ inline void cluster_sync() {
 template <class T>
 const T* of_peer(const T* mine, int rank) {
     const auto offset = reinterpret_cast<const unsigned char*>(mine) - shared_memory();
-    auto p = uintptr_t((*emulated::cluster)[size_t(rank)].shared.data());
-    return reinterpret_cast<const T*>((p + 63) / 64 * 64 + uintptr_t(offset));
+    return reinterpret_cast<const T*>(emulated::aligned((*emulated::cluster)[size_t(rank)]) + offset);
 }
 
 // D = A B + C of PTX's mma.m16n8k32 on signed bytes, from its documented register layout.

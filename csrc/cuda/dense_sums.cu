@@ -1,0 +1,152 @@
+// Second product: weighted sums of 128 columns at a time, over a share of the rows, for a group of queries.
+//
+// The tensor cores take their first operand, of signed bytes, with the summed index first. Rows lie the other way in
+// a tile, so each thread takes four bytes of four rows, turns them about in registers, and hands them over from there.
+#include <cmath>
+
+#include "block.h"
+#include "dense_pipeline.h"
+#include "kernels.h"
+#include "layout.h"
+
+namespace geodiff::cuda {
+namespace {
+
+constexpr unsigned kCentre = 0x80808080u;  // u ^ 128 is u - 128 as a signed byte
+
+// Four columns of 8 rows, ready to be multiplied: word [half][j] has rows 16 half + row_at(t, 0..3) of column 4 word + j.
+__device__ __forceinline__ void turned(const uint8_t* tile, int step, int word, int t, unsigned (&out)[2][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            out[half][i] =
+                *reinterpret_cast<const unsigned*>(tile + swizzled(step * 32 + row_at(4 * half + t, i), 4 * word)) ^ kCentre;
+        transpose_bytes(out[half]);
+    }
+}
+
+// What an item of work is: a pair of column tiles, of which this block has one, by a group of queries and a share.
+struct Item {
+    int64_t column, group, share, begin, end;
+    const uint8_t* active;
+
+    __device__ Item(const Dense& a, int64_t item) {
+        const int64_t pairs = (a.layout.column_tiles + kPair - 1) / kPair;
+        column = (item % pairs * kPair + cluster_rank()) * kTile;
+        group = item / pairs % a.layout.groups;
+        share = item / pairs / a.layout.groups;
+        begin = a.layout.row_tiles * share / a.layout.shares;
+        end = a.layout.row_tiles * (share + 1) / a.layout.shares;
+        active = a.work.active + group * a.layout.row_tiles;
+    }
+    __device__ static int64_t count(const Dense& a) { return (a.layout.column_tiles + kPair - 1) / kPair * a.layout.groups * a.layout.shares; }
+
+    // The next tile of the share that a weight lies in, from `tile` on; `end`: none. All lanes of a warp get the same.
+    __device__ int64_t next(int64_t tile) const {
+        for (; tile < end; tile += 32) {
+            const int64_t mine = tile + threadIdx.x % 32;
+            const unsigned found = __ballot_sync(kWholeWarp, mine < end && active[mine] != 0);
+            if (found) return tile + __ffs(int(found)) - 1;
+        }
+        return end;
+    }
+};
+
+template <int Q>
+__device__ void copy(const Dense& a, Ring<Q>& ring, const Item& item) {
+    const uint8_t* weights = a.work.weights + item.group * a.layout.row_tiles * Group<Q>::digit_bytes;
+    for (int64_t tile = item.next(item.begin); tile < item.end; tile = item.next(tile + 1))
+        if (threadIdx.x % 32 == 0)
+            ring.fill(&a.rows, int(item.column), int(a.begin + tile * kTile), weights + tile * Group<Q>::digit_bytes);
+}
+
+template <int Q>
+__device__ void multiply(const Dense& a, Ring<Q>& ring, const Item& item) {
+    constexpr int kHalf = Group<Q>::slots / 2;  // columns of a warpgroup
+    const Problem& p = a.call.problem;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int word = warp % 4 * 8 + g, half = warp / 4;
+    int low[kHalf / 2] = {}, high[kHalf / 2] = {};  // sums of columns 0 and 1, 2 and 3 of this thread's four
+    for (int64_t tile = item.next(item.begin); tile < item.end; tile = item.next(tile + 1)) {
+        ring.take();
+        const uint8_t *rows = ring.rows(), *digits = ring.digits() + half * kHalf * kTile;
+        unsigned v[4][2][4];
+#pragma unroll
+        for (int step = 0; step < 4; ++step) turned(rows, step, word, t, v[step]);
+        // All at once, and nothing else meanwhile: the other warpgroup turns its rows about in that time.
+        products_begin();
+#pragma unroll
+        for (int step = 0; step < 4; ++step) {
+            const auto& of = v[step];
+            product(low, of[0][0], of[0][1], of[1][0], of[1][1], digits, step * 32);
+            product(high, of[0][2], of[0][3], of[1][2], of[1][3], digits, step * 32);
+        }
+        products_end();
+        products_wait<0>();
+        ring.release();
+    }
+    settled(low);
+    settled(high);
+    const int64_t first = item.column + 4 * word;  // and three more: columns come by sixteen
+#pragma unroll
+    for (int i = 0; i < kHalf / 16; ++i) {  // numbers 8 i ..: query 4 i + t of this half's
+        const int64_t q = item.group * Q + half * (Q / 2) + 4 * i + t;
+        if (q >= p.batch || first >= p.d) continue;
+        double* out = a.call.work.sums + (item.share * a.call.padded + q) * p.d + first;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const int* of = (j < 2 ? low : high) + 8 * i + j % 2 * 2;
+            out[j] = double(joined_digits(of[0], of[1], of[4], of[5])) * kWeightUnit;
+        }
+    }
+}
+
+template <int Q>
+__global__ void __launch_bounds__(kDenseThreads, 1) sums_kernel(const __grid_constant__ Dense a) {
+    Ring<Q> ring(shared_memory());
+    const int64_t items = Item::count(a);
+    if (threadIdx.x >= kConsumers) {
+        fewer_registers<kCopying>();
+        if (threadIdx.x < kConsumers + 32)
+            for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters) copy(a, ring, Item(a, item));
+    } else {
+        more_registers<kMultiplying>();
+        for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters) multiply(a, ring, Item(a, item));
+    }
+    __syncwarp();
+    cluster_sync();  // no block leaves while the other still copies into it
+}
+
+__global__ void __launch_bounds__(kThreads) join_kernel(const __grid_constant__ Dense a) {
+    const Call& c = a.call;
+    const Problem& p = c.problem;
+    const int64_t q = blockIdx.y, k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+    auto* scratch = reinterpret_cast<double*>(shared_memory());
+    double weights = 0;
+    for (int64_t part = threadIdx.x; part < c.parts; part += kThreads) weights += c.work.states[part * c.padded + q].sum_q;
+    weights = block_sum(weights, scratch);
+    if (k >= p.d) return;
+    double sum = 0;
+#pragma unroll 4
+    for (int64_t share = 0; share < a.layout.shares; ++share) sum += c.work.sums[(share * c.padded + q) * p.d + k];
+    c.result.mean[q * p.d + k] = (sum / weights + p.shift) / p.unit;
+}
+
+}  // namespace
+
+void dense_sums(const Dense& dense, uintptr_t stream) {
+    const Grid grid{unsigned(dense.layout.clusters * kPair), 1, 1, kPair};
+    if (dense.layout.group == 64)
+        launch("dense_sums", sums_kernel<64>, grid, kDenseThreads, Group<64>::shared, stream, dense);
+    else
+        launch("dense_sums", sums_kernel<16>, grid, kDenseThreads, Group<16>::shared, stream, dense);
+}
+
+void dense_join(const Dense& dense, uintptr_t stream) {
+    const Problem& p = dense.call.problem;
+    const Grid grid{unsigned((p.d + kThreads - 1) / kThreads), unsigned(p.batch), 1, 1};
+    launch("dense_join", join_kernel, grid, kThreads, kWarps * sizeof(double), stream, dense);
+}
+
+}  // namespace geodiff::cuda
