@@ -18,16 +18,26 @@ T* at(uintptr_t address) {
 
 Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_norm, double radius, double max_norm,
                double max_model_norm, int device) {
-    return with_machine({at<const void>(rows), geodiff::DType(dtype), n, d, at<const double>(half_norm), radius, max_norm,
-                         max_model_norm, device, {}, {}});
+    return with_machine({at<const void>(rows),
+                         geodiff::DType(dtype),
+                         n,
+                         d,
+                         at<const double>(half_norm),
+                         radius,
+                         max_norm,
+                         max_model_norm,
+                         device,
+                         {},
+                         {}});
 }
 
-void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, uintptr_t sigma, uintptr_t bias,
-         int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list, int64_t listed,
-         uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t mean_bias, uintptr_t path,
-         uintptr_t stream) {
+void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, bool single, uintptr_t sigma,
+         uintptr_t bias, int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list,
+         int64_t listed, uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t mean_bias,
+         uintptr_t path, uintptr_t stream) {
     const py::gil_scoped_release release;
-    const Arguments arguments{at<const double>(x),
+    const Arguments arguments{at<const void>(x),
+                              single,
                               at<const double>(sigma),
                               at<const double>(bias),
                               bias_stride,
@@ -69,6 +79,7 @@ PYBIND11_MODULE(_cuda, m) {
     py::class_<Plan>(m, "Plan", py::module_local(), "How one call is laid out on the GPU.")
         .def_property_readonly("workspace", &Plan::workspace)
         .def_property_readonly("dense", [](const Plan& plan) { return plan.dense.group > 0; })
+        .def_property_readonly("shares", [](const Plan& plan) { return plan.dense.shares; })
         .def_readonly("streams", &Plan::streams)
         .def_readonly("batch", &Plan::batch)
         .def_readonly("queries", &Plan::queries)
@@ -79,11 +90,18 @@ PYBIND11_MODULE(_cuda, m) {
         .def_readonly("exact_parts", &Plan::exact_parts);
     m.def(
         "plan",
-        [](int multiprocessors, int64_t shared, bool clusters, int dtype, int64_t n, int64_t d, int64_t batch) {
-            return make_plan({multiprocessors, shared, clusters, 0, false}, geodiff::DType(dtype), n, d, batch);
+        [](int multiprocessors, int64_t shared, bool clusters, int dtype, int64_t n, int64_t d, int64_t batch,
+           bool dense) {
+            return make_plan({multiprocessors, shared, clusters, 0, dense}, geodiff::DType(dtype), n, d, batch);
         },
         py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dtype"), py::arg("n"),
-        py::arg("d"), py::arg("batch"));
+        py::arg("d"), py::arg("batch"), py::arg("dense") = false);
+    m.def(
+        "dense",
+        [](int device, int dtype, int64_t d, int64_t batch) { return dense(device, geodiff::DType(dtype), d, batch); },
+        py::arg("device"), py::arg("dtype"), py::arg("d"), py::arg("batch"),
+        "Whether the dense pass of sm_90a serves such a call on that device, where the rows start at a multiple of "
+        "16.");
     m.def(
         "streams",
         [](int device, int dtype, int64_t d, int64_t batch) {
@@ -96,10 +114,10 @@ PYBIND11_MODULE(_cuda, m) {
         .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("half_norm"),
              py::arg("radius"), py::arg("max_norm"), py::arg("max_model_norm"), py::arg("device"))
         .def("plan", &plan, py::arg("rows"), py::arg("batch"))
-        .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("sigma"), py::arg("bias"),
-             py::arg("bias_stride"), py::arg("batch"), py::arg("begin"), py::arg("end"), py::arg("tol"),
-             py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"), py::arg("entropy"),
-             py::arg("ess"), py::arg("mean_bias"), py::arg("path"), py::arg("stream"))
+        .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("single"),
+             py::arg("sigma"), py::arg("bias"), py::arg("bias_stride"), py::arg("batch"), py::arg("begin"),
+             py::arg("end"), py::arg("tol"), py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"),
+             py::arg("entropy"), py::arg("ess"), py::arg("mean_bias"), py::arg("path"), py::arg("stream"))
         .def("combine", &combine_numbers, py::arg("mean"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("size"), py::arg("single"), py::arg("stream"))
         .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),

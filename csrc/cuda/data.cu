@@ -23,8 +23,7 @@ void run_dense(const Dense& dense, uintptr_t to) {
     dense_logits(dense, to);
     dense_weights(dense, to);
     dense_sums(dense, to);
-    dense_join(dense, to);
-    settle(dense.call, true, to);
+    dense_finish(dense, to);
 }
 
 }  // namespace
@@ -46,6 +45,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     p.radius = data.radius;
     p.max_norm = data.max_norm;
     p.cut = scale.cut(p.n, a.tol);
+    p.single = a.single;
     p.tol = a.tol;
     p.least_scale = scale.least();
     const Plan::Carved carved = plan.carve(workspace);
@@ -59,7 +59,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
     call.copy = right(16) ? 16 : right(4) ? 4 : 1;
     for (int64_t base = 0; base < a.batch; base += plan.batch) {
         p.batch = base + plan.batch < a.batch ? plan.batch : a.batch - base;
-        p.x = a.x + base * d;
+        p.x = static_cast<const char*>(a.x) + base * d * (a.single ? 4 : 8);
         p.sigma = a.sigma + base;
         p.bias = a.bias ? a.bias + base * a.bias_stride + a.begin : nullptr;
         call.list = a.list ? a.list + base * a.listed : nullptr;
@@ -71,14 +71,14 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
             call.parts = plan.parts;
             run_dense({call, data.map, carved.dense, a.begin, plan.dense}, to);
         } else {
-        call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
-        prepare(call, streams, to);
+            call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
+            prepare(call, streams, to);
+        }
         if (streams) {
             call.parts = plan.parts;
             stream(call, plan.queries, to);
             merge(call, to);
             settle(call, true, to);
-        }
         }
         call.parts = plan.exact_parts;
         exact(call, to);
@@ -127,9 +127,14 @@ Data with_machine(Data data) {
 bool streams(int device, DType dtype, int64_t d, int64_t batch) {
     const OnDevice here(device);
     Machine found = machine(device);
-    found.dense = found.dense && can_copy_tiles(nullptr, d);
-    const Plan plan = make_plan(found, dtype, 1, d, batch);
-    return plan.dense.group > 0 || plan.streams;
+    found.dense = false;
+    return make_plan(found, dtype, 1, d, batch).streams;
+}
+
+bool dense(int device, DType dtype, int64_t d, int64_t batch) {
+    const OnDevice here(device);
+    return machine(device).dense && can_copy_tiles(nullptr, d) &&
+           make_plan(machine(device), dtype, 1, d, batch).dense.group > 0;
 }
 
 Plan plan(const Data& data, int64_t rows, int64_t batch) {

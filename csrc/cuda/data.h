@@ -21,7 +21,8 @@ struct Data {
 };
 
 struct Arguments {
-    const double* x;      // [batch, d] model units
+    const void* x;  // [batch, d] model units, float if `single`, else double
+    bool single;
     const double* sigma;  // [batch] model units
     const double* bias;   // [n], or [batch, n] with bias_stride = n, or null
     int64_t bias_stride, batch, begin, end;
@@ -58,6 +59,8 @@ int runtime();
 int driver();
 // Whether the streaming pass serves calls of `batch` queries of d numbers on that device.
 bool streams(int device, DType dtype, int64_t d, int64_t batch);
+// The same of the dense pass, where the rows start at a multiple of 16.
+bool dense(int device, DType dtype, int64_t d, int64_t batch);
 // How a call of `batch` queries over `rows` of the data is laid out.
 Plan plan(const Data& data, int64_t rows, int64_t batch);
 

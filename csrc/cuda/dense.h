@@ -13,12 +13,12 @@
 
 namespace geodiff::cuda {
 
-constexpr int kPair = 2;                              // blocks of a cluster: each copies half of the digits, for both
-constexpr int kConsumers = 2 * 128;                   // threads that multiply: two warpgroups
-constexpr int kDenseThreads = kConsumers + 128;       // and a third one, of which a warp copies
+constexpr int kPair = 2;                         // blocks of a cluster: each copies half of the digits, for both
+constexpr int kConsumers = 2 * 128;              // threads that multiply: two warpgroups
+constexpr int kDenseThreads = kConsumers + 128;  // and a third one, of which a warp copies
 constexpr int kTileBytes = kTile * kTile;
-constexpr int64_t kShareRows = 1 << 16;               // an int32 holds 255 * 128 of so many products
-constexpr int kWeighed = 8;                           // queries of a block of `weights`: one per warp
+constexpr int64_t kShareRows = 1 << 16;  // an int32 holds 255 * 128 of so many products
+constexpr int kWeighed = 8;              // queries of a block of `weights`: one per warp
 
 // `queries` of a group go through the data together, as `slots` columns of the tensor cores' second operand.
 template <int Q>
@@ -32,12 +32,6 @@ struct Group {
 // The column of digit `k` (0: highest) of query `q` of a group: all four of a query lie in one thread's registers.
 __host__ __device__ inline int slot_of(int q, int k) { return q / 4 * 16 + k / 2 * 8 + q % 4 * 2 + k % 2; }
 
-// Where digit `k` of column `column` of query `q` lies among all digits of queries.
-__host__ __device__ inline int64_t dense_address(const DenseLayout& at, int64_t q, int k, int64_t column) {
-    const int64_t tile = q / at.group * at.column_tiles + column / kTile;
-    return tile * at.group * kDigits * kTile + swizzled(slot_of(int(q % at.group), k), int(column % kTile));
-}
-
 // The rows of a tile in the order in which the sums take them: word `w` < 32 holds those of four places. The order is
 // such that the threads of a warp, each reading four bytes of row `row_at(4 t + i)`, t = lane % 4, meet in no bank.
 __host__ __device__ inline int row_at(int w, int i) {
@@ -47,6 +41,8 @@ __host__ __device__ inline int row_at(int w, int i) {
 
 constexpr double kMostWeight = 4294967295.0, kWeightUnit = 1 / kMostWeight;  // the largest weight is all ones
 
+constexpr double kWeightError = 8e-12;  // relative, beside what the digits lose
+
 // A double as an integer that is larger where it is, for atomicMax; the least: nothing yet.
 constexpr long long kNoTop = INT64_MIN;
 __host__ __device__ inline long long ordered(long long bits) { return bits ^ (bits >> 63 & INT64_MAX); }
@@ -55,7 +51,7 @@ struct Dense {
     Call call;  // its parts are those of `weights`
     TensorMap rows;
     DenseWork work;
-    int64_t begin;                  // the first row, of those that `rows` has
+    int64_t begin;  // the first row, of those that `rows` has
     DenseLayout layout;
 };
 
@@ -63,6 +59,6 @@ void dense_prepare(const Dense& dense, uintptr_t stream);
 void dense_logits(const Dense& dense, uintptr_t stream);
 void dense_weights(const Dense& dense, uintptr_t stream);
 void dense_sums(const Dense& dense, uintptr_t stream);
-void dense_join(const Dense& dense, uintptr_t stream);
+void dense_finish(const Dense& dense, uintptr_t stream);
 
 }  // namespace geodiff::cuda

@@ -4,7 +4,6 @@
 // a tile, so each thread takes four bytes of four rows, turns them about in registers, and hands them over from there.
 #include <cmath>
 
-#include "block.h"
 #include "dense_pipeline.h"
 #include "kernels.h"
 #include "layout.h"
@@ -14,14 +13,16 @@ namespace {
 
 constexpr unsigned kCentre = 0x80808080u;  // u ^ 128 is u - 128 as a signed byte
 
-// Four columns of 8 rows, ready to be multiplied: word [half][j] has rows 16 half + row_at(t, 0..3) of column 4 word + j.
+// Four columns of 8 rows, ready to be multiplied: word [half][j] has rows 16 half + row_at(t, 0..3) of column 4 word +
+// j.
 __device__ __forceinline__ void turned(const uint8_t* tile, int step, int word, int t, unsigned (&out)[2][4]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
             out[half][i] =
-                *reinterpret_cast<const unsigned*>(tile + swizzled(step * 32 + row_at(4 * half + t, i), 4 * word)) ^ kCentre;
+                *reinterpret_cast<const unsigned*>(tile + swizzled(step * 32 + row_at(4 * half + t, i), 4 * word)) ^
+                kCentre;
         transpose_bytes(out[half]);
     }
 }
@@ -35,12 +36,14 @@ struct Item {
         const int64_t pairs = (a.layout.column_tiles + kPair - 1) / kPair;
         column = (item % pairs * kPair + cluster_rank()) * kTile;
         group = item / pairs % a.layout.groups;
-        share = item / pairs / a.layout.groups;
+        share = a.layout.shares - 1 - item / pairs / a.layout.groups;  // what was read last is still in the cache
         begin = a.layout.row_tiles * share / a.layout.shares;
         end = a.layout.row_tiles * (share + 1) / a.layout.shares;
         active = a.work.active + group * a.layout.row_tiles;
     }
-    __device__ static int64_t count(const Dense& a) { return (a.layout.column_tiles + kPair - 1) / kPair * a.layout.groups * a.layout.shares; }
+    __device__ static int64_t count(const Dense& a) {
+        return (a.layout.column_tiles + kPair - 1) / kPair * a.layout.groups * a.layout.shares;
+    }
 
     // The next tile of the share that a weight lies in, from `tile` on; `end`: none. All lanes of a warp get the same.
     __device__ int64_t next(int64_t tile) const {
@@ -109,28 +112,15 @@ __global__ void __launch_bounds__(kDenseThreads, 1) sums_kernel(const __grid_con
     if (threadIdx.x >= kConsumers) {
         fewer_registers<kCopying>();
         if (threadIdx.x < kConsumers + 32)
-            for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters) copy(a, ring, Item(a, item));
+            for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters)
+                copy(a, ring, Item(a, item));
     } else {
         more_registers<kMultiplying>();
-        for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters) multiply(a, ring, Item(a, item));
+        for (int64_t item = blockIdx.x / kPair; item < items; item += a.layout.clusters)
+            multiply(a, ring, Item(a, item));
     }
     __syncwarp();
     cluster_sync();  // no block leaves while the other still copies into it
-}
-
-__global__ void __launch_bounds__(kThreads) join_kernel(const __grid_constant__ Dense a) {
-    const Call& c = a.call;
-    const Problem& p = c.problem;
-    const int64_t q = blockIdx.y, k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    auto* scratch = reinterpret_cast<double*>(shared_memory());
-    double weights = 0;
-    for (int64_t part = threadIdx.x; part < c.parts; part += kThreads) weights += c.work.states[part * c.padded + q].sum_q;
-    weights = block_sum(weights, scratch);
-    if (k >= p.d) return;
-    double sum = 0;
-#pragma unroll 4
-    for (int64_t share = 0; share < a.layout.shares; ++share) sum += c.work.sums[(share * c.padded + q) * p.d + k];
-    c.result.mean[q * p.d + k] = (sum / weights + p.shift) / p.unit;
 }
 
 }  // namespace
@@ -141,12 +131,6 @@ void dense_sums(const Dense& dense, uintptr_t stream) {
         launch("dense_sums", sums_kernel<64>, grid, kDenseThreads, Group<64>::shared, stream, dense);
     else
         launch("dense_sums", sums_kernel<16>, grid, kDenseThreads, Group<16>::shared, stream, dense);
-}
-
-void dense_join(const Dense& dense, uintptr_t stream) {
-    const Problem& p = dense.call.problem;
-    const Grid grid{unsigned((p.d + kThreads - 1) / kThreads), unsigned(p.batch), 1, 1};
-    launch("dense_join", join_kernel, grid, kThreads, kWarps * sizeof(double), stream, dense);
 }
 
 }  // namespace geodiff::cuda

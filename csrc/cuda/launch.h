@@ -2,11 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "device.h"
 #include "plan.h"
-
-#include <cstring>
 
 #ifndef GEODIFF_CUDA_EMULATED
 #include <cuda.h>
@@ -176,7 +175,8 @@ inline Machine machine_of(int device) {
             attribute_of(device, cudaDevAttrComputeCapabilityMajor) == 9};
 }
 
-// Rows [n, d] of bytes in tiles of 128 by 128. The driver makes it, which is asked for by name: nothing is linked to it.
+// Rows [n, d] of bytes in tiles of 128 by 128. The driver makes it, which is asked for by name: nothing is linked to
+// it.
 inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result{};

@@ -57,7 +57,8 @@ bool lay_out_dense(Plan& p, const Machine& machine) {
         p.batch = std::min<int64_t>(p.batch, at.groups * group);
         at.shares = best_shares(at, p.n);
         p.padded = at.groups * group;
-        p.parts = std::clamp<int64_t>(8 * machine.multiprocessors * 8 / p.batch, 1, std::min<int64_t>(256, at.row_tiles));
+        p.parts = std::clamp<int64_t>(3 * machine.multiprocessors * kWeighed / p.batch, 1,
+                                      std::min<int64_t>(256, at.row_tiles));
         p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / p.batch, 1, std::max<int64_t>(1, at.shares));
         p.dense = at;
         return true;

@@ -10,7 +10,7 @@ struct Machine {
     int64_t shared;  // bytes of shared memory that one block may have
     bool clusters;   // sm_90 and later
     int device;
-    bool dense;      // sm_90a, and rows that its memory engine can copy
+    bool dense;  // sm_90a, and rows that its memory engine can copy
 };
 
 // How many clusters of so many blocks of the streaming kernel for `queries` run at once, with so much shared memory
@@ -37,9 +37,9 @@ struct Plan {
     Carved carve(void* memory) const;
 };
 
-constexpr int64_t kBatch = 64;                // queries per round of `stream`
+constexpr int64_t kBatch = 64;                     // queries per round of `stream`
 constexpr int64_t kDenseBytes = int64_t(1) << 30;  // budget of the dense pass's logits and weights
-constexpr int64_t kSumBytes = 64 << 20;  // budget of the parts' weighted sums
+constexpr int64_t kSumBytes = 64 << 20;            // budget of the parts' weighted sums
 
 Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_t batch);
 

@@ -2,23 +2,18 @@
 #include <cmath>
 
 #include "block.h"
-#include "dense.h"
 #include "kernels.h"
 #include "layout.h"
 
 namespace geodiff::cuda {
 namespace {
 
-// Where the digits of a query go, and whether there are any.
-enum class Digits { none, stream, dense };
-
 struct Prepare {
     Call call;
-    Digits digits;
-    DenseLayout layout;
-    DenseWork dense;
+    bool integer;
 };
 
+template <class Real>
 __global__ void __launch_bounds__(kThreads) prepare_kernel(Prepare a) {
     const Call& c = a.call;
     const Problem& p = c.problem;
@@ -28,52 +23,40 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(Prepare a) {
     double top = 0, square = 0;
     if (exists)
         for (int64_t k = threadIdx.x; k < d; k += kThreads) {
-            const double x = p.x[q * d + k] * p.unit - p.shift;
+            const double x = double(static_cast<const Real*>(p.x)[q * d + k]) * p.unit - p.shift;
             c.work.centred[q * d + k] = x;
             top = fmax(top, fabs(x));
             square += x * x;
         }
     if (exists && threadIdx.x == 0) c.result.path[q] = -1;
-    if (a.digits == Digits::none) return;
+    if (!a.integer) return;
     top = block_max(top, scratch);
     square = block_sum(square, scratch);
     const double step = fmax(top, 1e-300) / double(kTopDigits);
-    const bool dense = a.digits == Digits::dense;
-    const int64_t columns = dense ? a.layout.column_tiles * kTile : c.slice * c.cluster, steps = columns / 32;
-    auto* digits = dense ? reinterpret_cast<int8_t*>(a.dense.digits) : static_cast<int8_t*>(c.work.digits);
-    double rest = 0, total = 0;
+    const int64_t columns = c.slice * c.cluster, steps = columns / 32;
+    auto* digits = static_cast<int8_t*>(c.work.digits);
+    double rest = 0;
     for (int64_t k = threadIdx.x; k < columns; k += kThreads) {
         const double scaled = exists && k < d ? c.work.centred[q * d + k] / step : 0;
         const double whole = fmin(fmax(rint(scaled), -double(kTopDigits)), double(kTopDigits));
         rest += (scaled - whole) * (scaled - whole);
         int8_t digit[kDigits];
         four_digits(int64_t(whole), digit);
-        total += whole;  // exact: below 2^31 each
-        for (int i = 0; i < kDigits; ++i)
-            digits[dense ? dense_address(a.layout, q, i, k) : digit_address(q, i, k, steps)] = digit[i];
+        for (int i = 0; i < kDigits; ++i) digits[digit_address(q, i, k, steps)] = digit[i];
     }
     rest = block_sum(rest, scratch);
-    total = block_sum(total, scratch);
     if (threadIdx.x == 0) {
         const double sigma = exists ? p.sigma[q] * p.unit : 1;
-        c.work.queries[q] = Query{1 / (sigma * sigma), step, sqrt(rest) * step, sqrt(square), 128 * int64_t(total)};
-        if (dense) a.dense.top[q] = kNoTop;
+        c.work.queries[q] = Query{1 / (sigma * sigma), step, sqrt(rest) * step, sqrt(square), 0};
     }
-}
-
-void prepare_kernel_for(const Prepare& a, uintptr_t stream) {
-    const Grid grid{unsigned(a.call.padded), 1, 1, 1};
-    launch("prepare", prepare_kernel, grid, kThreads, kWarps * sizeof(double), stream, a);
 }
 
 }  // namespace
 
 void prepare(const Call& call, bool integer, uintptr_t stream) {
-    prepare_kernel_for({call, integer ? Digits::stream : Digits::none, {}, {}}, stream);
-}
-
-void dense_prepare(const Dense& dense, uintptr_t stream) {
-    prepare_kernel_for({dense.call, Digits::dense, dense.layout, dense.work}, stream);
+    const Grid grid{unsigned(call.padded), 1, 1, 1};
+    const auto kernel = call.problem.single ? prepare_kernel<float> : prepare_kernel<double>;
+    launch("prepare", kernel, grid, kThreads, kWarps * sizeof(double), stream, Prepare{call, integer});
 }
 
 }  // namespace geodiff::cuda

@@ -20,9 +20,10 @@ struct Problem {
     const void* rows;         // [n, d] as stored
     const double* half_norm;  // [n]
     const double* bias;       // [n] or null: log weight of every row; of query q, bias_stride q further on
-    const double* x;          // [batch, d] model units
+    const void* x;            // [batch, d] model units, float if `single`, else double
     const double* sigma;      // [batch] model units
     int64_t n, d, batch, bias_stride;
+    bool single;
     double unit, shift;       // model = (v + shift) / unit
     double radius, max_norm;  // of the rows: max |v - mean|, max |v|
     double cut;               // logits so far below the largest count for nothing
@@ -76,12 +77,12 @@ struct alignas(128) TensorMap {
 
 // How the dense pass (dense.h) cuts a call up.
 struct DenseLayout {
-    int group;                             // queries that go through the data together; 0: there is no dense pass
-    int clusters;                          // of blocks, at once
-    int64_t groups;                        // of queries
-    int64_t row_tiles, column_tiles;       // of the data
-    int64_t shares;                        // of the row tiles, in the second product
-    int64_t stride;                        // from the logits of one query to the next
+    int group;                        // queries that go through the data together; 0: there is no dense pass
+    int clusters;                     // of blocks, at once
+    int64_t groups;                   // of queries
+    int64_t row_tiles, column_tiles;  // of the data
+    int64_t shares;                   // of the row tiles, in the second product
+    int64_t stride;                   // from the logits of one query to the next
 };
 
 struct DenseWork {

@@ -15,7 +15,7 @@ from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Query
-from geodiff.base.dtypes import number_of
+from geodiff.base.dtypes import PRECISE, number_of
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.posterior import Posterior
 
@@ -89,6 +89,15 @@ def streams(device: torch.device, dtype: torch.dtype, d: int, batch: int) -> boo
     return _core.streams(index, number_of(dtype), d, batch)
 
 
+def dense(device: torch.device, dtype: torch.dtype, d: int) -> bool:
+    """Whether the dense pass of sm_90a serves calls over rows of d numbers there, of any number of queries.
+
+    Its memory engine takes rows that start at multiples of 16 bytes.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _core.dense(index, number_of(dtype), d, 1)
+
+
 class CudaEngine(Engine):
     """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
 
@@ -131,7 +140,7 @@ class CudaEngine(Engine):
         return replace(answer, indices=indices, weights=weights)
 
     def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
-        mean, _ = self._run(self._placed(query))
+        mean, _ = self._run(self._placed(query, PRECISE))
         if len(into.terms) > _MOST_TERMS or not into.in_place():
             into.write(mean)
         elif into.out.numel():
@@ -197,6 +206,7 @@ class CudaEngine(Engine):
                 plan=plan,
                 workspace=workspace.data_ptr(),
                 x=query.x.data_ptr(),
+                single=query.x.dtype == torch.float32,
                 sigma=query.sigma.data_ptr(),
                 bias=0 if prior is None else prior.data_ptr(),
                 bias_stride=0 if prior is None or prior.ndim == 1 else prior.shape[1],
@@ -254,10 +264,11 @@ class CudaEngine(Engine):
             log_sum = log_sum + math.log(len(rows))
         return torch.where(logits.isneginf(), -1, indices), (logits - log_sum[:, None]).exp()
 
-    def _placed(self, query: Query) -> Query:
-        """The query in float64, where the rows are."""
+    def _placed(self, query: Query, kept: tuple[torch.dtype, ...] = ()) -> Query:
+        """The query in float64, but for x of a dtype in `kept`, where the rows are."""
         prior = None if query.log_prior is None else self._float64(query.log_prior)
-        return replace(query, x=self._float64(query.x), sigma=self._float64(query.sigma), log_prior=prior)
+        x = query.x.detach().to(self.rows.device).contiguous() if query.x.dtype in kept else self._float64(query.x)
+        return replace(query, x=x, sigma=self._float64(query.sigma), log_prior=prior)
 
     def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
         """What `kernel` makes of every query and row, [B, len(rows)] float64."""

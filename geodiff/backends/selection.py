@@ -52,7 +52,7 @@ def choose(
         for rule in TABLE:
             if not (rule.fits(device.type, dtype, n, d, batch) and _usable(rule)):
                 continue
-            if not rule.one_pass or (dtype and d and batch is not None and cuda.streams(device, dtype, d, batch)):
+            if _device_serves(rule, device, dtype, d, batch):
                 return rule.backend
         return "reference"
     reason = _reason_missing(_known(backend, "auto"))
@@ -63,6 +63,19 @@ def choose(
             f"backend: expected one that serves device {device}, found {backend!r}; allowed 'reference', 'auto'"
         )
     return backend
+
+
+def _device_serves(
+    rule: Rule, device: torch.device, dtype: torch.dtype | None, d: int | None, batch: int | None
+) -> bool:
+    """What of a line's conditions the device itself decides; what is not known does not fulfil them."""
+    if not (rule.dense or rule.one_pass):
+        return True
+    if dtype is None or d is None:
+        return False
+    if rule.dense:
+        return cuda.dense(device, dtype, d)
+    return batch is not None and cuda.streams(device, dtype, d, batch)
 
 
 def explain() -> list[dict[str, object]]:

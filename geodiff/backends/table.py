@@ -18,6 +18,7 @@ class Rule:
     largest_b  queries per call up to which it is meant; None: any, also when the number is not known beforehand
     largest_d  numbers per data point up to which it is meant; None: any
     one_pass   only where `cuda.streams`: where the GPU has the shared memory for it
+    dense      only where `cuda.dense`: where the GPU has what that pass takes
     measured   the file of the measurement behind the thresholds, and what it says; empty where there is no threshold
     """
 
@@ -28,12 +29,13 @@ class Rule:
     largest_b: int | None = None
     largest_d: int | None = None
     one_pass: bool = False
+    dense: bool = False
     measured: str = ""
 
     def fits(self, device: str, dtype: torch.dtype | None, n: int | None, d: int | None, batch: int | None) -> bool:
         """Whether data [n, d] of `dtype` on `device` with `batch` queries per call is what this line is for.
 
-        `one_pass` is not looked at: it takes the device itself.
+        `one_pass` and `dense` are not looked at: they take the device itself.
         What is not known (None) must not matter to the line. No line depends on n so far: every backend reads all rows.
         """
         return (
@@ -52,11 +54,14 @@ class Rule:
             parts.append(f"d ≤ {self.largest_d:,}")
         if self.one_pass:
             parts.append("where the GPU's shared memory holds a tile")
+        if self.dense:
+            parts.append("compute capability 9.0, rows of a multiple of 16 bytes")
         return ", ".join(parts) or "any dtype, B, N, d"
 
 
 TABLE = (
     Rule("cpu", "cpu", ANY, "compiled for this processor's instruction set"),
+    Rule("cuda", "cuda", UINT8, "both products on tensor cores, and nothing that waits for the device", dense=True),
     Rule(
         "cuda",
         "cuda",

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def everything_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_reason_missing", lambda name: "")
     monkeypatch.setattr(cuda, "streams", lambda *arguments: True)
+    monkeypatch.setattr(cuda, "dense", lambda *arguments: False)
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_auto(device: torch.device, dtype: torch.dtype | None, d: int | None, batch: int | None, name: str) -> None:
     assert backends.choose("auto", device, dtype=dtype, n=1000, d=d, batch=batch) == name
+
+
+@pytest.mark.usefixtures("everything_is_here")
+@pytest.mark.parametrize("batch", [1, 64, 65, None])
+def test_a_gpu_with_the_dense_pass_takes_it_for_any_number_of_queries(
+    batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "dense", lambda device, dtype, d: d % 16 == 0)
+    assert backends.choose("auto", GPU, dtype=torch.uint8, n=1000, d=12_288, batch=batch) == "cuda"
+    assert backends.choose("auto", GPU, dtype=torch.uint8, n=1000, d=12_289, batch=batch) == "triton"
+    assert backends.choose("auto", GPU, dtype=torch.float32, n=1000, d=12_288, batch=batch) == "triton"
 
 
 @pytest.mark.usefixtures("everything_is_here")

@@ -10,6 +10,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+import torch
+from torch import Tensor
+
+from geodiff.backends import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
@@ -55,10 +59,24 @@ def _built(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
     return Emulated(_load("emulated._cuda", library), _load("emulated.emulator", library))
 
 
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every buffer that the engine takes holds NaN, or bytes that make one, before a kernel writes it."""
+    empty = torch.empty
+
+    def poisoned(*shape: Any, **options: Any) -> Tensor:
+        out = empty(*shape, **options)
+        return out.fill_(torch.nan if out.is_floating_point() else -1 if out.dtype != torch.uint8 else 0xFF)
+
+    monkeypatch.setattr(cuda.torch, "empty", poisoned)
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def emulated(_built: Emulated) -> Emulated:
-    """The same for every test: two multiprocessors of an H100, threads in rising order."""
+    """The same for every test: two multiprocessors of an H100, without the dense pass, threads in rising order."""
     _built.emulator.set_machine(2, 232448, True)
+    _built.emulator.set_dense(False)
     _built.emulator.set_groups([])
     _built.emulator.set_most_blocks_along_x(2**31 - 1)
     _built.emulator.set_ahead(0)

@@ -146,8 +146,7 @@ void product(int (&c)[M], unsigned a0, unsigned a1, unsigned a2, unsigned a3, co
     const int g = emulated::lane() / 4;
     for (int t = 0; t < 4; ++t)
         for (int i = 0; i < 4; ++i)
-            for (int k = 0; k < 4; ++k)
-                one.rows[i % 2][i / 2 * 16 + 4 * t + k] = int8_t(all[4 * g + t].a[i] >> 8 * k);
+            for (int k = 0; k < 4; ++k) one.rows[i % 2][i / 2 * 16 + 4 * t + k] = int8_t(all[4 * g + t].a[i] >> 8 * k);
     emulated::current->products.back().push_back(one);
 }
 

@@ -36,6 +36,10 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 
+struct alignas(16) double2 {
+    double x, y;
+};
+
 namespace emulated {
 
 struct Barrier {
@@ -88,8 +92,8 @@ struct Fiber {
     Block* block;
     uint3 thread;
     bool started, done;
-    std::vector<std::vector<Copy>> copies;  // under way, by commit; the last ones are not committed yet
-    int64_t atomics;                        // done so far
+    std::vector<std::vector<Copy>> copies;       // under way, by commit; the last ones are not committed yet
+    int64_t atomics;                             // done so far
     std::vector<std::vector<Product>> products;  // by commit, like the copies
 };
 
@@ -305,10 +309,15 @@ inline long long __double_as_longlong(double v) {
     std::memcpy(&out, &v, sizeof out);
     return out;
 }
+inline int __double2loint(double v) { return int(uint32_t(uint64_t(__double_as_longlong(v)))); }
+inline int __double2hiint(double v) { return int(uint32_t(uint64_t(__double_as_longlong(v)) >> 32)); }
 inline double __longlong_as_double(long long v) {
     double out;
     std::memcpy(&out, &v, sizeof out);
     return out;
+}
+inline double __hiloint2double(int high, int low) {
+    return __longlong_as_double((long long)(uint64_t(uint32_t(high)) << 32 | uint32_t(low)));
 }
 inline void __pipeline_memcpy_async(void* to, const void* from, size_t size, size_t zeros = 0) {
     if ((uintptr_t(to) | uintptr_t(from)) % size != 0) throw std::logic_error("misaligned asynchronous copy");
@@ -330,9 +339,7 @@ inline void __pipeline_wait_prior(size_t n) {
 
 namespace geodiff::cuda {
 
-inline unsigned char* shared_memory() {
-    return emulated::aligned(*emulated::current->block);
-}
+inline unsigned char* shared_memory() { return emulated::aligned(*emulated::current->block); }
 inline int cluster_rank() { return int(emulated::current->block->rank); }
 inline void cluster_sync() {
     emulated::wait(emulated::cluster_barrier, int(emulated::cluster->size()) * emulated::threads_per_block);

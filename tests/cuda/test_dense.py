@@ -1,0 +1,147 @@
+"""The dense pass of sm_90a on the CPU emulator: its copies and products come as late as a GPU may have them come."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from geodiff import reference
+from geodiff.backends.cuda import CudaEngine
+from tests.cuda.asking import DENSE, EXACT, SIGMAS, answer, check, near_tie, queries, stored
+
+
+@pytest.fixture(autouse=True)
+def _dense(emulated: Any) -> None:
+    emulated.emulator.set_machine(6, 232448, True)
+    emulated.emulator.set_dense(True)
+
+
+def made(emulated: Any, n: int, d: int) -> CudaEngine:
+    engine = CudaEngine(stored(n, d, torch.uint8), emulated.core)
+    assert engine._data.plan(rows=n, batch=1).dense
+    return engine
+
+
+@pytest.mark.parametrize(("n", "d", "batch"), [(1, 16, 1), (129, 48, 16), (200, 272, 5), (130, 160, 17), (40, 32, 70)])
+def test_contract(emulated: Any, n: int, d: int, batch: int) -> None:
+    engine = made(emulated, n, d)
+    for sigma in SIGMAS:
+        x = queries(engine.rows, batch, sigma)
+        check(answer(engine, x, sigma, topk=min(2, n)), x, engine.rows, sigma)
+        assert set(engine.last_paths.tolist()) <= {DENSE, EXACT}
+        if sigma >= 0.3:
+            assert set(engine.last_paths.tolist()) == {DENSE}
+
+
+@pytest.mark.parametrize("batch", [5, 20])
+def test_the_order_of_threads_does_not_matter(emulated: Any, batch: int) -> None:
+    rows, middle = near_tie(400, 304)
+    engine = CudaEngine(rows, emulated.core)
+    x = torch.cat([queries(rows, batch, 4.0), middle])
+    levels = torch.tensor([4.0] * batch + [1e-6], dtype=torch.float64)  # the last is one for the float64 path
+    found = []
+    for order, ahead in ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2), (1, 2)):  # then blocks, then warps
+        emulated.emulator.set_order(order)
+        emulated.emulator.set_ahead(ahead)
+        found.append(answer(engine, x, levels))
+    assert set(engine.last_paths.tolist()) == {DENSE, EXACT}
+    for other in found[1:]:
+        for name in ("mean", "log_prob", "entropy", "ess"):
+            assert torch.equal(getattr(other, name), getattr(found[0], name)), name
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 300), (1, 290), (37, 165)])
+def test_a_part_of_the_rows(emulated: Any, begin: int, end: int) -> None:
+    engine = made(emulated, 300, 48)
+    x = queries(engine.rows, 3, 1.0)
+    found = answer(engine, x, 1.0, rows=range(begin, end))
+    assert set(engine.last_paths.tolist()) == {DENSE}
+    expected = reference.posterior(x, engine.rows[begin:end], 1.0)
+    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=0, atol=1e-4)
+
+
+def test_single_precision_queries_are_taken_as_they_are(emulated: Any) -> None:
+    engine = made(emulated, 140, 32)
+    x = queries(engine.rows, 4, 1.0).float()
+    mean, _ = engine._run(engine._placed(engine_query(x), (torch.float32,)))
+    assert torch.equal(mean, engine._run(engine._placed(engine_query(x)))[0])
+
+
+def engine_query(x: torch.Tensor) -> Any:
+    from geodiff.backends import Query
+
+    return Query(x, torch.ones(len(x), dtype=torch.float64), rows=range(140))
+
+
+@pytest.mark.parametrize("d", [8, 24, 33])
+def test_rows_that_the_memory_engine_cannot_copy_go_another_way(emulated: Any, d: int) -> None:
+    rows = stored(50, d, torch.uint8)
+    engine = CudaEngine(rows, emulated.core)
+    assert not engine._data.plan(rows=50, batch=3).dense
+    assert not emulated.core.dense(device=0, dtype=0, d=d, batch=3)
+    x = queries(rows, 3, 1.0)
+    check(answer(engine, x, 1.0), x, rows, 1.0)
+
+
+def test_priors_of_all_and_of_each_query(emulated: Any) -> None:
+    engine = made(emulated, 300, 32)
+    prior = torch.randn(300, dtype=torch.float64)
+    prior[:133] = -torch.inf  # a whole tile, and some of the next
+    prior = prior.log_softmax(0)
+    for sigma in (0.05, 2.0, 100.0):
+        x = queries(engine.rows, 3, sigma)
+        check(answer(engine, x, sigma, log_prior=prior), x, engine.rows, sigma, prior)
+    own = torch.stack([prior, torch.randn(300, dtype=torch.float64).log_softmax(0)])
+    x = queries(engine.rows, 2, 2.0)
+    found = answer(engine, x, 2.0, log_prior=own)
+    for q in range(2):
+        expected = reference.posterior(x[q : q + 1], engine.rows, 2.0, log_weights=own[q])
+        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+
+
+def test_every_query_has_its_own_level_and_none_sees_the_others(emulated: Any) -> None:
+    engine = made(emulated, 200, 48)
+    levels = torch.tensor([1e-3, 0.1, 1.0, 5.0, 50.0, 1000.0, 2.0] * 3, dtype=torch.float64)
+    x = torch.cat([queries(engine.rows, 1, float(level)) for level in levels])
+    together = answer(engine, x, levels)
+    check(together, x, engine.rows, levels)
+    for q in (0, 8, 20):
+        alone = answer(engine, x[q : q + 1], levels[q : q + 1])
+        torch.testing.assert_close(alone.mean[0], together.mean[q], rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
+    rows, middle = near_tie(150, 48)
+    engine = CudaEngine(rows, emulated.core)
+    for sigma in (1e-6, 1e-5):
+        check(answer(engine, middle, sigma, topk=2), middle, rows, sigma)
+        assert engine.last_paths.tolist() == [EXACT]
+    check(answer(engine, middle, 0.5), middle, rows, 0.5)
+    assert engine.last_paths.tolist() == [DENSE]
+
+
+def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
+    rows = stored(300, 32, torch.uint8)
+    rows[235] = rows[2]
+    engine = CudaEngine(rows, emulated.core)
+    x = reference.model_space(rows[2:3], torch.float64)
+    found = answer(engine, x, 1e-3, topk=3)
+    check(found, x, rows, 1e-3)
+    assert found.indices[0, :2].tolist() == [2, 235]
+    assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("d", [16, 784, 3072, 12288, 65536])
+@pytest.mark.parametrize("batch", [1, 16, 64, 1000])
+@pytest.mark.parametrize("n", [1, 50_000, 1_281_167])
+def test_plans_keep_to_their_budget(emulated: Any, n: int, d: int, batch: int) -> None:
+    emulated.emulator.set_machine(132, 232448, True)
+    emulated.emulator.set_dense(True)
+    plan = emulated.core.plan(132, 232448, True, dtype=0, n=n, d=d, batch=batch, dense=True)
+    assert plan.dense
+    assert plan.shares * 2**16 >= n, "an integer would overflow"
+    assert plan.shares <= -(-n // 128)
+    assert 1 <= plan.batch <= batch
+    sums = plan.shares * -(-plan.batch // 64) * 64 * d * 8
+    assert plan.workspace <= (1 << 30) + sums + 2000 * (plan.batch + 64) * 8 + (plan.batch + 64) * d * 24 + (1 << 22)
