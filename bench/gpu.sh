@@ -54,7 +54,7 @@ timeout 120 python3 -m pytest -q $workers -p no:cacheprovider -p no:benchmark -o
 tests=$!
 # Parts of kernel names: the namespace of the CUDA C++ kernels, and the Triton kernels, which are named as their functions
 # are. A kernel that any filter names is looked at; PyTorch's own would take all the time.
-kernels=(combine_kernel geodiff logits_bytes logits_floats softmax_state weighted_sum_kernel merge_kernel distances_kernel gathered_sum_kernel)
+kernels=(candidate_kernel candidate_sum_kernel decide_kernel distances_kernel exact_kernel exact_merge_kernel finish_kernel full_sum_kernel geodiff logits_bytes logits_floats merge_kernel prepare_kernel softmax_state weighed weighted_sum_kernel)
 filters=()
 for name in "${kernels[@]}"; do filters+=(--kernel-regex "kns=$name"); done
 if command -v compute-sanitizer >/dev/null; then
@@ -90,7 +90,7 @@ timeout 75 python3 bench/gpu.py --out "$out/gpu.json" --more --seconds 60 || fai
 echo "== profile"
 if command -v ncu >/dev/null; then
     timeout 45 ncu --set basic --csv --target-processes all \
-        --kernel-name "regex:stream_kernel|exact_kernel|logits_bytes|weighted_sum_kernel|softmax_state" --launch-count 10 \
+        --kernel-name "regex:logits_kernel|weights_kernel|sums_kernel|logits_bytes|weighted_sum_kernel" --launch-count 10 \
         python3 bench/gpu.py --once >"$out/ncu.csv" 2>/dev/null || echo "ncu: no profile here"
 else
     echo "ncu is not here: left out"
