@@ -33,9 +33,12 @@ def test_contract(emulated: Any, n: int, d: int, batch: int) -> None:
             assert set(engine.last_paths.tolist()) == {DENSE}
 
 
-@pytest.mark.parametrize("batch", [5, 20])
-def test_the_order_of_threads_does_not_matter(emulated: Any, batch: int) -> None:
-    rows, middle = near_tie(400, 304)
+@pytest.mark.parametrize(("batch", "d"), [(5, 1168), (20, 656)])
+def test_the_order_of_threads_does_not_matter(emulated: Any, batch: int, d: int) -> None:
+    """One cluster takes all there is to do, more tiles than it has stages for."""
+    emulated.emulator.set_machine(2, 232448, True)
+    emulated.emulator.set_dense(True)
+    rows, middle = near_tie(400, d)
     engine = CudaEngine(rows, emulated.core)
     x = torch.cat([queries(rows, batch, 4.0), middle])
     levels = torch.tensor([4.0] * batch + [1e-6], dtype=torch.float64)  # the last is one for the float64 path

@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CALLS = re.compile(r"^ *(?:__syncthreads|__syncwarp|cluster_sync|__pipeline_wait_prior)\(.*?\);", re.MULTILINE)
+CALLS = re.compile(
+    r"^ *(?:__syncthreads|__syncwarp|cluster_sync|__pipeline_wait_prior|ring\.take|products_wait<\d>|wait)\(.*?\);",
+    re.MULTILINE,
+)
 SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "block.h")
+DENSE = ("dense_logits.cu", "dense_sums.cu", "dense_weights.cu", "dense_pipeline.h")
 #: (file, how many calls stand before it) -> why it may go.
 SPARE = {
     ("stream.cu", 5): "shuffles stand between reading a state and writing it; CUDA says not that they order memory",
@@ -27,7 +31,7 @@ TESTS = ("test_the_order_of_threads_does_not_matter", "test_contract", "test_eve
 
 def mutants() -> list[tuple[str, int]]:
     found = []
-    for source in SOURCES:
+    for source in SOURCES + DENSE:
         calls = list(CALLS.finditer((ROOT / "csrc/cuda" / source).read_text()))
         found += [(source, number) for number in range(len(calls)) if (source, number) not in SPARE]
     return found
@@ -48,7 +52,7 @@ def test_nothing_works_without_it(source: str, number: int, tmp_path: Path) -> N
     target.write_text(without(target.read_text(), number))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"pythonpath={ROOT}"]
     done = subprocess.run(
-        [*command, "tests/cuda/test_cuda_kernels.py", "-k", " or ".join(TESTS)],
+        [*command, f"tests/cuda/test_{'dense' if source in DENSE else 'cuda_kernels'}.py", "-k", " or ".join(TESTS)],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -60,5 +64,5 @@ def test_nothing_works_without_it(source: str, number: int, tmp_path: Path) -> N
 
 
 def test_every_barrier_is_among_them() -> None:
-    assert len(mutants()) >= 12
-    assert set(SPARE) <= {(source, number) for source in SOURCES for number in range(20)}
+    assert len(mutants()) >= 20
+    assert set(SPARE) <= {(source, number) for source in SOURCES + DENSE for number in range(20)}
