@@ -58,6 +58,7 @@ inline void deliver(geodiff::cuda::Barrier* b) {
 
 template <class T>
 T* at_peer(T* mine, size_t rank) {
+    if ((*cluster)[rank].left) throw std::logic_error("a block has left whose memory another one writes");
     return const_cast<T*>(geodiff::cuda::of_peer(mine, int(rank)));
 }
 

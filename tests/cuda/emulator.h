@@ -83,6 +83,7 @@ struct Block {
     std::vector<std::array<Packet, 32>> exchange;
     uint3 index;
     unsigned rank;
+    bool left = false;  // all its threads are done
 };
 
 struct Fiber {
@@ -244,8 +245,10 @@ void launch(void (*kernel)(Args), uint3 size, int blocks_per_cluster, int thread
                         if (fibers[i].done || !wanted(i)) continue;
                         run(fibers[i]);
                         if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
-                        if (fibers[i].done && --running[b] == 0)
+                        if (fibers[i].done && --running[b] == 0) {
                             std::fill(blocks[b].shared.begin(), blocks[b].shared.end(), 0xcd);
+                            blocks[b].left = true;
+                        }
                     }
                     return progress != before;
                 };
