@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import INTERPRETED, SPLIT
+from geodiff.kernels.decide import tell
 from geodiff.kernels.logits import bias_row_stride
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import SCREENED, Queries
@@ -101,10 +102,7 @@ def candidate_sum_kernel(
     sum_ = tl.sum(total, 0)
     tl.store(mean_ptr + b * d + k, (acc / sum_ + shift) / unit, mask=k < d)
     if tl.program_id(0) == 0:
-        tl.store(told_ptr + b, best + tl.log(sum_))
-        tl.store(told_ptr + B + b, tl.log(sum_) - tl.sum(moment, 0) / sum_)
-        tl.store(told_ptr + 2 * B + b, sum_ * sum_ / tl.sum(squares, 0))
-        tl.store(told_ptr + 3 * B + b, tl.sum(biases, 0) / sum_)
+        tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squares, 0), tl.sum(biases, 0))
 
 
 def candidates(

@@ -14,6 +14,17 @@ from geodiff.kernels.queries import DENSE, DENSE_FINE, EXACT, LEAST_DIGITS, SCRE
 #: What is told of a query beside its mean, [4, B] float64: log sum_i exp(-|x - v_i|^2 / 2 sigma^2 + bias_i); the
 #: entropy; the effective sample size; E_w bias_i.
 TOLD = 4
+
+
+@triton.jit
+def tell(told, b, B, best, total, moment, squares, biases):
+    """Writes `TOLD` of query b, given the largest logit, sum p, sum p (l - best), sum p^2 and sum p bias."""
+    tl.store(told + b, best + tl.log(total))
+    tl.store(told + B + b, tl.log(total) - moment / total)
+    tl.store(told + 2 * B + b, total * total / squares)
+    tl.store(told + 3 * B + b, biases / total)
+
+
 _BLOCK = 2048 if INTERPRETED else 1024
 
 

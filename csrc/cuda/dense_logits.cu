@@ -85,11 +85,7 @@ int dense_resident(const Machine& machine, int group) {
 }
 
 void dense_logits(const Dense& dense, uintptr_t stream) {
-    const Grid grid{unsigned(dense.layout.clusters * kPair), 1, 1, kPair};
-    if (dense.layout.group == 64)
-        launch("dense_logits", logits_kernel<64>, grid, kDenseThreads, Group<64>::shared, stream, dense);
-    else
-        launch("dense_logits", logits_kernel<16>, grid, kDenseThreads, Group<16>::shared, stream, dense);
+    launch_clusters("dense_logits", logits_kernel<16>, logits_kernel<64>, dense, stream);
 }
 
 }  // namespace geodiff::cuda

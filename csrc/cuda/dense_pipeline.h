@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dense.h"
+#include "launch.h"
 
 namespace geodiff::cuda {
 
@@ -69,6 +70,14 @@ class Ring {
     int stage_ = 0;
     unsigned phase_ = 0;
 };
+
+// Puts the kernel for groups of 16 or of 64 queries on `stream`, as many clusters as run at once.
+inline void launch_clusters(const char* name, void (*of_16)(Dense), void (*of_64)(Dense), const Dense& a,
+                            uintptr_t stream) {
+    const Grid grid{unsigned(a.layout.clusters * kPair), 1, 1, kPair};
+    const bool many = a.layout.group == 64;
+    launch(name, many ? of_64 : of_16, grid, kDenseThreads, many ? Group<64>::shared : Group<16>::shared, stream, a);
+}
 
 // value = 256^3 a + 256^2 b + 256 c + d
 __device__ __forceinline__ int64_t joined_digits(int a, int b, int c, int d) {

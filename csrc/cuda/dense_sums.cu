@@ -126,11 +126,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1) sums_kernel(const __grid_con
 }  // namespace
 
 void dense_sums(const Dense& dense, uintptr_t stream) {
-    const Grid grid{unsigned(dense.layout.clusters * kPair), 1, 1, kPair};
-    if (dense.layout.group == 64)
-        launch("dense_sums", sums_kernel<64>, grid, kDenseThreads, Group<64>::shared, stream, dense);
-    else
-        launch("dense_sums", sums_kernel<16>, grid, kDenseThreads, Group<16>::shared, stream, dense);
+    launch_clusters("dense_sums", sums_kernel<16>, sums_kernel<64>, dense, stream);
 }
 
 }  // namespace geodiff::cuda

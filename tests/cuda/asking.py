@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -60,3 +61,26 @@ def near_tie(n: int, d: int) -> tuple[Tensor, Tensor]:
     middle = reference.model_space(rows[[3, 7]], torch.float64).mean(0, keepdim=True)
     middle[0, 5] += 0.0123  # no whole number of a query's steps
     return rows, middle
+
+
+def check_open_queries(core: Any, n: int, d: int) -> None:
+    """What a pass over bytes cannot promise is answered in float64, and nothing else is."""
+    rows, middle = near_tie(n, d)
+    engine = CudaEngine(rows, core)
+    for sigma in (1e-6, 1e-5):
+        check(answer(engine, middle, sigma, topk=2), middle, rows, sigma)
+        assert engine.last_paths.tolist() == [EXACT]
+    check(answer(engine, middle, 0.5), middle, rows, 0.5)
+    assert engine.last_paths.tolist() == [DENSE]
+
+
+def check_duplicates(core: Any, n: int, d: int) -> None:
+    """Of n rows the last and the third are the same: they share the weight, the lower one first."""
+    rows = stored(n, d, torch.uint8)
+    rows[n - 1] = rows[2]
+    engine = CudaEngine(rows, core)
+    x = reference.model_space(rows[2:3], torch.float64)
+    found = answer(engine, x, 1e-3, topk=3)
+    check(found, x, rows, 1e-3)
+    assert found.indices[0, :2].tolist() == [2, n - 1]
+    assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])

@@ -14,7 +14,19 @@ from geodiff.backends import Query, selection
 from geodiff.backends.combination import Combination
 from geodiff.backends.cuda import CudaEngine
 from geodiff.reference import moments
-from tests.cuda.asking import DENSE, DTYPES, EXACT, SIGMAS, answer, check, near_tie, queries, stored
+from tests.cuda.asking import (
+    DENSE,
+    DTYPES,
+    EXACT,
+    SIGMAS,
+    answer,
+    check,
+    check_duplicates,
+    check_open_queries,
+    near_tie,
+    queries,
+    stored,
+)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -153,24 +165,11 @@ def test_rows_that_lie_anywhere(emulated: Any, begin: int, d: int) -> None:
 
 
 def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
-    rows, middle = near_tie(50, 40)
-    engine = CudaEngine(rows, emulated.core)
-    for sigma in (1e-6, 1e-5):
-        check(answer(engine, middle, sigma, topk=2), middle, rows, sigma)
-        assert engine.last_paths.tolist() == [EXACT]
-    check(answer(engine, middle, 0.5), middle, rows, 0.5)
-    assert engine.last_paths.tolist() == [DENSE]
+    check_open_queries(emulated.core, 50, 40)
 
 
 def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
-    rows = stored(40, 33, torch.uint8)
-    rows[35] = rows[2]
-    engine = CudaEngine(rows, emulated.core)
-    x = reference.model_space(rows[2:3], torch.float64)
-    found = answer(engine, x, 1e-3, topk=3)
-    check(found, x, rows, 1e-3)
-    assert found.indices[0, :2].tolist() == [2, 35]
-    assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+    check_duplicates(emulated.core, 40, 33)
 
 
 def test_a_prior_counts_and_may_leave_rows_out(emulated: Any) -> None:

@@ -6,8 +6,20 @@ import pytest
 import torch
 
 from geodiff import reference
+from geodiff.backends import Query
 from geodiff.backends.cuda import CudaEngine
-from tests.cuda.asking import DENSE, EXACT, SIGMAS, answer, check, near_tie, queries, stored
+from tests.cuda.asking import (
+    DENSE,
+    EXACT,
+    SIGMAS,
+    answer,
+    check,
+    check_duplicates,
+    check_open_queries,
+    near_tie,
+    queries,
+    stored,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +79,9 @@ def test_a_part_of_the_rows(emulated: Any, begin: int, end: int) -> None:
 def test_single_precision_queries_are_taken_as_they_are(emulated: Any) -> None:
     engine = made(emulated, 140, 32)
     x = queries(engine.rows, 4, 1.0).float()
-    mean, _ = engine._run(engine._placed(engine_query(x), (torch.float32,)))
-    assert torch.equal(mean, engine._run(engine._placed(engine_query(x)))[0])
-
-
-def engine_query(x: torch.Tensor) -> Any:
-    from geodiff.backends import Query
-
-    return Query(x, torch.ones(len(x), dtype=torch.float64), rows=range(140))
+    query = Query(x, torch.ones(4, dtype=torch.float64), rows=range(140))
+    mean, _ = engine._run(engine._placed(query, (torch.float32,)))
+    assert torch.equal(mean, engine._run(engine._placed(query))[0])
 
 
 @pytest.mark.parametrize("d", [8, 24, 33])
@@ -115,24 +122,11 @@ def test_every_query_has_its_own_level_and_none_sees_the_others(emulated: Any) -
 
 
 def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
-    rows, middle = near_tie(150, 48)
-    engine = CudaEngine(rows, emulated.core)
-    for sigma in (1e-6, 1e-5):
-        check(answer(engine, middle, sigma, topk=2), middle, rows, sigma)
-        assert engine.last_paths.tolist() == [EXACT]
-    check(answer(engine, middle, 0.5), middle, rows, 0.5)
-    assert engine.last_paths.tolist() == [DENSE]
+    check_open_queries(emulated.core, 150, 48)
 
 
 def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
-    rows = stored(300, 32, torch.uint8)
-    rows[235] = rows[2]
-    engine = CudaEngine(rows, emulated.core)
-    x = reference.model_space(rows[2:3], torch.float64)
-    found = answer(engine, x, 1e-3, topk=3)
-    check(found, x, rows, 1e-3)
-    assert found.indices[0, :2].tolist() == [2, 235]
-    assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+    check_duplicates(emulated.core, 300, 32)
 
 
 @pytest.mark.parametrize("d", [16, 784, 3072, 12288, 65536])
