@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,10 @@ from geodiff.denoiser.merging import ALONE
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import Ranks
 from geodiff.distributed.sharded import ShardedDenoiser
+
+#: Seconds within which all ranks have to meet. A rank that was killed before it met the others leaves no connection that
+#: closes, so nothing but the clock says that it will not come; torch waits for half an hour.
+MEETING = 50.0
 
 _ranks: merging.Ranks = ALONE
 
@@ -37,13 +42,7 @@ def joined() -> Iterator[merging.Ranks]:
     if size() == 1 or dist.is_initialized():
         yield _ranks
         return
-    try:
-        dist.init_process_group("gloo")
-    except RuntimeError as error:  # torch names no class for a store that is closed, or a timeout
-        raise RankLost(
-            f"process_group: expected {size()} ranks to meet, found some missing (rank {os.environ['RANK']} says: "
-            f"{' '.join(str(error).split())}); allowed to start all ranks again, as torchrun --max-restarts does"
-        ) from error
+    _meet()
     try:
         _ranks = Ranks()
         _keep_to_own_cores(_ranks)
@@ -51,6 +50,28 @@ def joined() -> Iterator[merging.Ranks]:
     finally:
         _ranks = ALONE
         dist.destroy_process_group()
+
+
+def _meet() -> None:
+    """Waits for the other ranks, in a thread of its own: a signal ends the command while torch waits inside of C++."""
+    failed: list[RuntimeError] = []
+
+    def meet() -> None:
+        try:
+            dist.init_process_group("gloo")
+        except RuntimeError as error:  # torch names no class for a store that is closed, or a timeout
+            failed.append(error)
+
+    meeting = threading.Thread(target=meet, daemon=True, name="meeting of ranks")
+    meeting.start()
+    meeting.join(MEETING)
+    if not meeting.is_alive() and not failed:
+        return
+    said = " ".join(str(failed[0]).split()) if failed else f"waited for {MEETING:g} seconds"
+    raise RankLost(
+        f"process_group: expected {size()} ranks to meet, found some missing (rank {os.environ['RANK']} says: {said}); "
+        f"allowed to start all ranks again, as torchrun --max-restarts does"
+    ) from (failed[0] if failed else None)
 
 
 def cores_of(rank: int, told: Sequence[tuple[str, Sequence[int]]]) -> Sequence[int]:

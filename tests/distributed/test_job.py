@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from geodiff.distributed.job import cores_of
+from geodiff.distributed.job import MEETING, cores_of
 from tests.processes import Running, run, started
 
 #: What torchrun sets, and then the command; the store lives elsewhere, as torchrun's does.
 CODE = """
 import os, runpy, sys
-rank, size, port, every, *arguments = sys.argv[1:]
+rank, size, port, every, meeting, *arguments = sys.argv[1:]
 os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
 os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
+from geodiff.distributed import job
 from geodiff.solvers import latest_levels
-latest_levels.EVERY = float(every)
+latest_levels.EVERY, job.MEETING = float(every), float(meeting)
 sys.argv = ["geodiff", *arguments]
 try:
     runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
@@ -36,13 +37,23 @@ SAMPLE = ["sample", "--data", "digits", "--num", 12, "--shard", 4, "--steps", 60
 
 
 @contextmanager
-def job(size: int, *arguments: object, folder: Path | None = None, every: float = 10.0) -> Iterator[list[Running]]:
-    """The command on `size` ranks, which keep the latest levels of samples every so many seconds."""
+def job(
+    size: int,
+    *arguments: object,
+    folder: Path | None = None,
+    every: float = 10.0,
+    begun: int | None = None,
+    meeting: float = MEETING,
+) -> Iterator[list[Running]]:
+    """The command on `size` ranks, of which the first `begun` begin.
+
+    They keep the latest levels of samples every so many seconds, and wait for so many at most until all have met.
+    """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with ExitStack() as stack:
         yield [
-            stack.enter_context(started(rank, size, store.port, every, *arguments, code=CODE, folder=folder))
-            for rank in range(size)
+            stack.enter_context(started(rank, size, store.port, every, meeting, *arguments, code=CODE, folder=folder))
+            for rank in range(size if begun is None else begun)
         ]
 
 
@@ -143,6 +154,26 @@ def test_a_rank_that_is_killed_ends_the_command(tmp_path: Path) -> None:
         assert ranks[rank].process.exitcode == 3, said[rank]
         assert "error: process_group: expected all 3 ranks to answer, found one gone" in said[rank]
         assert "Traceback" not in said[rank]
+
+
+def test_a_rank_that_never_came_ends_the_command(tmp_path: Path) -> None:
+    assert MEETING < 60
+    with job(3, *SAMPLE, tmp_path / "out", begun=2, meeting=3) as ranks:
+        said = [rank.communicate(30)[1] for rank in ranks]
+    for rank, text in zip(ranks, said, strict=True):
+        assert rank.process.exitcode == 3, text
+        assert "error: process_group: expected 3 ranks to meet, found some missing" in text
+        assert "Traceback" not in text
+    assert contents(tmp_path / "out") == {}
+
+
+def test_a_rank_that_waits_for_others_can_be_ended(tmp_path: Path) -> None:
+    with job(2, *SAMPLE, tmp_path / "out", begun=1) as (rank,):
+        time.sleep(3)  # until it waits; before, it would end as well
+        rank.send_signal(signal.SIGTERM)
+        said = rank.communicate(10)[1]
+    assert rank.process.exitcode == 128 + signal.SIGTERM, said
+    assert said == "terminated\n"
 
 
 def killed(size: int, times: int, folder: Path, steps: int) -> None:
