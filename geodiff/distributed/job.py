@@ -18,8 +18,8 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import Ranks
 from geodiff.distributed.sharded import ShardedDenoiser
 
-#: Seconds within which all ranks have to meet. A rank that was killed before it met the others leaves no connection that
-#: closes, so nothing but the clock says that it will not come; torch waits for half an hour.
+#: Seconds within which all ranks have to meet. A rank that was killed before it met the others leaves no connection
+#: that closes, so nothing but the clock says that it will not come; torch waits for half an hour.
 MEETING = 50.0
 
 _ranks: merging.Ranks = ALONE
