@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import Query
-from geodiff.backends.cpu import CpuEngine, Subsets
+from geodiff.backends.cpu import PATHS, CpuEngine, Subsets
 from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
 from geodiff.local.engines import ENGINES, available
@@ -116,6 +116,36 @@ def test_pixels_near_zero_whose_sums_cancel(name: str) -> None:
     rows, asked = question(images, Windows(3))
     if ENGINES[name](rows).serves(asked):
         check(name, rows, asked)
+
+
+@pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("form", [Windows(3), Windows(17), Windows(5, circular=True), Crops(3)], ids=str)
+def test_single_pixels_are_answered_in_float64(form: Form, mirrored: bool) -> None:
+    """Bright pictures with two pixels that are black or white, both alike: those that float32 cannot do."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(160, 256, (18, *SHAPE), dtype=torch.uint8, generator=g)
+    images[:9, :, 1, 2::4], images[9:, :, 1, 2::4] = 0, 255
+    images[:, :, 1, 8] = 200
+    images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    rows, asked = question(images, form)
+    prior = torch.full((18,), -20.0, dtype=torch.float64)
+    prior[[3, 16]] = 0  # an effective number of two: what each is rounded by does not average out
+    query = replace(
+        asked.query, sigma=torch.full((6,), 40.0, dtype=torch.float64), log_prior=prior - prior.logsumexp(0)
+    )
+    asked = replace(asked, query=query, mirrored=mirrored)
+    engine = CpuLocalEngine(rows)
+    if not engine.serves(asked):
+        pytest.skip("cpu leaves this to another engine")
+    answer, right = engine.answer(asked), expected(asked, rows)
+    assert engine._core is not None
+    assert engine._core.last_paths.tolist() == [PATHS.index("dense")] * 6
+    errors = pixel_errors(asked.layout.images(answer.mean), right.mean, torch.ones(SHAPE[1:]))
+    assert errors[:, 1, 2].max() < 1e-12
+    assert errors.max() > 1e-10, "all of it in float64"
+    if answer.log_mass is not None:
+        torch.testing.assert_close(answer.log_mass[:, 1, 2], right.log_mass[:, 1, 2], rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("form", ["ls 3", "circular 5", "square 4", "broken 3", "pca"])

@@ -1,6 +1,7 @@
 #include "local.h"
 
 #include "local_images.h"
+#include "local_pixels.h"
 #include "local_rounding.h"
 #include "plan.h"
 
@@ -15,7 +16,6 @@ constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
 constexpr double kDoubt = 4;        // times what float32 errs by as a rule: csrc/cpu/README.md has what was measured
 constexpr double kCropAverage = 3;  // by which the errors of a pixel's crops average out, at most
-constexpr int64_t kMostExact = 1 << 16;  // logits of a query made exact in each piece's turn; else float64 throughout
 
 template <class T>
 class LocalPass {
@@ -41,13 +41,13 @@ class LocalPass {
         const auto shares = images_.sums(asked, cut_);
         if (local_.crops) return compose(asked, shares, missed);
         std::vector<Gathered> all(static_cast<size_t>(count));
-        std::vector<Doubt> doubts(static_cast<size_t>(count));
+        std::vector<std::vector<int64_t>> doubtful(static_cast<size_t>(count));
         one_by_one(count, request_.threads, [&](int64_t i) {
             all[size_t(i)] = images_.joined(shares, i, count);
             const Spread spread = write(asked[size_t(i)], all[size_t(i)]);
-            if (sizeof(T) == sizeof(float)) doubts[size_t(i)] = doubt_of(asked[size_t(i)], all[size_t(i)], spread);
+            if (sizeof(T) == sizeof(float)) doubtful[size_t(i)] = doubtful_of(asked[size_t(i)], all[size_t(i)], spread);
         });
-        if constexpr (sizeof(T) == sizeof(float)) settle(asked, all, doubts, missed);
+        settle(asked, doubtful, missed);
     }
 
   private:
@@ -104,15 +104,8 @@ class LocalPass {
         return spread;
     }
 
-    // What float32 leaves in doubt of a query. least: where it does, the logit from which on logits must be exact,
-    // elsewhere infinity. beyond: exact logits would not do.
-    struct Doubt {
-        std::vector<double> least;
-        bool any, beyond;
-    };
-
-    Doubt doubt_of(const Asked& asked, const Gathered& all, const Spread& spread) const {
-        Doubt doubt{std::vector<double>(size_t(pixels_), HUGE_VAL), false, false};
+    // The pixels that float32 does not hold to the contract for certain.
+    std::vector<int64_t> doubtful_of(const Asked& asked, const Gathered& all, const Spread& spread) const {
         LogitRounding<T> rounding(request_, local_, images_, asked, all, spread.square, spread.trace);
         std::vector<int64_t> pixels = numbers_from(0, pixels_);
         for (const bool looked : {false, true}) {
@@ -122,23 +115,13 @@ class LocalPass {
                 const size_t i = size_t(p);
                 const LogitErrors of_logits = rounding.at(p);
                 const double few = std::min(1.0, std::sqrt(2 / spread.ess[i])), root = std::sqrt(spread.trace[i]);
-                const double sums = 2 * std::sqrt(spread.square[i]) * few, together = root * of_logits.shared;
-                const double alone = root * of_logits.own * few + sums;
-                const double unit = kDoubt * kHalfUlp / spread.allowed[i], times = unit * (alone + together);
-                if (!(times > 1)) continue;
-                doubtful.push_back(p);
-                if (!looked) continue;
-                // What the sums were rounded by stays, whatever logits they were made of.
-                doubt.beyond |= 2 * unit * sums > 1;
-                // What rows of weight w and less are off by on their own goes with the root of w: half of what is
-                // allowed. What they share goes with all their weight, n w at most: a quarter.
-                const double by_root = few * few / (4 * times * times), by_weight = 1 / (4 * unit * together * rows_);
-                doubt.least[i] = all.max[i] + std::log(all.sums[i] * std::min(by_root, by_weight));
-                doubt.any = true;
+                const double moved = root * (of_logits.own * few + of_logits.shared);
+                const double sums = 2 * std::sqrt(spread.square[i]) * few;
+                if (!(kDoubt * kHalfUlp * (moved + sums) <= spread.allowed[i])) doubtful.push_back(p);
             }
             pixels = std::move(doubtful);
         }
-        return doubt;
+        return pixels;
     }
 
     // The second pass of crops, whose masses are known.
@@ -162,12 +145,11 @@ class LocalPass {
             });
         });
         const std::vector<Buffer<double>> sums = images_.composed(asked, max, gain, cut_);
-        std::vector<int8_t> good(asked.size(), 1);
+        std::vector<std::vector<int64_t>> doubtful(asked.size());
         one_by_one(count, request_.threads, [&](int64_t i) {
-            good[size_t(i)] = write_composed(asked[size_t(i)], masses[size_t(i)], sums[size_t(i)]);
+            doubtful[size_t(i)] = write_composed(asked[size_t(i)], masses[size_t(i)], sums[size_t(i)]);
         });
-        for (int64_t i = 0; i < count; ++i)
-            if (!good[size_t(i)]) missed.push_back(asked[size_t(i)].query);
+        settle(asked, doubtful, missed);
     }
 
     template <class F>
@@ -177,27 +159,27 @@ class LocalPass {
             for (int64_t x = 0; x + more < local_.width; ++x) f(y * local_.width + x);
     }
 
-    // Writes the mean, and says whether float32 holds it to the contract, in the terms of `doubt_of`.
-    bool write_composed(const Asked& asked, const Gathered& masses, const Buffer<double>& sums) const {
+    // Writes the mean. The pixels that float32 does not hold to the contract for certain, in the terms of
+    // `doubtful_of`.
+    std::vector<int64_t> write_composed(const Asked& asked, const Gathered& masses, const Buffer<double>& sums) const {
         const int64_t q = asked.query;
         Spread spread(pixels_);
         for (int64_t p = 0; p < pixels_; ++p)
             write_mean(q, p, [&](int64_t k) { return sums[k * shape().plane() + images_.place(p)]; }, spread);
         out_.path[q] = int8_t(sizeof(T) == sizeof(float) ? Path::dense : Path::exact);
-        if (sizeof(T) != sizeof(float)) return true;
+        if (sizeof(T) != sizeof(float)) return {};
         LogitRounding<T> rounding(request_, local_, images_, asked, masses, spread.square, spread.trace);
         std::vector<int64_t> begins;
         each_crop(asked, [&](int64_t p) { begins.push_back(p); });
-        for (const bool looked : {false, true}) {
-            if (looked) rounding.look(begins);
-            if (composed_well(asked, masses, rounding, spread)) return true;
-        }
-        return false;
+        std::vector<int64_t> pixels = doubtful_of_crops(asked, masses, rounding, spread);
+        if (pixels.empty()) return pixels;
+        rounding.look(begins);
+        return doubtful_of_crops(asked, masses, rounding, spread);
     }
 
     // A pixel is the mean of its crops, whose errors average out in part.
-    bool composed_well(const Asked& asked, const Gathered& masses, const LogitRounding<T>& rounding,
-                       const Spread& spread) const {
+    std::vector<int64_t> doubtful_of_crops(const Asked& asked, const Gathered& masses, const LogitRounding<T>& rounding,
+                                           const Spread& spread) const {
         const Window back = asked.ready.window.back();
         std::vector<double> errors(size_t(pixels_), 0.0), few(errors), crops(errors);
         each_crop(asked, [&](int64_t p) {
@@ -209,100 +191,28 @@ class LocalPass {
         });
         for (std::vector<double>* each : {&errors, &few, &crops})
             *each = windows(*each, local_.height, local_.width, back);
+        std::vector<int64_t> doubtful;
         for (size_t p = 0; p < size_t(pixels_); ++p) {
             const double moved = std::sqrt(spread.trace[p]) * errors[p] + 2 * std::sqrt(spread.square[p]) * few[p];
             const double averaged = moved / crops[p] / std::min(kCropAverage, std::sqrt(crops[p]));
-            if (!(kDoubt * kHalfUlp * averaged <= spread.allowed[p])) return false;
+            if (!(kDoubt * kHalfUlp * averaged <= spread.allowed[p])) doubtful.push_back(int64_t(p));
         }
-        return true;
+        return doubtful;
     }
 
-    // Puts exact logits in the place of the largest ones, where the others' errors keep the contract.
-    void settle(const std::vector<Asked>& asked, std::vector<Gathered>& all, const std::vector<Doubt>& doubts,
+    // Answers doubtful pixels in float64, where they are few; queries of many are missed.
+    void settle(const std::vector<Asked>& asked, std::vector<std::vector<int64_t>>& doubtful,
                 std::vector<int64_t>& missed) const {
-        const int64_t count = int64_t(all.size());
-        std::vector<Asked> again;
-        std::vector<int64_t> which;  // of `again`
-        std::vector<Buffer<T>> bounds;
-        std::vector<int8_t> lost(all.size(), 0);
-        for (int64_t i = 0; i < count; ++i) lost[size_t(i)] = doubts[size_t(i)].beyond;
-        for (size_t i = 0; i < asked.size(); ++i) {
-            const Doubt& doubt = doubts[i % size_t(count)];
-            if (!doubt.any || doubt.beyond) continue;
-            const std::vector<double>& from = doubt.least;
-            again.push_back(images_.prepared(asked[i].query, asked[i].mirrored));
-            which.push_back(int64_t(i) % count);
-            bounds.emplace_back(shape().plane());
-            std::fill_n(bounds.back().data(), shape().plane(), std::numeric_limits<T>::max());
-            for (int64_t p = 0; p < pixels_; ++p)
-                if (const int64_t to = asked[i].mirrored ? local_.mirrored_pixel(p) : p; from[size_t(p)] < HUGE_VAL)
-                    bounds.back()[images_.place(to)] = T(from[size_t(p)]);
+        std::vector<PixelsOf> again;
+        for (size_t i = 0; i < doubtful.size(); ++i) {
+            const int64_t q = asked[i].query, count = int64_t(doubtful[i].size());
+            if (count == 0) continue;
+            if (few_pixels(local_, q, count))
+                again.push_back({q, std::move(doubtful[i])});
+            else
+                missed.push_back(q);
         }
-        std::vector<int64_t> found;
-        std::vector<Doubtful> logits;
-        if (!again.empty()) logits = images_.above(again, bounds, kMostExact, found);
-        std::vector<std::vector<Doubtful>> of(all.size());
-        for (const Doubtful& d : logits) of[size_t(which[size_t(d.asked)])].push_back(d);
-        for (size_t i = 0; i < again.size(); ++i) lost[size_t(which[i])] |= found[i] > kMostExact;
-        one_by_one(count, request_.threads, [&](int64_t i) {
-            if (!doubts[size_t(i)].any || lost[size_t(i)]) return;
-            make_exact(again, of[size_t(i)], all[size_t(i)]);
-            write(asked[size_t(i)], all[size_t(i)]);
-        });
-        for (int64_t i = 0; i < count; ++i)
-            if (lost[size_t(i)]) missed.push_back(asked[size_t(i)].query);
-    }
-
-    void make_exact(const std::vector<Asked>& again, const std::vector<Doubtful>& logits, Gathered& all) const {
-        const Request& r = request_;
-        const LocalImagesOf<double> exact(r, local_, false);
-        const LocalLoops<double>& loops = local_loops<double>(r.kernels);
-        const PlaneShape& s = exact.shape();
-        Buffer<double> image(s.image()), y, zero(s.channels * s.plane(), true);
-        std::vector<double> left_outs;
-        int64_t row = -1, last = -1;
-        for (const Doubtful& d : logits) {
-            const Asked& asked = again[size_t(d.asked)];
-            if (d.row != row) loops.widen(r.rows.row(row = d.row), r.rows.dtype, s, zero.data(), image.data());
-            if (d.asked != last) {
-                left_outs = images_.left_out(again[size_t(last = d.asked)]);
-                y = Buffer<double>(s.channels * s.plane());
-                exact.each_value(
-                    [&](int64_t c, int64_t p) { y[exact.place(c, p)] = exact.x(asked.query, asked.mirrored, c, p); });
-            }
-            const double scale = 0.5 / (r.sigma[asked.query] * r.sigma[asked.query]);
-            const double left_out = scale * left_outs[size_t(d.pixel)];
-            const double logit = r.prior_at(asked.query, d.row) + left_out -
-                                 scale * distance(s, asked.ready.window, y.data(), image.data(), d.pixel);
-            const int64_t p = asked.mirrored ? local_.mirrored_pixel(d.pixel) : d.pixel;
-            const double max = all.max[size_t(p)], was = std::exp(d.logit - max), is = std::exp(logit - max);
-            const auto sum = [&](int64_t k) -> double& { return all.sums[size_t(k * pixels_ + p)]; };
-            sum(kWeight) += is - was;
-            sum(kSquare) += is * is - was * was;
-            for (int64_t c = 0; c < s.channels; ++c) {
-                const double v = image[exact.place(c, d.pixel)] - images_.reference(c, p);
-                sum(kMean + c) += (is - was) * v;
-                sum(kNorm) += (is - was) * v * v;
-                if (out_.variance) sum(kMean + s.channels + c) += (is - was) * v * v;
-            }
-        }
-    }
-
-    // sum (y - v)^2 over the window of a pixel
-    static double distance(const PlaneShape& s, const Window& w, const double* y, const double* v, int64_t pixel) {
-        const int64_t row = pixel / s.width, column = pixel % s.width;
-        double sum = 0;
-        for (int64_t dy = -w.above; dy <= w.below; ++dy)
-            for (int64_t dx = -w.left; dx <= w.right; ++dx) {
-                int64_t at = row + dy, across = column + dx;
-                if (w.wraps) at = (at + s.height) % s.height, across = (across + s.width) % s.width;
-                if (at < 0 || at >= s.height || across < 0 || across >= s.width) continue;
-                for (int64_t c = 0; c < s.channels; ++c) {
-                    const int64_t i = c * s.plane() + at * s.stride + across;
-                    sum += (y[i] - v[i]) * (y[i] - v[i]);
-                }
-            }
-        return sum;
+        local_at_pixels(request_, local_, again, out_);
     }
 
     const PlaneShape& shape() const { return images_.shape(); }

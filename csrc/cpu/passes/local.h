@@ -31,7 +31,7 @@ struct LocalAnswer {
     double* log_sum;   // [batch, pixels]  log sum_i exp(log prior_i - squared differences in the window / 2 sigma^2)
     double* ess;       // [batch, pixels]  1 / sum w^2
     int64_t* top;      // [batch, pixels]  the row of the largest weight
-    int8_t* path;      // [batch]  whether float32 answered (dense) or float64 (exact)
+    int8_t* path;      // [batch]  whether float32 answered, but for single pixels (dense), or float64 (exact)
 };
 
 // Of crops the mean alone is answered, and mirror images are no rows.

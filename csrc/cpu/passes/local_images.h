@@ -36,12 +36,6 @@ struct Gathered {
     std::vector<int64_t> top;
 };
 
-// A logit that is to be made exact: of what was asked at `asked`, for a row, at a pixel as it was asked.
-struct Doubtful {
-    int64_t row, asked, pixel;
-    double logit;
-};
-
 // Windows' sums in float64, [height, width] to the same.
 inline std::vector<double> windows(const std::vector<double>& values, int64_t height, int64_t width, const Window& w) {
     std::vector<double> rows(values.size(), 0.0), sums(values.size(), 0.0);
@@ -178,38 +172,6 @@ class LocalImagesOf {
             loops_.posterior(shape_, asked[i].ready, seen(work, t, asked[i].query), T(cut), work.rooms[i]->data(),
                              {mine[i].max.data(), mine[i].sums.data(), mine[i].top.data(), squares_, local_.crops});
         });
-    }
-
-    // The logits that exceed `least` of what was asked, in the order of the rows; more than `most` of one: none of it,
-    // and `most` + 1 as their number in `count`.
-    std::vector<Doubtful> above(const std::vector<Asked>& asked, const std::vector<Buffer<T>>& least, int64_t most,
-                                std::vector<int64_t>& count) const {
-        struct Found {
-            std::vector<Doubtful> logits;
-            std::vector<int64_t> count;
-        };
-        const auto nothing = [&] { return Found{{}, std::vector<int64_t>(asked.size(), 0)}; };
-        const auto found = over_images(asked, nothing, [&](Worker& work, Found& mine, const Tile& t, size_t i) {
-            for (int j = 0; j < t.R && mine.count[i] <= most; ++j) {
-                const double prior = request_.prior_at(asked[i].query, t.first + j);
-                if (prior == kUnseen) continue;
-                const T* const l = loops_.above(shape_, asked[i].ready, work.images.data() + j * shape_.image(),
-                                                T(prior), least[i].data(), work.rooms[i]->data());
-                for (int64_t p = 0; l && p < local_.pixels(); ++p)
-                    if (l[place(p)] > least[i][place(p)]) {
-                        mine.logits.push_back({t.first + j, int64_t(i), p, double(l[place(p)])});
-                        ++mine.count[i];
-                    }
-            }
-        });
-        std::vector<Doubtful> all;
-        count.assign(asked.size(), 0);
-        for (const Found& f : found)
-            for (size_t i = 0; i < asked.size(); ++i) count[i] += f.count[i];
-        for (const Found& f : found)
-            for (const Doubtful& d : f.logits)
-                if (count[size_t(d.asked)] <= most) all.push_back(d);
-        return all;
     }
 
     // The second pass of crops: sums of w |c|^2, w c and w at each pixel, w of all crops that it is in, of each query.

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "../runtime/buffer.h"
+#include "subset_state.h"
 #include "tiles.h"
 
 namespace geodiff {
@@ -31,16 +31,16 @@ class SubsetPass {
         cut_ = std::log(double(request.rows.n) * (subset.mirror ? 2 : 1) * 2 * 50 * 100 / request.tol);
     }
 
-    int64_t block() const { return std::max<int64_t>(1, kStateBytes / (kSums * d_ * 8 * pieces().count())); }
+    int64_t block() const { return std::max<int64_t>(1, kStateBytes / (kSubsetSums * d_ * 8 * pieces().count())); }
 
     void answer(int64_t first, int64_t count, double* mean, int8_t* held) const {
         const auto shares = sums(first, count);
-        one_by_one(count, request_.threads,
-                   [&](int64_t i) { write(joined(shares, i), first + i, mean + (first + i) * d_, held + first + i); });
+        one_by_one(count, request_.threads, [&](int64_t i) {
+            write(joined_subset_sums(shares, i, d_), first + i, mean + (first + i) * d_, held + first + i);
+        });
     }
 
   private:
-    static constexpr int64_t kSums = 4;
     struct Worker {
         Buffer<float> values;
         Buffer<double> differences, kept, sums;
@@ -49,7 +49,7 @@ class SubsetPass {
     typedef std::vector<Buffer<double>> Share;  // of each query: max, mass, total and square, each [d]
 
     Pieces pieces() const { return {request_.rows.n, kSide, request_.threads, true}; }
-    SubsetState state(double* sums) const { return {sums, sums + d_, sums + 2 * d_, sums + 3 * d_}; }
+    SubsetState state(double* sums) const { return subset_state(sums, d_); }
     double scale(int64_t q) const { return 0.5 / (request_.sigma[q] * request_.sigma[q] * subset_.temperature); }
 
     std::vector<Share> sums(int64_t first, int64_t count) const {
@@ -64,10 +64,7 @@ class SubsetPass {
         };
         const auto nothing = [&] {
             Share share;
-            for (int64_t i = 0; i < count; ++i) {
-                share.emplace_back(kSums * d_, true);
-                std::fill_n(share.back().data(), d_, Online{}.max);
-            }
+            for (int64_t i = 0; i < count; ++i) share.push_back(subset_sums_of_nothing(d_));
             return share;
         };
         const Rows& rows = request_.rows;
@@ -86,22 +83,6 @@ class SubsetPass {
         loops_.differences(work.values.data(), place, request_.query(q), d_, work.differences.data());
         loops_.sums(steps_.data(), terms_.data(), d_, work.differences.data(), work.kept.data(), work.sums.data());
         loops_.posterior(work.sums.data(), d_, work.values.data(), place, work.prior, scale(q), cut_, to);
-    }
-
-    // The sums of all pieces, in their order.
-    Buffer<double> joined(const std::vector<Share>& shares, int64_t i) const {
-        Buffer<double> all(kSums * d_, true);
-        const SubsetState to = state(all.data());
-        for (int64_t k = 0; k < d_; ++k) {
-            to.max[k] = Online{}.max;
-            for (const Share& share : shares) to.max[k] = std::max(to.max[k], share[size_t(i)][k]);
-            for (const Share& share : shares) {
-                const double* const from = share[size_t(i)].data();
-                const double by = from[d_ + k] > 0 ? std::exp(from[k] - to.max[k]) : 0;
-                for (int64_t s = 1; s < kSums; ++s) all[s * d_ + k] += by * from[s * d_ + k];
-            }
-        }
-        return all;
     }
 
     void write(Buffer<double> all, int64_t q, double* mean, int8_t* good) const {
