@@ -32,13 +32,6 @@ struct Group {
 // The column of digit `k` (0: highest) of query `q` of a group: all four of a query lie in one thread's registers.
 __host__ __device__ inline int slot_of(int q, int k) { return q / 4 * 16 + k / 2 * 8 + q % 4 * 2 + k % 2; }
 
-// The rows of a tile in the order in which the sums take them: word `w` < 32 holds those of four places. The order is
-// such that the threads of a warp, each reading four bytes of row `row_at(4 t + i)`, t = lane % 4, meet in no bank.
-__host__ __device__ inline int row_at(int w, int i) {
-    const int t = w % 4;
-    return w / 4 * 16 + 2 * t + i % 2 + i / 2 * 8;
-}
-
 constexpr double kMostWeight = 4294967295.0, kWeightUnit = 1 / kMostWeight;  // the largest weight is all ones
 
 constexpr double kWeightError = 8e-12;  // relative, beside what the digits lose

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device.h"
+#include "epoch.h"
 #include "types.h"
 
 namespace geodiff::cuda {
@@ -54,19 +55,43 @@ __host__ __device__ inline int64_t tile_stride(int64_t slice) { return slice + 1
 constexpr int kDotStride = kRows + 8;
 __host__ __device__ inline int dot_place(int slot, int row) { return slot * kDotStride + (slot >> 2 & 1) + row; }
 
+// Rows of a tile in the order in which the second products take them: word `w` holds those of four places. It is how
+// `load_turned` and the turned rows of dense_sums.cu come out.
+__host__ __device__ inline int row_at(int w, int i) {
+    const int t = w % 4;
+    return w / 4 * 16 + 2 * t + i % 2 + i / 2 * 8;
+}
+
+// Where digit `k` (0: highest) of the weight of row `row` for query `q` of a group lies, among the second operands of
+// the second product: [query / 4][digit / 2][row / 16][query % 4][digit % 2], and 16 rows in the order of row_at.
+__host__ __device__ inline int weight_place(int q, int k, int row) {
+    const int slot = ((q / 4 * 2 + k / 2) * 2 + row / 16) * 8 + q % 4 * 2 + k % 2;
+    return slot * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2;
+}
+
+// Where a lane has its two sums of half a group of 32 columns, in pairs: of columns 2 (lane / 4) and the next, and
+// query 4 m + lane % 4.
+template <int Mmas>
+__host__ __device__ inline int64_t sum_place(int64_t group, int half, int m, int lane) {
+    return ((group * 2 + half) * Mmas + m) * 32 + lane;
+}
+
 // Shared memory of the streaming kernel for `queries` queries at a time.
 struct StreamShared {
-    int64_t sums, tiles, dots, parts, states, factors, weights, total;
+    int64_t sums, tiles, parts, states, epochs, moves, queries, flags, dots, weights, total;
 };
 __host__ __device__ inline StreamShared stream_shared(int64_t slice, int queries, int stages) {
     StreamShared s{};
-    s.sums = 0;                                                // double [slice / 32][queries / 4][4][32]
-    s.tiles = s.sums + slice * queries * 8;                    // byte   [stages][kRows][stride]
-    s.parts = s.tiles + stages * kRows * tile_stride(slice);   // int64  [2][queries][kRows]
-    s.states = s.parts + 2 * queries * kRows * 8;              // Online [queries]
-    s.factors = s.states + queries * int64_t(sizeof(Online));  // double [2][queries], then one int per query
-    s.dots = s.factors + queries * 24;                         // int    [queries * kDigits][kDotStride]
-    s.weights = s.dots + queries * kDigits * kDotStride * 4;   // int8   [queries * kDigits][kRows]
+    s.sums = 0;                                               // int64  [slice / 16][queries / 4][32][2]
+    s.tiles = s.sums + slice * queries * 8;                   // byte   [stages][kRows][stride]
+    s.parts = s.tiles + stages * kRows * tile_stride(slice);  // int64  [2][queries][kRows]
+    s.states = s.parts + 2 * queries * kRows * 8;             // Online [queries]
+    s.epochs = s.states + queries * int64_t(sizeof(Online));  // Epoch  [queries]
+    s.moves = s.epochs + queries * int64_t(sizeof(Epoch));    // Move   [queries]
+    s.queries = s.moves + queries * int64_t(sizeof(Move));    // Query  [queries]
+    s.flags = s.queries + queries * int64_t(sizeof(Query));   // int    [3][queries]
+    s.dots = s.flags + 3 * queries * 4;                       // int    [queries * kDigits][kDotStride]
+    s.weights = s.dots + queries * kDigits * kDotStride * 4;  // byte   [queries * kDigits][kRows], at weight_place
     s.total = s.weights + queries * kDigits * kRows;
     return s;
 }

@@ -35,19 +35,21 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(Prepare a) {
     const double step = fmax(top, 1e-300) / double(kTopDigits);
     const int64_t columns = c.slice * c.cluster, steps = columns / 32;
     auto* digits = static_cast<int8_t*>(c.work.digits);
-    double rest = 0;
+    double rest = 0, total = 0;
     for (int64_t k = threadIdx.x; k < columns; k += kThreads) {
         const double scaled = exists && k < d ? c.work.centred[q * d + k] / step : 0;
         const double whole = fmin(fmax(rint(scaled), -double(kTopDigits)), double(kTopDigits));
         rest += (scaled - whole) * (scaled - whole);
+        total += whole;  // exact: below 2^31 each
         int8_t digit[kDigits];
         four_digits(int64_t(whole), digit);
         for (int i = 0; i < kDigits; ++i) digits[digit_address(q, i, k, steps)] = digit[i];
     }
     rest = block_sum(rest, scratch);
+    total = block_sum(total, scratch);
     if (threadIdx.x == 0) {
         const double sigma = exists ? p.sigma[q] * p.unit : 1;
-        c.work.queries[q] = Query{1 / (sigma * sigma), step, sqrt(rest) * step, sqrt(square), 0};
+        c.work.queries[q] = Query{1 / (sigma * sigma), step, sqrt(rest) * step, sqrt(square), 128 * int64_t(total)};
     }
 }
 

@@ -2,27 +2,18 @@
 //
 // A cluster of blocks shares every tile of 32 rows: each block holds its slice of the columns, and the blocks add up
 // their shares of the dot products over distributed shared memory. Both products are integer products on the tensor
-// cores: bytes with the four base-256 digits of the queries, then with those of the weights. They are exact, so the
-// result does not depend on the order of additions, nor on how many blocks there are per cluster.
+// cores: bytes as they are stored with the four base-256 digits of the queries, then with those of the weights. They
+// are exact, and their sums stay integers over many tiles (epoch.h), so the result does not depend on the order of
+// additions, nor on how many blocks there are per cluster.
 #include <cmath>
 
+#include "epoch.h"
 #include "kernels.h"
 #include "layout.h"
 #include "online.h"
 
 namespace geodiff::cuda {
 namespace {
-
-constexpr unsigned kCentre = 0x80808080u;  // u ^ 128 is u - 128 as a signed byte
-
-// An int32 in float64 by way of its bits: conversions run at a quarter of the speed of additions.
-__device__ __forceinline__ double exact_double(int v) {
-#ifdef GEODIFF_CUDA_EMULATED
-    return v;
-#else
-    return __hiloint2double(0x43300000, v ^ int(0x80000000)) - 4503601774854144.0;  // 2^52 + 2^31
-#endif
-}
 
 // Starts copying rows [first, first + 32) of this block's columns; what lies outside becomes zeros.
 template <int Bytes>
@@ -52,115 +43,126 @@ __device__ void copy_tile(const Call& c, int64_t first, int64_t end, int64_t col
         copy_tile<1>(c, first, end, column, to);
 }
 
-// dots += <digits of slot, row> over this block's columns, at dot_place; warps take turns along the columns.
+// dots += <digits of slot, row> over this block's columns, at dot_place. A warp has the slots of one mma, and those
+// with the same slots take turns along the columns.
 template <int Mmas>
-__device__ void first_product(const uint4* digits, int64_t all_steps, int64_t first_step, int64_t steps,
-                              const uint8_t* tile, int64_t stride, int* dots) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    int sum[Mmas][4][4] = {};
-    for (int64_t s = warp; s < steps; s += kWarps) {
-        unsigned b[4][2];
+__device__ void first_product(const uint4* digits, int all_steps, int first_step, int steps, const uint8_t* tile,
+                              int stride, int* dots) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int m = threadIdx.x / 32 % Mmas, turn = threadIdx.x / 32 / Mmas;
+    if (turn >= steps) return;
+    const uint8_t* row = tile + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 16;
+    const uint4* digit = digits + (int64_t(m) * all_steps + first_step) * 32 + lane;
+    int sum[4][4] = {};
+    for (int s = turn; s < steps; s += kWarps / Mmas) {
+        const uint4 a = digit[s * 32];
 #pragma unroll
-        for (int n = 0; n < 4; ++n) {
-            const auto* word = reinterpret_cast<const unsigned*>(tile + (n * 8 + g) * stride + s * 32);
-            b[n][0] = word[t] ^ kCentre;
-            b[n][1] = word[t + 4] ^ kCentre;
-        }
-#pragma unroll
-        for (int m = 0; m < Mmas; ++m) {
-            const uint4 a = digits[(m * all_steps + first_step + s) * 32 + lane];
-#pragma unroll
-            for (int n = 0; n < 4; ++n) mma_s8(sum[m][n], a, b[n][0], b[n][1]);
+        for (int n = 0; n < 4; n += 2) {
+            const uint4 b = load_matrices(row + n * 8 * stride + s * 32);
+            mma_s8_u8(sum[n], a, b.x, b.y);
+            mma_s8_u8(sum[n + 1], a, b.z, b.w);
         }
     }
-    if (warp >= steps) return;
 #pragma unroll
-    for (int m = 0; m < Mmas; ++m)
+    for (int n = 0; n < 4; ++n)
 #pragma unroll
-        for (int n = 0; n < 4; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i)  // integer additions commute: the result is the same in any order
-                atomicAdd(dots + dot_place(m * 16 + g + i / 2 * 8, n * 8 + 2 * t + i % 2), sum[m][n][i]);
+        for (int i = 0; i < 4; ++i)  // integer additions commute: the result is the same in any order
+            atomicAdd(dots + dot_place(m * 16 + g + i / 2 * 8, n * 8 + 2 * t + i % 2), sum[n][i]);
 }
 
-// sums[q][column] = rescale[q] sums[q][column] + quantum[q] sum_r weight[q][r] v[r][column]
+// sums[q][column] += 2^shift[q] sum_r weight[q][r] u[r][column], at sum_place
 template <int Mmas>
-__device__ void second_product(const int8_t* weights, const double* rescale, const double* quantum, const uint8_t* tile,
-                               int64_t stride, int64_t groups, double* sums) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const bool odd = g & 1, low = g & 2;
-    for (int64_t group = warp; group < groups; group += kWarps) {
-        unsigned b[2][4];  // [half of the rows][column 4g + j]
+__device__ void second_product(const uint8_t* weights, const int* shift, const uint8_t* tile, int stride, int groups,
+                               int64_t* sums) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4;
+    uint4 b[Mmas];                   // of query 4 m + t: digits 0 and 1, then 2 and 3
+    unsigned high[Mmas], low[Mmas];  // what they count
+#pragma unroll
+    for (int m = 0; m < Mmas; ++m) {
+        b[m] = load_matrices(weights + (m * 32 + lane) * 16);
+        low[m] = 1u << shift[m * kQueriesPerMma + t];
+        high[m] = low[m] << 16;
+    }
+    const uint8_t* from = tile + lane * stride + warp * 32;
+    auto* at = reinterpret_cast<ulonglong2*>(sums) + sum_place<Mmas>(warp, 0, 0, lane);
+    int left = (groups - warp + kWarps - 1) / kWarps;
+#pragma unroll Mmas == 1 ? 2 : 1
+    for (; left > 0; --left, from += kWarps * 32, at += kWarps * 2 * Mmas * 32) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
+            const uint4 two = load_turned(from + half * 16);  // columns 2 g and 2 g + 1 of these 16
+            const uint4 a{__byte_perm(two.x, two.y, 0x6420), __byte_perm(two.x, two.y, 0x7531),
+                          __byte_perm(two.z, two.w, 0x6420), __byte_perm(two.z, two.w, 0x7531)};
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                b[half][i] =
-                    reinterpret_cast<const unsigned*>(tile + (half * 16 + 4 * t + i) * stride + group * 32)[g] ^
-                    kCentre;
-            transpose_bytes(b[half]);
-        }
-#pragma unroll
-        for (int m = 0; m < Mmas; ++m) {
-            const auto* word = reinterpret_cast<const unsigned*>(weights) + m * 16 * (kRows / 4);
-            const uint4 a{word[g * 8 + t], word[(g + 8) * 8 + t], word[g * 8 + t + 4], word[(g + 8) * 8 + t + 4]};
-            int v[4][4] = {};  // [column j][c]: columns 8t + j and 8t + 4 + j of slots g, g, then of slots g + 8
-#pragma unroll
-            for (int j = 0; j < 4; ++j) mma_s8(v[j], a, b[0][j], b[1][j]);
-            // The four digits of a query lie in lanes that differ in the two low bits of g. Lanes swap halves until
-            // each holds all digits of its own four sums.
-            int pair[2][4];  // digits 0, 1 (or 2, 3) together, at columns j = 2 odd + k
-#pragma unroll
-            for (int k = 0; k < 2; ++k)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int mine = odd ? v[2 + k][i] : v[k][i];
-                    const int got = __shfl_xor_sync(kWholeWarp, odd ? v[k][i] : v[2 + k][i], 4);
-                    pair[k][i] = odd ? got * 256 + mine : mine * 256 + got;
-                }
-            double* out = sums + (group * Mmas + m) * 128;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int mine = low ? pair[1][i] : pair[0][i];
-                const int got = __shfl_xor_sync(kWholeWarp, low ? pair[0][i] : pair[1][i], 8);
-                const double value = exact_double(low ? got : mine) * 65536 + exact_double(low ? mine : got);
-                const int q = m * kQueriesPerMma + g / 4 + i / 2 * 2;
-                out[i * 32 + lane] = out[i * 32 + lane] * rescale[q] + quantum[q] * value;
+            for (int m = 0; m < Mmas; ++m) {
+                int first[4] = {}, last[4] = {};
+                mma_u8(first, a, b[m].x, b[m].y);
+                mma_u8(last, a, b[m].z, b[m].w);
+                ulonglong2 sum = at[(half * Mmas + m) * 32];
+                add_product(sum.x, unsigned(first[0] * 256 + first[1]), high[m]);
+                add_product(sum.y, unsigned(first[2] * 256 + first[3]), high[m]);
+                add_product(sum.x, unsigned(last[0] * 256 + last[1]), low[m]);
+                add_product(sum.y, unsigned(last[2] * 256 + last[3]), low[m]);
+                at[(half * Mmas + m) * 32] = sum;
             }
         }
     }
 }
 
-// Where second_product keeps column `k` (below 32) of query `q` (below 4): the sum i * 32 + lane of its group of 128.
-__device__ int place_of(int q, int k) {
-    const int t = k / 8, i = q / 2 * 2 + k % 8 / 4, j = k % 4;
-    const int g = q % 2 * 4 + j % 2 * 2 + j / 2;
-    return i * 32 + g * 4 + t;
+// Writes sums of the queries that `moved` down, those of the threads that add to them, and begins them again.
+template <int Mmas>
+__device__ void write_down(const Call& c, int64_t part, int64_t first_query, int64_t column, const int* moved,
+                           const Move* moves, int64_t* sums) {
+    const Problem& p = c.problem;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    for (int m = 0; m < Mmas; ++m) {
+        const int q = m * kQueriesPerMma + t;
+        if (!moved[q] || first_query + q >= p.batch) continue;
+        const Move move = moves[q];
+        double* out = c.work.sums + (part * c.padded + first_query + q) * p.d;
+        for (int64_t group = threadIdx.x / 32; group < c.slice / 32; group += kWarps)
+            for (int half = 0; half < 2; ++half)
+                for (int i = 0; i < 2; ++i) {
+                    int64_t& sum = sums[sum_place<Mmas>(group, half, m, lane) * 2 + i];
+                    const int64_t k = column + group * 32 + half * 16 + 2 * g + i;
+                    if (k < p.d) {
+                        const double before = move.keep == 0 ? 0 : move.keep * out[k];
+                        out[k] = before + move.gain * double(sum - 128 * move.used);
+                    }
+                    sum = 0;
+                }
+    }
 }
 
 template <int Mmas>
-__global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
+__global__ void __launch_bounds__(kThreads, 2) stream_kernel(Call c) {
     constexpr int Q = Mmas * kQueriesPerMma;
     const Problem& p = c.problem;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rank = cluster_rank();
     const int64_t part = blockIdx.x / unsigned(c.cluster), first_query = int64_t(blockIdx.y) * Q;
-    const int64_t column = rank * c.slice, steps = c.slice / 32, all_steps = steps * c.cluster;
-    const int64_t stride = tile_stride(c.slice);
+    const int64_t column = rank * c.slice;
+    const int steps = int(c.slice / 32), all_steps = steps * c.cluster, stride = int(tile_stride(c.slice));
     const StreamShared at = stream_shared(c.slice, Q, c.stages);
     unsigned char* shared = shared_memory();
-    auto* sums = reinterpret_cast<double*>(shared + at.sums);
+    auto* sums = reinterpret_cast<int64_t*>(shared + at.sums);
     auto* parts = reinterpret_cast<int64_t*>(shared + at.parts);
     auto* states = reinterpret_cast<Online*>(shared + at.states);
-    auto* rescale = reinterpret_cast<double*>(shared + at.factors);
-    auto* quantum = rescale + Q;
-    auto* active = reinterpret_cast<int*>(quantum + Q);
+    auto* epochs = reinterpret_cast<Epoch*>(shared + at.epochs);
+    auto* moves = reinterpret_cast<Move*>(shared + at.moves);
+    auto* queries = reinterpret_cast<Query*>(shared + at.queries);
+    auto* active = reinterpret_cast<int*>(shared + at.flags);
+    auto *moved = active + Q, *shifts = moved + Q;
     auto* dots = reinterpret_cast<int*>(shared + at.dots);
-    auto* weights = reinterpret_cast<int8_t*>(shared + at.weights);
+    auto* weights = shared + at.weights;
     const uint4* digits = static_cast<const uint4*>(c.work.digits) + first_query / kQueriesPerMma * all_steps * 32;
 
     for (int64_t i = threadIdx.x; i < c.slice * Q; i += kThreads) sums[i] = 0;
     for (int i = threadIdx.x; i < Q * kDigits * kDotStride; i += kThreads) dots[i] = 0;
-    for (int i = threadIdx.x; i < Q; i += kThreads) states[i] = nothing();
+    for (int i = threadIdx.x; i < Q; i += kThreads) {
+        states[i] = nothing();
+        epochs[i] = no_epoch();
+        queries[i] = c.work.queries[first_query + i];
+    }
 
     const Range range = share(p.n, part, c.parts);
     for (int s = 0; s < c.stages; ++s) {
@@ -171,12 +173,14 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
     int64_t turn = 0;
     for (int64_t first = range.begin; first < range.end; first += kRows, ++turn) {
         uint8_t* tile = shared + at.tiles + turn % c.stages * kRows * stride;
+        const int64_t row = first + lane;
+        const double half_norm = row < range.end ? p.half_norm[row] : 0;  // here, so that nobody waits for it later
         if (c.stages == 2)
             __pipeline_wait_prior(1);
         else
             __pipeline_wait_prior(0);
         __syncthreads();
-        first_product<Mmas>(digits, all_steps, column / 32, steps, tile, stride, dots);
+        first_product<Mmas>(digits, all_steps, rank * steps, steps, tile, stride, dots);
         __syncthreads();
 
         // Two buffers: the one written in a turn was last read by the cluster before the barrier of the turn between.
@@ -194,43 +198,45 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
         cluster_sync();
 
         for (int q = warp; q < Q; q += kWarps) {  // every block of the cluster does the same here
-            const int64_t row = first + lane;
             const bool exists = row < range.end && first_query + q < p.batch;
-            int64_t dot = 0;
+            int64_t dot = -queries[q].offset;
             for (int r = 0; r < c.cluster; ++r) dot += of_peer(mine, r)[q * kRows + lane];
-            const double half_norm = exists ? p.half_norm[row] : 0;
-            const Query& query = c.work.queries[first_query + q];
-            double l = exists ? (query.step * double(dot) - half_norm) * query.inv_sigma2 : -INFINITY;
+            double l = exists ? (queries[q].step * double(dot) - half_norm) * queries[q].inv_sigma2 : -INFINITY;
             const double bias = exists && p.bias ? p.bias[(first_query + q) * p.bias_stride + row] : 0;
             l += bias;
             Online state = states[q];
-            double weight, scale;
-            const bool any = take_tile(l, half_norm, bias, p.bias, row, p.cut, state, weight, scale);
-            int64_t whole = 0;
-            double unit = 1;
+            Epoch epoch = epochs[q];
+            const double before = state.max;
+            double weight, rescale;
+            const bool any = take_tile(l, half_norm, bias, p.bias, row, p.cut, state, weight, rescale);
+            bool over = false;
+            int shift = 0;
+            Move move{};
+            unsigned whole = 0;
             if (any) {
-                int exponent;
-                frexp(warp_max(weight), &exponent);  // weights < 2^exponent
-                unit = ldexp(1.0, exponent - 30);
-                whole = int64_t(rint(weight / unit));
-                state.sum_q += warp_sum(unit * double(whole));
-                state.lost += warp_sum(fabs(weight - unit * double(whole)));
+                over = is_over(epoch, before, state.max, p.cut, move);
+                whole = whole_weight(epoch, weight, shift);
             }
-            int8_t digit[kDigits];
-            four_digits(whole, digit);
-            for (int k = 0; k < kDigits; ++k) weights[(q * kDigits + k) * kRows + lane] = digit[k];
+            for (int k = 0; k < kDigits; ++k)
+                weights[weight_place(q, k, lane)] = uint8_t(whole >> 8 * (kDigits - 1 - k));
             __syncwarp();
             if (lane == 0) {
                 states[q] = state;
-                rescale[q] = scale;
-                quantum[q] = unit;
+                epochs[q] = epoch;
+                moves[q] = move;
                 active[q] = any;
+                moved[q] = over;
+                shifts[q] = shift;
             }
         }
         __syncthreads();
-        bool any = false;
-        for (int q = 0; q < Q; ++q) any |= active[q] != 0;
-        if (any) second_product<Mmas>(weights, rescale, quantum, tile, stride, steps, sums);
+        bool any = false, over = false;
+        for (int q = 0; q < Q; ++q) {
+            any |= active[q] != 0;
+            over |= moved[q] != 0;
+        }
+        if (over) write_down<Mmas>(c, part, first_query, column, moved, moves, sums);
+        if (any) second_product<Mmas>(weights, shifts, tile, stride, steps, sums);
         __syncthreads();
 
         const int64_t next = first + int64_t(c.stages) * kRows;
@@ -238,14 +244,17 @@ __global__ void __launch_bounds__(kThreads) stream_kernel(Call c) {
         __pipeline_commit();
     }
     cluster_sync();  // no block leaves while another may still read its shared memory
-    if (rank == 0)
-        for (int q = threadIdx.x; q < Q; q += kThreads) c.work.states[part * c.padded + first_query + q] = states[q];
-    for (int q = 0; q < Q; ++q) {
-        if (first_query + q >= p.batch) break;
-        double* out = c.work.sums + (part * c.padded + first_query + q) * p.d;
-        for (int64_t k = threadIdx.x; k < c.slice && column + k < p.d; k += kThreads)
-            out[column + k] = sums[(k / 32 * Mmas + q / 4) * 128 + place_of(q % 4, int(k % 32))];
+    for (int q = threadIdx.x; q < Q; q += kThreads) {
+        Online state = states[q];
+        Epoch epoch = epochs[q];
+        moves[q] = turn_over(epoch, state.max, true);
+        moved[q] = true;
+        state.sum_q = epoch.sum_q;
+        state.lost = epoch.lost;
+        if (rank == 0) c.work.states[part * c.padded + first_query + q] = state;
     }
+    __syncthreads();
+    write_down<Mmas>(c, part, first_query, column, moved, moves, sums);
 }
 
 }  // namespace

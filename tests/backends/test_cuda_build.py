@@ -14,6 +14,8 @@ import torch
 
 from geodiff import backends
 from geodiff.backends import cuda
+from tests.backends.cuda_budgets import LOOPS, NVCC
+from tests.sass import innermost, kinds_of, loops_with_products, products_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu", "combine.cu")
@@ -44,11 +46,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
 def read_off(targets: tuple[str, ...]) -> Reports:
     """From the module that was built of these sources, with the same flags; empty where there is none."""
-    built, tool = list((ROOT / "geodiff").glob("_cuda*.so")), shutil.which("cuobjdump")
-    if tool is None and find_spec("triton") is not None:
-        import triton
-
-        tool = triton.knobs.nvidia.cuobjdump.path if hasattr(triton, "knobs") else None
+    built, tool = list((ROOT / "geodiff").glob("_cuda*.so")), cuobjdump()
     changed = max(path.stat().st_mtime for path in (ROOT / "csrc/cuda").iterdir())
     if tool is None or not built or built[0].stat().st_mtime < changed:
         return {}
@@ -66,6 +64,16 @@ def read_off(targets: tuple[str, ...]) -> Reports:
     return {key: found[key] for key in found if key[1] in targets}
 
 
+def cuobjdump() -> str | None:
+    """The system's, or the one that comes with Triton."""
+    tool = shutil.which("cuobjdump")
+    if tool is None and find_spec("triton") is not None:
+        import triton
+
+        tool = triton.knobs.nvidia.cuobjdump.path if hasattr(triton, "knobs") else None
+    return tool
+
+
 def compiled(targets: tuple[str, ...], folder: Path, sources: tuple[str, ...] = SOURCES) -> Reports:
     """As ptxas says."""
     nvcc = shutil.which("nvcc")
@@ -74,11 +82,10 @@ def compiled(targets: tuple[str, ...], folder: Path, sources: tuple[str, ...] = 
 
     def report(job: tuple[str, str]) -> list[Usage]:
         source, target = job
-        number = target.removeprefix("sm_")
-        code = f"-gencode=arch=compute_{number},code={target}"  # nvcc's -arch=sm_90a compiles for sm_90, too
-        command = [nvcc, "-std=c++17", "-O3", "-Xptxas=-v", code, "-cubin"]
         done = subprocess.run(
-            [*command, ROOT / "csrc/cuda" / source, "-o", folder / f"{source}.{target}"], capture_output=True, text=True
+            [*command(nvcc, source, target), "-Xptxas=-v", "-o", folder / f"{source}.{target}"],
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert "serialized" not in done.stderr, f"products wait for each other:\n{done.stderr}"
@@ -94,6 +101,12 @@ def compiled(targets: tuple[str, ...], folder: Path, sources: tuple[str, ...] = 
         return dict(zip(jobs, pool.map(report, jobs), strict=True))
 
 
+def command(nvcc: str, source: str, target: str) -> list[str]:
+    number = target.removeprefix("sm_")
+    code = f"-gencode=arch=compute_{number},code={target}"  # nvcc's -arch=sm_90a compiles for sm_90, too
+    return [nvcc, "-std=c++17", "-O3", code, "-cubin", str(ROOT / "csrc/cuda" / source)]
+
+
 @pytest.mark.heavy
 def test_later_chips_have_code_without_spills(tmp_path: Path) -> None:
     nobody_spills(compiled(LATER, tmp_path), LATER)
@@ -107,6 +120,32 @@ def test_the_dense_pass_keeps_its_sums_in_registers_and_the_tensor_cores_busy(tm
     for (source, _), report in compiled(("sm_90a",), tmp_path, DENSE).items():
         assert {usage.stack for usage in report} == {0}, f"{source}:\n{report}"
         assert len(report) == (1 if source == "dense_finish.cu" else 2)
+
+
+@pytest.mark.parametrize(("source", "target"), LOOPS)
+def test_hot_loops_keep_to_their_budgets(source: str, target: str, tmp_path: Path) -> None:
+    nvcc, tool = shutil.which("nvcc"), cuobjdump()
+    if nvcc is None or tool is None:
+        pytest.skip("no nvcc to compile the CUDA core with, or no cuobjdump to look at it with")
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    if f"release {NVCC}," not in version:
+        pytest.skip(f"the budgets are those of nvcc {NVCC}")
+    subprocess.run([*command(nvcc, source, target), "-o", tmp_path / "code"], check=True)
+    code = subprocess.run([tool, "-sass", tmp_path / "code"], capture_output=True, text=True, check=True).stdout
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for part in code.split("Function : ")[1:]:
+        name = re.search(r"\d+([a-z_]+_kernel)ILi(\d+)E", part.partition("\n")[0])
+        assert name, part[:200]
+        loops = innermost(loops_with_products(part))
+        found[f"{name[1]}<{name[2]}>"] = {kinds_of(loop)[0]: (len(loop), products_of(loop)) for loop in loops}
+        slow = re.compile(r"\b(?:LDL|STL|ATOMS|I2F|F2I|LDS\.U8|D(?:ADD|MUL|FMA))\b")
+        assert not [text for loop in loops for text in loop if slow.search(text)], name[0]
+    expected = LOOPS[source, target]
+    assert {name: set(kinds) for name, kinds in found.items()} == {name: set(kinds) for name, kinds in expected.items()}
+    for name, kinds in expected.items():
+        for kind, (most, products) in kinds.items():
+            instructions, here = found[name][kind]
+            assert instructions / here <= 1.1 * most / products, f"the loop of {name} has grown: {found[name]}"
 
 
 def nobody_spills(reports: Reports, targets: tuple[str, ...]) -> None:

@@ -40,6 +40,10 @@ struct alignas(16) double2 {
     double x, y;
 };
 
+struct alignas(16) ulonglong2 {
+    unsigned long long x, y;
+};
+
 namespace emulated {
 
 struct Barrier {
@@ -116,7 +120,8 @@ inline std::vector<int> groups;  // multiprocessors that a cluster can lie in; e
 inline bool clusters_compiled = true;
 inline unsigned most_blocks = 65535;  // of a grid along y and z
 inline int64_t most_blocks_along_x = INT32_MAX;
-// Of atomic additions in shared memory: the most lanes of a warp that meet in a bank, at different places of it.
+// Of atomic additions in shared memory and of loads of matrices from there: the most lanes of a warp that meet in a
+// bank, at different places of it.
 inline int worst_conflict = 0;
 inline std::map<std::pair<std::pair<Block*, unsigned>, int64_t>, std::array<std::vector<const void*>, 32>> atomics;
 inline void (*body)(void*) = nullptr;
@@ -285,6 +290,17 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
     for (int i = 0; i < 32; ++i) out |= unsigned(all[i]) << i;
     return out;
 }
+inline unsigned __reduce_add_sync(unsigned, unsigned value) {
+    unsigned all[32], out = 0;
+    emulated::from_all(value, all);
+    for (const unsigned one : all) out += one;
+    return out;
+}
+inline int __reduce_max_sync(unsigned, int value) {
+    int all[32];
+    emulated::from_all(value, all);
+    return *std::max_element(all, all + 32);
+}
 inline int __ffs(unsigned v) { return __builtin_ffs(int(v)); }
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     const uint64_t both = uint64_t(y) << 32 | x;
@@ -353,24 +369,61 @@ const T* of_peer(const T* mine, int rank) {
     return reinterpret_cast<const T*>(emulated::aligned((*emulated::cluster)[size_t(rank)]) + offset);
 }
 
-// D = A B + C of PTX's mma.m16n8k32 on signed bytes, from its documented register layout.
-inline void mma_s8(int (&c)[4], const uint4& a, unsigned b0, unsigned b1) {
+// D = A B + C of PTX's mma.m16n8k32 on bytes, from its documented register layout.
+template <class First, class Second>
+void mma(int (&c)[4], const uint4& a, unsigned b0, unsigned b1) {
     struct Words {
         unsigned a[4], b[2];
     } all[32];
     emulated::from_all(Words{{a.x, a.y, a.z, a.w}, {b0, b1}}, all);
-    int8_t A[16][32], B[32][8];
+    First A[16][32];
+    Second B[32][8];
     for (int source = 0; source < 32; ++source) {
         const int g = source / 4, t = source % 4;
         for (int k = 0; k < 4; ++k) {
-            for (int i = 0; i < 4; ++i)
-                A[g + 8 * (i % 2)][16 * (i / 2) + 4 * t + k] = int8_t(all[source].a[i] >> 8 * k);
-            for (int i = 0; i < 2; ++i) B[16 * i + 4 * t + k][g] = int8_t(all[source].b[i] >> 8 * k);
+            for (int i = 0; i < 4; ++i) A[g + 8 * (i % 2)][16 * (i / 2) + 4 * t + k] = First(all[source].a[i] >> 8 * k);
+            for (int i = 0; i < 2; ++i) B[16 * i + 4 * t + k][g] = Second(all[source].b[i] >> 8 * k);
         }
     }
     const int g = emulated::lane() / 4, t = emulated::lane() % 4;
     for (int i = 0; i < 4; ++i)
         for (int k = 0; k < 32; ++k) c[i] += int(A[g + 8 * (i / 2)][k]) * int(B[k][2 * t + i % 2]);
 }
+inline void mma_s8_u8(int (&c)[4], const uint4& a, unsigned b0, unsigned b1) { mma<int8_t, uint8_t>(c, a, b0, b1); }
+inline void mma_u8(int (&c)[4], const uint4& a, unsigned b0, unsigned b1) { mma<uint8_t, uint8_t>(c, a, b0, b1); }
+
+// PTX's ldmatrix.x4: what every lane gives, by matrix and row; the rows of a matrix are read at once.
+inline void rows_of_matrices(const uint8_t* row, const uint8_t* (&all)[32]) {
+    if (uintptr_t(row) % 16 != 0) throw std::logic_error("a misaligned row of a matrix");
+    emulated::from_all(row, all);
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        int meet[8] = {};
+        for (int r = 0; r < 8; ++r) {
+            int& here = meet[uintptr_t(all[matrix * 8 + r]) / 16 % 8];
+            emulated::worst_conflict = std::max(emulated::worst_conflict, ++here);
+        }
+    }
+}
+inline uint4 load_matrices(const uint8_t* row) {
+    const uint8_t* all[32];
+    rows_of_matrices(row, all);
+    unsigned out[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(out + i, all[8 * i + emulated::lane() / 4] + emulated::lane() % 4 * 4, 4);
+    emulated::sync_warp();
+    return {out[0], out[1], out[2], out[3]};
+}
+inline uint4 load_turned(const uint8_t* row) {
+    const uint8_t* all[32];
+    rows_of_matrices(row, all);
+    unsigned out[4] = {};
+    for (int i = 0; i < 4; ++i)
+        for (int k = 0; k < 4; ++k)  // low and high byte of row 2 t, then of row 2 t + 1
+            out[i] |= unsigned(all[8 * i + emulated::lane() % 4 * 2 + k / 2][emulated::lane() / 4 * 2 + k % 2])
+                      << 8 * k;
+    emulated::sync_warp();
+    return {out[0], out[1], out[2], out[3]};
+}
+
+inline void add_product(unsigned long long& sum, unsigned a, unsigned b) { sum += uint64_t(a) * b; }
 
 }  // namespace geodiff::cuda

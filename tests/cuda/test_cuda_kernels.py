@@ -113,10 +113,40 @@ def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
 
 
 @pytest.mark.parametrize("batch", [4, 16])
-def test_lanes_that_add_at_once_meet_in_no_bank(emulated: Any, batch: int) -> None:
+def test_lanes_that_add_or_load_at_once_meet_in_no_bank(emulated: Any, batch: int) -> None:
     rows = stored(70, 520, torch.uint8)
     answer(CudaEngine(rows, emulated.core), queries(rows, batch, 2.0), 2.0)
     assert emulated.emulator.worst_conflict() == 1
+
+
+@pytest.mark.parametrize("batch", [3, 6])
+@pytest.mark.parametrize("rise", [0.3, 2.0, 5.0, 7.0, 30.0, 90.0, 800.0])
+def test_the_largest_logit_rises_from_tile_to_tile(emulated: Any, rise: float, batch: int) -> None:
+    """By little, so that integers of one unit hold the weights; by more; by so much that what was before is nothing."""
+    rows = stored(300, 21, torch.uint8)
+    emulated.emulator.set_machine(1, 232448, True)
+    engine = CudaEngine(rows, emulated.core)
+    assert engine._data.plan(rows=300, batch=batch).parts == 2
+    tile = torch.arange(300) // 32
+    for steps in (tile, 10 - tile, torch.tensor([0, 3, 1, 3, 2, 4, 0, 5, 1, 4])[tile]):
+        prior = (rise * steps + 0.3 * torch.randn(300, dtype=torch.float64)).log_softmax(0)
+        x = queries(rows, batch, 40.0)
+        found = answer(engine, x, 40.0, log_prior=prior)
+        check(found, x, rows, 40.0, prior)
+        assert set(engine.last_paths.tolist()) == {DENSE}
+
+
+def test_sums_that_an_integer_would_not_hold(emulated: Any) -> None:
+    """Few rows far below the others, in whose unit an int64 holds no more than 800 of the others."""
+    rows = 255 - stored(3008, 8, torch.uint8) // 16
+    emulated.emulator.set_machine(1, 232448, True)
+    engine = CudaEngine(rows, emulated.core)
+    prior = torch.zeros(3008, dtype=torch.float64)
+    prior[:32] = prior[1504:1536] = -5.9  # where the two parts begin
+    prior = prior.log_softmax(0)
+    x = queries(rows, 4, 1000.0)
+    check(answer(engine, x, 1000.0, log_prior=prior), x, rows, 1000.0, prior)
+    assert set(engine.last_paths.tolist()) == {DENSE}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -18,6 +18,7 @@ import torch
 
 from tests.kernels.budgets import LOOPS, TRITON
 from tests.processes import prepared
+from tests.sass import loops_with_products
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
@@ -219,23 +220,9 @@ def compiled(variant: Variant, capability: int) -> Compiled:
 
         usage, loop = said("-res-usage"), None
         if capability == 90 and str(variant) in LOOPS and triton.__version__.startswith(TRITON):
-            loop = loop_with_products(said("-sass"))  # which takes as long as to compile
+            # which takes as long as to compile
+            loop = max((len(body) for body in loops_with_products(said("-sass"))), default=0)
     return Compiled(found.asm["ptx"], found.metadata.shared, usage, loop)
-
-
-def loop_with_products(code: str) -> int:
-    """Instructions of the longest loop that holds tensor-core products, in what cuobjdump -sass prints."""
-    found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", code, re.MULTILINE)
-    instructions = [(int(address, 16), text) for address, text in found]
-    at = {address: place for place, (address, _) in enumerate(instructions)}
-    longest = 0
-    for place, (address, text) in enumerate(instructions):
-        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
-        if target and (first := int(target[1], 16)) <= address and first in at:
-            body = [text for _, text in instructions[at[first] : place + 1]]
-            if any(re.search(r"\b[HI]G?MMA\b", text) for text in body):
-                longest = max(longest, len(body))
-    return longest
 
 
 ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 90 or not variant.hopper]
