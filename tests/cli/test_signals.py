@@ -1,5 +1,7 @@
 """Ctrl-C, SIGTERM and SIGKILL at any moment: the exit code, the word for it, and files that are whole or not there."""
 
+import math
+import os
 import random
 import signal
 import subprocess
@@ -50,13 +52,28 @@ def test_a_signal_at_some_moment(command: str, number: signal.Signals, after: fl
     check_end(command, number, running.process.exitcode, said, tmp_path)
 
 
+def processor_time(process: int) -> float:
+    """In seconds, of all its threads; infinite once it has ended."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return math.inf if state == "Z" else (int(fields[10]) + int(fields[11])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_it_has_worked(process: int, seconds: float) -> None:
+    """Of the processor's time, so that the moment is the same on a machine that is busy with something else."""
+    while processor_time(process) < seconds:
+        time.sleep(0.01)
+
+
 def stop_at(command: str, number: signal.Signals, after: float, folder: Path) -> None:
     """An interpreter of its own, so that a signal may reach it while it imports its modules."""
     arguments = [sys.executable, "-m", "geodiff", *map(str, LONG[command])]
     with subprocess.Popen(
         arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
-        time.sleep(after)
+        wait_until_it_has_worked(process.pid, after)
         process.send_signal(number)
         began = time.monotonic()
         _, said = process.communicate(timeout=60)
@@ -64,15 +81,35 @@ def stop_at(command: str, number: signal.Signals, after: float, folder: Path) ->
     check_end(command, number, process.returncode, said, folder)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", ENDS)
 def test_a_signal_among_the_imports(number: signal.Signals, tmp_path: Path) -> None:
     stop_at("sample", number, 0.7, tmp_path)
 
 
+# 51 moments of each command in all.
 @pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("command", "number", "after"),
-    [(command, number, chance.uniform(0.3, 9.0)) for command in LONG for number in [*ENDS] * 17],
+    [(command, number, chance.uniform(0.0, 3.0)) for command in LONG for number in [*ENDS] * 13],
 )
 def test_signals_at_random_moments(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
+    with started(*LONG[command], folder=tmp_path) as running:
+        assert running.process.pid is not None
+        wait_until_it_has_worked(running.process.pid, after)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=20)
+    check_end(command, number, running.process.exitcode, said, tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("command", "number", "after"),
+    [(command, number, chance.uniform(0.1, 4.0)) for command in LONG for number in [*ENDS] * 4],
+)
+def test_and_from_the_start_of_the_interpreter(
+    command: str, number: signal.Signals, after: float, tmp_path: Path
+) -> None:
     stop_at(command, number, after, tmp_path)
