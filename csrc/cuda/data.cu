@@ -77,13 +77,12 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         if (streams) {
             call.parts = plan.parts;
             stream(call, plan.queries, to);
-            merge(call, to);
-            settle(call, true, to);
+            merge(call, false, to);
+            settle(call, to);
         }
         call.parts = plan.exact_parts;
         exact(call, to);
-        merge(call, to);
-        settle(call, false, to);
+        merge(call, true, to);
     }
 }
 

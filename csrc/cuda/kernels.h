@@ -14,11 +14,10 @@ void stream(const Call& call, int queries, uintptr_t stream);
 bool streams_in_clusters();
 // Partial answers of open queries in float64 from squared differences, over all rows or over `list`.
 void exact(const Call& call, uintptr_t stream);
-// Joins the parts of open queries into `mean`, model units.
-void merge(const Call& call, uintptr_t stream);
-// Scores of open queries; after the streaming pass only of those whose error is within the contract: the others stay
-// open.
-void settle(const Call& call, bool streamed, uintptr_t stream);
+// Joins the parts of open queries into `mean`, model units; after the `last` pass also writes their scores.
+void merge(const Call& call, bool last, uintptr_t stream);
+// Scores of queries whose error after the streaming pass is within the contract: the others stay open.
+void settle(const Call& call, uintptr_t stream);
 
 // One float64 number per query and row, out [batch, n] of rows [0, n).
 struct Pairs {

@@ -7,10 +7,16 @@
 namespace geodiff::cuda {
 namespace {
 
-__global__ void __launch_bounds__(kThreads) merge_kernel(Call c) {
+struct Merge {
+    Call call;
+    bool last;  // no pass comes after it
+};
+
+__global__ void __launch_bounds__(kThreads) merge_kernel(Merge a) {
+    const Call& c = a.call;
     const Problem& p = c.problem;
     const int64_t q = blockIdx.y, k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (c.result.path[q] >= 0) return;
+    if (c.result.path[q] == int8_t(Path::dense)) return;       // an open query's may be written meanwhile, below
     auto* scale = reinterpret_cast<double*>(shared_memory());  // [parts]
     auto* scratch = scale + c.parts;
     double top = kNothing, weights = 0;
@@ -23,6 +29,10 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Call c) {
         if (scale[part] != 0) weights += scale[part] * s.sum_q;
     }
     weights = block_sum(weights, scratch);  // and the scales are there
+    if (a.last && blockIdx.x == 0) {
+        const Online all = joined<kWarps>(c, q, scratch);
+        if (threadIdx.x == 0) write_scores(c.result, q, all, all.max + log(all.sum), Path::exact);
+    }
     if (k >= p.d) return;
     double sum = 0;
 #pragma unroll 4
@@ -31,41 +41,30 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Call c) {
     c.result.mean[q * p.d + k] = (sum / weights + p.shift) / p.unit;
 }
 
-struct Settle {
-    Call call;
-    bool streamed;
-};
-
-__global__ void __launch_bounds__(kThreads) settle_kernel(Settle a) {
-    const Call& c = a.call;
+__global__ void __launch_bounds__(kThreads) settle_kernel(Call c) {
     const Problem& p = c.problem;
     const int64_t q = blockIdx.x;
-    if (c.result.path[q] >= 0) return;
     auto* scratch = reinterpret_cast<double*>(shared_memory());
     const Online all = joined<kWarps>(c, q, scratch);
-    double log_sum = all.max + log(all.sum);
-    if (a.streamed) {
-        const double* r = c.result.mean + q * p.d;
-        const Lengths length =
-            lengths<kWarps>(p, c.work.centred + q * p.d, all.best, scratch, [&](int64_t k) { return r[k] * p.unit; });
-        const Query& query = c.work.queries[q];
-        if (!within_contract(p, query, all, length, 0)) return;
-        log_sum = log_sum_of(p, query, all, q, length.distance);
-    }
-    if (threadIdx.x == 0) write_scores(c.result, q, all, log_sum, a.streamed ? Path::dense : Path::exact);
+    const double* r = c.result.mean + q * p.d;
+    const Lengths length =
+        lengths<kWarps>(p, c.work.centred + q * p.d, all.best, scratch, [&](int64_t k) { return r[k] * p.unit; });
+    const Query& query = c.work.queries[q];
+    if (threadIdx.x == 0 && within_contract(p, query, all, length, 0))
+        write_scores(c.result, q, all, log_sum_of(p, query, all, q, length.distance), Path::dense);
 }
 
 }  // namespace
 
-void merge(const Call& call, uintptr_t stream) {
+void merge(const Call& call, bool last, uintptr_t stream) {
     const Grid grid{unsigned((call.problem.d + kThreads - 1) / kThreads), unsigned(call.problem.batch), 1, 1};
-    launch("merge", merge_kernel, grid, kThreads, size_t(call.parts + kWarps) * sizeof(double), stream, call);
+    launch("merge", merge_kernel, grid, kThreads, size_t(call.parts + settle_scratch(kWarps)) * sizeof(double), stream,
+           Merge{call, last});
 }
 
-void settle(const Call& call, bool streamed, uintptr_t stream) {
+void settle(const Call& call, uintptr_t stream) {
     const Grid grid{unsigned(call.problem.batch), 1, 1, 1};
-    launch("settle", settle_kernel, grid, kThreads, settle_scratch(kWarps) * sizeof(double), stream,
-           Settle{call, streamed});
+    launch("settle", settle_kernel, grid, kThreads, settle_scratch(kWarps) * sizeof(double), stream, call);
 }
 
 }  // namespace geodiff::cuda

@@ -29,7 +29,6 @@ SPARE = {
         3,
     ): "lanes that wait for one which copies come together, as the barrier of a cluster asks of a GPU",
     ("dense_sums.cu", 2): "the same",
-    ("block.h", 2): "nothing has used the scratch before a maximum, so far",
 }
 TESTS = ("test_the_order_of_threads_does_not_matter", "test_contract", "test_every_way_to_lay_a_tile_out")
 
