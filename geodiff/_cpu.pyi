@@ -2,6 +2,17 @@
 
 def isas() -> list[str]: ...
 def peaks(isa: str, threads: int) -> tuple[float, float, float]: ...
+def add_given(
+    *,
+    isa: str,
+    threads: int,
+    logits: int,
+    values: int,
+    shape: tuple[int, int],
+    channels: int,
+    cut: float,
+    sums: tuple[int, ...],
+) -> int: ...
 def checksum(memory: int, bytes: int, path: str) -> int: ...
 
 class Mapped:

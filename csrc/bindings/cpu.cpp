@@ -12,6 +12,7 @@
 
 #include "../cpu/data.h"
 #include "../cpu/isa/dispatch.h"
+#include "../cpu/passes/given.h"
 #include "../cpu/passes/peaks.h"
 #include "../cpu/runtime/checksum.h"
 #include "../cpu/runtime/interrupt.h"
@@ -191,6 +192,20 @@ PYBIND11_MODULE(_cpu, m) {
         },
         py::arg("isa"), py::arg("threads"),
         "Multiply-adds per second in registers, of float32 and of integers (0: none), and bytes read per second.");
+    m.def(
+        "add_given",
+        [](const std::string& isa, int threads, uintptr_t logits, uintptr_t values, std::tuple<int64_t, int64_t> shape,
+           int64_t channels, double cut, std::tuple<uintptr_t, uintptr_t, uintptr_t> sums) {
+            const geodiff::Table& kernels = geodiff::kernels_for(isa);
+            const auto [rows, count] = shape;
+            const auto [max, mass, total] = sums;
+            const py::gil_scoped_release release;
+            return geodiff::add_given(kernels, at<const double>(logits), at<const double>(values), rows, count,
+                                      channels, cut, threads, {at<double>(max), at<double>(mass), at<double>(total)});
+        },
+        py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("logits"), py::arg("values"), py::arg("shape"),
+        py::arg("channels"), py::arg("cut"), py::arg("sums"),
+        "Adds candidates with given logits to the posterior of each row, as in passes/given.h; how many were weighed.");
     m.def("checksum", &checksum, py::arg("memory"), py::arg("bytes"), py::arg("path"),
           "A sum that nearly every change of the memory changes: a look at 16 to 32 KiB of it.");
     py::class_<File>(m, "Mapped", "Watches memory that is a map of a file: what cannot be read of it is read as zeros.")

@@ -62,6 +62,26 @@ def peaks(name: str, threads: int) -> tuple[float, float, float]:
     return _cpu.peaks(_checked(name), threads)
 
 
+def add_given(logits: Tensor, values: Tensor, cut: float, sums: tuple[Tensor, Tensor, Tensor]) -> int:
+    """Adds candidates to posteriors, a row of logits each; those `cut` below its largest logit may be left out.
+
+    logits [rows, count], values [C, count]; sums: largest logit and mass [rows], total [rows, C], both relative to it.
+    All float64 and contiguous. How many pairs of a row and a candidate were not left out.
+    """
+    rows, count = logits.shape
+    logits, values = logits.contiguous(), values.contiguous()
+    return _cpu.add_given(
+        isa=isa(),
+        threads=torch.get_num_threads(),
+        logits=logits.data_ptr(),
+        values=values.data_ptr(),
+        shape=(rows, count),
+        channels=len(values),
+        cut=cut,
+        sums=tuple(each.data_ptr() for each in sums),
+    )
+
+
 @contextlib.contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Within the block, calls run on that instruction set (one of `isas()`); else ValueError."""

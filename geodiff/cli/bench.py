@@ -17,7 +17,15 @@ from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
-from geodiff.measure import baseline_process, baselines, benchmark, local_benchmark, machine, trajectories
+from geodiff.measure import (
+    baseline_process,
+    baselines,
+    benchmark,
+    local_baselines,
+    local_benchmark,
+    machine,
+    trajectories,
+)
 from geodiff.measure.baselines import DESCRIPTIONS
 from geodiff.measure.peaks import Call, Peaks, calls, peaks
 from geodiff.reference.formula import model_space
@@ -46,7 +54,11 @@ def bench(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option("--peer", help=f"Only this of {', '.join(DESCRIPTIONS)}; may be repeated.", show_default="all"),
+        typer.Option(
+            "--peer",
+            help=f"Only this of {', '.join([*DESCRIPTIONS, *local_baselines.DESCRIPTIONS])}; may be repeated.",
+            show_default="all",
+        ),
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option("--backend", help="Only this backend; may be repeated.", show_default="all")
@@ -113,7 +125,8 @@ def bench(
     if local:
         cases = [local_benchmark.Case(k, p, *cell) for k in kind or _KINDS for p in patch or _PATCHES for cell in grid]
         clock = time.process_time if cpu_time else time.perf_counter
-        ours = local_benchmark.LocalBench(stored, local_benchmark.our_backends(backend), rounds, seed, tols[0], clock)
+        names = local_benchmark.our_backends(backend)
+        ours = local_benchmark.LocalBench(stored, names, rounds, seed, tols[0], clock).only(peer)
         results = _Results({"what": _LOCAL, **about, "clock": clock.__name__}, "cells", out, json)
         cells = results.of_each(cases, ours.run, _cell)
         for case, found_cell in [] if json else zip(cases, cells, strict=True):

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, Self
 
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_finite, check_levels
+from geodiff.base.arguments import check_finite, check_integer, check_levels
 from geodiff.base.dtypes import STORED
 from geodiff.base.foreign import Array
 from geodiff.denoiser import from_denoised
@@ -15,7 +16,7 @@ from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.operators import followed, transformed
 from geodiff.denoiser.over_data import Options, OverData, precise
-from geodiff.local.engine import LocalQuery, Work, axes, layout_of
+from geodiff.local.engine import LocalAnswer, LocalQuery, Work, axes, layout_of
 from geodiff.local.engines import LocalEngines
 from geodiff.local.gradient import Followed
 from geodiff.local.kind import MaskSource, Patch, Settings, Source
@@ -44,6 +45,8 @@ class LocalDenoiser(OverData):
     patch        k, odd (for pspc_square: any), or a callable sigma -> k, such as those of `geodiff.local.schedules`
     masks        for pspc_flex: bool [A, H, W], or a callable sigma -> masks (`geodiff.local.flex_masks`)
     threshold, temperature   for pca: inputs count from `threshold` of the largest; logits are divided by `temperature`
+    pool_average   for pca: not the posterior over all images, but the plain mean of those over each so many of them, in
+                   the order that they are stored in, as code that was published computes it (there 512)
     labels, log_weights, device, augment   as in `OptimalDenoiser`; a mirror image is one more image, windows and all
     backend      "auto", or a name from `geodiff.local.engines.available()`
     tol          relative error allowed at every pixel: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
@@ -66,6 +69,7 @@ class LocalDenoiser(OverData):
         masks: MaskSource | None = None,
         threshold: float = 0.05,
         temperature: float = 1.0,
+        pool_average: int | None = None,
         labels: Array | None = None,
         log_weights: Array | None = None,
         backend: str = "auto",
@@ -75,7 +79,11 @@ class LocalDenoiser(OverData):
     ) -> None:
         make = find_kind(kind)
         super().__init__(data, Options(labels, log_weights, backend, device, tol, augment))
-        self.kind, self._asked = kind, backend
+        if pool_average is not None:
+            check_integer(pool_average, "pool_average", 1)
+            if kind != "pca":
+                raise ValueError(f"pool_average: expected with kind 'pca', found {kind!r}; allowed None, or that kind")
+        self.kind, self._asked, self._pool = kind, backend, pool_average
         self._kind = make(axes(self.shape), Settings(patch, masks, threshold, temperature))
         self._open()
 
@@ -111,7 +119,7 @@ class LocalDenoiser(OverData):
             return self._joined(batch).to(x.dtype)
         mean, self.work = torch.empty_like(batch.x), None
         for chosen, asked in self._queries(batch):
-            answer = self._engines.answer(asked)
+            answer = self._pooled(asked)
             mean[... if chosen is None else chosen] = answer.mean.to(mean)
             if answer.work is not None:
                 before = self.work or Work(0, 0)
@@ -134,6 +142,7 @@ class LocalDenoiser(OverData):
         ess and nearest are [B, H, W] for LS and ELS. `nearest` counts in the order of the data passed in, mirror images
         N further on. ValueError for B = 0, and for crops of several sizes in one call, whose numbers differ.
         """
+        self._refuse_pools("posteriors")
         batch = self._batch(x, sigma, class_labels, mask, exclude)
         size = len(batch.x)
         found: dict[str, Tensor] = {}
@@ -172,7 +181,7 @@ class LocalDenoiser(OverData):
         batch = self._batch(x, sigma, class_labels, mask, exclude)
         out = torch.empty_like(batch.sigma)
         for chosen, asked in self._queries(batch, details=True):
-            variance = self._engines.answer(asked).variance
+            variance = self._pooled(asked).variance
             assert variance is not None, "details have it"
             found = asked.form.divergence(asked.layout.images(variance.double()), asked.query.sigma)
             out[... if chosen is None else chosen] = found
@@ -225,12 +234,37 @@ class LocalDenoiser(OverData):
                     query, chosen = query.picked(which), which if chosen is None else chosen[which]
                 yield chosen, LocalQuery(query, self._kind.form(key, source), layout, source.mirrored, details)
 
+    def _pooled(self, asked: LocalQuery) -> LocalAnswer:
+        """The engine's answer; with `pool_average` the plain means of those over each pool."""
+        if self._pool is None:
+            return self._engines.answer(asked)
+        query = asked.query
+        if query.log_prior is not None or query.exclude is not None:
+            raise ValueError(
+                "pool_average: expected images that weigh alike, found log_weights, a mask or exclude; allowed None"
+            )
+        pools = [query.rows[start : start + self._pool] for start in range(0, len(query.rows), self._pool)]
+        mean: Tensor | float = 0.0
+        variance: Tensor | float = 0.0
+        for rows in pools:
+            answer = self._engines.answer(replace(asked, query=replace(query, rows=rows)))
+            mean = mean + answer.mean.double() / len(pools)
+            if answer.variance is not None:
+                variance = variance + answer.variance.double() / len(pools)
+        assert isinstance(mean, Tensor), "there are rows"
+        return LocalAnswer(mean, variance if isinstance(variance, Tensor) else None)
+
+    def _refuse_pools(self, what: str) -> None:
+        if self._pool is not None:
+            raise ValueError(f"pool_average: expected None for {what}, found {self._pool}; allowed forward, divergence")
+
     def _source(self) -> Source:
         stored = self._stored
         return Source(stored.points(), self.augment is not None, (stored.rows.device, self._changes))
 
     def _joined(self, batch: Batch) -> Tensor:
         """r of a batch that autograd follows, [B, C, H, W] float64."""
+        self._refuse_pools("a gradient")
         if transformed():
             raise TypeError(
                 "x: expected tensors outside of torch.func, whose transforms local denoisers do not know, found such; "

@@ -1,9 +1,9 @@
 """ELS by matrix products of patches, in float64: exact, and candidates that are certainly negligible are not weighed.
 
 For pixels whose windows have one shape, all logits are one product, <a, b> / sigma^2 - |b|^2 / 2 sigma^2 + log pi, of
-patches a of the query and b of the data, both less the mean of the a. An image whose best candidate for a pixel lies
-more than `cut` = log(candidates / EPS) below the best so far is left out there: all of them together hold at most EPS
-of the weight, since the best only rises.
+patches a of the query and b of the data, both less the mean of the a. Candidates more than `cut` = log(candidates /
+EPS) below the best so far are left out: those of images whose best is, or in the CPU core (csrc/cpu/passes/given.h) a
+register at a time. All of them together hold at most EPS of the weight, since the best only rises.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geodiff.backends.cpu import MISSING, add_given
 from geodiff.backends.query import Query
 from geodiff.base.dtypes import STORED
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery, Work
@@ -107,7 +108,7 @@ def _clipped(size: int, half: int) -> dict[tuple[int, int], tuple[int, ...]]:
 
 
 class _Block(NamedTuple):
-    """Candidates of images rows: factors [D + 2, n S] of their logits, and values [n S, C]."""
+    """Candidates of images rows: factors [D + 2, n S] of their logits, and values [C, n S]."""
 
     rows: slice
     factors: Tensor
@@ -131,6 +132,7 @@ class _Sums:
         self.factors = torch.cat([(rows - self.centre) * precision, precision, torch.ones_like(precision)], 1)
         self.best = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=x.device)
         self.mass, self.total = torch.zeros_like(self.best), x.new_zeros(len(rows), values.shape[1])
+        self.add = add_to_sums if MISSING or x.device.type != "cpu" else add_given
 
     def over(self, images: Tensor, *, mirrored: bool) -> tuple[Tensor, Work]:
         """The means of these pixels, [B, C, rows, columns], and how many pairs were looked at and weighed."""
@@ -143,7 +145,7 @@ class _Sums:
                 if self.own is not None:
                     own = self.own[:, block.rows].to(logits)
                     logits += own.repeat_interleave(self.pixels, 0).repeat_interleave(self.candidates, 1)
-                weighed += self._add(logits, block.values, cut)
+                weighed += self.add(logits, block.values, cut, (self.best, self.mass, self.total))
         mean = (self.total / self.mass[:, None]).unflatten(0, (self.batch, self.pixels)).movedim(2, 1)
         pairs = len(self.best) * copies * len(images) * self.candidates
         return mean.unflatten(2, (len(self.windows.rows), len(self.windows.columns))), Work(pairs, weighed)
@@ -157,23 +159,28 @@ class _Sums:
             patches = patches.movedim(1, 0).flatten(1) - self.centre[:, None]  # [D, n S]
             log_pi = patches.new_zeros(len(points)) if self.shared is None else self.shared[rows].to(patches)
             factors = [patches, -patches.square().sum(0)[None] / 2, log_pi.repeat_interleave(self.candidates)[None]]
-            yield _Block(rows, torch.cat(factors), values.movedim(1, 2).flatten(0, 1))
+            yield _Block(rows, torch.cat(factors), values.movedim(1, 0).flatten(1))
 
-    def _add(self, logits: Tensor, values: Tensor, cut: float) -> int:
-        """Adds the candidates to the sums of rows for which one of them counts; how many pairs that were."""
-        top = logits.amax(1)
-        active = top > self.best - cut
-        count = int(active.sum())
-        if count == 0:
-            return 0
-        chosen: Tensor | slice = slice(None)
-        if count < len(top):
-            chosen = active.nonzero()[:, 0]
-            logits = logits[chosen]
-        new = torch.maximum(self.best[chosen], top[chosen])
-        weights = logits.sub_(new[:, None]).exp_()
-        scale = (self.best[chosen] - new).exp()
-        self.mass[chosen] = self.mass[chosen] * scale + weights.sum(1)
-        self.total[chosen] = self.total[chosen] * scale[:, None] + weights @ values
-        self.best[chosen] = new
-        return weights.numel()
+
+def add_to_sums(logits: Tensor, values: Tensor, cut: float, sums: tuple[Tensor, Tensor, Tensor]) -> int:
+    """Adds candidates to each row's largest logit, mass and total: the twin of `geodiff.backends.cpu.add_given`.
+
+    logits [rows, count] are written over; values [C, count]; sums [rows], [rows] and [rows, C]
+    """
+    best, mass, total = sums
+    top = logits.amax(1)
+    active = top > best - cut
+    count = int(active.sum())
+    if count == 0:
+        return 0
+    chosen: Tensor | slice = slice(None)
+    if count < len(top):
+        chosen = active.nonzero()[:, 0]
+        logits = logits[chosen]
+    new = torch.maximum(best[chosen], top[chosen])
+    weights = logits.sub_(new[:, None]).exp_()
+    scale = (best[chosen] - new).exp()
+    mass[chosen] = mass[chosen] * scale + weights.sum(1)
+    total[chosen] = total[chosen] * scale[:, None] + weights @ values.T
+    best[chosen] = new
+    return weights.numel()

@@ -3,7 +3,7 @@
 Each takes data [N, C, H, W] in model space and float32 already, and one query at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,14 @@ def peers(form: Form) -> dict[str, Peer]:
             )
         }
     return {}
+
+
+def known(names: Sequence[str] | None) -> list[str]:
+    """The names, or all of them; ValueError for one that is none."""
+    for name in names or ():
+        if name not in DESCRIPTIONS:
+            raise ValueError(f"--peer: expected one of local denoisers, found {name!r}; allowed {list(DESCRIPTIONS)}")
+    return list(names or DESCRIPTIONS)
 
 
 def _each(data: Tensor, x: Tensor, sigma: float, distances: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

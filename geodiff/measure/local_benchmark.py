@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from geodiff import reference
 from geodiff.local import LocalDenoiser
 from geodiff.local.engine import pixel_errors
 from geodiff.measure.benchmark import Cell, Timing, take_turns
-from geodiff.measure.local_baselines import peers
+from geodiff.measure.local_baselines import known, peers
 from geodiff.measure.stopwatch import Clock, timed
 from geodiff.reference import local
 
@@ -64,9 +65,15 @@ class LocalBench:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.data, self.backends, self.rounds, self.seed, self.tol = data, backends, rounds, seed, tol
-        self._clock = clock
+        self._clock, self._against = clock, known(None)
         self._points = reference.model_space(data, torch.float32).contiguous()
+        self._made: tuple[tuple[str, int], dict[str, LocalDenoiser]] = ("", 0), {}  # of the last kind and window
         self._largest = self._points.double().norm(dim=1).amax(0)
+
+    def only(self, names: Sequence[str] | None) -> Self:
+        """Itself, for those of `local_baselines.DESCRIPTIONS` that are named alone; None: for all."""
+        self._against = known(names)
+        return self
 
     def run(self, case: Case) -> LocalCell:
         """Times all, round after round."""
@@ -75,7 +82,7 @@ class LocalBench:
         clean = self._points[chosen]
         x = clean + case.sigma * torch.randn(clean.shape, generator=g)
         ours = {name: self._denoiser(case, name) for name in self.backends}
-        form = self._denoiser(case, "auto").form(case.sigma)
+        form = next(iter(ours.values())).form(case.sigma)
         exact = local.posteriors(x[:CHECKED].double(), self.data, case.sigma, form).mean
 
         def error(answer: Tensor) -> float:
@@ -88,6 +95,8 @@ class LocalBench:
             cell.ours.append(Timing(f"geodiff-{name}-{case.kind}-{case.patch}"))
             ways.append((cell.ours[-1], partial(timed(denoiser, clock=self._clock), x, case.sigma)))
         for name, peer in peers(form).items():
+            if name not in self._against:
+                continue
             cell.peers.append(Timing(name))
             over_points = timed(partial(peer, self._points), clock=self._clock)
             ways.append((cell.peers[-1], partial(over_points, x, case.sigma)))
@@ -97,4 +106,10 @@ class LocalBench:
         return cell
 
     def _denoiser(self, case: Case, backend: str) -> LocalDenoiser:
-        return LocalDenoiser(self.data, kind=case.kind, patch=case.patch, backend=backend, tol=self.tol)
+        """Kept while kind and window stay the same: PCA locality looks for eigenvectors of the data, for all levels."""
+        if self._made[0] != (case.kind, case.patch):
+            self._made = (case.kind, case.patch), {}
+        made = self._made[1]
+        if backend not in made:
+            made[backend] = LocalDenoiser(self.data, kind=case.kind, patch=case.patch, backend=backend, tol=self.tol)
+        return made[backend]

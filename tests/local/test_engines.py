@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import Query
-from geodiff.backends.cpu import PATHS, CpuEngine, Subsets
+from geodiff.backends.cpu import PATHS, CpuEngine, Subsets, add_given, isas, use_isa
 from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
 from geodiff.local.engines import ENGINES, available
 from geodiff.local.plain import seen_by
+from geodiff.local.products import add_to_sums
 from geodiff.reference import local
 from geodiff.reference.forms import Crops, Displaced, Form, Masks, Pairs, Windows
 from geodiff.reference.formula import model_space
@@ -215,6 +216,30 @@ def test_products_say_how_many_pairs_they_weighed(rule: str, monkeypatch: pytest
     pairs = {"torus": 30 * 30, "valid": 30 * 12, "broken": 12 * 12 + 2 * (3 * 3 + 4 * 4) + 4}
     assert work.pairs == 2 * 19 * pairs[rule]
     assert 0 < work.weighed < work.pairs
+
+
+@pytest.mark.parametrize("name", isas())
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("count", [1, 7, 33, 200])
+def test_given_logits_are_added_like_their_twin(name: str, channels: int, count: int) -> None:
+    g = torch.Generator().manual_seed(count)
+    made = [
+        (torch.full((5,), -torch.inf).double(), torch.zeros(5).double(), torch.zeros(5, channels).double())
+        for _ in range(2)
+    ]
+    pairs = weighed = 0
+    for at in (0.0, -500.0, 30.0):  # the second part is left out, the third moves the maximum
+        logits = at + 20 * torch.randn(5, count, generator=g, dtype=torch.float64)
+        logits[2, 0], logits[4] = -torch.inf, -torch.inf
+        values = torch.randn(channels, count, generator=g, dtype=torch.float64)
+        with use_isa(name):
+            weighed += add_given(logits, values, 40.0, made[0])
+        add_to_sums(logits, values, 40.0, made[1])
+        pairs += logits.numel()
+    assert 0 < weighed <= pairs * 2 // 3
+    assert made[0][1][4] == 0, "a row without candidates"
+    for found, right in zip(made[0], made[1], strict=True):
+        torch.testing.assert_close(found[:4], right[:4], rtol=1e-12, atol=1e-15)
 
 
 def test_what_products_leave_out_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

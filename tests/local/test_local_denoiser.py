@@ -184,6 +184,8 @@ def test_arrays_are_answered_with_arrays() -> None:
         ),
         ({"kind": "pca", "threshold": 0.0}, ValueError, r"^threshold: .* allowed 0 < threshold <= 1"),
         ({"kind": "pca", "temperature": -1}, ValueError, r"^temperature: "),
+        ({"kind": "pca", "pool_average": 0}, ValueError, r"^pool_average: "),
+        ({"pool_average": 5}, ValueError, r"^pool_average: expected with kind 'pca', found 'ls'"),
         ({"data": DATA.flatten(1)}, ValueError, r"^data: expected images \[N, C, H, W\], found points of shape \[60\]"),
         ({"tol": 1.0}, ValueError, r"^tol: "),
         ({"backend": "gpu"}, ValueError, r"^backend: expected a known name"),
@@ -222,3 +224,38 @@ def test_masks_by_level() -> None:
         geodiff.local.flex_masks(heatmaps, [0.1], [0.4])
     with pytest.raises(ValueError, match=r"^shares: "):
         geodiff.local.flex_masks(heatmaps, [0.1, 1.0], [0.4, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("sigma", "expected"),
+    [
+        (0.3, [0.2185295433, -0.6378753049, 0.7801268672, -5.1048000181, 20.2949601534]),
+        (1.5, [0.2113698966, -0.5267841664, 0.7052778569, -5.2970737734, 17.0290626894]),
+    ],
+)
+def test_pool_average_is_what_published_code_computes(sigma: float, expected: list[float]) -> None:
+    """Batches of 3, 3 and 2 of eight images: values of that code, re-run."""
+    c, u, v = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (2, 6, 6)), indexing="ij")
+    i = torch.arange(8, dtype=torch.float64)[:, None, None, None]
+    data = (1 + 0.9 * i + 0.5 * c + 0.31 * u * (i + 1) + 0.47 * v - 0.13 * u * v).sin()
+    far = 0.8 * (2.8 + 0.5 * c + 0.93 * u + 0.47 * v - 0.13 * u * v).sin()
+    x = (far + 0.4 * (0.4 * c + 1.7 * u + 2.3 * v).cos())[None]
+    denoiser = LocalDenoiser(data, kind="pca", threshold=0.3, pool_average=3)
+    r = denoiser(x, sigma)[0]
+    found = [r[0, 0, 0], r[1, 2, 3], r[0, 5, 1], r.sum(), r.square().sum()]
+    torch.testing.assert_close(torch.stack(found), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
+    stored = LocalDenoiser(data.float(), kind="pca", threshold=0.3, pool_average=3)
+    torch.testing.assert_close(stored(x.float(), sigma)[0].double(), r, rtol=1e-5, atol=1e-6)
+
+
+def test_pool_average_refuses_what_it_does_not_define() -> None:
+    denoiser = make("pca", pool_average=5)
+    whole = make("pca", pool_average=12)
+    torch.testing.assert_close(whole(X, 0.7), make("pca")(X, 0.7))
+    torch.testing.assert_close(whole.divergence(X, 0.7), make("pca").divergence(X, 0.7))
+    with pytest.raises(ValueError, match=r"^pool_average: expected images that weigh alike"):
+        denoiser(X, 0.7, exclude=torch.full((4,), 4))
+    with pytest.raises(ValueError, match=r"^pool_average: expected None for posteriors, found 5"):
+        denoiser.posteriors(X, 0.7)
+    with pytest.raises(ValueError, match=r"^pool_average: expected None for a gradient"):
+        denoiser(X.clone().requires_grad_(), 0.7)

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import geodiff.local.pca
 from geodiff import LocalDenoiser
 from geodiff.cli.commands import app
 from geodiff.local.engine import LocalAnswer, LocalQuery
@@ -56,6 +58,29 @@ def test_times_are_those_of_the_clock() -> None:
     seconds = iter(range(1000))
     cell = LocalBench(DATA, ["reference"], rounds=2, clock=lambda: 5.0 * next(seconds)).run(Case("ls", 3, 0.5, 2))
     assert {timing.median for timing in (*cell.ours, *cell.peers)} == {5000.0}
+
+
+def test_peers_by_name() -> None:
+    cell = LocalBench(DATA, ["reference"], rounds=1).only(["torch-avg-pool"]).run(Case("ls", 3, 0.5, 2))
+    assert [timing.name for timing in cell.peers] == ["torch-avg-pool"]
+    with pytest.raises(ValueError, match=r"^--peer: .* found 'faiss'"):
+        LocalBench(DATA, ["reference"]).only(["faiss"])
+
+
+def test_levels_share_what_the_data_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PCA locality: eigenvectors are looked for once for all levels."""
+    looked: list[int] = []
+    found = geodiff.local.pca.spectrum
+
+    def counted(*args: Any, **options: Any) -> Any:
+        looked.append(1)
+        return found(*args, **options)
+
+    monkeypatch.setattr("geodiff.local.pca.spectrum", counted)
+    bench = LocalBench(DATA, ["auto"], rounds=1)
+    for sigma in (0.5, 2.0):
+        bench.run(Case("pca", 3, sigma, 2))
+    assert len(looked) == 1
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ struct LocalLoops {
 
     // image [channels + 1] planes, from a row as stored
     void (*widen)(const void* row, DType dtype, const PlaneShape& shape, const T* reference, T* image);
-    // Numbers of T that `logits` and `posterior` need as room, zeroed before the first call of a shape and window.
+    // Numbers of T that `posterior` and `compose` need as room, zeroed before the first call of a shape and window.
     int64_t (*room)(const PlaneShape& shape, const Window& window);
     // Sums up the images at every pixel, the logit of an image being the log weight less `scale` times the squared
     // differences in the window; images further than `cut` below the largest logit may be left out.
@@ -90,9 +90,6 @@ struct LocalLoops {
     // that the pixel is in.
     void (*compose)(const PlaneShape& shape, const LocalQuery<T>& query, const LocalCrops<T>& crops,
                     const LocalImages<T>& images, T cut, T* room, double* sums);
-    // The logits [plane] of an image, bit for bit those of `posterior`, or null where none exceeds its `least` [plane].
-    const T* (*above)(const PlaneShape& shape, const LocalQuery<T>& query, const T* image, T prior, const T* least,
-                      T* room);
 };
 
 }  // namespace geodiff

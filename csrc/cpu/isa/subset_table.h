@@ -1,4 +1,5 @@
-// The inner loops of denoisers whose numbers have a posterior each, over a subset of the numbers: PCA locality.
+// The inner loops of denoisers whose numbers have a posterior each, over a subset of the numbers: PCA locality; and
+// those of posteriors whose logits are given: ELS.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +31,15 @@ struct SubsetSums {
     int64_t additions;        // the most that one sum is the end of, all steps that led to it together
 };
 
-// What one query has summed up for every number, relative to its largest logit `max`: w, w v and w v^2. Each [d].
+// What one query has summed up, relative to the largest logit `max` of each posterior: w of each, and w v and w v^2 of
+// its numbers.
 struct SubsetState {
     double *max, *mass, *total, *square;
+};
+
+// The same for one posterior whose candidates have `channels` values each: w, and w v of each channel.
+struct GivenState {
+    double *max, *mass, *total;
 };
 
 struct SubsetLoops {
@@ -43,10 +50,15 @@ struct SubsetLoops {
     // q[output] = the sum of e over its subset, [d, kSide]. Each step's `minus` and `plus` are multiples of kTerms,
     // and `terms` say at how many numbers from e they lie, e[d] being zero. kept [places, kSide]
     void (*sums)(const SubsetStep* steps, const int32_t* terms, int64_t d, const double* e, double* kept, double* q);
-    // Adds rows with values v[place[k]] and logits prior - scale q[k] to every number k; those further than `cut` below
-    // its largest logit may be left out.
-    void (*posterior)(const double* q, int64_t d, const float* v, const int32_t* place, const double* prior,
-                      double scale, double cut, const SubsetState& to);
+    // Adds rows with logits prior - scale q[k] to each of `count` posteriors, k, which has `numbers` numbers of a row,
+    // from k numbers on: v[place[.]], place null: v[.]. Rows further than `cut` below its largest logit may be left
+    // out.
+    void (*posterior)(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
+                      const double* prior, double scale, double cut, const SubsetState& to);
+    // Adds candidates with logits [count] and values [channels, count]; those further than `cut` below the largest
+    // logit may be left out. How many were not.
+    int64_t (*given)(const double* logits, const double* values, int64_t count, int64_t channels, double cut,
+                     const GivenState& to);
 };
 
 }  // namespace geodiff

@@ -92,16 +92,12 @@ class Plan {
         std::vector<int32_t> terms;
         for (const int64_t x : along(first(at.second), k_, local_.width, local_.wraps))
             terms.push_back(column(at.first, x));
-        bool made = false;
-        for (const int64_t p : pixels)
-            for (int64_t c = 0; c < local_.channels; ++c) {
-                if (std::exchange(made, true))
-                    sums.again();
-                else
-                    sums.add(terms);
-                outputs.push_back(int32_t(local_.value(c, p)));
-                pixel.push_back(p);
-            }
+        sums.add(std::move(terms));
+        for (size_t i = 0; i < pixels.size(); ++i) {
+            if (i > 0) sums.again();
+            pixel.push_back(pixels[i]);
+            for (int64_t c = 0; c < local_.channels; ++c) outputs.push_back(int32_t(local_.value(c, pixels[i])));
+        }
     }
 
     int32_t column(int64_t row, int64_t x) {
@@ -129,8 +125,10 @@ class Plan {
     std::vector<int32_t> numbers, mirrored_numbers;  // where a row has what is looked at
     std::vector<double> x;                           // what the query has there
     Steps columns, sums;
-    std::vector<int32_t> outputs, mirrored_outputs;  // the number of each posterior
-    std::vector<int64_t> pixel;                      // that it belongs to
+    std::vector<int64_t> pixel;                      // of each posterior
+    std::vector<int32_t> outputs, mirrored_outputs;  // its numbers
+
+    SubsetSize size() const { return {sums.count(), local_.channels}; }
 };
 
 class PixelPass {
@@ -172,7 +170,7 @@ class PixelPass {
         };
         const auto nothing = [&] {
             Share share;
-            for (const Plan& plan : plans_) share.push_back(subset_sums_of_nothing(plan.sums.count()));
+            for (const Plan& plan : plans_) share.push_back(plan.size().nothing());
             return share;
         };
         const Rows& rows = request_.rows;
@@ -183,7 +181,7 @@ class PixelPass {
                 const Plan& plan = plans_[i];
                 for (int r = 0; r < kSide; ++r)
                     work.prior[r] = r < t.R ? request_.prior_at(plan.query, t.first + r) : kUnseen;
-                const SubsetState to = subset_state(mine[i].data(), plan.sums.count());
+                const SubsetState to = plan.size().state(mine[i].data());
                 add(work, plan, plan.numbers, plan.outputs, to);
                 if (local_.mirrored) add(work, plan, plan.mirrored_numbers, plan.mirrored_outputs, to);
             }
@@ -199,19 +197,21 @@ class PixelPass {
         std::fill_n(work.columns.data() + columns * kSide, kSide, 0.0);
         plan.sums.run(loops_, work.columns.data(), work.sums.data());
         const double scale = 0.5 / (request_.sigma[plan.query] * request_.sigma[plan.query]);
-        loops_.posterior(work.sums.data(), plan.sums.count(), work.values.data(), outputs.data(), work.prior, scale,
-                         cut_, to);
+        loops_.posterior(work.sums.data(), plan.sums.count(), local_.channels, work.values.data(), outputs.data(),
+                         work.prior, scale, cut_, to);
     }
 
-    // A pixel's numbers are the plain means of their posteriors: of windows there is one.
+    // A pixel's numbers are the plain means of its posteriors': of windows there is one.
     void write(const Plan& plan, const std::vector<Share>& shares, int64_t i, const LocalAnswer& out) const {
-        const int64_t count = plan.sums.count();
-        Buffer<double> sums = joined_subset_sums(shares, i, count);
-        const SubsetState state = subset_state(sums.data(), count);
+        const int64_t count = plan.sums.count(), channels = local_.channels;
+        Buffer<double> sums = plan.size().joined(shares, i);
+        const SubsetState state = plan.size().state(sums.data());
         std::map<int32_t, std::pair<double, int64_t>> means;
         for (int64_t k = 0; k < count; ++k) {
-            auto& [sum, posteriors] = means[plan.outputs[size_t(k)]];
-            sum += state.total[k] / state.mass[k], ++posteriors;
+            for (int64_t s = k * channels; s < (k + 1) * channels; ++s) {
+                auto& [sum, posteriors] = means[plan.outputs[size_t(s)]];
+                sum += state.total[s] / state.mass[k], ++posteriors;
+            }
             if (out.log_sum && !local_.crops)
                 out.log_sum[plan.query * local_.pixels() + plan.pixel[size_t(k)]] =
                     state.max[k] + std::log(state.mass[k]);
@@ -232,7 +232,7 @@ class PixelPass {
 bool few_pixels(const Local& local, int64_t query, int64_t count) {
     // In registers of numbers, for 16 rows: about what a pixel's sums and posteriors take, and all pixels in float64.
     const double k = double(local.patch[query]), channels = double(local.channels);
-    const double posterior = 50 * channels, column = k * channels;
+    const double posterior = 50 + 10 * channels, column = k * channels;
     const double each = local.crops ? k * (2 * k - 1) * column + k * k * (k + posterior) : k * (column + 1) + posterior;
     return double(count) * each < 100 * channels * double(local.pixels());
 }

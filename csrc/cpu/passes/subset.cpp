@@ -31,12 +31,12 @@ class SubsetPass {
         cut_ = std::log(double(request.rows.n) * (subset.mirror ? 2 : 1) * 2 * 50 * 100 / request.tol);
     }
 
-    int64_t block() const { return std::max<int64_t>(1, kStateBytes / (kSubsetSums * d_ * 8 * pieces().count())); }
+    int64_t block() const { return std::max<int64_t>(1, kStateBytes / (size().sums() * 8 * pieces().count())); }
 
     void answer(int64_t first, int64_t count, double* mean, int8_t* held) const {
         const auto shares = sums(first, count);
         one_by_one(count, request_.threads, [&](int64_t i) {
-            write(joined_subset_sums(shares, i, d_), first + i, mean + (first + i) * d_, held + first + i);
+            write(size().joined(shares, i), first + i, mean + (first + i) * d_, held + first + i);
         });
     }
 
@@ -49,7 +49,8 @@ class SubsetPass {
     typedef std::vector<Buffer<double>> Share;  // of each query: max, mass, total and square, each [d]
 
     Pieces pieces() const { return {request_.rows.n, kSide, request_.threads, true}; }
-    SubsetState state(double* sums) const { return subset_state(sums, d_); }
+    SubsetSize size() const { return {d_, 1}; }
+    SubsetState state(double* sums) const { return size().state(sums); }
     double scale(int64_t q) const { return 0.5 / (request_.sigma[q] * request_.sigma[q] * subset_.temperature); }
 
     std::vector<Share> sums(int64_t first, int64_t count) const {
@@ -64,7 +65,7 @@ class SubsetPass {
         };
         const auto nothing = [&] {
             Share share;
-            for (int64_t i = 0; i < count; ++i) share.push_back(subset_sums_of_nothing(d_));
+            for (int64_t i = 0; i < count; ++i) share.push_back(size().nothing());
             return share;
         };
         const Rows& rows = request_.rows;
@@ -82,7 +83,7 @@ class SubsetPass {
     void add(Worker& work, int64_t q, const int32_t* place, const SubsetState& to) const {
         loops_.differences(work.values.data(), place, request_.query(q), d_, work.differences.data());
         loops_.sums(steps_.data(), terms_.data(), d_, work.differences.data(), work.kept.data(), work.sums.data());
-        loops_.posterior(work.sums.data(), d_, work.values.data(), place, work.prior, scale(q), cut_, to);
+        loops_.posterior(work.sums.data(), d_, 1, work.values.data(), place, work.prior, scale(q), cut_, to);
     }
 
     void write(Buffer<double> all, int64_t q, double* mean, int8_t* good) const {

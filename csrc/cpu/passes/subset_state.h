@@ -1,4 +1,4 @@
-// What posteriors that lie side by side have summed up: max, mass, total and square, `count` numbers of each.
+// What posteriors that lie side by side have summed up, as SubsetState has it, and its pieces joined.
 #pragma once
 
 #include <algorithm>
@@ -10,31 +10,36 @@
 
 namespace geodiff {
 
-constexpr int64_t kSubsetSums = 4;
+// Of `count` posteriors of `numbers` numbers each.
+struct SubsetSize {
+    int64_t count, numbers;
 
-inline SubsetState subset_state(double* sums, int64_t count) {
-    return {sums, sums + count, sums + 2 * count, sums + 3 * count};
-}
-
-inline Buffer<double> subset_sums_of_nothing(int64_t count) {
-    Buffer<double> sums(kSubsetSums * count, true);
-    std::fill_n(sums.data(), count, Online{}.max);
-    return sums;
-}
-
-// The sums of query i of all pieces, in their order.
-inline Buffer<double> joined_subset_sums(const std::vector<std::vector<Buffer<double>>>& shares, int64_t i,
-                                         int64_t count) {
-    Buffer<double> all = subset_sums_of_nothing(count);
-    for (int64_t k = 0; k < count; ++k) {
-        for (const auto& share : shares) all[k] = std::max(all[k], share[size_t(i)][k]);
-        for (const auto& share : shares) {
-            const double* const from = share[size_t(i)].data();
-            const double by = from[count + k] > 0 ? std::exp(from[k] - all[k]) : 0;
-            for (int64_t s = 1; s < kSubsetSums; ++s) all[s * count + k] += by * from[s * count + k];
-        }
+    int64_t sums() const { return 2 * count * (1 + numbers); }
+    SubsetState state(double* sums) const {
+        return {sums, sums + count, sums + 2 * count, sums + (2 + numbers) * count};
     }
-    return all;
-}
+    Buffer<double> nothing() const {
+        Buffer<double> all(sums(), true);
+        std::fill_n(all.data(), count, Online{}.max);
+        return all;
+    }
+    // The sums of query i of all pieces, in their order.
+    Buffer<double> joined(const std::vector<std::vector<Buffer<double>>>& shares, int64_t i) const {
+        Buffer<double> all = nothing();
+        for (int64_t k = 0; k < count; ++k) {
+            for (const auto& share : shares) all[k] = std::max(all[k], share[size_t(i)][k]);
+            for (const auto& share : shares) {
+                const double* const from = share[size_t(i)].data();
+                if (!(from[count + k] > 0)) continue;
+                const double by = std::exp(from[k] - all[k]);
+                all[count + k] += by * from[count + k];
+                for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s)
+                    for (const int64_t first : {2 * count, (2 + numbers) * count})
+                        all[first + s] += by * from[first + s];
+            }
+        }
+        return all;
+    }
+};
 
 }  // namespace geodiff

@@ -153,18 +153,17 @@ inline void window_sums(const PlaneShape& s, const Window& w, int64_t height, co
     });
 }
 
-// logits [plane] = prior - scale times the windows' squared differences
-template <class T>
-void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
-               T* logits) {
+// f(place in a plane, logits), which are prior - scale times the windows' squared differences
+template <class T, class F>
+inline void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
+                      F&& f) {
     typedef typename In<T>::Vec Vec;
     T* const e = room.differences + query.window.above * s.stride;
     if (query.centred)
         squared_differences<true>(s, query, image, e);
     else
         squared_differences<false>(s, query, image, e);
-    window_sums(s, query.window, query.rows, room,
-                [&](int64_t i, Vec sum) { store(logits + i, prior - query.scale * sum); });
+    window_sums(s, query.window, query.rows, room, [&](int64_t i, Vec sum) { f(i, prior - query.scale * sum); });
 }
 
 // The largest logits of the pixels at i become those of `top`, where larger, and the sums relative to them.
@@ -233,6 +232,7 @@ inline void add_images(const PlaneShape& s, int64_t rows, const T* const* images
 template <class T>
 void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const LocalImages<T>& tile, T cut, T* at,
                      const LocalSums<T>& to) {
+    typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
     const Room<T> room(s, query.window, at);
     const int64_t plane = s.plane(), sums = to.planes(s.channels);
@@ -241,7 +241,8 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
     for (int first = 0; first < tile.count;) {
         const int count = tile.count - first < kTogether ? 1 : kTogether;
         for (int g = 0; g < count; ++g)
-            logits_of(s, query, tile.images[first + g], T(tile.prior[first + g]), room, room.logits + g * plane);
+            logits_of(s, query, tile.images[first + g], T(tile.prior[first + g]), room,
+                      [&](int64_t i, Vec l) { store(room.logits + g * plane + i, l); });
         if (count == 1)
             add_images<1>(s, query.rows, tile.images + first, tile.number + first, cut, room, to);
         else
@@ -273,21 +274,6 @@ GEODIFF_BLOCK void add_weighted(const PlaneShape& s, const T* const* images, con
     }
 }
 
-// The weights of an image's crops, where they begin; false if none matters. Elsewhere `weights` stays zero.
-template <class T>
-inline bool crop_weights(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops, const T* logits,
-                         T cut, T* weights) {
-    typedef typename In<T>::Vec Vec;
-    bool any = false;
-    for (int64_t i = 0; i < query.rows * s.stride; i += In<T>::lanes) {
-        const Vec l = load<Vec>(logits + i), max = load<Vec>(crops.max + i);
-        const bool counts = any_above(l, max - cut);
-        store(weights + i, counts ? exp_of(l - max) * load<Vec>(crops.gain + i) : Vec{});
-        any |= counts;
-    }
-    return any;
-}
-
 template <class T>
 void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops,
                    const LocalImages<T>& tile, T cut, T* at, double* sums) {
@@ -301,8 +287,14 @@ void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalC
     int count = 0;
     for (int j = 0; j < tile.count; ++j) {
         T* const own = room.logits + count * plane;
-        logits_of(s, query, tile.images[j], T(tile.prior[j]), room, own);
-        if (!crop_weights(s, query, crops, own, cut, weights)) continue;
+        bool any = false;  // of the weights where crops begin; elsewhere they stay zero
+        logits_of(s, query, tile.images[j], T(tile.prior[j]), room, [&](int64_t i, Vec l) {
+            const Vec max = load<Vec>(crops.max + i);
+            const bool counts = any_above(l, max - cut);
+            store(weights + i, counts ? exp_of(l - max) * load<Vec>(crops.gain + i) : Vec{});
+            any |= counts;
+        });
+        if (!any) continue;
         window_sums(s, crops.back, s.height, back, [&](int64_t i, Vec w) { store(own + i, w); });
         images[count++] = tile.images[j];
         if (count < kTogether) continue;
@@ -316,16 +308,6 @@ void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalC
 }
 
 template <class T>
-const T* logits_above(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const T* least, T* at) {
-    typedef typename In<T>::Vec Vec;
-    const Room<T> room(s, query.window, at);
-    logits_of(s, query, image, prior, room, room.logits);
-    for (int64_t i = 0; i < s.plane(); i += In<T>::lanes)
-        if (any_above(load<Vec>(room.logits + i), load<Vec>(least + i))) return room.logits;
-    return nullptr;
-}
-
-template <class T>
 inline geodiff::LocalLoops<T> local_loops() {
     geodiff::LocalLoops<T> loops;
     loops.lanes = In<T>::lanes;
@@ -333,7 +315,6 @@ inline geodiff::LocalLoops<T> local_loops() {
     loops.room = room_for<T>;
     loops.posterior = local_posterior<T>;
     loops.compose = compose_crops<T>;
-    loops.above = logits_above<T>;
     return loops;
 }
 

@@ -2,6 +2,8 @@
 // rows, so that subsets are lists of where registers lie.
 #pragma once
 
+#include <cmath>
+
 #include "../subset_table.h"
 #include "dot.h"
 #include "exact.h"
@@ -9,6 +11,7 @@
 
 namespace {
 
+using geodiff::GivenState;
 using geodiff::kSide;
 using geodiff::kTerms;
 using geodiff::SubsetState;
@@ -77,40 +80,103 @@ void subset_sums(const SubsetStep* steps, const int32_t* terms, int64_t d, const
     }
 }
 
-// The largest logit of a number becomes that of `top`.
-GEODIFF_BLOCK void raise_to(const VecD& top, int64_t k, const SubsetState& to) {
+// The largest logit of a posterior becomes that of `top`.
+GEODIFF_BLOCK void raise_to(const VecD& top, int64_t k, int64_t numbers, const SubsetState& to) {
     double max = to.max[k];
     for (int lane = 0; lane < kD; ++lane) max = top[lane] > max ? top[lane] : max;
     const double scale = exp_of(to.max[k] - max - VecD{})[0];
-    to.max[k] = max;
-    to.mass[k] *= scale, to.total[k] *= scale, to.square[k] *= scale;
+    to.max[k] = max, to.mass[k] *= scale;
+    for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s) to.total[s] *= scale, to.square[s] *= scale;
 }
 
-void subset_posterior(const double* q, int64_t d, const float* v, const int32_t* place, const double* prior,
-                      double scale, double cut, const SubsetState& to) {
+void subset_posterior(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
+                      const double* prior, double scale, double cut, const SubsetState& to) {
     VecD priors[kSideVecs];
     GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) priors[j] = load<VecD>(prior + j * kD);
-    for (int64_t k = 0; k < d; ++k) {
-        VecD logits[kSideVecs], top;
+    for (int64_t k = 0; k < count; ++k) {
+        VecD w[kSideVecs], top;
         GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) {
-            logits[j] = priors[j] - scale * load<VecD>(q + k * kSide + j * kD);
-            top = j == 0 ? logits[0] : larger(top, logits[j]);
+            w[j] = priors[j] - scale * load<VecD>(q + k * kSide + j * kD);
+            top = j == 0 ? w[0] : larger(top, w[j]);
         }
         if (!any_above(top, to.max[k] - cut - VecD{})) continue;
-        if (any_above(top, to.max[k] - VecD{})) raise_to(top, k, to);
-        const float* const values = v + (place ? place[k] : k) * kSide;
+        if (any_above(top, to.max[k] - VecD{})) raise_to(top, k, numbers, to);
         const VecD max = to.max[k] - VecD{};
-        VecD mass = {}, total = {}, square = {};
-        GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) {
-            const VecD w = exp_of(logits[j] - max), c = as_doubles(load<HalfF>(values + j * kD)), wc = w * c;
-            mass += w, total += wc, square += wc * c;
-        }
+        VecD mass = {};
+        GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) mass += w[j] = exp_of(w[j] - max);
         to.mass[k] += lane_sum<VecD, double>(mass);
-        to.total[k] += lane_sum<VecD, double>(total);
-        to.square[k] += lane_sum<VecD, double>(square);
+        for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s) {
+            const float* const values = v + (place ? place[s] : s) * kSide;
+            VecD total = {}, square = {};
+            GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) {
+                const VecD c = as_doubles(load<HalfF>(values + j * kD)), wc = w[j] * c;
+                total += wc, square += wc * c;
+            }
+            to.total[s] += lane_sum<VecD, double>(total);
+            to.square[s] += lane_sum<VecD, double>(square);
+        }
     }
 }
 
-inline geodiff::SubsetLoops subset_loops() { return {beside, subset_differences, subset_sums, subset_posterior}; }
+// f(where `kD` numbers of a list of `count` lie, from which one on); beyond its end they are `fill`.
+template <class F>
+GEODIFF_INLINE void each_register(const double* list, int64_t count, double fill, F&& f) {
+    int64_t i = 0;
+    for (; i + kD <= count; i += kD) f(load<VecD>(list + i), i);
+    if (i == count) return;
+    VecD last = fill - VecD{};
+    for (int lane = 0; i + lane < count; ++lane) last[lane] = list[i + lane];
+    f(last, i);
+}
+
+// Adds the weights, which `mass` takes, null: which have been added, and CHANNELS of their values.
+template <int CHANNELS>
+int64_t add_given(const double* logits, const double* values, int64_t count, double cut, double max, double* mass,
+                  double* total) {
+    VecD sum = {}, sums[CHANNELS] = {};
+    int64_t weighed = 0;
+    each_register(logits, count, -HUGE_VAL, [&](VecD l, int64_t i) GEODIFF_INLINE_LAMBDA {
+        if (!any_above(l, max - cut - VecD{})) return;
+        const VecD w = exp_of(l - max);
+        const int64_t lanes = count - i < kD ? count - i : int64_t(kD);
+        weighed += lanes;
+        sum += w;
+        GEODIFF_UNROLL for (int c = 0; c < CHANNELS; ++c) {
+            VecD v = {};
+            if (lanes == kD)
+                v = load<VecD>(values + c * count + i);
+            else
+                for (int64_t lane = 0; lane < lanes; ++lane) v[lane] = values[c * count + i + lane];
+            sums[c] += w * v;
+        }
+    });
+    if (mass) *mass += lane_sum<VecD, double>(sum);
+    for (int c = 0; c < CHANNELS; ++c) total[c] += lane_sum<VecD, double>(sums[c]);
+    return weighed;
+}
+
+int64_t given(const double* logits, const double* values, int64_t count, int64_t channels, double cut,
+              const GivenState& to) {
+    VecD top = -HUGE_VAL - VecD{};
+    each_register(logits, count, -HUGE_VAL, [&](VecD l, int64_t) GEODIFF_INLINE_LAMBDA { top = larger(top, l); });
+    if (!any_above(top, *to.max - cut - VecD{})) return 0;
+    if (any_above(top, *to.max - VecD{})) {
+        double max = *to.max;
+        for (int lane = 0; lane < kD; ++lane) max = top[lane] > max ? top[lane] : max;
+        const double scale = exp_of(*to.max - max - VecD{})[0];
+        *to.max = max, *to.mass *= scale;
+        for (int64_t c = 0; c < channels; ++c) to.total[c] *= scale;
+    }
+    if (channels == 3) return add_given<3>(logits, values, count, cut, *to.max, to.mass, to.total);
+    int64_t weighed = 0;
+    for (int64_t c = 0; c < channels; ++c)
+        weighed =
+            add_given<1>(logits, values + c * count, count, cut, *to.max, c == 0 ? to.mass : nullptr, to.total + c);
+    return weighed;
+}
+
+inline geodiff::SubsetLoops subset_loops() {
+    return {beside, subset_differences, subset_sums, subset_posterior, given};
+}
 
 }  // namespace
