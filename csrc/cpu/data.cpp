@@ -20,37 +20,32 @@ Data::Data(const Rows& rows, std::shared_ptr<const Statistics> found)
 namespace {
 
 // to[i] = from[i] factor + term; false if a number is NaN or Inf.
+bool affine(const VectorLoops& loops, const float* from, int64_t n, double factor, double term, double* to) {
+    return loops.centre_f32(from, n, factor, term, to);
+}
+bool affine(const VectorLoops& loops, const double* from, int64_t n, double factor, double term, double* to) {
+    return loops.centre_f64(from, n, factor, term, to);
+}
+
+// The same on several threads.
 template <class From>
-bool rescale(const From* from, int64_t n, int threads, double factor, double term, double* to) {
+bool rescale(const Query& query, const From* from, int64_t n, double factor, double term, double* to) {
     std::atomic<bool> finite{true};
-    in_shares(n, 4 * n, threads, [&](int64_t begin, int64_t end) {
-        double wrong = 0;
-#pragma omp simd reduction(+ : wrong)
-        for (int64_t i = begin; i < end; ++i) {
-            to[i] = double(from[i]) * factor + term;
-            wrong += double(from[i] - from[i]);  // NaN for NaN and Inf, else 0
-        }
-        if (wrong != 0) finite = false;
+    in_shares(n, 4 * n, query.threads, [&](int64_t begin, int64_t end) {
+        if (!affine(query.kernels->vectors, from + begin, end - begin, factor, term, to + begin)) finite = false;
     });
     return finite;
 }
 
 // out = (gain mean + offset) + sum_k factors[k] terms[k], rounded once: numbers [begin, end) of [batch, d], of which
 // `mean` has the first.
-template <class Real>
-void combine_as(const double* mean, double gain, double offset, const Combination& c, int64_t begin, int64_t end) {
-    constexpr int64_t kPiece = 512;  // the sum of one stays in L1 while the terms are added
-    Real* const out = static_cast<Real*>(c.out);
-    double sum[kPiece];
-    for (int64_t base = begin; base < end; base += kPiece) {
-        const int64_t size = std::min(kPiece, end - base);
-        for (int64_t i = 0; i < size; ++i) sum[i] = mean[base - begin + i] * gain + offset;
-        for (size_t k = 0; k < c.terms.size(); ++k) {
-            const Real* const term = static_cast<const Real*>(c.terms[k]) + base;
-            for (int64_t i = 0; i < size; ++i) sum[i] += c.factors[k] * double(term[i]);
-        }
-        for (int64_t i = 0; i < size; ++i) out[base + i] = Real(sum[i]);
-    }
+template <class Real, class Combine>
+void combine_as(const Combine& combine, const double* mean, double gain, double offset, const Combination& c,
+                int64_t begin, int64_t end) {
+    std::vector<const Real*> terms;
+    for (const void* term : c.terms) terms.push_back(static_cast<const Real*>(term) + begin);
+    combine(mean, gain, offset, terms.data(), c.factors.data(), int(terms.size()), end - begin,
+            static_cast<Real*>(c.out) + begin);
 }
 
 // The same for the mean in centred units of `stats`.
@@ -58,9 +53,9 @@ void combine_centred(const double* mean, const Stats& stats, const Query& query,
                      int64_t end) {
     const double gain = c.gain / stats.unit, offset = gain * stats.shift;
     if (query.single)
-        combine_as<float>(mean, gain, offset, c, begin, end);
+        combine_as<float>(query.kernels->vectors.combine_f32, mean, gain, offset, c, begin, end);
     else
-        combine_as<double>(mean, gain, offset, c, begin, end);
+        combine_as<double>(query.kernels->vectors.combine_f64, mean, gain, offset, c, begin, end);
 }
 
 // The bound on an answer, as a part of what contract 1 measures it against.
@@ -84,7 +79,7 @@ struct Data::Centred {
           stats(data.stats_.from(query.begin)),
           request{*query.kernels, rows, stats} {
         const auto centre = [&](const auto* from) {
-            return rescale(from, query.batch * rows.d, query.threads, stats.unit, -stats.shift, x.data());
+            return rescale(query, from, query.batch * rows.d, stats.unit, -stats.shift, x.data());
         };
         if (!(query.single ? centre(static_cast<const float*>(query.x)) : centre(static_cast<const double*>(query.x))))
             throw std::domain_error("x");
@@ -159,8 +154,7 @@ void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {
     Centred c(*this, query, topk);
     c.request.coordinates = &coordinates;
     geodiff::posterior(c.request, answer);
-    rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
-            answer.mean);
+    rescale(query, answer.mean, query.batch * rows_.d, 1 / stats_.unit, stats_.shift / stats_.unit, answer.mean);
     for (int64_t q = 0; q < query.batch; ++q) {
         answer.trace[q] /= stats_.unit * stats_.unit;
         answer.mean_error[q] /= stats_.unit;
@@ -183,7 +177,7 @@ std::vector<int64_t> Data::recall(const Query& query, const Combination& combina
         if (!memory.knows(q)) return;
         Buffer<double> x(d), mean(d);
         const auto centre = [&](const auto* from) {
-            return rescale(from + q * d, d, 1, stats.unit, -stats.shift, x.data());
+            return affine(query.kernels->vectors, from + q * d, d, stats.unit, -stats.shift, x.data());
         };
         if (!(query.single ? centre(static_cast<const float*>(query.x)) : centre(static_cast<const double*>(query.x))))
             throw std::domain_error("x");
@@ -243,7 +237,7 @@ void Data::covariance(const Query& query, const Direction& direction, Covariance
     const Centred c(*this, query, 0);
     const double unit = stats_.unit;
     Buffer<double> r(query.batch * rows_.d), s(query.batch);
-    rescale(direction.mean, query.batch * rows_.d, query.threads, unit, -stats_.shift, r.data());
+    rescale(query, direction.mean, query.batch * rows_.d, unit, -stats_.shift, r.data());
     for (int64_t q = 0; q < query.batch; ++q) s[q] = direction.slope[q] / unit;  // c is `unit` times the model's
     geodiff::covariance(c.request, {r.data(), direction.v, s.data()}, out);
     for (int64_t i = 0; i < query.batch * rows_.d; ++i) out.with_rows[i] /= unit * unit;
@@ -261,8 +255,7 @@ void Data::local(const Query& query, Local local, const LocalAnswer& answer) con
     local.mean = found_->mean.data();
     local.copies = rows_.n;
     local_posterior(c.request, local, answer);
-    rescale(answer.mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit,
-            answer.mean);
+    rescale(query, answer.mean, query.batch * rows_.d, 1 / stats_.unit, stats_.shift / stats_.unit, answer.mean);
     for (int64_t i = 0; answer.variance && i < query.batch * rows_.d; ++i)
         answer.variance[i] /= stats_.unit * stats_.unit;
     for (int64_t i = 0; answer.top && i < query.batch * local.pixels(); ++i) answer.top[i] += query.begin;
@@ -271,7 +264,7 @@ void Data::local(const Query& query, Local local, const LocalAnswer& answer) con
 void Data::subset(const Query& query, const Subset& subset, double* mean, int8_t* held) const {
     const Centred c(*this, query, 0);
     subset_posterior(c.request, subset, mean, held);
-    rescale(mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
+    rescale(query, mean, query.batch * rows_.d, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
 }
 
 void Data::inner_products(const Query& query, double* out) const {
@@ -289,13 +282,13 @@ void Data::inner_products(const Query& query, double* out) const {
 
 void Data::weighted_mean(const Query& query, const double* logits, double* mean) const {
     geodiff::weighted_mean(whole(query), logits, mean);
-    rescale(mean, query.batch * rows_.d, query.threads, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
+    rescale(query, mean, query.batch * rows_.d, 1 / stats_.unit, stats_.shift / stats_.unit, mean);
 }
 
 void Data::squared_distances(const Query& query, const int64_t* candidates, int64_t width, double* out) const {
     Buffer<double> centred(query.batch * rows_.d);
     Request request = whole(query);
-    rescale(request.x, query.batch * rows_.d, query.threads, stats_.unit, -stats_.shift, centred.data());
+    rescale(query, request.x, query.batch * rows_.d, stats_.unit, -stats_.shift, centred.data());
     request.x = centred.data();
     geodiff::squared_distances(request, candidates, width, out);
     for (int64_t i = 0; i < query.batch * width; ++i) out[i] /= stats_.unit * stats_.unit;

@@ -80,6 +80,9 @@ struct Request {
         if (rows_read) *rows_read += count;
     }
     const double* query(int64_t q) const { return x + q * rows.d; }
+    double length(int64_t q) const {  // |x|
+        return std::sqrt(kernels.vectors.dot(query(q), query(q), rows.d));
+    }
     const double* prior_of(int64_t q) const { return log_prior ? log_prior + q * log_prior_stride : nullptr; }
     // -1 where there is none: no row has that number.
     int64_t excluded_of(int64_t q) const { return exclude ? exclude[q] : -1; }

@@ -157,25 +157,44 @@ TEST_CASE("digits make up the number they came from") {
     const int64_t d = 300, dp = padded(d);
     std::vector<double> x(static_cast<size_t>(d));
     for (double& value : x) value = 1000 * random.normal();
-    for (const int bits : {8, 16})
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(table->name);
+        const int bits = table->integers->layout.digit_bits;
         for (int parts = 1; parts <= 32 / bits; ++parts)
             for (const bool stochastic : {false, true}) {
-                std::vector<char> digits(size_t(8 * dp * 2), 0);
-                std::vector<int64_t> total(8, 0);
+                std::vector<char> digits(size_t(16 * dp * bits / 8), 77);  // two groups of 8 vectors
+                std::vector<int64_t> total(16, 5);
+                std::vector<float> lost(size_t(d), 1e9f);
                 const double step = 7000 / (largest_balanced(bits, parts) - 1);
-                const double residual = place_query(x.data(), d, step, stochastic ? dithers() : nullptr, bits, parts, 2,
-                                                    {digits.data(), total.data(), 8, dp});
-                double worst = 0, square = 0;
+                const DigitRounding how{step, stochastic ? dithers() : nullptr, parts, 6, lost.data()};
+                const double residual = table->integers->place(x.data(), d, how, {digits.data(), total.data(), 8, dp});
+                const auto at = [&](int part, int64_t k) {
+                    const int64_t v = 6 + part;
+                    return digit_at(digits, bits, v / 8 * 8 * dp + k / kPad * kPad * 8 + v % 8 * kPad + k % kPad);
+                };
+                double worst = 0, square = 0, worst_lost = 0;
                 for (int64_t k = 0; k < d; ++k) {
                     double sum = 0;
                     for (int part = 0; part < parts; ++part)
-                        sum = sum * double(int64_t(1) << bits) +
-                              double(digit_at(digits, bits, k / kPad * kPad * 8 + (2 + part) * kPad + k % kPad));
+                        sum = sum * double(int64_t(1) << bits) + double(at(part, k));
                     const double off = x[size_t(k)] - sum * step;
                     worst = std::max(worst, std::fabs(off) / step);
+                    worst_lost = std::max(worst_lost, std::fabs(off - double(lost[size_t(k)])) / step);
                     square += off * off;
                 }
+                int64_t wrong = 0;
+                for (int part = 0; part < parts; ++part) {
+                    int64_t sum = 5;  // to which digits are added
+                    for (int64_t k = 0; k < d; ++k) sum += at(part, k);
+                    for (int64_t k = d; k < dp; ++k) wrong += at(part, k) != 0;
+                    wrong += total[size_t(6 + part)] != sum;
+                }
+                CHECK(wrong == 0);
+                CHECK(total[size_t(6 + parts)] == 5);
                 CHECK(worst <= (stochastic ? 1.0 : 0.5) + 1e-6);
+                CHECK(worst_lost <= 1e-6);
                 CHECK(std::sqrt(square) == doctest::Approx(residual).epsilon(1e-6));
             }
+    }
 }

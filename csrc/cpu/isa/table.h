@@ -8,6 +8,7 @@
 #include "../../common/stored.h"
 #include "local_table.h"
 #include "subset_table.h"
+#include "vector_table.h"
 
 namespace geodiff {
 
@@ -84,6 +85,8 @@ struct IntegerProducts {
     IntegerLayout layout;
     // Weights p[0..R) of one query as digits.
     RoundedWeights (*round)(const double* p, int R, bool balanced, const WeightPlace& to);
+    // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.
+    double (*place)(const double* x, int64_t d, const DigitRounding& how, const DigitPlace& to);
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
     // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kTail more where rows
     // go on in `tail` [R, kTail], which may be null.
@@ -132,8 +135,11 @@ struct Table {
 
     // w[r] = p[r] in float32; returns their sum
     double (*to_floats)(const double* p, int R, float* w) = nullptr;
-    // l[r] += weight s[r], and l[r] = (l[r] - half_norm[r]) inverse + prior[r] (null: 0)
-    void (*add_scaled)(const double* s, double weight, int R, double* l) = nullptr;
+    // l[r] = (from ? from[r] : offset) + weight (s_0[r] base^(parts-1) + s_1[r] base^(parts-2) + ...), digit by digit
+    // from the last; s_k lie lds apart. `from` may be l.
+    void (*join_digits)(const double* s, int64_t lds, int parts, double weight, double base, const double* from,
+                        double offset, int R, double* l) = nullptr;
+    // l[r] = (l[r] - half_norm[r]) inverse + prior[r] (null: 0)
     void (*to_logits)(const double* half_norm, double inverse, const double* prior, int R, double* l) = nullptr;
 
     // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can
@@ -153,6 +159,7 @@ struct Table {
     // Products of float32 in registers alone, as IntegerProducts::peak
     int64_t (*peak)(int64_t rounds) = nullptr;
 
+    VectorLoops vectors{};  // see vector_table.h
     // Local denoisers: see local_table.h
     LocalLoops<float> local_f32{};
     LocalLoops<double> local_f64{};

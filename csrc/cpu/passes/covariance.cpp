@@ -17,8 +17,7 @@ constexpr double kLeast = 0.01;  // smallest length of J v over |v| that the err
 
 // Rows this far below the best may be dropped: README.md, "Covariances".
 double covariance_cut(const Request& request, const Direction& direction, int64_t q) {
-    const double R = request.stats.scale.radius, sigma = request.sigma[q],
-                 x_norm = norm(request.query(q), request.rows.d);
+    const double R = request.stats.scale.radius, sigma = request.sigma[q], x_norm = request.length(q);
     const double span = direction.slope[q] == 0 ? 0 : 4 * R * (x_norm + request.stats.max_norm + R);
     return request.cut() + std::log1p((4 * R * R + span) / (sigma * sigma));
 }
@@ -198,16 +197,17 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     const Stats& stats = request_.stats;
     Moments all;
     double* with_rows = out.with_rows + q * d;
-    std::fill(with_rows, with_rows + d, 0.0);
+    Pooled pooled;
     const Online weights = join(
         shares_, [&](const Share& s) -> const Online& { return s.weights[size_t(i)]; },
         [&](const Share& s, double scale) {
             all.blend(1, scale, s.moments[size_t(i)]);
-            s.sum.add_to(i, scale, with_rows);
+            pooled.add(s.sum, i, scale);
         });
     const double sum = weights.sum, sigma = request_.sigma[q];
     const double* mean = direction_.mean + q * d;
-    for (int64_t k = 0; k < d; ++k) with_rows[k] = (with_rows[k] - all.rounded * mean[k]) / sum;
+    pooled.join(request_.kernels, d, 1 / sum, 0, with_rows);
+    for (int64_t k = 0; k < d; ++k) with_rows[k] -= all.rounded / sum * mean[k];
     out.with_distance[q] = all.c_far / sum - all.c / sum * (all.far / sum);
 
     const double length = norm(mean, d), away = length + stats.mean_norm, radius = stats.scale.radius;

@@ -33,8 +33,8 @@ struct Share {  // what one piece of the rows adds to every answer
         i < with_coarser ? coarser.set(i, w, rescale) : finer.set(i - with_coarser, w, rescale);
     }
     bool integer(int64_t i) const { return i < with_coarser ? coarser.integer() : finer.integer(); }
-    void add_to(int64_t i, double scale, double* mean) const {
-        i < with_coarser ? coarser.add_to(i, scale, mean) : finer.add_to(i - with_coarser, scale, mean);
+    void add_to(Pooled& pooled, int64_t i, double factor) const {
+        i < with_coarser ? pooled.add(coarser, i, factor) : pooled.add(finer, i - with_coarser, factor);
     }
 };
 
@@ -73,7 +73,7 @@ class Dense {
 
     bool shaped() const { return logits_.shaped(); }
     // Joins what the pieces add to query i; false if the error bound exceeds the contract.
-    bool finish(int64_t i, Answer& answer) const;
+    bool finish(int64_t i, Pooled& pooled, Answer& answer) const;
 
   private:
     struct Worker {
@@ -121,19 +121,20 @@ class Dense {
     std::vector<Share> shares_;
 };
 
-bool Dense::finish(int64_t i, Answer& answer) const {
+bool Dense::finish(int64_t i, Pooled& pooled, Answer& answer) const {
     const int64_t q = which_[size_t(i)], d = request_.rows.d;
     const Stats& stats = request_.stats;
     double* mean = answer.mean + q * d;
-    std::fill(mean, mean + d, 0.0);
+    pooled.clear();
     Online all = join(
         shares_, [&](const Share& s) -> const Online& { return s.states[size_t(i)]; },
-        [&](const Share& s, double scale) { s.add_to(i, scale, mean); });
-    for (int64_t k = 0; k < d; ++k) mean[k] /= all.sum_q;
+        [&](const Share& s, double scale) { s.add_to(pooled, i, scale); });
+    const Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
+    double square = found.square;
 
     const double sigma = request_.sigma[q];
-    const double allowed = stats.scale.allowed(model_norm(stats, mean, d), request_.tol);
-    const double length = norm(mean, d), away = length + stats.mean_norm;  // >= |r - mean of the data|
+    const double allowed = stats.scale.allowed(std::sqrt(found.model_square), request_.tol);
+    const double length = std::sqrt(square), away = length + stats.mean_norm;  // >= |r - mean of the data|
     DenseErrors e{};
     e.query_step = logits_.query_step(i);
     e.logit_noise = logits_.logit_noise(i);
@@ -160,15 +161,16 @@ bool Dense::finish(int64_t i, Answer& answer) const {
         e.weight = rest.weight;
         e.trace = rest.trace;
         e.concentration = rest.largest;
+        square = request_.kernels.vectors.dot(mean, mean, d);
         if (!good()) return false;
     }
 
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
-    const double x2 = norm(request_.query(q), d);
+    const double x2 = logits_.length(i);
     answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
     answer.entropy[q] = std::log(all.sum) - all.sum_l / all.sum;
     answer.ess[q] = all.sum * all.sum / all.sum_2;
-    answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - std::pow(norm(mean, d), 2));
+    answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - square);
     answer.path[q] = int8_t(precision_ == Precision::fine ? Path::dense_fine : Path::dense);
     answer.mean_error[q] = dense_error(e, sigma);
     answer.log_error[q] = dense_log_error(e, sigma);
@@ -194,7 +196,8 @@ Open dense(const Request& request, const ByBits& by_bits, Precision precision, A
     const int threads = int(std::min<int64_t>(request.threads, count));
     parallel(threads, [&](int t) {
         const Range mine = share(count, 1, t, threads);
-        for (int64_t i = mine.begin; i < mine.end; ++i) done[size_t(i)] = pass.finish(i, answer);
+        Pooled pooled;
+        for (int64_t i = mine.begin; i < mine.end; ++i) done[size_t(i)] = pass.finish(i, pooled, answer);
     });
     Open open;
     open.shaped = pass.shaped();

@@ -28,7 +28,7 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
     }
     std::sort(rows.begin(), rows.end(), [](const Top::Entry& a, const Top::Entry& b) { return a.row < b.row; });
 
-    const double x2 = norm(request.query(q), d), sigma = request.sigma[q];
+    const double x2 = request.length(q), sigma = request.sigma[q];
     const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
     std::vector<double> error, weight;
     double total = 0, centre = 0;
@@ -57,6 +57,7 @@ double error_of_logits(const Request& request, int64_t q, const Top& drawn, cons
     // |sum of the groups|^2 is on average |E_w[e (v - r)]|^2 and the scatter of single rows. It errs by the products of
     // different rows, and those of different groups tell by how much, if roughly: hence twice the square.
     constexpr double kPairs = kGroups * (kGroups - 1) / 2;
+    const auto dot = request.kernels.vectors.dot;
     double square = 0, products = 0, squares = 0, with_others[kGroups] = {};
     for (int64_t g = 0; g < kGroups; ++g) {
         const double* mine = estimates.data() + g * d;

@@ -35,6 +35,17 @@ inline Request planned(const Request& request, int64_t queries) {
 }
 inline Request planned(const Request& request) { return planned(request, request.batch); }
 
+// Whether each thread takes queries of its own over all rows, instead of rows of its own for all queries: then there is
+// one fork and join instead of four, nothing to merge, and sums that half as many queries share stay in cache. Two Zen
+// 4 cores, time of a call before over after: 500 rows of 64, 784 and 3,072 bytes 1.4, 1.15 and 1.1 (256
+// queries), 1.0, 1.4 and 1.4 (16); 2,000 rows of 3,072 bytes 1.04 and 1.04; 5,000 rows 1.07 and 0.97; 20,000 rows 1.00
+// and 0.95 (64).
+constexpr int64_t kAlone = 4;           // queries a thread
+constexpr int64_t kShared = 8LL << 20;  // bytes of the rows
+inline bool each_alone(const Request& request, int64_t queries) {
+    return request.threads > 1 && queries >= kAlone * request.threads && request.rows.bytes() <= kShared;
+}
+
 inline std::vector<int64_t> numbers_from(int64_t first, int64_t count) {
     std::vector<int64_t> all(static_cast<size_t>(count));
     std::iota(all.begin(), all.end(), first);

@@ -37,18 +37,8 @@ void dense_floats(const Request& request, std::vector<int64_t> even, std::vector
     exact(request, dense(request, by_bits, Precision::fine, answer).finer, kUnderflow, answer);
 }
 
-}  // namespace
-
-void posterior(const Request& request, Answer& answer) {
-    posterior(request, numbers_from(0, request.batch), answer, nullptr);
-}
-
-void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
-    const Request request = planned(asked, int64_t(which.size()));
-    if (small(request.rows)) {
-        exact(request, which, kUnderflow, answer);
-        return;
-    }
+// The queries `which` from one pass to the next, finer one.
+void in_passes(const Request& request, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
     const size_t batch = size_t(queries_per_pass(request));
     for (size_t base = 0; base < which.size(); base += batch) {
         const auto first = which.begin() + int64_t(base);
@@ -79,6 +69,33 @@ void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& 
         open = dense(request, {{}, open.finer}, Precision::fine, answer);
         exact(request, open.finer, kUnderflow, answer);
     }
+}
+
+}  // namespace
+
+void posterior(const Request& request, Answer& answer) {
+    posterior(request, numbers_from(0, request.batch), answer, nullptr);
+}
+
+void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
+    const int64_t count = int64_t(which.size());
+    const Request request = planned(asked, count);
+    if (small(request.rows)) {
+        exact(request, which, kUnderflow, answer);
+        return;
+    }
+    if (!each_alone(request, count)) {
+        in_passes(request, which, answer, memory);
+        return;
+    }
+    std::vector<int64_t> read(size_t(request.threads), 0);
+    parallel(request.threads, [&](int t) {
+        const Range mine = share(count, 1, t, request.threads);
+        Request one = request.with_threads(1);
+        one.rows_read = &read[size_t(t)];
+        in_passes(one, {which.begin() + mine.begin, which.begin() + mine.end}, answer, memory);
+    });
+    for (const int64_t rows : read) request.read(rows);
 }
 
 }  // namespace geodiff

@@ -10,7 +10,7 @@ namespace geodiff {
 
 bool settle(const Request& request, int64_t q, const Top& nearest, Online& sums, double* mean, Rest& rest) {
     const int64_t d = request.rows.d;
-    const double sigma = request.sigma[q], x2 = norm(request.query(q), d), cut = request.cut();
+    const double sigma = request.sigma[q], x2 = request.length(q), cut = request.cut();
     const double common = 0.5 * x2 * x2 / (sigma * sigma);  // the pass leaves it out
     for (int64_t k = 0; k < d; ++k) mean[k] *= sums.sum_q;
     double settled = 0;

@@ -12,7 +12,9 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 64;   // rows looked at
+constexpr int64_t kSample = 64;  // rows looked at, and fewer of few: a wrong guess costs no more than they do
+constexpr int64_t kEvery = 32;   // one row in so many
+constexpr int64_t kLeast = 16;
 constexpr double kCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
@@ -20,21 +22,19 @@ enum class Spread : uint8_t { few, some, many, most };
 
 Spread judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
-    double top = -1e308, sum = 0, squares = 0;
-    for (int64_t i = 0; i < samples; ++i) top = std::max(top, logits[i]);
-    const double window = request.cut();
+    Online state;
+    float weights[kSample];
+    double rescale;
+    if (!request.kernels.softmax_f32(logits, logits, int(samples), request.cut(), &state, weights, &rescale))
+        return Spread::few;  // none of them is seen
+    const double sum = state.sum, squares = state.sum_2;
     int64_t within = 0;
-    for (int64_t i = 0; i < samples; ++i) {
-        within += logits[i] >= top - window;
-        const double weight = std::exp(logits[i] - top);
-        sum += weight;
-        squares += weight * weight;
-    }
+    for (int64_t i = 0; i < samples; ++i) within += weights[i] > 0;
     if (within <= 2 || within * kFewShare <= samples) return Spread::few;
     const double allowed = stats.scale.allowed(stats.mean_norm, request.tol), n = double(request.rows.n);
     if (!request.dense_integers()) {
         DenseErrors e{};
-        e.logit_noise = float_noise(kFold, norm(request.query(q), request.rows.d), stats.max_norm, request.sigma[q]);
+        e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
         e.trace = stats.mean_square;
         e.concentration = kCaution * squares / (sum * sum) * double(samples) / n;
         e.weight = 1;
@@ -53,7 +53,8 @@ Spread judge(const Request& request, int64_t q, const double* logits, int64_t sa
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const Rows& rows = request.rows;
     const int64_t count = int64_t(which.size());
-    const int64_t samples = std::min(kSample, rows.n), d = rows.d, dp = padded(d), bytes = d * item_size(rows.dtype);
+    const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, kSample)), d = rows.d, dp = padded(d),
+                  bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
     Buffer<char> sampled(samples * bytes);
     int64_t row[kSample];
@@ -68,7 +69,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
         for (int64_t start = begin * few; start < std::min(end * few, count); start += few) {
             const int64_t size = std::min(few, count - start);
             for (int64_t q = 0; q < size; ++q)
-                for (int64_t k = 0; k < d; ++k) queries[q * dp + k] = float(request.query(which[size_t(start + q)])[k]);
+                request.kernels.vectors.narrow(request.query(which[size_t(start + q)]), d, queries.data() + q * dp);
             std::fill(logits.data(), logits.data() + few * kSample, 0.0);
             request.kernels.dot_few(sampled.data(), rows.dtype, d, int(samples), queries.data(), dp, int(size),
                                     logits.data(), kSample);

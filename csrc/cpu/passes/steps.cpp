@@ -56,11 +56,11 @@ void weighted_mean(const Request& request, const double* l, int64_t base, int64_
     const auto shares = over_tiles(rows, pieces, tile, worker, nothing, visit);
     one_by_one(count, request.threads, [&](int64_t q) {
         double* out = mean + (base + q) * d;
-        std::fill(out, out + d, 0.0);
+        Pooled pooled;
         const Online all = join(
             shares, [&](const Share& s) -> const Online& { return s.states[size_t(q)]; },
-            [&](const Share& s, double scale) { s.sum.add_to(q, scale, out); });
-        for (int64_t k = 0; k < d; ++k) out[k] /= all.sum_q;
+            [&](const Share& s, double scale) { pooled.add(s.sum, q, scale); });
+        pooled.join(request.kernels, d, 1 / all.sum_q, 0, out);
         // |v - r| <= 2 radius for every row: the crudest spread there is.
         const double error = kDeviations * std::sqrt(all.noise) / all.sum_q * 2 * request.stats.scale.radius;
         if (error > request.stats.scale.allowed(0, request.tol)) plain_mean(request, l + (base + q) * n, all.max, out);

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
 constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
+constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 16;  // bound by memory; beyond, by arithmetic
 constexpr double kCaution = 1.5;      // a query that fails for one digit too few takes another pass
 
@@ -31,6 +32,11 @@ int64_t tile_rows(const Request& request, int64_t count) {
     const int64_t fit = (budget + bytes * unit / 2) / bytes / unit * unit;
     // Sums of long rows lie beyond L2 whatever the tile: the more rows share their way there and back, the better.
     if (integers && count > kMemoryBound && fit < kFewRows) return most;
+    // Few rows: tiles of one size, where the last would be short and cost nearly as much as the others.
+    if (integers && fit >= most && rows.n <= kFewTiles * most) {
+        const int64_t tiles = (rows.n + kMaxTileRows - 1) / kMaxTileRows, equal = (rows.n + tiles - 1) / tiles;
+        return std::min((equal + 3) / 4 * 4, int64_t(kMaxTileRows));
+    }
     return std::clamp(fit, unit, most);
 }
 
@@ -44,6 +50,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       prior_(size_t(count)),
       excluded_(size_t(count)),
       inv_sigma2_(size_t(count)),
+      length_(size_t(count)),
       row_error_(size_t(count)),
       base_error_(size_t(count)),
       query_step_(size_t(count)),
@@ -60,7 +67,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         return;
     }
     if (request.known && (precision == Precision::normal || precision == Precision::fine)) recollect(request, which);
-    const std::vector<double> top = largest(request, which);
+    const std::vector<double> top = measure(request, which);
     const IntegerLayout& layout = integers_->layout;
     parts_ = digits_for(request, which, top, precision, {});
     if (precision == Precision::normal && request.shaping && count >= layout.shaped_from) {
@@ -80,16 +87,16 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     }
 }
 
-// The largest coordinate of what digits are to say of each query.
-std::vector<double> Logits::largest(const Request& request, const int64_t* which) const {
+// The largest coordinate of what digits are to say of each query; and how long the queries are.
+std::vector<double> Logits::measure(const Request& request, const int64_t* which) {
     std::vector<double> top(size_t(count_), 0.0);
-    in_shares(count_, 2 * count_ * rows_.d, request.threads, [&](int64_t begin, int64_t end) {
+    const int64_t d = rows_.d;
+    in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = part(request, which, i);
-            double m = 0;
-#pragma omp simd reduction(max : m)
-            for (int64_t k = 0; k < rows_.d; ++k) m = std::max(m, std::fabs(x[k]));
-            top[size_t(i)] = m;
+            const VectorSize size = kernels_.vectors.size(x, d, d, false);
+            top[size_t(i)] = size.largest;
+            length_[size_t(i)] = x == request.query(which[i]) ? std::sqrt(size.square) : request.length(which[i]);
         }
     });
     return top;
@@ -163,15 +170,14 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
             const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
-            const double residual = place_query(
-                x, d, step, stochastic ? dithers() : nullptr, bits, parts_, i % kQueryBlock * parts_,
-                place(blocks_[size_t(i / kQueryBlock)], columns_), lost_.data() ? lost_.data() + i * dp : nullptr);
+            const DigitRounding how{step, stochastic ? dithers() : nullptr, parts_, i % kQueryBlock * parts_,
+                                    lost_.data() ? lost_.data() + i * dp : nullptr};
+            const double residual = integers_->place(x, d, how, place(blocks_[size_t(i / kQueryBlock)], columns_));
             if (!known_.empty()) renew(i, request.query(which[i]));
             scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
             row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * residual;
-            base_error_[size_t(i)] =
-                inv_sigma2_[size_t(i)] * 1e-14 * norm(request.query(which[i]), d) * stats_.max_norm;
+            base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length_[size_t(i)] * stats_.max_norm;
             if (shaping_ && (i % together == together - 1 || i == count_ - 1))
                 pack_coordinates(i / together * together, i % together + 1);
         }
@@ -186,7 +192,8 @@ std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
         block.groups = (vectors + most_in_group - 1) / most_in_group;
         block.group = (vectors + block.groups - 1) / block.groups;
         const int64_t slots = block.groups * block.group;
-        block.digits = Buffer<char>(slots * columns * integers_->layout.digit_bits / 8, true);
+        // All columns of a vector of digits are written as it is placed; slots that no vector takes are zero.
+        block.digits = Buffer<char>(slots * columns * integers_->layout.digit_bits / 8, slots > vectors);
         block.total.assign(size_t(slots), 0);
         made.push_back(std::move(block));
     }
@@ -242,8 +249,8 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
             offset_[size_t(i)] += g * shaping_.centre[j];
         }
         keep[i - first] = 1;
-        place_query(along.data() + at, kDirections, 1, nullptr, bits, parts_, i % kQueryBlock * parts_,
-                    tail_place(i / kQueryBlock));
+        integers_->place(along.data() + at, kDirections, {1, nullptr, parts_, i % kQueryBlock * parts_, nullptr},
+                         tail_place(i / kQueryBlock));
     }
     kernels_.sum_few(shaping_.directions, DType::f32, d, int(kDirections), carried.data(), kDirections, keep.data(),
                      int(count), lost, dp, nullptr);
@@ -269,27 +276,21 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = request.query(which[i]);
-            double lane_max = 0, top = 0;
-            for (int64_t base = 0; base < d; base += fold) {
-                double lane[kPad] = {};
-                for (int64_t k = base; k < std::min(base + fold, d); ++k) {
-                    lane[k % lanes] += x[k] * x[k];
-                    top = std::max(top, std::fabs(x[k]));
-                }
-                lane_max = std::max(lane_max, *std::max_element(lane, lane + lanes));
-            }
+            const VectorSize found = kernels_.vectors.size(x, d, fold, direct());
+            length_[size_t(i)] = std::sqrt(found.square);
             const int64_t at = i / side_by_side * side_by_side * d + i % side_by_side;
-            for (int64_t k = 0; k < d; ++k)
-                if (wide_)
-                    queries64_[at + k * side_by_side] = x[k];
-                else
-                    queries32_[direct() ? i * dp + k : at + k * side_by_side] = float(x[k]);
+            if (wide_)
+                for (int64_t k = 0; k < d; ++k) queries64_[at + k * side_by_side] = x[k];
+            else if (direct())
+                kernels_.vectors.narrow(x, d, queries32_.data() + i * dp);
+            else
+                for (int64_t k = 0; k < d; ++k) queries32_[at + k * side_by_side] = float(x[k]);
             const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
             row_error_[size_t(i)] = 0;
-            base_error_[size_t(i)] = double(terms + 2) * size * norm(x, d);
-            query_step_[size_t(i)] = unit * top;
+            base_error_[size_t(i)] = double(terms + 2) * size * length_[size_t(i)];
+            query_step_[size_t(i)] = unit * found.largest;
             logit_noise_[size_t(i)] =
-                float_noise(terms, std::sqrt(lane_max), stats_.max_norm, request.sigma[which[i]], unit);
+                float_noise(terms, std::sqrt(found.part), stats_.max_norm, request.sigma[which[i]], unit);
         }
     });
 }
@@ -302,16 +303,10 @@ Logits::Work Logits::work(int64_t tile) const {
     return w;
 }
 
-// l[q, r] += the sums of query first + q, digit by digit.
-void Logits::add_sums(const double* sums, int64_t first, int64_t count, int R, int64_t tile, double* l) const {
+// l[r] = from[r] (null: what coordinates owe) + the sums of query q, digit by digit.
+void Logits::join_digits(const double* sums, int64_t q, int R, int64_t tile, const double* from, double* l) const {
     const double base = double(int64_t(1) << integers_->layout.digit_bits);
-    for (int64_t q = 0; q < count; ++q) {
-        const double* s = sums + q * parts_ * tile;
-        double* out = l + q * tile;
-        double weight = scale_[size_t(first + q)];
-        for (int part = parts_ - 1; part >= 0; --part, weight *= base)
-            kernels_.add_scaled(s + part * tile, weight, R, out);
-    }
+    kernels_.join_digits(sums, tile, parts_, scale_[size_t(q)], base, from, shaping_ ? offset_[size_t(q)] : 0, R, l);
 }
 
 // Products with what is known of the queries and the digits of the rest, which are then known, and the coordinates'.
@@ -323,17 +318,19 @@ void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64
         const double* products = rest.entry->products.get() + first;
         double* out = l + q * tile;
         for (int r = 0; r < R; ++r) out[r] = rest.factor == 0 ? 0 : rest.factor * products[r];
+        join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, out, out);
     }
-    add_sums(w.sums.data(), start, size, R, tile, l);
     for (int64_t q = 0; q < size; ++q)
         std::copy_n(l + q * tile, R, known_[size_t(start + q)].entry->products.get() + first);
     if (tails_.empty()) return;
     const Block& tail = tails_[size_t(b)];
     integers_->dot(shaping_.coordinates + first * kDirections, kDirections, nullptr, R, tail.digits.data(),
                    tail.total.data(), kDirections, int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile);
-    for (int64_t q = 0; q < size; ++q)
-        for (int r = 0; r < R; ++r) l[q * tile + r] += offset_[size_t(start + q)];
-    add_sums(w.sums.data(), start, size, R, tile, l);
+    for (int64_t q = 0; q < size; ++q) {
+        double* out = l + q * tile;
+        for (int r = 0; r < R; ++r) out[r] += offset_[size_t(start + q)];
+        join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, out, out);
+    }
 }
 
 void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
@@ -348,8 +345,8 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
             products_with_known(w, first, R, b, tile);
             return;
         }
-        for (int64_t q = 0; q < size; ++q) std::fill_n(l + q * tile, R, shaping_ ? offset_[size_t(start + q)] : 0.0);
-        add_sums(w.sums.data(), start, size, R, tile, l);
+        for (int64_t q = 0; q < size; ++q)
+            join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, nullptr, l + q * tile);
         return;
     }
     const void* rows = rows_.row(first);

@@ -72,6 +72,7 @@ class Logits {
     // What rounding has lost of a shaped query and coordinates do not carry, [d]: <lost, v> / sigma^2 is missing from
     // the logit of v.
     const float* lost(int64_t i) const { return lost_.data() + i * padded(rows_.d); }
+    double length(int64_t i) const { return length_[size_t(i)]; }  // of query i
     // Standard deviations for bounds.h.
     double query_step(int64_t i) const { return query_step_[size_t(i)]; }
     double logit_noise(int64_t i) const { return logit_noise_[size_t(i)]; }
@@ -80,7 +81,7 @@ class Logits {
     const double* part(const Request& request, const int64_t* which, int64_t i) const {  // that digits say
         return known_.empty() ? request.query(which[i]) : rest_.data() + i * rows_.d;
     }
-    std::vector<double> largest(const Request& request, const int64_t* which) const;
+    std::vector<double> measure(const Request& request, const int64_t* which);
     void recollect(const Request& request, const int64_t* which);
     bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
     // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
@@ -102,7 +103,7 @@ class Logits {
     int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0
     std::vector<int64_t> excluded_;     // [count]
-    std::vector<double> inv_sigma2_, row_error_, base_error_, query_step_, logit_noise_, scale_;
+    std::vector<double> inv_sigma2_, length_, row_error_, base_error_, query_step_, logit_noise_, scale_;
     // Integer path. Per block: groups x group vectors of digits, laid out for IntegerProducts::dot.
     struct Block {
         int64_t groups, group;
@@ -114,7 +115,7 @@ class Logits {
     }
     std::vector<Block> make_blocks(int64_t columns) const;
     DigitPlace tail_place(int64_t b);
-    void add_sums(const double* sums, int64_t first, int64_t count, int R, int64_t tile, double* l) const;
+    void join_digits(const double* sums, int64_t q, int R, int64_t tile, const double* from, double* l) const;
     void products_with_known(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
     int64_t columns_ = 0;  // padded(d), and those of the principal coordinates

@@ -46,13 +46,14 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     const int64_t slots = groups_ * group_;
     sums_ = Buffer<float>(slots * dp_, true);
     active_.assign(size_t(groups_), 0);
+    set_.assign(size_t(slots), 0);
     rescale_.assign(size_t(slots), 1.0f);
     if (integers_) {
-        digits_ = Buffer<char>(slots * parts_ * tile_ * integers_->layout.digit_bits / 8, true);
+        digits_ = Buffer<char>(slots * parts_ * tile_ * integers_->layout.digit_bits / 8);
         total_.assign(size_t(slots * parts_), 0);
         quantum_.assign(size_t(slots), 0.0f);
     } else {
-        weights_ = Buffer<float>(slots * tile_, true);
+        weights_ = Buffer<float>(slots * tile_);
     }
 }
 
@@ -66,26 +67,31 @@ void WeightedSum::begin(int R, uint64_t seed) {
     seed_ = seed;
     any_ = false;
     std::fill(active_.begin(), active_.end(), uint8_t(0));
+    std::fill(set_.begin(), set_.end(), uint8_t(0));
 }
 
-void WeightedSum::activate(int64_t g) {
-    active_[size_t(g)] = 1;
-    any_ = true;
-    std::fill_n(rescale_.begin() + g * group_, group_, 1.0f);
-    if (integers_) {
-        if (const int16_t zero = balanced_ ? 0 : int16_t(-integers_->layout.bias))
-            std::fill_n(reinterpret_cast<int16_t*>(digits_.data() + g * group_bytes()), group_bytes() / 2, zero);
-        else
-            std::fill_n(digits_.data() + g * group_bytes(), group_bytes(), char(0));
-        std::fill_n(total_.begin() + g * group_ * parts_, group_ * parts_, 0);
-    } else {
-        std::fill_n(weights_.data() + g * group_ * tile_, group_ * tile_, 0.0f);
+void WeightedSum::clear(int64_t slot) {
+    rescale_[size_t(slot)] = 1;
+    if (!integers_) {
+        std::fill_n(weights_.data() + slot * tile_, R_, 0.0f);
+        return;
     }
+    const IntegerLayout& layout = integers_->layout;
+    const int64_t digits = parts_ * layout.weight_rows, steps = rounded_up(R_, layout.weight_rows) / layout.weight_rows;
+    char* at = digits_.data() + slot / group_ * group_bytes() + slot % group_ * digits * layout.digit_bits / 8;
+    for (int64_t i = 0; i < steps; ++i, at += group_ * digits * layout.digit_bits / 8) {
+        if (layout.digit_bits == 8)
+            std::memset(at, 0, size_t(digits));
+        else
+            std::fill_n(reinterpret_cast<int16_t*>(at), digits, balanced_ ? int16_t(0) : int16_t(-layout.bias));
+    }
+    std::fill_n(total_.begin() + slot * parts_, parts_, 0);
 }
 
 void WeightedSum::open(int64_t q, double rescale) {
-    const int64_t g = q / group_;
-    if (!active_[size_t(g)]) activate(g);  // the others of the group take nothing unless they are set as well
+    any_ = true;
+    active_[size_t(q / group_)] = 1;
+    set_[size_t(q)] = 1;
     rescale_[size_t(q)] = float(rescale);
 }
 
@@ -122,6 +128,8 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
 
 void WeightedSum::add(int64_t first, const void* next) {
     if (!any_) return;
+    for (int64_t slot = 0; slot < groups_ * group_; ++slot)  // the others of a group take nothing
+        if (!set_[size_t(slot)] && active_[size_t(slot / group_)]) clear(slot);
     if (integers_) {
         WeightDigits w{};
         w.balanced = balanced_;
@@ -151,18 +159,6 @@ void WeightedSum::add(int64_t first, const void* next) {
                              sums_.data() + g * group_ * dp_, dp_, next);
         g = end + 1;
     }
-}
-
-void WeightedSum::add_to(int64_t q, double factor, double* out) const {
-    const float* sums = sums_.data() + q * dp_;
-    if (!integers_) {
-        for (int64_t k = 0; k < rows_.d; ++k) out[k] += factor * double(sums[k]);
-        return;
-    }
-    const uint8_t* column = integers_->layout.column_of_slot;
-    for (int64_t c = 0; c < rows_.d; c += kPad, sums += kPad, out += kPad)
-        for (int64_t i = 0; i < kPad; ++i)
-            if (c + column[i] < rows_.d) out[column[i]] += factor * double(sums[i]);
 }
 
 }  // namespace geodiff

@@ -26,13 +26,14 @@ class WeightedSum {
     // `next`: the next tile or null, prefetched meanwhile.
     void add(int64_t first, const void* next);
 
-    // out[0..d) += factor * sum of query q
-    void add_to(int64_t q, double factor, double* out) const;
+    // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i).
+    const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
+    const uint8_t* order() const { return integers_ ? integers_->layout.column_of_slot : nullptr; }
 
   private:
     void open(int64_t q, double rescale);
     void set_digits(int64_t q, const double* p, Online& state);
-    void activate(int64_t g);     // clears what a group holds from an earlier tile
+    void clear(int64_t slot);     // what it holds from an earlier tile
     int64_t group_bytes() const;  // digits of one group, this tile
 
     const Table& kernels_;
@@ -46,9 +47,31 @@ class WeightedSum {
     Buffer<float> sums_;     // [groups*group, dp]
     Buffer<float> weights_;  // float path: [groups*group, tile]
     Buffer<char> digits_;
-    std::vector<uint8_t> active_;
+    std::vector<uint8_t> active_, set_;  // groups and slots that take something from this tile
     std::vector<int32_t> total_;
     std::vector<float> rescale_, quantum_;
+};
+
+// The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.
+class Pooled {
+  public:
+    void clear() {  // for the next query
+        sums_.clear();
+        factors_.clear();
+    }
+    void add(const WeightedSum& piece, int64_t q, double factor) {
+        sums_.push_back(piece.sum(q));
+        factors_.push_back(factor);
+        order_ = piece.order();
+    }
+    Joined join(const Table& kernels, int64_t d, double scale, double shift, double* to) const {
+        return kernels.vectors.join(sums_.data(), factors_.data(), int(sums_.size()), order_, d, scale, shift, to);
+    }
+
+  private:
+    std::vector<const float*> sums_;
+    std::vector<double> factors_;
+    const uint8_t* order_ = nullptr;
 };
 
 }  // namespace geodiff

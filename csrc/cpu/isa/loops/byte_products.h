@@ -10,6 +10,7 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "query_digits.h"
 #include "row_ends.h"
 #include "weight_digits.h"
 
@@ -18,8 +19,9 @@ namespace {
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
 // S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, then those of `ends`. An int32 cannot overflow below
-// 2^31 / (255 128) = 65,793 columns.
-template <class V, int RB, int QB>
+// 2^31 / (255 128) = 65,793 columns. STREAM: rows come from memory and are used once. The next RB rows are prefetched
+// then: a row of 3 KiB ends before the processor's own prefetcher has got going.
+template <class V, int RB, int QB, bool STREAM>
 GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t blocks, const RowEnds& ends,
                                    double* S, int64_t lds, bool add) {
     typedef typename V::Vec Vec;
@@ -27,7 +29,9 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* 
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
     for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
-        for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB)
+        for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
+            if constexpr (STREAM)
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 2);
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
                 Vec x[RB];
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + i));
@@ -36,6 +40,7 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* 
                     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::dot(acc[r][q], x[r], y);
                 }
             }
+        }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
         int32_t sums[V::dot_group];
         V::sums(acc[r], sums);
@@ -51,7 +56,7 @@ constexpr int byte_rows(int digits) {
     return 1;
 }
 
-template <class V, int QB>
+template <class V, int QB, bool STREAM>
 inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, const RowEnds& ends,
                             double* S, int64_t lds) {
     constexpr int RB = byte_rows<V>(QB);
@@ -60,8 +65,9 @@ inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* 
         const RowEnds last = d - k <= kDotChunk ? ends : RowEnds{};
         int r = 0;
         for (; r + RB <= R; r += RB)
-            dot_block_bytes<V, RB, QB>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
-        for (; r < R; ++r) dot_block_bytes<V, 1, QB>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+            dot_block_bytes<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+        for (; r < R; ++r)
+            dot_block_bytes<V, 1, QB, false>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
     }
 }
 
@@ -74,7 +80,12 @@ void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const 
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
-            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, Q, d, ends, S, lds);
+            if constexpr (QB > 0) {
+                if (groups == 1)
+                    dot_group_bytes<V, QB, true>(X, ldx, R, Q, d, ends, S, lds);
+                else
+                    dot_group_bytes<V, QB, false>(X, ldx, R, Q, d, ends, S, lds);
+            }
         });
         if constexpr (V::unsigned_rows)
             for (int q = 0; q < group; ++q) {  // v = u - 128
@@ -294,6 +305,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;  // at most 6 in the first product, 4 in the second, 8 in the softmax
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.place = place_digits<int8_t>;
     p.round = round_weights_of<int8_t, 4>;
     p.dot = dot_bytes<V>;
     p.sum = sum_bytes<V>;

@@ -9,6 +9,7 @@
 #include "softmax.h"
 #include "subset.h"
 #include "sum.h"
+#include "vectors.h"
 
 namespace {
 
@@ -25,7 +26,7 @@ inline geodiff::Table float_table(const char* name) {
     t.dot_few = dot_few;
     t.sum_few = sum_few;
     t.to_floats = to_floats;
-    t.add_scaled = add_scaled;
+    t.join_digits = join_digits;
     t.to_logits = to_logits;
     t.softmax = softmax;
     t.softmax_f32 = softmax_f32;
@@ -34,6 +35,7 @@ inline geodiff::Table float_table(const char* name) {
     t.axpy = axpy;
     t.row_stats = row_stats;
     t.peak = peak_f32;
+    t.vectors = vector_loops();
     t.local_f32 = local_loops<float>();
     t.local_f64 = local_loops<double>();
     t.subset = subset_loops();

@@ -9,6 +9,7 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "query_digits.h"
 #include "row_ends.h"
 #include "weight_digits.h"
 
@@ -315,6 +316,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.crowded_tile = 736 << 10;  // more than L2: sums that come from L3 for each tile cost more
     p.layout.bias = kHalfBias;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.place = place_digits<int16_t>;
     p.round = round_weights_of<int16_t, 2>;
     p.dot = dot_halves<V>;
     p.sum = sum_halves<V>;

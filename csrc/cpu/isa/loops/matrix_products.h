@@ -10,6 +10,7 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "peaks.h"
+#include "query_digits.h"
 #include "weight_digits.h"
 
 namespace {
@@ -208,6 +209,7 @@ inline geodiff::IntegerProducts matrix_products() {
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(i);
+    p.place = place_digits<int8_t>;
     p.round = round_weights_of<int8_t, kEight>;
     p.dot = dot_matrices<V>;
     p.sum = sum_matrices<V>;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "../table.h"
+#include "../vec/constants.h"
 #include "exp.h"
 
 namespace {
@@ -20,9 +21,26 @@ double to_floats(const double* p, int R, float* w) {
     return total;
 }
 
-void add_scaled(const double* s, double weight, int R, double* l) {
+template <int PARTS>
+inline void join_parts(const double* s, int64_t lds, const double* weight, const double* from, double offset, int R,
+                       double* l) {
 #pragma omp simd
-    for (int r = 0; r < R; ++r) l[r] += weight * s[r];
+    for (int r = 0; r < R; ++r) {
+        double sum = from ? from[r] : offset;
+        GEODIFF_UNROLL4 for (int part = PARTS - 1; part >= 0; --part) sum += weight[part] * s[part * lds + r];
+        l[r] = sum;
+    }
+}
+
+void join_digits(const double* s, int64_t lds, int parts, double weight, double base, const double* from, double offset,
+                 int R, double* l) {
+    constexpr int kMost = 4;
+    double weights[kMost];
+    for (int part = parts - 1; part >= 0; --part, weight *= base) weights[part] = weight;
+    with_constant<kMost + 1>(parts, [&](auto count) {
+        constexpr int PARTS = decltype(count)::value;
+        if constexpr (PARTS > 0) join_parts<PARTS>(s, lds, weights, from, offset, R, l);
+    });
 }
 
 void to_logits(const double* half_norm, double inverse, const double* prior, int R, double* l) {

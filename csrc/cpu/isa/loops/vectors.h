@@ -1,0 +1,149 @@
+// Whole vectors in float64, a few times a call: see vector_table.h.
+#pragma once
+
+#include "../table.h"
+#include "../vec/constants.h"
+
+namespace {
+
+using geodiff::kPad;
+
+// The first n < kD of them, zero from there on
+inline VecD some_of(const double* x, int64_t n) {
+    double v[kD] = {};
+    for (int64_t i = 0; i < n; ++i) v[i] = x[i];
+    return load<VecD>(v);
+}
+
+template <class From>
+bool centre(const From* from, int64_t n, double factor, double term, double* to) {
+    double wrong = 0;
+#pragma omp simd reduction(+ : wrong)
+    for (int64_t i = 0; i < n; ++i) {
+        const From x = from[i];  // `to` may be the same memory
+        wrong += double(x - x);  // NaN for NaN and Inf, else 0
+        to[i] = double(x) * factor + term;
+    }
+    return wrong == 0;
+}
+
+void narrow(const double* from, int64_t n, float* to) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) to[i] = float(from[i]);
+}
+
+double dot_f64_vectors(const double* a, const double* b, int64_t n) {
+    VecD acc[4] = {};
+    int64_t k = 0;
+    for (; k + 4 * kD <= n; k += 4 * kD)
+        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[j] += load<VecD>(a + k + j * kD) * load<VecD>(b + k + j * kD);
+    for (; k < n; k += kD) {
+        const int64_t left = n - k;
+        acc[0] += left < kD ? some_of(a + k, left) * some_of(b + k, left) : load<VecD>(a + k) * load<VecD>(b + k);
+    }
+    return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+// Two registers of doubles are as many lanes as one of floats.
+geodiff::VectorSize size_of(const double* x, int64_t n, int64_t fold, bool in_lanes) {
+    VecD top[2] = {}, most = {}, total[2] = {};
+    double part = 0;
+    for (int64_t base = 0; base < n; base += fold) {
+        const int64_t end = n - base < fold ? n : base + fold;
+        VecD sum[2] = {};
+        int64_t k = base;
+        for (; k + kF <= end; k += kF) GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {
+                const VecD v = load<VecD>(x + k + j * kD);
+                top[j] = larger(top[j], larger(v, -v));
+                sum[j] += v * v;
+            }
+        for (int j = 0; k < end; k += kD, ++j) {
+            const VecD v = end - k < kD ? some_of(x + k, end - k) : load<VecD>(x + k);
+            top[j] = larger(top[j], larger(v, -v));
+            sum[j] += v * v;
+        }
+        total[0] += sum[0];
+        total[1] += sum[1];
+        if (in_lanes) {
+            most = larger(most, larger(sum[0], sum[1]));
+        } else {
+            const double all = lane_sum<VecD, double>(sum[0] + sum[1]);
+            part = all > part ? all : part;
+        }
+    }
+    const VecD tops = larger(top[0], top[1]);
+    double largest = 0;
+    for (int i = 0; i < kD; ++i) {
+        largest = tops[i] > largest ? tops[i] : largest;
+        part = most[i] > part ? most[i] : part;
+    }
+    return {largest, lane_sum<VecD, double>(total[0] + total[1]), part};
+}
+
+geodiff::Joined join_sums(const float* const* sums, const double* factors, int count, const uint8_t* column, int64_t d,
+                          double scale, double shift, double* to) {
+    VecD square = {}, model = {};
+    double rest = 0, model_rest = 0;
+    for (int64_t c = 0; c < d; c += kPad, to += kPad) {
+        const bool whole = d - c >= kPad;
+        alignas(64) double v[kPad];
+        GEODIFF_UNROLL4 for (int64_t i = 0; i < kPad; i += kD) {
+            VecD x = {};
+            for (int s = 0; s < count; ++s) x += as_doubles(load<HalfF>(sums[s] + c + i)) * factors[s];
+            x *= scale;
+            store(v + i, x);
+            if (!whole) continue;
+            const VecD shifted = x + shift;
+            square += x * x;
+            model += shifted * shifted;
+            if (!column) store(to + i, x);
+        }
+        if (whole) {  // what is squared needs no order, and so nothing is read back that was stored piecemeal
+            for (int64_t i = 0; column && i < kPad; ++i) to[column[i]] = v[i];
+            continue;
+        }
+        for (int64_t i = 0; i < kPad; ++i) {
+            const int64_t k = column ? column[i] : i;
+            if (c + k >= d) continue;
+            to[k] = v[i];
+            rest += v[i] * v[i];
+            model_rest += (v[i] + shift) * (v[i] + shift);
+        }
+    }
+    return {lane_sum<VecD, double>(square) + rest, lane_sum<VecD, double>(model) + model_rest};
+}
+
+template <class Real>
+void combine(const double* mean, double gain, double offset, const Real* const* terms, const double* factors, int count,
+             int64_t n, Real* out) {
+    constexpr int64_t kPiece = 512;  // the sum of one stays in L1 while the terms are added
+    double sum[kPiece];
+    for (int64_t base = 0; base < n; base += kPiece) {
+        const int64_t size = n - base < kPiece ? n - base : kPiece;
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) sum[i] = mean[base + i] * gain + offset;
+        for (int k = 0; k < count; ++k) {
+            const Real* const term = terms[k] + base;
+            const double factor = factors[k];
+#pragma omp simd
+            for (int64_t i = 0; i < size; ++i) sum[i] += factor * double(term[i]);
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) out[base + i] = Real(sum[i]);
+    }
+}
+
+inline geodiff::VectorLoops vector_loops() {
+    geodiff::VectorLoops v{};
+    v.centre_f32 = centre<float>;
+    v.centre_f64 = centre<double>;
+    v.narrow = narrow;
+    v.dot = dot_f64_vectors;
+    v.size = size_of;
+    v.join = join_sums;
+    v.combine_f32 = combine<float>;
+    v.combine_f64 = combine<double>;
+    return v;
+}
+
+}  // namespace
