@@ -24,7 +24,10 @@ Convention = Literal["A", "B"]
 
 
 class Scales(NamedTuple):
-    """alpha_t and sigma_t of a path, and their derivatives in t: each float64, in the shape of t."""
+    """alpha_t and sigma_t of a path, and their derivatives in t: each float64, in the shape of t.
+
+    PyTorch 2.6 traces methods of a NamedTuple, but no properties and not `_replace`: what is compiled asks for neither.
+    """
 
     alpha: Tensor
     sigma: Tensor
@@ -40,6 +43,11 @@ class Scales(NamedTuple):
     def slope(self) -> Tensor:
         """d v / d r = alpha' - alpha sigma' / sigma: how an error of r becomes one of the velocity."""
         return self.d_alpha - self.alpha * self.d_sigma / self.sigma
+
+    def to_denoiser(self, largest: float) -> tuple[Tensor, Tensor]:
+        """1 / alpha, by which x_t is multiplied for the denoiser, and its level there; both stop at level `largest`."""
+        level = (self.sigma / self.alpha).clamp(max=largest)
+        return level / self.sigma, level
 
     def per_point(self, x: Tensor) -> Self:
         """The same in the shape [B, 1, ...] or [1, 1, ...] that x [B, *shape] is multiplied by."""
@@ -85,11 +93,12 @@ class Path(ABC):
         found = self._scales(u, w)
         if self.convention == "A":
             return found
-        return found._replace(d_alpha=-found.d_alpha, d_sigma=-found.d_sigma)
+        return Scales(found.alpha, found.sigma, -found.d_alpha, -found.d_sigma)
 
     def level(self, t: float | Tensor) -> Tensor:
         """sigma_t / alpha_t: the noise level of x_t / alpha_t, 0 at the data and infinite at the noise."""
-        return self.at(t).level
+        found = self.at(t)
+        return found.sigma / found.alpha
 
     def time(self, level: float | Tensor) -> Tensor:
         """The time at which sigma_t / alpha_t is `level`: the inverse of `level`. Raises ValueError for none."""

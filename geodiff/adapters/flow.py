@@ -68,8 +68,8 @@ class FlowModel(nn.Module):
         if isinstance(self.denoiser, OptimalDenoiser):
             return self.denoiser.velocity(x, times, path=self.path, **conditions)
         scales = self.path.at(times)
-        level = scales.level.clamp(max=LARGEST)
-        moved = x * (level / scales.sigma).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        factor, level = scales.to_denoiser(LARGEST)
+        moved = x * factor.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         return scales.velocity(x, self.denoiser(moved, level, **conditions)).to(x.dtype)
 
     def guarded(self, times: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer
+from geodiff.base.foreign import like
 
 
 class Source(Protocol):
@@ -81,7 +82,9 @@ class Posterior:
         n = check_integer(n, "n", 0)
         source = self._known()
         uniform = torch.rand(len(self.mean), n, dtype=torch.float64, generator=generator)
-        return source.draw(uniform).to(self.mean.device)
+        drawn = source.draw(uniform)
+        # An array's `device` is NumPy 2's, and no place of PyTorch's.
+        return drawn.to(self.mean.device) if isinstance(self.mean, Tensor) else like(drawn, self.mean)
 
     def _known(self) -> Source:
         if self.source is None:

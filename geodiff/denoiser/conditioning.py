@@ -33,9 +33,13 @@ class Batch(NamedTuple):
     exclude: Tensor | None
     tol: float
 
-    def at(self, x: Tensor, sigma: Tensor) -> Self:
+    def at(self, x: Tensor, sigma: Tensor) -> "Batch":
         """The same question asked elsewhere."""
-        return self._replace(x=x, sigma=sigma)
+        return Batch(x, sigma, self.classes, self.mask, self.exclude, self.tol)  # see geodiff.paths.Scales
+
+    def within(self, tol: float) -> "Batch":
+        """The same question with another tolerance."""
+        return Batch(self.x, self.sigma, self.classes, self.mask, self.exclude, tol)
 
     def part(self, chosen: Tensor) -> Self:
         """The chosen queries of it."""

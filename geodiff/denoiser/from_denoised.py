@@ -24,8 +24,8 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, condi
     """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, *shape] in the dtype of x."""
     x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
-    level = scales.level.clamp(max=LARGEST)
-    moved = x.double() * (level / scales.sigma).reshape(-1, *[1] * (x.ndim - 1))
+    factor, level = scales.to_denoiser(LARGEST)
+    moved = x.double() * factor.reshape(-1, *[1] * (x.ndim - 1))
     return scales.velocity(x, denoiser(moved, level, **conditions)).to(x.dtype)
 
 

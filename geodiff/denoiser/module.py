@@ -197,7 +197,7 @@ class OptimalDenoiser(OverData):
         y, levels = moment.towards_data(flat)
         batch = self._batch(self._stored.unflatten(y), levels, class_labels, mask, exclude)
         if x.dtype != torch.float64:  # y is, so that x / alpha does not round
-            batch = batch._replace(tol=self.tol)
+            batch = batch.within(self.tol)
         return self._stored.unflatten(velocity(flat, moment, batch, self._points)).to(x.dtype)
 
     @of_any_kind

@@ -65,8 +65,8 @@ class Moment(NamedTuple):
 
     def towards_data(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y [B, d] and its noise level [B], float64: x_t in the coordinates of the denoiser, x [B, d]."""
-        level = self.scales.level.clamp(max=LARGEST)
-        return x.double() * (level / self.scales.sigma)[:, None], level
+        factor, level = self.scales.to_denoiser(LARGEST)
+        return x.double() * factor[:, None], level
 
 
 def velocity(x: Tensor, moment: Moment, batch: Batch, points: PointSet) -> Tensor:
@@ -126,7 +126,7 @@ def _to_contract(x: Tensor, scales: Scales, batch: Batch, points: PointSet) -> t
             if len(chosen):
                 asked[chosen] = asked[chosen].min()
                 least = min(least, float(asked[chosen[0]]))
-                r[chosen] = points.posterior(batch.part(chosen)._replace(tol=float(asked[chosen[0]]))).mean
+                r[chosen] = points.posterior(batch.part(chosen).within(float(asked[chosen[0]]))).mean
         # |v - v64| <= |c| |r - r64|, and as much may |v64| be below |v|.
         unit = factor * r.norm(dim=1).clamp(min=floor)
         speed = (scales.velocity(x, r).norm(dim=1) - unit * asked).clamp(min=floor)

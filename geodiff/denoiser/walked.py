@@ -44,7 +44,7 @@ class Walked:
         if x.shape[0] == 0:
             return 0.0
         points, stored = self._denoiser._points, self._denoiser._stored
-        exact = points.posterior(self._batch(x, sigma)._replace(tol=TOL_FLOAT64)).mean
+        exact = points.posterior(self._batch(x, sigma).within(TOL_FLOAT64)).mean
         off = (stored.flatten(denoised).double() - exact).norm(dim=1)
         return float((off / exact.norm(dim=1).clamp(min=max(0.01 * points.reach, 1e-300))).max()) / self._denoiser.tol
 

@@ -98,7 +98,9 @@ def test_an_array_is_answered_by_an_array(dtype: type) -> None:
     for name in ("mean", "log_prob", "entropy", "ess", "indices", "weights", "trace"):
         assert isinstance(getattr(posterior, name), np.ndarray), name
     assert np.array_equal(posterior.mean, found)
-    assert posterior.sample(5).shape == (4, 5)
+    drawn = posterior.sample(5)
+    assert isinstance(drawn, np.ndarray)
+    assert drawn.shape == (4, 5)
     assert posterior.covariance(torch.randn(4, 3)).shape == (4, 3)
 
 

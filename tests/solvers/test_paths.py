@@ -130,3 +130,16 @@ def test_times_with_a_shift() -> None:
 def test_bad_arguments(call, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("path", ALL, ids=ids)
+def test_a_compiler_traces_a_path(path: Path) -> None:
+    torch._dynamo.reset()
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+
+    def asked(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scales = path.at(t)
+        return path.level(t), *scales, *scales.to_denoiser(2.0), path.mix(torch.ones(2, 3), torch.zeros(2, 3), t)
+
+    for found, expected in zip(torch.compile(asked, backend="eager", fullgraph=True)(t), asked(t), strict=True):
+        assert torch.equal(found, expected)
