@@ -32,6 +32,25 @@ class Plan:
     @property
     def exact_parts(self) -> int: ...
 
+class Arguments:
+    def __init__(
+        self,
+        x: int,
+        single: bool,
+        sigma: int,
+        bias: int,
+        bias_stride: int,
+        exclude: int,
+        batch: int,
+        begin: int,
+        end: int,
+        tol: float,
+        list: int = 0,
+        listed: int = 0,
+    ) -> None: ...
+
+LOT: int
+
 class Data:
     def __init__(
         self,
@@ -48,19 +67,9 @@ class Data:
     def plan(self, rows: int, batch: int) -> Plan: ...
     def posterior(
         self,
+        arguments: Arguments,
         plan: Plan,
         workspace: int,
-        x: int,
-        single: bool,
-        sigma: int,
-        bias: int,
-        bias_stride: int,
-        batch: int,
-        begin: int,
-        end: int,
-        tol: float,
-        list: int,
-        listed: int,
         mean: int,
         log_sum: int,
         entropy: int,
@@ -68,6 +77,23 @@ class Data:
         mean_bias: int,
         path: int,
         stream: int,
+    ) -> None: ...
+    def covariance(
+        self,
+        arguments: Arguments,
+        mean: int,
+        v: int,
+        along: int,
+        parts: int,
+        sums: int,
+        states: int,
+        with_rows: int,
+        with_far: int,
+        stream: int,
+    ) -> None: ...
+    def masses(self, arguments: Arguments, top: int, mass: int, stream: int) -> None: ...
+    def picks(
+        self, arguments: Arguments, top: int, lot: int, target: int, count: int, row: int, stream: int
     ) -> None: ...
     def combine(
         self,

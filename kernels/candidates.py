@@ -7,10 +7,10 @@ from torch import Tensor
 
 from geodiff.kernels.configs import INTERPRETED, SPLIT
 from geodiff.kernels.decide import tell
-from geodiff.kernels.logits import bias_row_stride
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import SCREENED, Queries
 from geodiff.kernels.refine import centred
+from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import WORD, Marks
 
 #: Rows that may count up to which they are looked at one by one: more cost as much as a pass over everything.
@@ -108,7 +108,7 @@ def candidate_sum_kernel(
 def candidates(
     data: Prepared,
     rows: Tensor,
-    bias: Tensor | None,
+    seen: Seen,
     queries: Queries,
     marks: Marks,
     width: int,
@@ -119,7 +119,7 @@ def candidates(
     batch, d = queries.centred.shape
     listed = torch.empty(batch, width, dtype=torch.int32, device=rows.device)
     logits = torch.empty(batch, width, dtype=torch.float64, device=rows.device)
-    own, stride, kind = rows if bias is None else bias, bias_row_stride(bias), 0 if bias is None else bias.ndim
+    own, stride, kind = seen.bias_or(rows), seen.stride, seen.kind
     candidate_kernel[(marks.counts.shape[1], batch)](
         queries.centred, rows, own, queries.numbers, marks.bits, marks.counts, queries.path, listed, logits,
         d, stride, marks.bits.stride(0), marks.counts.stride(0), width,

@@ -1,5 +1,6 @@
 """One evaluation of r for a batch: a fixed sequence of launches, none of which the host waits for."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries, prepare
+from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import Marks, softmax, weighted_sum
 
 _LOGITS = 2**22  # logits at a time
@@ -29,12 +31,17 @@ class Asked:
     n: int
     x: Tensor  # [B, d] in model space, columns side by side
     sigma: Tensor  # [B] float64
-    bias: Tensor | None  # float64 [n], or [B, n] for a query each, columns side by side: log weights, or none
+    seen: Seen
     tol: float
 
-    def bias_of(self, part: slice) -> Tensor | None:
-        """The biases of some of the rows."""
-        return None if self.bias is None else self.bias[..., part]
+    @property
+    def rows(self) -> slice:
+        """The rows, of all of the data."""
+        return slice(self.first, self.first + self.n)
+
+    def chunks(self, size: int) -> Iterator[slice]:
+        """The rows, up to `size` at a time."""
+        return (slice(start, min(start + size, self.n)) for start in range(0, self.n, size))
 
 
 def evaluate(data: Prepared, asked: Asked, mean: Tensor, path: Tensor) -> tuple[Queries, Tensor]:
@@ -43,40 +50,39 @@ def evaluate(data: Prepared, asked: Asked, mean: Tensor, path: Tensor) -> tuple[
     Ten launches where the rows are one chunk, and four more for each further chunk.
     """
     (batch, d), n = asked.x.shape, asked.n
-    rows = data.rows[asked.first : asked.first + n]
+    rows = data.rows[asked.rows]
     queries = prepare(data, asked.x, asked.sigma, n=n, tol=asked.tol, path=path)
     marks = Marks.empty(batch, n, mean.device)
     running = Running(mean, data.shift, data.unit)
     cut = cutoff(data, n, asked.tol)
-    chunk = chunk_rows(batch, d)
     width = most = most_candidates(n)
-    for start in range(0, n, chunk):
-        stop = min(start + chunk, n)
-        some, here = slice(start, stop), slice(asked.first + start, asked.first + stop)
-        out = torch.empty(batch, stop - start, dtype=torch.float64, device=mean.device)
-        multiply(data, queries, here, asked.bias_of(some), out)
+    for some in asked.chunks(chunk_rows(batch, d)):
+        out, here = multiply(data, asked, queries, some)
         # A query of which few rows count so far, for its share of the rows, is left out of the weighted sum.
-        most = width * stop // n
-        join(data, queries, here, asked.bias_of(some), out, marks.after(start), running, cut, most, last=stop == n)
+        most, last = width * some.stop // n, some.stop == n
+        join(data, queries, here, asked.seen.part(some), out, marks.after(some.start), running, cut, most, last=last)
     told = torch.empty(TOLD, batch, dtype=torch.float64, device=mean.device)
     decide(data, queries, mean, running.kept, told, n=n, most=most, cut=cut, tol=asked.tol)
-    look_at_candidates(data, rows, asked.bias, queries, marks, width, mean, told)
-    exact(data, rows, asked.bias, queries, marks, mean, told)
+    look_at_candidates(data, rows, asked.seen, queries, marks, width, mean, told)
+    exact(data, rows, asked.seen, queries, marks, mean, told)
     return queries, told
 
 
-def multiply(data: Prepared, queries: Queries, here: slice, bias: Tensor | None, out: Tensor) -> None:
-    """The logits out [B, C] of rows `here`."""
-    half, numbers = data.half[here], queries.numbers
-    logits(queries.parts, numbers[1], queries.digits, data.rows[here], half, bias, numbers[0], queries.best, out)
+def multiply(data: Prepared, asked: Asked, queries: Queries, some: slice) -> tuple[Tensor, slice]:
+    """The logits [B, C] of rows `some` of those asked, and where these lie in the data."""
+    here = slice(asked.first + some.start, asked.first + some.stop)
+    rows, half, seen, numbers = data.rows[here], data.half[here], asked.seen.part(some), queries.numbers
+    out = torch.empty(len(queries.centred), len(rows), dtype=torch.float64, device=rows.device)
+    logits(queries.parts, numbers[1], queries.digits, rows, half, seen, numbers[0], queries.best, out)
+    return out, here
 
 
 def join(
-    data: Prepared, queries: Queries, here: slice, bias: Tensor | None, out: Tensor, marks: Marks, running: Running,
+    data: Prepared, queries: Queries, here: slice, seen: Seen, out: Tensor, marks: Marks, running: Running,
     cut: float, most: int, *, last: bool,
 ) -> None:  # fmt: skip
     """Takes the softmax of the logits out [B, C] of rows `here`, and what it weighs of them, into `running`."""
-    state, weights = softmax(out, data, here, bias, queries, marks, cut)
+    state, weights = softmax(out, data, here, seen, queries, marks, cut)
     sums = weighted_sum(weights, data.rows[here], queries, marks, most)
     running.merge(sums, state, queries, marks, most, last=last)
 

@@ -7,19 +7,64 @@ from torch import Tensor
 
 from geodiff.kernels.configs import INTERPRETED
 from geodiff.kernels.decide import tell
-from geodiff.kernels.logits import bias_row_stride
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import EXACT, Queries
 from geodiff.kernels.refine import centred
+from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import WORD, Marks
 
-_ROWS = 16 if not INTERPRETED else WORD  # of a tile, which lie in one word of marks
-_COLUMNS = 128 if not INTERPRETED else 512
-_MERGED_COLUMNS, _MERGED_PARTS = 128, 8
+ROWS_AT_ONCE = 16 if not INTERPRETED else WORD  # of a tile, which lie in one word of marks
+COLUMNS = 128 if not INTERPRETED else 512
+MERGED_COLUMNS, MERGED_PARTS = 128, 8
 _PARTS = 256 if not INTERPRETED else 4  # shares of the rows at most, each a program of its own
 _SUMS = 2**22  # numbers in their sums
 #: Of a part: max m of the logits l; sums of p = exp(l - m), p (l - m), p^2 and p c, c the bias.
 _STATE = 5
+
+
+@triton.jit
+def marked(mark_ptr, b, row, n, mark_stride, WORD: tl.constexpr):
+    """Which of `row` [BP] may count for query b, by their marks."""
+    words = tl.load(mark_ptr + b * mark_stride + row // WORD, mask=row < n, other=0)
+    return ((words >> (row % WORD).to(tl.int32)) & 1) > 0
+
+
+@triton.jit
+def squares(x_ptr, rows_ptr, b, row, there, d, BP: tl.constexpr, BD: tl.constexpr):
+    """|x_b - v_row|^2 [BP] float64 of the rows that are there."""
+    k = tl.arange(0, BD)
+    total = tl.zeros((BP,), tl.float64)
+    for column in range(0, d, BD):
+        here = there[:, None] & (k[None, :] < d - column)
+        x = tl.load(x_ptr + b * d + column + k, mask=k < d - column, other=0.0)[None, :]
+        v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
+        difference = tl.where(here, x - v, 0.0)
+        total += tl.sum(difference * difference, 1)
+    return total
+
+
+@triton.jit
+def biases(bias_ptr, b, row, there, bias_stride, BIAS: tl.constexpr, BP: tl.constexpr):
+    """The bias [BP] of each row for query b. BIAS: 0 none, 1 for all queries, 2 one row for each."""
+    bias = tl.zeros((BP,), tl.float64)
+    if BIAS > 0:
+        at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
+        bias = tl.load(at, mask=there, other=0.0)
+    return bias
+
+
+@triton.jit
+def add_rows(acc_ptr, rows_ptr, weight, scale, row, there, d, BD: tl.constexpr):
+    """acc [d] = scale acc + sum over rows of weight v; a weight is 0 where no row is."""
+    k = tl.arange(0, BD)
+    tl.debug_barrier()  # what other threads of this program wrote
+    for column in range(0, d, BD):
+        here = there[:, None] & (k[None, :] < d - column)
+        v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
+        sum_ = scale * tl.load(acc_ptr + column + k, mask=k < d - column, other=0.0)
+        sum_ += tl.sum(weight[:, None] * v, 0)
+        tl.store(acc_ptr + column + k, sum_, mask=k < d - column)
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -42,25 +87,13 @@ def exact_kernel(
         tl.store(acc + column + k, tl.zeros((BD,), tl.float64), mask=k < d - column)
     top = tl.full((), float("-inf"), tl.float64)
     total = tl.full((), 0.0, tl.float64)
-    moment, squares, biases = total, total, total
+    moment, squared, biased = total, total, total
     for first in range(part * per_part, tl.minimum(n, (part + 1) * per_part), BP):
         row = first + p
-        words = tl.load(mark_ptr + b * mark_stride + row // WORD, mask=row < n, other=0)
-        there = ((words >> (row % WORD).to(tl.int32)) & 1) > 0
+        there = marked(mark_ptr, b, row, n, mark_stride, WORD)
         if tl.max(there.to(tl.int32), 0) > 0:
-            distance = tl.zeros((BP,), tl.float64)
-            for column in range(0, d, BD):
-                here = there[:, None] & (k[None, :] < d - column)
-                x = tl.load(x_ptr + b * d + column + k, mask=k < d - column, other=0.0)[None, :]
-                v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
-                difference = tl.where(here, x - v, 0.0)
-                distance += tl.sum(difference * difference, 1)
-            logit = -0.5 * distance * inv
-            bias = tl.zeros((BP,), tl.float64)
-            if BIAS > 0:
-                at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
-                bias = tl.load(at, mask=there, other=0.0)
-                logit += bias
+            bias = biases(bias_ptr, b, row, there, bias_stride, BIAS, BP)
+            logit = bias - 0.5 * squares(x_ptr, rows_ptr, b, row, there, d, BP, BD) * inv
             logit = tl.where(there, logit, float("-inf"))
             high = tl.maximum(top, tl.max(logit, 0))
             base = tl.where(high == float("-inf"), 0.0, high)  # -inf - -inf would be NaN
@@ -72,23 +105,16 @@ def exact_kernel(
             moment = scale * (moment + tl.where(scale > 0, gap, 0.0) * total)
             moment += tl.sum(weight * tl.where(weight > 0, below, 0.0), 0)
             total = total * scale + tl.sum(weight, 0)
-            squares = squares * scale * scale + tl.sum(weight * weight, 0)
-            biases = biases * scale + tl.sum(weight * tl.where(weight > 0, bias, 0.0), 0)
+            squared = squared * scale * scale + tl.sum(weight * weight, 0)
+            biased = biased * scale + tl.sum(weight * tl.where(weight > 0, bias, 0.0), 0)
             top = high
-            tl.debug_barrier()  # what other threads of this program wrote
-            for column in range(0, d, BD):
-                here = there[:, None] & (k[None, :] < d - column)
-                v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
-                sum_ = scale * tl.load(acc + column + k, mask=k < d - column, other=0.0)
-                sum_ += tl.sum(weight[:, None] * v, 0)  # a weight is 0 outside
-                tl.store(acc + column + k, sum_, mask=k < d - column)
-            tl.debug_barrier()
+            add_rows(acc, rows_ptr, weight, scale, row, there, d, BD)
     out = state_ptr + part * 5 * B + b
     tl.store(out, top)
     tl.store(out + B, total)
     tl.store(out + 2 * B, moment)
-    tl.store(out + 3 * B, squares)
-    tl.store(out + 4 * B, biases)
+    tl.store(out + 3 * B, squared)
+    tl.store(out + 4 * B, biased)
 
 
 @triton.jit
@@ -109,7 +135,7 @@ def exact_merge_kernel(
     best = tl.max(top, 0)
     base = tl.where(best == float("-inf"), 0.0, best)
     total = tl.zeros((SB,), tl.float64)
-    moment, squares, biases = total, total, total
+    moment, squared, biased = total, total, total
     acc = tl.zeros((BD,), tl.float64)
     for first in range(0, parts, SB):
         there = first + s < parts
@@ -119,32 +145,35 @@ def exact_merge_kernel(
         sum_ = tl.load(at + B, mask=there, other=0.0)
         total += scale * sum_
         moment += scale * (tl.load(at + 2 * B, mask=there, other=0.0) + tl.where(scale > 0, gap, 0.0) * sum_)
-        squares += scale * scale * tl.load(at + 3 * B, mask=there, other=0.0)
-        biases += scale * tl.load(at + 4 * B, mask=there, other=0.0)
+        squared += scale * scale * tl.load(at + 3 * B, mask=there, other=0.0)
+        biased += scale * tl.load(at + 4 * B, mask=there, other=0.0)
         part = acc_ptr + ((first + s).to(tl.int64) * B + b)[:, None] * d + k[None, :]
         acc += tl.sum(scale[:, None] * tl.load(part, mask=there[:, None] & (k[None, :] < d), other=0.0), 0)
     sum_ = tl.sum(total, 0)
     tl.store(mean_ptr + b * d + k, (acc / sum_ + shift) / unit, mask=k < d)
     if tl.program_id(0) == 0:
-        tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squares, 0), tl.sum(biases, 0))
+        tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squared, 0), tl.sum(biased, 0))
 
 
-def exact(
-    data: Prepared, rows: Tensor, bias: Tensor | None, queries: Queries, marks: Marks, mean: Tensor, told: Tensor
-) -> None:
-    """mean [B, d] and told [TOLD, B] of the queries whose path is EXACT, over their marked `rows`."""
-    (batch, d), n = queries.centred.shape, len(rows)
+def shares(n: int, batch: int, d: int) -> tuple[int, int]:
+    """(parts, rows of each): of n rows, each part with sums [B, d] of its own."""
     most = max(1, min(_PARTS, _SUMS // (batch * d)))
     per_part = triton.cdiv(triton.cdiv(n, most), WORD) * WORD
-    parts = triton.cdiv(n, per_part)
+    return triton.cdiv(n, per_part), per_part
+
+
+def exact(data: Prepared, rows: Tensor, seen: Seen, queries: Queries, marks: Marks, mean: Tensor, told: Tensor) -> None:
+    """mean [B, d] and told [TOLD, B] of the queries whose path is EXACT, over their marked `rows`."""
+    (batch, d), n = queries.centred.shape, len(rows)
+    parts, per_part = shares(n, batch, d)
     acc = torch.empty(parts, batch, d, dtype=torch.float64, device=rows.device)
     state = torch.empty(parts, _STATE, batch, dtype=torch.float64, device=rows.device)
     exact_kernel[(parts, batch)](
-        queries.centred, rows, rows if bias is None else bias, queries.numbers, marks.bits, queries.path, acc, state,
-        batch, n, d, per_part, bias_row_stride(bias), marks.bits.stride(0),
-        BIAS=0 if bias is None else bias.ndim, WORD=WORD, BP=_ROWS, BD=_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
+        queries.centred, rows, seen.bias_or(rows), queries.numbers, marks.bits, queries.path, acc, state,
+        batch, n, d, per_part, seen.stride, marks.bits.stride(0),
+        BIAS=seen.kind, WORD=WORD, BP=ROWS_AT_ONCE, BD=COLUMNS, PATH=EXACT, enable_fp_fusion=True,
     )  # fmt: skip
-    exact_merge_kernel[(triton.cdiv(d, _MERGED_COLUMNS), batch)](
+    exact_merge_kernel[(triton.cdiv(d, MERGED_COLUMNS), batch)](
         acc, state, queries.path, mean, told, batch, d, parts, data.shift, data.unit,
-        SB=_MERGED_PARTS, BD=_MERGED_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
+        SB=MERGED_PARTS, BD=MERGED_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from geodiff.kernels.evaluate import chunk_rows, join
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import BASE_ERROR, EXACT, HOPELESS, NOISE, prepare
+from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import Marks
 
 
@@ -30,7 +31,7 @@ def weighted_mean(data: Prepared, scores: Tensor, tol: float, mean: Tensor) -> T
     for start in range(0, n, chunk):
         here = slice(start, min(start + chunk, n))
         given = scores[:, here].contiguous()
-        join(data, queries, here, None, given, marks.after(start), running, cut, -1, last=here.stop == n)
+        join(data, queries, here, Seen(), given, marks.after(start), running, cut, -1, last=here.stop == n)
     told = scores.new_empty(TOLD, batch)
     decide(data, queries, mean, running.kept, told, n=n, most=-1, cut=cut, tol=tol)
     return queries.path != EXACT

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, WIDEN, configured
+from geodiff.kernels.seen import Seen
 
 
 @triton.jit
@@ -27,9 +28,13 @@ def three_parts(x):
 
 @triton.jit
 def _tile(
-    half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS: tl.constexpr
+    half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
+    BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
 ):  # fmt: skip
-    """out[b, r] = (scale_b total - half_r) inv_b + bias_r, in float64; total [BN, BB]; best[b] = max(best[b], out)."""
+    """out[b, r] = (scale_b total - half_r) inv_b + bias_r, in float64; total [BN, BB]; best[b] = max(best[b], out).
+
+    EXCLUDE: -inf for row exclude_b - start.
+    """
     inside = (r[:, None] < C) & (b[None, :] < B)
     scale = tl.load(scale_ptr + b, mask=b < B, other=0.0)[None, :]
     inv = tl.load(inv_ptr + b, mask=b < B, other=0.0)[None, :]
@@ -39,6 +44,9 @@ def _tile(
         logit += tl.load(bias_ptr + r, mask=r < C, other=0.0)[:, None]
     elif BIAS == 2:
         logit += tl.load(bias_ptr + b.to(tl.int64)[None, :] * bias_stride + r[:, None], mask=inside, other=0.0)
+    if EXCLUDE:
+        gone = tl.load(exclude_ptr + b, mask=b < B, other=-1)[None, :] - start
+        logit = tl.where(r[:, None] == gone, float("-inf"), logit)
     tl.store(out_ptr + b.to(tl.int64)[None, :] * C + r[:, None], logit, mask=inside)
     # What overflowed says nothing.
     known = tl.where(inside & (tl.abs(logit) < float("inf")), logit, float("-inf"))
@@ -78,13 +86,13 @@ def _digits(
 
 @triton.jit
 def logits_bytes(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, inv_ptr, digits_ptr, best_ptr, out_ptr,
-    B, C, d, part_stride, bias_stride, LONG: tl.constexpr, BIAS: tl.constexpr,
+    q_ptr, rows_ptr, half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, digits_ptr, best_ptr, out_ptr,
+    B, C, d, part_stride, bias_stride, start, LONG: tl.constexpr, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """uint8 rows [C, d] times digits q [4, B, d]: exact integers in int32. digits [B]: how many of the four are used.
 
-    BIAS: 0 none, 1 for all queries [C], 2 one row for each.
+    BIAS: 0 none, 1 for all queries [C], 2 one row for each. EXCLUDE: each query leaves out row exclude_b - start.
     """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -98,7 +106,10 @@ def logits_bytes(
         total = _digits(row, query, rows_inside, b, k, B, d, part_stride, 4, LONG, BN, BB, BD)
     else:
         total = _digits(row, query + part_stride, rows_inside, b, k, B, d, part_stride, 3, LONG, BN, BB, BD)
-    _tile(half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
+    _tile(
+        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
+        BIAS, EXCLUDE,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -112,13 +123,13 @@ def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
 
 @triton.jit
 def logits_floats(
-    q_ptr, rows_ptr, half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr,
-    B, C, d, part_stride, bias_stride, BIAS: tl.constexpr,
+    q_ptr, rows_ptr, half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr,
+    B, C, d, part_stride, bias_stride, start, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first.
 
-    BIAS: as for bytes.
+    BIAS, EXCLUDE: as for bytes.
     """
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -148,7 +159,10 @@ def logits_floats(
             s = product(x, q1, s)
             s = product(x, q0, s)
         total += s.to(tl.float64)
-    _tile(half_ptr, bias_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, BIAS)
+    _tile(
+        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
+        BIAS, EXCLUDE,
+    )  # fmt: skip
 
 
 #: Tensor-core products behind one partial sum of `logits_floats`, for the error bound.
@@ -160,19 +174,14 @@ _bytes = configured(LOGITS_BYTES)(logits_bytes)
 _floats = configured(LOGITS_FLOATS)(logits_floats)
 
 
-def bias_row_stride(bias: Tensor | None) -> int:
-    """Numbers from the biases of one query to those of the next: 0 where all have the same, or none."""
-    return 0 if bias is None or bias.ndim == 1 else bias.stride(0)
-
-
 def logits(
-    parts: Tensor, scale: Tensor, digits: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, inv: Tensor,
+    parts: Tensor, scale: Tensor, digits: Tensor, rows: Tensor, half: Tensor, seen: Seen, inv: Tensor,
     best: Tensor, out: Tensor,
 ) -> None:  # fmt: skip
-    """out[b, i] = (<x_b, v_i> - half_i) inv_b + bias_i; v = u - 128 for uint8 rows, else the values.
+    """out[b, i] = (<x_b, v_i> - half_i) inv_b + bias_i, -inf for a row not seen; v = u - 128 for uint8, else the value.
 
-    parts, scale, digits: x [B, d] as `Queries` has it; rows [C, d]; half [C] float64; bias float64 [C], or [B, C] with
-    columns side by side; inv [B] float64; best [B] float64 is raised to the largest finite one; out [B, C] float64.
+    parts, scale, digits: x [B, d] as `Queries` has it; rows [C, d]; half [C] float64; inv [B] float64; best [B] float64
+    is raised to the largest finite one; out [B, C] float64.
     """
     count, d = rows.shape
     batch = parts.shape[1]
@@ -180,12 +189,12 @@ def logits(
     def grid(tiles: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
 
-    own = half if bias is None else bias
+    starts = parts, rows, half, seen.bias_or(half), seen.exclude_or(half), scale, inv
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d}
-    sizes |= {"bias_stride": bias_row_stride(bias)}
-    sizes |= {"BIAS": 0 if bias is None else bias.ndim, "enable_fp_fusion": True}
+    sizes |= {"bias_stride": seen.stride, "start": seen.start}
+    sizes |= {"BIAS": seen.kind, "EXCLUDE": seen.exclude is not None, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:
         sizes["LONG"] = d > INT32_COLUMNS
-        _bytes[grid](parts, rows, half, own, scale, inv, digits, best, out, **sizes)
+        _bytes[grid](*starts, digits, best, out, **sizes)
     else:
-        _floats[grid](parts, rows, half, own, scale, inv, best, out, **sizes)
+        _floats[grid](*starts, best, out, **sizes)

@@ -1,7 +1,5 @@
 """The k rows with the largest exact logits, ties to the lower row. The host waits for the lists."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ def ranked(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: i
     width = max(k, int(counts.max()))
     values = log_sum.new_full((batch, width), -torch.inf)
     rows = torch.full((batch, width), -1, dtype=torch.int64, device=q.device)
-    distances = pair_distances(queries.centred, _rows(data, asked), q, r)
+    distances = pair_distances(queries.centred, data.rows[asked.rows], q, r)
     values[q, place] = -0.5 * distances * queries.numbers[INV][q] + _bias(asked, q, r)
     rows[q, place] = r
     indices, weights = heaviest(values, rows, log_sum, k)
@@ -49,23 +47,20 @@ def heaviest(logits: Tensor, rows: Tensor, log_sum: Tensor, k: int) -> tuple[Ten
 
 def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """(queries [P], rows [P], listed [B]): pairs that may be among the k, by query and row; and whose are all there."""
-    batch, n = len(queries.centred), asked.n
+    batch = len(queries.centred)
     row_error, base_error = (queries.numbers[place, :, None] for place in (ROW_ERROR, BASE_ERROR))
     nearest = queries.best.new_empty(batch, 0)  # the k largest lower ends so far
     counts = torch.zeros(batch, dtype=torch.int64, device=nearest.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     threshold = nearest
-    for part in _chunks(n, batch):
-        here = slice(asked.first + part.start, asked.first + part.stop)
-        bias = asked.bias_of(part)
-        out = nearest.new_empty(batch, part.stop - part.start)
-        multiply(data, queries, here, bias, out)
+    for part in asked.chunks(_chunk(batch)):
+        out, here = multiply(data, asked, queries, part)
         error = row_error * data.away[here] + base_error
         # A logit that overflowed says nothing: it may be anything.
         lower = (out - error).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         upper = (out + error).nan_to_num(nan=torch.inf, neginf=torch.inf)
-        if bias is not None:
-            upper = upper.masked_fill(bias == -torch.inf, -torch.inf)
+        unseen = _unseen(asked, torch.arange(part.start, part.stop, device=out.device).expand(batch, -1))
+        upper = upper.masked_fill(unseen, -torch.inf)
         nearest = torch.cat([nearest, lower], 1)
         nearest = nearest.topk(min(k, nearest.shape[1]), dim=1).values
         # Until k rows are known, all of them may be among the k.
@@ -85,8 +80,8 @@ def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Ten
 def _of_all(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: int, b: int) -> tuple[Tensor, Tensor]:
     """The k heaviest rows of query b, of all of them."""
     logits, indices = log_sum.new_empty(1, 0), torch.empty(1, 0, dtype=torch.int64, device=log_sum.device)
-    x, rows = queries.centred[b : b + 1], _rows(data, asked)
-    for part in _chunks(asked.n, 1):
+    x, rows = queries.centred[b : b + 1], data.rows[asked.rows]
+    for part in asked.chunks(_chunk(1)):
         index = torch.arange(part.start, part.stop, device=x.device)
         here = -0.5 * all_distances(x, rows[part]) * queries.numbers[INV, b]
         here = here + _bias(asked, torch.full_like(index, b), index)
@@ -97,24 +92,28 @@ def _of_all(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: 
 
 
 def _absent(asked: Asked, indices: Tensor) -> Tensor:
-    """`indices` [B, k] of rows of weight 0, -1 in the place of those that have no prior weight."""
-    if asked.bias is None:
-        return indices
-    bias = asked.bias.expand(len(indices), -1).gather(1, indices.clamp_min(0))
-    return torch.where(bias.isneginf(), -1, indices)
+    """`indices` [B, k] of rows of weight 0, -1 in the place of those that are not seen."""
+    return indices.masked_fill(_unseen(asked, indices.clamp_min(0)), -1)
+
+
+def _unseen(asked: Asked, rows: Tensor) -> Tensor:
+    """Whether queries do not see rows [B, k], or give them no prior weight: [B, k] bool."""
+    bias, exclude = asked.seen.bias, asked.seen.exclude
+    gone = torch.zeros_like(rows, dtype=torch.bool)
+    if bias is not None:
+        gone |= bias.expand(len(rows), -1).gather(1, rows).isneginf()
+    return gone if exclude is None else gone | (rows == exclude[:, None])
 
 
 def _bias(asked: Asked, queries: Tensor, rows: Tensor) -> Tensor:
-    """The biases [P] of listed queries [P] and rows [P]; 0 where there are none."""
-    if asked.bias is None:
-        return torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
-    return asked.bias[rows] if asked.bias.ndim == 1 else asked.bias[queries, rows]
+    """The biases [P] of listed queries [P] and rows [P], -inf where a query does not see the row."""
+    bias, exclude = asked.seen.bias, asked.seen.exclude
+    found = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+    if bias is not None:
+        found = bias[rows] if bias.ndim == 1 else bias[queries, rows]
+    return found if exclude is None else found.masked_fill(exclude[queries] == rows, -torch.inf)
 
 
-def _rows(data: Prepared, asked: Asked) -> Tensor:
-    return data.rows[asked.first : asked.first + asked.n]
-
-
-def _chunks(n: int, batch: int) -> Iterator[slice]:
-    step = min(ROWS, max(1024, _ELEMENTS // batch // 1024 * 1024))
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+def _chunk(batch: int) -> int:
+    """Rows at a time."""
+    return min(ROWS, max(1024, _ELEMENTS // batch // 1024 * 1024))

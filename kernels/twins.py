@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 
 from geodiff.kernels.prepared import centred
+from geodiff.kernels.seen import Seen
 
 
-def logits(x: Tensor, rows: Tensor, half: Tensor, bias: Tensor | None, inv: Tensor) -> Tensor:
-    """(<x_b, v_i> - half_i) inv_b + bias_i, [B, C], for x [B, d] float64."""
+def logits(x: Tensor, rows: Tensor, half: Tensor, seen: Seen, inv: Tensor) -> Tensor:
+    """(<x_b, v_i> - half_i) inv_b + bias_i, [B, C], for x [B, d] float64; -inf for a row that a query does not see."""
     found = (x @ centred(rows).T - half) * inv[:, None]
-    return found if bias is None else found + bias
+    if seen.exclude is not None:
+        place = torch.arange(len(rows), device=x.device) + seen.start
+        found = found.masked_fill(place == seen.exclude[:, None], -torch.inf)
+    return found if seen.bias is None else found + seen.bias
 
 
 def softmax_state(logits: Tensor, half: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,9 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import SPLIT, STEP, WEIGHTED_SUM, configured
-from geodiff.kernels.logits import bias_row_stride, product, three_parts
+from geodiff.kernels.logits import product, three_parts
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries
+from geodiff.kernels.seen import Seen
 
 #: What is kept of a split's softmax: sums of p = exp(l - best), p (l - best), p^2, p h and p c, with h_i = |v_i|^2 / 2
 #: and c_i the bias (0 without one).
@@ -33,16 +34,15 @@ _QUERIES, _WARPS = 4, 8  # per program of `softmax_state`
 
 @triton.jit
 def softmax_state(
-    l_ptr, half_ptr, away_ptr, bias_ptr, numbers_ptr, facts_ptr, best_ptr, state_ptr, p_ptr, mark_ptr, counts_ptr,
-    count_ptr, B, C, stride, bias_stride, part_stride, mark_stride, counts_stride, cut,
-    BIAS: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr, WORD: tl.constexpr,
+    l_ptr, half_ptr, away_ptr, bias_ptr, exclude_ptr, numbers_ptr, facts_ptr, best_ptr, state_ptr, p_ptr, mark_ptr,
+    counts_ptr, count_ptr, B, C, stride, bias_stride, part_stride, mark_stride, counts_stride, start, cut,
+    BIAS: tl.constexpr, EXCLUDE: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr, WORD: tl.constexpr,
 ):  # fmt: skip
     """state [STATE, S, B] float64 of logits l [B, C], and the weights p = exp(l - best) in parts [PARTS, B, C].
 
     One program per split and BB queries; stride = S B, part_stride = B C. A row may count for a query if its logit,
     with the error it may have, reaches the best one's least value - cut. Those are marked, a bit each, [B, S SPLIT /
-    WORD], and counted, [B, S] and in all [B]; the others have weight 0. BIAS: 0 none, 1 for all queries [C], 2 one row
-    for each.
+    WORD], and counted, [B, S] and in all [B]; the others have weight 0. BIAS, EXCLUDE: as for `logits_bytes`.
     """
     split = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
@@ -67,6 +67,8 @@ def softmax_state(
         weighted += tl.load(bias_ptr + b.to(tl.int64)[:, None] * bias_stride + r[None, :], mask=inside, other=0.0)
     if BIAS > 0:
         keep = keep & (weighted > float("-inf"))
+    if EXCLUDE:
+        keep = keep & (r[None, :] != tl.load(exclude_ptr + b, mask=b < B, other=-1)[:, None] - start)
     below = (logit - tl.where(best == float("-inf"), 0.0, best)[:, None]).to(tl.float32)  # -inf - -inf would be NaN
     weight = tl.exp(below)
     _write_parts(p_ptr, tl.where(keep, weight, 0.0), place, part_stride, inside)
@@ -188,11 +190,11 @@ class Marks:
 
 
 def softmax(
-    logits: Tensor, data: Prepared, rows: slice, bias: Tensor | None, queries: Queries, marks: Marks, cut: float
+    logits: Tensor, data: Prepared, rows: slice, seen: Seen, queries: Queries, marks: Marks, cut: float
 ) -> tuple[Tensor, Tensor]:
     """(state [STATE, S, B] float64, weights in parts [PARTS, B, C]) of logits [B, C] of `rows`; see `softmax_state`.
 
-    bias: what the logits hold of log weights, as `logits` takes it; only its weighted mean is wanted here.
+    seen: as `logits` was told, whose bias is in the logits: only its weighted mean is wanted here.
     """
     batch, count = logits.shape
     pieces = splits(count)
@@ -201,11 +203,11 @@ def softmax(
     state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=logits.device)
     weights = torch.empty(parts, batch, count, dtype=dtype, device=logits.device)
     softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
-        logits, half, data.away[rows], half if bias is None else bias, queries.numbers, data.facts, queries.best,
-        state, weights, marks.bits, marks.counts, queries.count,
-        batch, count, pieces * batch, bias_row_stride(bias), batch * count,
-        marks.bits.stride(0), marks.counts.stride(0), cut,
-        BIAS=0 if bias is None else bias.ndim, BB=_QUERIES, SPLIT=SPLIT, WORD=WORD, num_warps=_WARPS,
+        logits, half, data.away[rows], seen.bias_or(half), seen.exclude_or(half), queries.numbers, data.facts,
+        queries.best, state, weights, marks.bits, marks.counts, queries.count,
+        batch, count, pieces * batch, seen.stride, batch * count,
+        marks.bits.stride(0), marks.counts.stride(0), seen.start, cut,
+        BIAS=seen.kind, EXCLUDE=seen.exclude is not None, BB=_QUERIES, SPLIT=SPLIT, WORD=WORD, num_warps=_WARPS,
         enable_fp_fusion=True,
     )  # fmt: skip
     return state, weights

@@ -31,25 +31,65 @@ Data make_data(uintptr_t rows, int dtype, int64_t n, int64_t d, uintptr_t half_n
                          {}});
 }
 
-void run(const Data& data, const Plan& plan, uintptr_t workspace, uintptr_t x, bool single, uintptr_t sigma,
-         uintptr_t bias, int64_t bias_stride, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list,
-         int64_t listed, uintptr_t mean, uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t mean_bias,
-         uintptr_t path, uintptr_t stream) {
+Arguments make_arguments(uintptr_t x, bool single, uintptr_t sigma, uintptr_t bias, int64_t bias_stride,
+                         uintptr_t exclude, int64_t batch, int64_t begin, int64_t end, double tol, uintptr_t list,
+                         int64_t listed) {
+    return {at<const void>(x),
+            single,
+            at<const double>(sigma),
+            at<const double>(bias),
+            bias_stride,
+            at<const int64_t>(exclude),
+            batch,
+            begin,
+            end,
+            tol,
+            at<const int64_t>(list),
+            listed};
+}
+
+void run(const Data& data, const Arguments& arguments, const Plan& plan, uintptr_t workspace, uintptr_t mean,
+         uintptr_t log_sum, uintptr_t entropy, uintptr_t ess, uintptr_t mean_bias, uintptr_t path, uintptr_t stream) {
     const py::gil_scoped_release release;
-    const Arguments arguments{at<const void>(x),
-                              single,
-                              at<const double>(sigma),
-                              at<const double>(bias),
-                              bias_stride,
-                              batch,
-                              begin,
-                              end,
-                              tol,
-                              at<const int64_t>(list),
-                              listed};
     const Result result{at<double>(mean), at<double>(log_sum),   at<double>(entropy),
                         at<double>(ess),  at<double>(mean_bias), at<int8_t>(path)};
     posterior(data, arguments, plan, at<void>(workspace), result, stream);
+}
+
+void run_covariance(const Data& data, const Arguments& arguments, uintptr_t mean, uintptr_t v, uintptr_t along,
+                    int64_t parts, uintptr_t sums, uintptr_t states, uintptr_t with_rows, uintptr_t with_far,
+                    uintptr_t stream) {
+    const py::gil_scoped_release release;
+    Covariance asked{};
+    asked.mean = at<const double>(mean);
+    asked.v = at<const double>(v);
+    asked.along = at<const double>(along);
+    asked.parts = parts;
+    asked.sums = at<double>(sums);
+    asked.states = at<double>(states);
+    asked.with_rows = at<double>(with_rows);
+    asked.with_far = at<double>(with_far);
+    covariance(data, arguments, asked, stream);
+}
+
+void run_masses(const Data& data, const Arguments& arguments, uintptr_t top, uintptr_t mass, uintptr_t stream) {
+    const py::gil_scoped_release release;
+    Masses asked{};
+    asked.top = at<double>(top);
+    asked.mass = at<double>(mass);
+    masses(data, arguments, asked, stream);
+}
+
+void run_picks(const Data& data, const Arguments& arguments, uintptr_t top, uintptr_t lot, uintptr_t target,
+               int64_t count, uintptr_t row, uintptr_t stream) {
+    const py::gil_scoped_release release;
+    Picks asked{};
+    asked.top = at<const double>(top);
+    asked.lot = at<const int64_t>(lot);
+    asked.target = at<const double>(target);
+    asked.count = count;
+    asked.row = at<int64_t>(row);
+    picks(data, arguments, asked, stream);
 }
 
 void combine_numbers(const Data& data, uintptr_t mean, double gain, const std::vector<double>& factors,
@@ -109,15 +149,25 @@ PYBIND11_MODULE(_cuda, m) {
         },
         py::arg("device"), py::arg("dtype"), py::arg("d"), py::arg("batch"),
         "Whether the one pass over bytes serves such a call on that device; else float64 alone does.");
+    py::class_<Arguments>(m, "Arguments", py::module_local(), "What is asked of a range of rows.")
+        .def(py::init(&make_arguments), py::arg("x"), py::arg("single"), py::arg("sigma"), py::arg("bias"),
+             py::arg("bias_stride"), py::arg("exclude"), py::arg("batch"), py::arg("begin"), py::arg("end"),
+             py::arg("tol"), py::arg("list") = 0, py::arg("listed") = 0);
+    m.attr("LOT") = kLot;
     py::class_<Data>(m, "Data", py::module_local(),
                      "A view of stored rows [n, d] on a GPU; the caller keeps the memory alive, unchanged.")
         .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("half_norm"),
              py::arg("radius"), py::arg("max_norm"), py::arg("max_model_norm"), py::arg("device"))
         .def("plan", &plan, py::arg("rows"), py::arg("batch"))
-        .def("posterior", &run, py::arg("plan"), py::arg("workspace"), py::arg("x"), py::arg("single"),
-             py::arg("sigma"), py::arg("bias"), py::arg("bias_stride"), py::arg("batch"), py::arg("begin"),
-             py::arg("end"), py::arg("tol"), py::arg("list"), py::arg("listed"), py::arg("mean"), py::arg("log_sum"),
-             py::arg("entropy"), py::arg("ess"), py::arg("mean_bias"), py::arg("path"), py::arg("stream"))
+        .def("posterior", &run, py::arg("arguments"), py::arg("plan"), py::arg("workspace"), py::arg("mean"),
+             py::arg("log_sum"), py::arg("entropy"), py::arg("ess"), py::arg("mean_bias"), py::arg("path"),
+             py::arg("stream"))
+        .def("covariance", &run_covariance, py::arg("arguments"), py::arg("mean"), py::arg("v"), py::arg("along"),
+             py::arg("parts"), py::arg("sums"), py::arg("states"), py::arg("with_rows"), py::arg("with_far"),
+             py::arg("stream"))
+        .def("masses", &run_masses, py::arg("arguments"), py::arg("top"), py::arg("mass"), py::arg("stream"))
+        .def("picks", &run_picks, py::arg("arguments"), py::arg("top"), py::arg("lot"), py::arg("target"),
+             py::arg("count"), py::arg("row"), py::arg("stream"))
         .def("combine", &combine_numbers, py::arg("mean"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
              py::arg("out"), py::arg("size"), py::arg("single"), py::arg("stream"))
         .def("distances", &pairs<distances>, py::arg("x"), py::arg("batch"), py::arg("begin"), py::arg("end"),

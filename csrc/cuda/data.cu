@@ -6,6 +6,10 @@
 namespace geodiff::cuda {
 namespace {
 
+// A covariance is measured against sigma^2, so what may be dropped is less by the factor (2 radius / sigma)^2 than for
+// the mean: so much of it is reckoned with, log 1e16, sigma down to some 1e-8 of the radius.
+constexpr double kSpread = 37;
+
 // The memory engine takes rows that start at multiples of 16 bytes.
 bool can_copy_tiles(const void* rows, int64_t d) { return uintptr_t(rows) % 16 == 0 && d % 16 == 0; }
 
@@ -16,6 +20,32 @@ const void* row(const Data& data, int64_t i) {
 Pairs pairs(const Data& data, const Products& p) {
     return {row(data, p.begin), p.numbers,    p.out,          p.list, p.end - p.begin, data.d, p.batch,
             data.unit(),        data.shift(), int(data.dtype)};
+}
+
+// The call as a problem of all of its queries.
+Problem problem(const Data& data, const Arguments& a) {
+    const Scale scale{data.max_model_norm, data.radius};
+    Problem p{};
+    p.rows = row(data, a.begin);
+    p.half_norm = data.half_norm + a.begin;
+    p.bias = a.bias ? a.bias + a.begin : nullptr;
+    p.bias_stride = a.bias_stride;
+    p.exclude = a.exclude;
+    p.first = a.begin;
+    p.x = a.x;
+    p.single = a.single;
+    p.sigma = a.sigma;
+    p.n = a.end - a.begin;
+    p.d = data.d;
+    p.batch = a.batch;
+    p.unit = data.unit();
+    p.shift = data.shift();
+    p.radius = data.radius;
+    p.max_norm = data.max_norm;
+    p.cut = scale.cut(p.n, a.tol);
+    p.tol = a.tol;
+    p.least_scale = scale.least();
+    return p;
 }
 
 void run_dense(const Dense& dense, uintptr_t to) {
@@ -32,22 +62,10 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
                uintptr_t to) {
     const OnDevice here(data.device);
     const int64_t d = data.d;
-    const Scale scale{data.max_model_norm, data.radius};
+    const Problem whole = problem(data, a);
     Call call{};
     Problem& p = call.problem;
-    p.rows = row(data, a.begin);
-    p.half_norm = data.half_norm + a.begin;
-    p.bias_stride = a.bias_stride;
-    p.n = a.end - a.begin;
-    p.d = d;
-    p.unit = data.unit();
-    p.shift = data.shift();
-    p.radius = data.radius;
-    p.max_norm = data.max_norm;
-    p.cut = scale.cut(p.n, a.tol);
-    p.single = a.single;
-    p.tol = a.tol;
-    p.least_scale = scale.least();
+    p = whole;
     const Plan::Carved carved = plan.carve(workspace);
     call.work = carved.work;
     call.slice = plan.slice;
@@ -61,7 +79,8 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         p.batch = base + plan.batch < a.batch ? plan.batch : a.batch - base;
         p.x = static_cast<const char*>(a.x) + base * d * (a.single ? 4 : 8);
         p.sigma = a.sigma + base;
-        p.bias = a.bias ? a.bias + base * a.bias_stride + a.begin : nullptr;
+        p.bias = a.bias ? whole.bias + base * a.bias_stride : nullptr;
+        p.exclude = a.exclude ? a.exclude + base : nullptr;
         call.list = a.list ? a.list + base * a.listed : nullptr;
         call.result = {result.mean + base * d, result.log_sum + base,   result.entropy + base,
                        result.ess + base,      result.mean_bias + base, result.path + base};
@@ -84,6 +103,28 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         exact(call, to);
         merge(call, true, to);
     }
+}
+
+void covariance(const Data& data, const Arguments& a, Covariance asked, uintptr_t stream) {
+    const OnDevice here(data.device);
+    asked.problem = problem(data, a);
+    asked.problem.cut += kSpread;
+    asked.dtype = int(data.dtype);
+    covariance(asked, stream);
+}
+
+void masses(const Data& data, const Arguments& a, Masses asked, uintptr_t stream) {
+    const OnDevice here(data.device);
+    asked.problem = problem(data, a);
+    asked.dtype = int(data.dtype);
+    masses(asked, stream);
+}
+
+void picks(const Data& data, const Arguments& a, Picks asked, uintptr_t stream) {
+    const OnDevice here(data.device);
+    asked.problem = problem(data, a);
+    asked.dtype = int(data.dtype);
+    picks(asked, stream);
 }
 
 void combine(const Data& data, const Combined& combined, uintptr_t stream) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "combine.h"
+#include "moments.h"
 #include "plan.h"
 
 namespace geodiff::cuda {
@@ -25,7 +26,9 @@ struct Arguments {
     bool single;
     const double* sigma;  // [batch] model units
     const double* bias;   // [n], or [batch, n] with bias_stride = n, or null
-    int64_t bias_stride, batch, begin, end;
+    int64_t bias_stride;
+    const int64_t* exclude;  // [batch] row that each query does not see, -1 for none; or null
+    int64_t batch, begin, end;
     double tol;
     const int64_t* list;  // [batch, listed] rows from `begin` on, -1 for none; or null: all of [begin, end)
     int64_t listed;
@@ -47,6 +50,11 @@ struct Products {
 void distances(const Data& data, const Products& products, uintptr_t stream);       // |x - x_i|^2
 void inner_products(const Data& data, const Products& products, uintptr_t stream);  // <x, x_i>
 void weighted_sum(const Data& data, const Products& products, int64_t parts, uintptr_t stream);
+
+// What moments.h has. Here x are in centred units, double.
+void covariance(const Data& data, const Arguments& arguments, Covariance covariance, uintptr_t stream);
+void masses(const Data& data, const Arguments& arguments, Masses masses, uintptr_t stream);
+void picks(const Data& data, const Arguments& arguments, Picks picks, uintptr_t stream);
 
 void combine(const Data& data, const Combined& combined, uintptr_t stream);
 

@@ -3,6 +3,7 @@
 
 #include "dense_pipeline.h"
 #include "kernels.h"
+#include "online.h"
 
 namespace geodiff::cuda {
 namespace {
@@ -27,6 +28,7 @@ __device__ void keep(const Dense& a, int64_t group, int64_t tile, const int (&c)
             const int64_t dot = joined_digits(of[0], of[1], of[4], of[5]) - query.offset;
             double l = (query.step * double(dot) - p.half_norm[row]) * query.inv_sigma2;
             if (p.bias) l += p.bias[q * p.bias_stride + row];
+            if (!sees(p, q, row)) l = -INFINITY;
             a.work.logits[q * a.layout.stride + row] = l;
             top = fmax(top, l);
         }

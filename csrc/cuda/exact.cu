@@ -1,10 +1,9 @@
 // Open queries in float64 from squared differences: right for every sigma, and the whole answer for float storage.
 #include <cmath>
 
+#include "differences.h"
 #include "kernels.h"
 #include "layout.h"
-#include "online.h"
-#include "values.h"
 
 namespace geodiff::cuda {
 namespace {
@@ -18,7 +17,7 @@ struct ExactShared {
 };
 
 template <DType T>
-__global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
+__global__ void __launch_bounds__(kThreads, 3) exact_kernel(Call c) {
     using Item = typename Stored<T>::Item;
     const Problem& p = c.problem;
     const int64_t part = blockIdx.x, q = blockIdx.y, d = p.d;
@@ -26,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
     auto& shared = *reinterpret_cast<ExactShared*>(shared_memory());
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const double* x = c.work.centred + q * d;
-    const double sigma = p.sigma[q] * p.unit, scale = -0.5 / (sigma * sigma);
+    const double scale = scale_of(p, q);
     double* sums = c.work.sums + (part * c.padded + q) * d;
     for (int64_t k = threadIdx.x; k < d; k += kThreads) sums[k] = 0;
     if (threadIdx.x == 0) shared.state = nothing();
@@ -36,13 +35,10 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(Call c) {
             const int64_t place = first + r;
             const int64_t row = place >= range.end ? -1 : c.list ? c.list[q * c.listed + place] : place;
             double l = -INFINITY, bias = 0;
-            if (row >= 0) {
-                const double distance = warp_over_row<T>(p.rows, row, d, [&](int64_t k, double v) {
-                    const double difference = x[k] - v;
-                    return difference * difference;
-                });
-                if (p.bias) bias = p.bias[q * p.bias_stride + row];
-                l = scale * distance + bias;
+            if (row >= 0 && sees(p, q, row)) {
+                l = scale * square_of<T>(p, x, row);
+                bias = bias_of(p, q, row);
+                l += bias;
             }
             if (lane == 0) {
                 shared.logit[r] = l;

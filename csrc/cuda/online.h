@@ -1,10 +1,14 @@
-// One step of the online softmax, for one warp: lane i has row i of a tile.
+// Which rows a query sees, and one step of the online softmax, for one warp: lane i has row i of a tile.
 #pragma once
 
 #include "device.h"
 #include "types.h"
 
 namespace geodiff::cuda {
+
+__device__ inline bool sees(const Problem& p, int64_t q, int64_t row) {
+    return !p.exclude || p.exclude[q] != p.first + row;
+}
 
 __device__ inline Online nothing() { return Online{kNothing, 0, 0, 0, 0, 0, 0, 0, -1}; }
 

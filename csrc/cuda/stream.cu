@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kThreads, 2) stream_kernel(Call c) {
         cluster_sync();
 
         for (int q = warp; q < Q; q += kWarps) {  // every block of the cluster does the same here
-            const bool exists = row < range.end && first_query + q < p.batch;
+            const bool exists = row < range.end && first_query + q < p.batch && sees(p, first_query + q, row);
             int64_t dot = -queries[q].offset;
             for (int r = 0; r < c.cluster; ++r) dot += of_peer(mine, r)[q * kRows + lane];
             double l = exists ? (queries[q].step * double(dot) - half_norm) * queries[q].inv_sigma2 : -INFINITY;

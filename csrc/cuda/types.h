@@ -20,9 +20,11 @@ struct Problem {
     const void* rows;         // [n, d] as stored
     const double* half_norm;  // [n]
     const double* bias;       // [n] or null: log weight of every row; of query q, bias_stride q further on
-    const void* x;            // [batch, d] model units, float if `single`, else double
-    const double* sigma;      // [batch] model units
-    int64_t n, d, batch, bias_stride;
+    const int64_t*
+        exclude;          // [batch] or null: the row that each query does not see, as numbers of rows from `first` on
+    const void* x;        // [batch, d] model units, float if `single`, else double
+    const double* sigma;  // [batch] model units
+    int64_t n, d, batch, bias_stride, first;
     bool single;
     double unit, shift;       // model = (v + shift) / unit
     double radius, max_norm;  // of the rows: max |v - mean|, max |v|

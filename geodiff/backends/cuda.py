@@ -14,9 +14,10 @@ from torch import Tensor
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
-from geodiff.backends.query import Query
+from geodiff.backends.query import Direction, Query
 from geodiff.base.dtypes import PRECISE, number_of
 from geodiff.base.errors import BackendUnavailable
+from geodiff.base.lots import fallen
 from geodiff.base.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ _PAIRS = 2**22  # distances held at a time, while the nearest rows are looked fo
 _MOST_TERMS = 3  # of a step that the core takes (csrc/cuda/combine.h)
 _PARTS = 64  # shares of the rows in a weighted sum, at most
 _SUMS = 2**24  # numbers in their sums
+_QUERIES = 256  # of a covariance or of draws at a time
+_SHARES = 2**10  # blocks of a covariance: shares of the rows times queries
 
 
 class Core(Protocol):
     """What the engine asks of geodiff._cuda; the tests put an emulated one in its place."""
 
     Data: "type[_cuda.Data]"
+    Arguments: "type[_cuda.Arguments]"
+    LOT: int
 
 
 def reason_missing() -> str:
@@ -102,12 +107,14 @@ class CudaEngine(Engine):
     """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
 
     capturable = True
+    excludes = True
 
     def __init__(self, rows: Tensor, core: Core | None = None) -> None:
         """rows: contiguous [N, d] on a CUDA device, of a dtype in STORED. Raises ValueError if it holds NaN or Inf."""
         core = core or _core
         if core is None:
             raise BackendUnavailable(_NOT_BUILT)
+        self._core = core
         if rows.is_cuda and (reason := too_old(rows.device)):  # which need not be the current device
             raise BackendUnavailable(reason)
         super().__init__(rows)  # the core keeps only the address
@@ -190,12 +197,82 @@ class CudaEngine(Engine):
             )
         return out
 
+    def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
+        query, r = self._placed(query), self._centred_queries(direction.mean)
+        v, slope = self._float64(direction.v) / self._unit, self._float64(direction.slope) / self._unit**2
+        x = self._centred_queries(query.x)
+        along = torch.stack([(r * v).sum(1), (x - r).square().sum(1), slope])
+        (batch, d), n = x.shape, len(query.rows)
+        rows, far = torch.empty_like(x), torch.empty_like(slope)
+        most = max(1, min(_QUERIES, _SUMS // d))
+        for part in (slice(start, start + most) for start in range(0, batch, most)):
+            some = query.picked(torch.arange(batch, device=x.device)[part])
+            parts = max(1, min(_SHARES // len(some), n // 64, _SUMS // (len(some) * d)))
+            sums = torch.empty(parts, len(some), d, dtype=torch.float64, device=x.device)
+            states = torch.empty(parts, len(some), 5, dtype=torch.float64, device=x.device)
+            own = along[:, part].contiguous()
+            self._data.covariance(
+                arguments=self._arguments(some, x[part]),
+                mean=r[part].data_ptr(),
+                v=v[part].data_ptr(),
+                along=own.data_ptr(),
+                parts=parts,
+                sums=sums.data_ptr(),
+                states=states.data_ptr(),
+                with_rows=rows[part].data_ptr(),
+                with_far=far[part].data_ptr(),
+                stream=self._stream(),
+            )
+        return rows / self._unit, far / self._unit**2
+
+    def draw(self, query: Query, uniform: Tensor) -> Tensor:
+        query, numbers = self._placed(query), self._float64(uniform)
+        x, count = self._centred_queries(query.x), numbers.shape[1]
+        batch, lots = len(query), -(-len(query.rows) // self._core.LOT)
+        found = torch.empty(numbers.shape, dtype=torch.int64, device=x.device)
+        if not numbers.numel():
+            return found
+        for part in (slice(start, start + _QUERIES) for start in range(0, batch, _QUERIES)):
+            some = query.picked(torch.arange(batch, device=x.device)[part])
+            arguments = self._arguments(some, x[part])
+            top, mass = torch.empty(2, lots, len(some), dtype=torch.float64, device=x.device)
+            self._data.masses(arguments, top=top.data_ptr(), mass=mass.data_ptr(), stream=self._stream())
+            lot, target = fallen(top, mass, numbers[part])
+            self._data.picks(
+                arguments,
+                top=top.data_ptr(),
+                lot=lot.data_ptr(),
+                target=target.data_ptr(),
+                count=count,
+                row=found[part].data_ptr(),
+                stream=self._stream(),
+            )
+        return found + query.rows.start
+
     # ---- calls ----
+
+    def _arguments(self, query: Query, x: Tensor, listed: Tensor | None = None) -> "_cuda.Arguments":
+        """The question with numbers x; it holds addresses, so all of these must outlive it."""
+        prior, exclude = query.log_prior, query.exclude
+        return self._core.Arguments(
+            x=x.data_ptr(),
+            single=x.dtype == torch.float32,
+            sigma=query.sigma.data_ptr(),
+            bias=0 if prior is None else prior.data_ptr(),
+            bias_stride=0 if prior is None or prior.ndim == 1 else prior.shape[1],
+            exclude=0 if exclude is None else exclude.data_ptr(),
+            batch=len(query),
+            begin=query.rows.start,
+            end=query.rows.stop,
+            tol=query.tol,
+            list=0 if listed is None else listed.data_ptr(),
+            listed=0 if listed is None else listed.shape[1],
+        )
 
     def _run(self, query: Query, listed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """r [B, d], and log sum, entropy, effective sample size and mean log prior, [4, B]."""
         batch, d = query.x.shape
-        device, prior = self.rows.device, query.log_prior
+        device = self.rows.device
         mean = torch.empty(batch, d, dtype=torch.float64, device=device)
         numbers = torch.empty(4, batch, dtype=torch.float64, device=device)
         paths = torch.empty(batch, dtype=torch.int8, device=device)
@@ -203,19 +280,9 @@ class CudaEngine(Engine):
             plan = self._data.plan(rows=len(query.rows), batch=batch)
             workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=device)
             self._data.posterior(
+                arguments=self._arguments(query, query.x, listed),
                 plan=plan,
                 workspace=workspace.data_ptr(),
-                x=query.x.data_ptr(),
-                single=query.x.dtype == torch.float32,
-                sigma=query.sigma.data_ptr(),
-                bias=0 if prior is None else prior.data_ptr(),
-                bias_stride=0 if prior is None or prior.ndim == 1 else prior.shape[1],
-                batch=batch,
-                begin=query.rows.start,
-                end=query.rows.stop,
-                tol=query.tol,
-                list=0 if listed is None else listed.data_ptr(),
-                listed=0 if listed is None else listed.shape[1],
                 mean=mean.data_ptr(),
                 log_sum=numbers[0].data_ptr(),
                 entropy=numbers[1].data_ptr(),
@@ -232,9 +299,7 @@ class CudaEngine(Engine):
         batch, d = x.shape
         mean, numbers = self._run(query, listed)
         log_sum, entropy, ess, mean_prior = numbers
-        log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        if query.log_prior is None:
-            log_prob -= math.log(len(query.rows))
+        log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
         # Of the weights' logarithms, log pi_i - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
         far = 2 * sigma.square() * (entropy + mean_prior - log_sum)  # E_w |x - x_i|^2
         trace = (far - (x - mean).square().sum(1)).clamp(min=0)
@@ -255,20 +320,23 @@ class CudaEngine(Engine):
             if query.log_prior is not None:
                 found += query.log_prior[..., part.start : part.stop]
             places = torch.arange(part.start, part.stop, device=x.device).expand(batch, -1)
+            if query.exclude is not None:
+                found = found.masked_fill(places == query.exclude[:, None], -torch.inf)
             # What is kept stands first, and a stable sort leaves equals in their order.
             logits, order = torch.cat([logits, found], 1).sort(dim=1, descending=True, stable=True)
             logits = logits[:, :topk]
             indices = torch.cat([indices, places], 1).gather(1, order[:, :topk])
-        log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        if query.log_prior is None:
-            log_sum = log_sum + math.log(len(rows))
+        log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi)) + query.log_mass
         return torch.where(logits.isneginf(), -1, indices), (logits - log_sum[:, None]).exp()
 
     def _placed(self, query: Query, kept: tuple[torch.dtype, ...] = ()) -> Query:
         """The query in float64, but for x of a dtype in `kept`, where the rows are."""
         prior = None if query.log_prior is None else self._float64(query.log_prior)
+        exclude = query.exclude
+        if exclude is not None:
+            exclude = exclude.to(self.rows.device, torch.int64).contiguous()
         x = query.x.detach().to(self.rows.device).contiguous() if query.x.dtype in kept else self._float64(query.x)
-        return replace(query, x=x, sigma=self._float64(query.sigma), log_prior=prior)
+        return replace(query, x=x, sigma=self._float64(query.sigma), log_prior=prior, exclude=exclude)
 
     def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
         """What `kernel` makes of every query and row, [B, len(rows)] float64."""
@@ -278,6 +346,10 @@ class CudaEngine(Engine):
                 x=x.data_ptr(), batch=len(x), begin=rows.start, end=rows.stop, out=out.data_ptr(), stream=self._stream()
             )
         return out
+
+    def _centred_queries(self, x: Tensor) -> Tensor:
+        """x [B, d] in centred units, float64."""
+        return self._float64(x) * self._unit - self._shift
 
     def _float64(self, value: Tensor) -> Tensor:
         return value.detach().to(self.rows.device, torch.float64).contiguous()

@@ -12,11 +12,13 @@ from torch import Tensor
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
-from geodiff.backends.query import Query
+from geodiff.backends.query import Direction, Query
 from geodiff.base.posterior import Posterior
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.configs import INTERPRETED, ROWS
+from geodiff.kernels.covariance import covariance
 from geodiff.kernels.decide import finish
+from geodiff.kernels.drawn import drawn
 from geodiff.kernels.evaluate import Asked, evaluate
 from geodiff.kernels.given import weighted_mean
 from geodiff.kernels.logits import logits
@@ -24,6 +26,7 @@ from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries, prepare
 from geodiff.kernels.ranking import ranked
 from geodiff.kernels.refine import all_products, full_sum, pair_distances
+from geodiff.kernels.seen import Seen
 
 #: The path that answered a query: see kernels/README.md.
 PATHS = ("screened", "dense", "dense_fine", "exact")
@@ -50,6 +53,7 @@ class TritonEngine(Engine):
     """
 
     capturable = True
+    excludes = True
 
     def __init__(self, rows: Tensor) -> None:
         """rows: contiguous [N, d], uint8, float16, bfloat16 or float32. Raises ValueError if it holds NaN or Inf."""
@@ -68,18 +72,21 @@ class TritonEngine(Engine):
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, device = len(query), self._device
-        query = replace(query, sigma=query.sigma.detach().to(device, torch.float64).contiguous())
+        query = replace(query, sigma=self._float64(query.sigma))
         mean = self._new(batch, self.rows.shape[1])
         out = self._new(4, batch)
         indices, weights = torch.empty(batch, topk, dtype=torch.int64, device=device), self._new(batch, topk)
         with self._on():
             for part, asked, queries, told in self._solve(query, mean):
-                prior = asked.bias is not None
+                # Over the rows that are left, `Query.log_mass` has to say what the mass of the prior is.
+                prior = asked.seen.bias is not None or asked.seen.exclude is not None
                 finish(self._data, queries, asked.sigma, mean[part], told, out[:, part], n=asked.n, prior=prior)
                 if topk:
                     found, weights[part] = ranked(self._data, asked, queries, told[0], topk)
                     indices[part] = torch.where(found < 0, -1, found + query.rows.start)
         log_prob, entropy, ess, trace = out
+        if query.exclude is not None:
+            log_prob = log_prob - torch.as_tensor(query.log_mass, device=device)
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace)
 
     def combine(self, query: Query, into: Combination, memory: object = None) -> Cost:
@@ -92,8 +99,25 @@ class TritonEngine(Engine):
             combine(mean, *into)
         return Cost({"posterior": len(query)})
 
+    def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
+        mean, v, slope = (self._float64(one) for one in (direction.mean, direction.v, direction.slope))
+        rows, far = torch.empty_like(v), torch.empty_like(slope)
+        with self._on():
+            for part, asked in self._passes(query):
+                covariance(self._data, asked, mean[part], v[part], slope[part], rows[part], far[part])
+        return rows, far
+
+    def draw(self, query: Query, uniform: Tensor) -> Tensor:
+        numbers = self._float64(uniform)
+        found = torch.empty(numbers.shape, dtype=torch.int64, device=self._device)
+        if numbers.numel():
+            with self._on():
+                for part, asked in self._passes(query):
+                    found[part] = drawn(self._data, asked, numbers[part])
+        return found + query.rows.start
+
     def inner_products(self, x: Tensor) -> Tensor:
-        data, points = self._data, x.detach().to(self._device, torch.float64).contiguous()
+        data, points = self._data, self._float64(x)
         out = self._new(len(points), len(data.rows))
         with self._on():
             for start in range(0, len(points), _QUERIES):
@@ -111,7 +135,7 @@ class TritonEngine(Engine):
         # At tol 0, so that no digit is saved.
         queries = prepare(self._data, model, ones, n=len(rows), tol=0.0, dithered=False)
         half, scale = x.new_zeros(len(rows)), queries.numbers[1]
-        logits(queries.parts, scale, queries.digits, rows, half, None, ones, queries.best, found)
+        logits(queries.parts, scale, queries.digits, rows, half, Seen(), ones, queries.best, found)
         return found
 
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
@@ -137,26 +161,35 @@ class TritonEngine(Engine):
         return (distances / self._data.unit**2).masked_fill(rows < 0, torch.inf)
 
     def _solve(self, query: Query, mean: Tensor) -> Iterator[_Found]:
-        """Writes mean [B, d], pass by pass over at most _QUERIES of them."""
-        batch, d = mean.shape
+        """Writes mean [B, d], pass by pass."""
+        self.last_paths = torch.empty(len(mean), dtype=torch.int8, device=self._device)
+        for part, asked in self._passes(query):
+            yield _Found(part, asked, *evaluate(self._data, asked, mean[part], self.last_paths[part]))
+
+    def _passes(self, query: Query) -> Iterator[tuple[slice, Asked]]:
+        """The query in parts of at most _QUERIES, where the rows are."""
+        batch, d = query.x.shape
         x = query.x.detach().to(self._device)
         x = x if x.stride(-1) == 1 else x.contiguous()
-        sigma = query.sigma.detach().to(self._device, torch.float64).contiguous()
-        bias = query.prior_of_rows
+        sigma = self._float64(query.sigma)
+        bias, exclude = query.prior_of_rows, query.excluded_of_rows
         if bias is not None:
             bias = bias.to(self._device, torch.float64)
             bias = bias if bias.stride(-1) == 1 else bias.contiguous()
-        self.last_paths = torch.empty(batch, dtype=torch.int8, device=self._device)
+        if exclude is not None:
+            exclude = exclude.to(self._device, torch.int64).contiguous()
+        seen = Seen(bias, exclude)
         at_a_time = max(8, min(_QUERIES, _NUMBERS // d))
         for start in range(0, batch, at_a_time):
             part = slice(start, min(start + at_a_time, batch))
-            own = bias if bias is None or bias.ndim == 1 else bias[part]
-            asked = Asked(query.rows.start, len(query.rows), x[part], sigma[part], own, query.tol)
-            yield _Found(part, asked, *evaluate(self._data, asked, mean[part], self.last_paths[part]))
+            yield part, Asked(query.rows.start, len(query.rows), x[part], sigma[part], seen.queries(part), query.tol)
 
     def _centred(self, x: Tensor) -> Tensor:
         """x [B, d] in centred units, float64."""
-        return (x.detach().to(self._device, torch.float64) * self._data.unit - self._data.shift).contiguous()
+        return self._float64(x) * self._data.unit - self._data.shift
+
+    def _float64(self, values: Tensor) -> Tensor:
+        return values.detach().to(self._device, torch.float64).contiguous()
 
     def _new(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float64, device=self._device)

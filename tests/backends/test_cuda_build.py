@@ -18,7 +18,9 @@ from tests.backends.cuda_budgets import LOOPS, NVCC
 from tests.sass import innermost, kinds_of, loops_with_products, products_of
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "products.cu", "combine.cu")
+SOURCES = tuple(
+    f"{name}.cu" for name in ("stream", "exact", "settle", "prepare", "products", "combine", "covariance", "drawn")
+)
 #: What only sm_90a has, which is a target of its own.
 DENSE = tuple(f"dense_{name}.cu" for name in ("prepare", "logits", "weights", "sums", "finish"))
 TARGETS = ("sm_80", "sm_90")
@@ -156,8 +158,8 @@ def nobody_spills(reports: Reports, targets: tuple[str, ...]) -> None:
         assert max(usage.shared for usage in report) <= STATIC_SHARED, f"{source} for {target}:\n{report}"
         kernels[target] += len(report)
     # stream: 4 and 16 queries; exact, weighted sums: 4 dtypes each; pairs: 4 dtypes twice; merge, settle; prepare,
-    # combine: float and double
-    assert set(kernels.values()) == {2 + 4 + 4 + 8 + 2 + 2 + 2}
+    # combine: float and double; covariance, masses, picks: 4 dtypes each, and the merge of the first
+    assert set(kernels.values()) == {2 + 4 + 4 + 8 + 2 + 2 + 2 + 4 + 4 + 4 + 1}
 
 
 def test_two_streaming_blocks_fit_into_the_registers_of_a_multiprocessor(reports: Reports) -> None:

@@ -72,28 +72,30 @@ def _doubles(*names: str) -> dict[str, str]:
 
 
 def _first_product(configs: Any) -> Iterator[Variant]:
-    shared = _doubles("half", "bias", "scale", "inv", "best", "out")
+    shared = {**_doubles("half", "bias", "scale", "inv", "best", "out"), "exclude_ptr": "*i64"}
     pointers = {"q_ptr": "*i8", "rows_ptr": "*u8", "digits_ptr": "*i32", **shared}
     for config in configs.LOGITS_BYTES:
         for bias in _biases(configs, config):
             yield Variant(
-                "logits.logits_bytes", pointers, {**config.kwargs, "LONG": False, "BIAS": bias}, "s8", *_launch(config)
+                "logits.logits_bytes", pointers, {**config.kwargs, "LONG": False, **bias}, "s8", *_launch(config)
             )
-        constants = {**config.kwargs, "LONG": True, "BIAS": 0}
+        constants = {**config.kwargs, "LONG": True, "BIAS": 0, "EXCLUDE": False}
         yield Variant("logits.logits_bytes", pointers, constants, "s8", *_launch(config))
-    constants = {**configs.LOGITS_BYTES[0].kwargs, "LONG": False, "BIAS": 0}
-    yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride"))
+    constants = {**configs.LOGITS_BYTES[0].kwargs, "LONG": False, "BIAS": 0, "EXCLUDE": False}
+    yield Variant("logits.logits_bytes", pointers, constants, "s8", ones=("B", "C", "d", "part_stride", "start"))
     for stored, operands in FLOATS.items():
         query = "*fp16" if stored == "fp16" else "*bf16"
         for config in configs.LOGITS_FLOATS:
             pointers = {"q_ptr": query, "rows_ptr": f"*{stored}", **shared}
             for bias in _biases(configs, config):
-                constants = {**config.kwargs, "BIAS": bias}
+                constants = {**config.kwargs, **bias}
                 yield Variant("logits.logits_floats", pointers, constants, operands, *_launch(config))
 
 
-def _biases(configs: Any, config: Any) -> tuple[int, ...]:
-    return (0, 1) if any(config is wide for wide in configs.WITHOUT_OWN_BIAS) else (0, 1, 2)
+def _biases(configs: Any, config: Any) -> Iterator[dict[str, Any]]:
+    most = 1 if any(config is wide for wide in configs.WITHOUT_OWN_BIAS) else 2
+    yield from ({"BIAS": bias, "EXCLUDE": False} for bias in range(most + 1))
+    yield {"BIAS": most, "EXCLUDE": True}  # with less of a bias it takes fewer registers
 
 
 def _second_product(configs: Any) -> Iterator[Variant]:
@@ -105,9 +107,10 @@ def _second_product(configs: Any) -> Iterator[Variant]:
             pointers = {"p_ptr": part, **marked, "numbers_ptr": "*fp64", "rows_ptr": f"*{stored}", "out_ptr": "*fp32"}
             yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
     state = {**_doubles("l", "half", "away", "bias", "numbers", "facts", "best", "state"), **marked}
+    state["exclude_ptr"] = "*i64"
     for part in ("*fp16", "*bf16"):
         for bias in (0, 1, 2):
-            constants = {"BIAS": bias, "BB": 4, "SPLIT": configs.SPLIT, "WORD": 32}
+            constants = {"BIAS": bias, "EXCLUDE": bias == 2, "BB": 4, "SPLIT": configs.SPLIT, "WORD": 32}
             yield Variant(
                 "weighted_sum.softmax_state", {**state, "p_ptr": part}, constants, warps=8, scalars={"cut": "fp32"}
             )
@@ -162,6 +165,12 @@ def _differences(configs: Any) -> Iterator[Variant]:
             constants = {**sizes, "BD": 64, "PATH": 0}
             yield Variant("candidates.candidate_sum_kernel", pointers, constants, scalars=UNITS)
             yield Variant("exact.exact_kernel", pointers, {**sizes, "WORD": 32, "PATH": 3})
+            pointers |= {**_doubles("v", "along", "top", "mass", "target"), "lot_ptr": "*i64", "out_ptr": "*i64"}
+            yield Variant("covariance.covariance_kernel", pointers, {**sizes, "WORD": 32})
+            yield Variant("drawn.mass_kernel", pointers, {**sizes, "WORD": 32, "LOT": 256})
+            yield Variant("drawn.pick_kernel", pointers, {**sizes, "WORD": 32, "LOT": 256})
+    pointers = _doubles("acc", "state", "mean", "rows_out", "far_out")
+    yield Variant("covariance.covariance_merge_kernel", pointers, {"SB": 8, "BD": 128}, scalars=UNITS)
     pointers = {**_doubles("acc", "state", "mean", "told"), **COUNTED}
     yield Variant("exact.exact_merge_kernel", pointers, {"SB": 8, "BD": 128, "PATH": 3}, scalars=UNITS)
 
@@ -230,8 +239,8 @@ ALL = [(variant, cc) for variant in variants() for cc in SHARED_LIMIT if cc >= 9
 
 def lighter(variant: Variant) -> bool:
     """bfloat16 or float32 rows with a lesser bias than the configuration bears: the twin of one with more registers."""
-    most = 1 if variant.hopper else 2
-    return "floats" in variant.kernel and variant.pointers["rows_ptr"] != "*fp16" and variant.constants["BIAS"] < most
+    constants = variant.constants
+    return "floats" in variant.kernel and variant.pointers["rows_ptr"] != "*fp16" and not constants["EXCLUDE"]
 
 
 PARAMETERS = [pytest.param(*one, marks=[pytest.mark.heavy] if lighter(one[0]) else []) for one in ALL]

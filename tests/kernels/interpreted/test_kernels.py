@@ -15,6 +15,7 @@ from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import BASE_ERROR, INV, RESIDUAL, ROW_ERROR, SCALE, Queries, prepare
 from geodiff.kernels.refine import all_distances, all_products, full_sum, pair_distances
+from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import SPLIT, WORD, Marks, softmax
 
 NAN = torch.nan
@@ -95,14 +96,17 @@ def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
     x = torch.randn(batch, d, dtype=torch.float64) * 100
     each = torch.randn(batch, n + 3, dtype=torch.float64)[:, 2:-1]  # a part of longer rows
     each[-1, n // 2] = -torch.inf
-    for bias in (None, torch.randn(n, dtype=torch.float64), each):
+    exclude = torch.randint(-1, n, (batch,)) + 5
+    exclude[0] = -1
+    one = torch.randn(n, dtype=torch.float64)
+    for seen in (Seen(), Seen(one), Seen(each), Seen(None, exclude, 5), Seen(each, exclude, 5)):
         query = ready(data, x, 0.1)
         inv, row, base = (query.numbers[place] for place in (INV, ROW_ERROR, BASE_ERROR))
         out = torch.full((batch, n), NAN, dtype=torch.float64)
         scale = query.numbers[SCALE]
-        logits(query.parts, scale, query.digits, data.rows, data.half, bias, inv, query.best, out)
+        logits(query.parts, scale, query.digits, data.rows, data.half, seen, inv, query.best, out)
         known = value(query)
-        expected = twins.logits(known, data.rows, data.half, bias, inv)
+        expected = twins.logits(known, data.rows, data.half, seen, inv)
         shut = expected.isneginf()
         assert out.isneginf().equal(shut)
         assert query.best.equal(out.amax(1))
@@ -110,7 +114,7 @@ def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
         assert worst_ratio(out, expected, allowed) <= 1
         # And with what the digits left over, up to what is common to all rows of a query.
         shift = ((x - known) @ data.mean) * inv
-        exact = twins.logits(x, data.rows, data.half, bias, inv) - shift[:, None]
+        exact = twins.logits(x, data.rows, data.half, seen, inv) - shift[:, None]
         allowed = (row[:, None] * data.away + base[:, None] + 1e-12).masked_fill(shut, torch.inf)
         assert worst_ratio(out, exact, allowed) <= 1
 
@@ -124,7 +128,7 @@ def test_digits_of_every_number_and_length(count: int, long: bool, monkeypatch: 
     assert query.digits.tolist() == [count] * 2
     out = torch.full((2, 9), NAN, dtype=torch.float64)
     zeros = torch.zeros(9).double()
-    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, None, ones, query.best, out)
+    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, Seen(), ones, query.best, out)
     torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-9)
 
 
@@ -134,7 +138,7 @@ def test_a_query_with_fewer_digits_beside_one_with_more() -> None:
     query = prepare(data, (x + data.shift) / data.unit, sigma, n=9, tol=1e-5)
     assert query.digits.tolist() == [3, 4]
     out, zeros = torch.full((2, 9), NAN, dtype=torch.float64), torch.zeros(9).double()
-    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, None, ones, query.best, out)
+    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, Seen(), ones, query.best, out)
     torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-5)
 
 
@@ -164,12 +168,12 @@ def test_logits_in_every_configuration(table: str, config: triton.Config) -> Non
     rows, zero, one = data.rows, torch.zeros(n).double(), torch.ones(batch).double()
     out = torch.full((batch, n), NAN, dtype=torch.float64)
     grid = triton.cdiv(batch, tiles["BB"]), triton.cdiv(n, tiles["BN"])
-    ends = query.best, out, batch, n, d, batch * d, 0
-    starts = query.parts, rows, zero, zero, query.numbers[SCALE], one
+    ends = query.best, out, batch, n, d, batch * d, 0, 0
+    starts = query.parts, rows, zero, zero, zero, query.numbers[SCALE], one
     if table == "bytes":
-        logits_bytes[grid](*starts, query.digits, *ends, LONG=False, BIAS=0, **tiles)
+        logits_bytes[grid](*starts, query.digits, *ends, LONG=False, BIAS=0, EXCLUDE=False, **tiles)
     else:
-        logits_floats[grid](*starts, *ends, BIAS=0, **tiles)
+        logits_floats[grid](*starts, *ends, BIAS=0, EXCLUDE=False, **tiles)
     expected = value(query) @ twins.centred(rows).T
     scale = x.norm(dim=1).max() * twins.centred(rows).norm(dim=1).max()
     assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
@@ -189,10 +193,9 @@ def merged(scores: Tensor, data: Prepared, chunk: int, cut: float, bias: Tensor 
     running = Running(torch.full((batch, data.rows.shape[1]), NAN, dtype=torch.float64), data.shift, data.unit)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
-        some = None if bias is None else bias[..., part]
         queries.best.copy_(torch.maximum(queries.best, scores[:, part].amax(1)))
         here = marks.after(start)
-        state, weights = softmax(scores[:, part].contiguous(), data, part, some, queries, here, cut)
+        state, weights = softmax(scores[:, part].contiguous(), data, part, Seen(bias).part(part), queries, here, cut)
         sums = weighted_sum.weighted_sum(weights, data.rows[part], queries, here, -1)
         running.merge(sums, state, queries, here, -1, last=part.stop == n)
     return running
@@ -288,7 +291,7 @@ def test_marks_are_the_rows_that_may_count(error: float) -> None:
     row = error / 200 if math.isfinite(error) else 0.0
     queries.numbers[ROW_ERROR], queries.numbers[BASE_ERROR] = row, error / 2
     queries.best.copy_(scores.nan_to_num(nan=-torch.inf).amax(1))
-    softmax(scores, data, slice(0, n), bias, queries, marks, 5.0)
+    softmax(scores, data, slice(0, n), Seen(bias), queries, marks, 5.0)
     least = queries.best - 5 - row * data.radius - error / 2
     expected = ~(scores + row * data.away + error / 2 < least[:, None]) & ~bias.isneginf()
     bits = (marks.bits[:, :, None] >> torch.arange(WORD, dtype=torch.int32)) & 1

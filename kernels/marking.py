@@ -1,0 +1,17 @@
+"""The rows that may count, for what is then made of them in float64: second moments and draws."""
+
+from geodiff.kernels.evaluate import Asked, chunk_rows, multiply
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.queries import Queries, prepare
+from geodiff.kernels.weighted_sum import Marks, softmax
+
+
+def mark(data: Prepared, asked: Asked, cut: float) -> tuple[Queries, Marks]:
+    """Marks every row whose logit may come within `cut` of the largest: one pass over the rows for all queries."""
+    queries = prepare(data, asked.x, asked.sigma, n=asked.n, tol=asked.tol)
+    batch, d = queries.centred.shape
+    marks = Marks.empty(batch, asked.n, queries.centred.device)
+    for some in asked.chunks(chunk_rows(batch, d)):
+        out, here = multiply(data, asked, queries, some)
+        softmax(out, data, here, asked.seen.part(some), queries, marks.after(some.start), cut)
+    return queries, marks

@@ -1,0 +1,47 @@
+"""Which rows a query sees, and with what log weights."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of some of the rows asked for, rows `start` and on.
+
+    bias     float64 [n], or [B, n] for a query each, columns side by side: log weights; None: all alike
+    exclude  int64 [B]: the row that each query does not see, counted from the first row asked for; -1, or a row that is
+             not among these: none
+    start    where these rows begin, as `exclude` counts
+    """
+
+    bias: Tensor | None = None
+    exclude: Tensor | None = None
+    start: int = 0
+
+    def part(self, rows: slice) -> "Seen":
+        """Of rows [rows.start, rows.stop) of these."""
+        return Seen(None if self.bias is None else self.bias[..., rows], self.exclude, self.start + rows.start)
+
+    def queries(self, which: slice) -> "Seen":
+        """The same for some of the queries."""
+        bias = self.bias if self.bias is None or self.bias.ndim == 1 else self.bias[which]
+        return Seen(bias, None if self.exclude is None else self.exclude[which], self.start)
+
+    @property
+    def kind(self) -> int:
+        """Of the bias, as kernels have it in BIAS: 0 none, 1 one for all queries, 2 one for each."""
+        return 0 if self.bias is None else self.bias.ndim
+
+    @property
+    def stride(self) -> int:
+        """Numbers from the biases of one query to those of the next: 0 where all have the same, or none."""
+        return self.bias.stride(0) if self.bias is not None and self.bias.ndim == 2 else 0
+
+    def bias_or(self, other: Tensor) -> Tensor:
+        """What kernels take for the bias: any tensor of float64, which is not read, where there is none."""
+        return other if self.bias is None else self.bias
+
+    def exclude_or(self, other: Tensor) -> Tensor:
+        """The same for `exclude`."""
+        return other if self.exclude is None else self.exclude
