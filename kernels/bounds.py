@@ -8,7 +8,7 @@ from geodiff.kernels.prepared import Prepared
 ROUNDING = 2.0**-24
 #: A tensor core's float32 sums, which are cut off.
 CUT = 2.0**-23
-#: Products that a tensor core sums at once.
+#: Products that a tensor core sums at once; tests/gpu/test_depth.py asks the machine.
 DEPTH = 16
 #: Random errors are bounded at so many standard deviations.
 DEVIATIONS = 5

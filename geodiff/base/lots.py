@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def fallen(top: Tensor, mass: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """(lot, target), each [B, n]: the lot in which uniform [B, n] times the sum of all weights falls, and how far into it.
+    """(lot, target), each [B, n]: the lot in which uniform [B, n] times the sum of all weights falls, and how far in.
 
     top, mass [lots, B] float64: the largest logit of a lot, and the sum of its weights exp(l - top); -inf and 0 of one
     without any. target is of the lot's own weights: its first row at which their running sum exceeds it is meant.
