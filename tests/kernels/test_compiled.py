@@ -167,8 +167,9 @@ def _differences(configs: Any) -> Iterator[Variant]:
             yield Variant("exact.exact_kernel", pointers, {**sizes, "WORD": 32, "PATH": 3})
             pointers |= {**_doubles("v", "along", "top", "mass", "target"), "lot_ptr": "*i64", "out_ptr": "*i64"}
             yield Variant("covariance.covariance_kernel", pointers, {**sizes, "WORD": 32})
-            yield Variant("drawn.mass_kernel", pointers, {**sizes, "WORD": 32, "LOT": 256})
-            yield Variant("drawn.pick_kernel", pointers, {**sizes, "WORD": 32, "LOT": 256})
+            constants = {**sizes, "BD": 64, "WORD": 32, "LOT": 256}
+            yield Variant("drawn.mass_kernel", pointers, constants, warps=8)
+            yield Variant("drawn.pick_kernel", pointers, constants, warps=8)
     pointers = _doubles("acc", "state", "mean", "rows_out", "far_out")
     yield Variant("covariance.covariance_merge_kernel", pointers, {"SB": 8, "BD": 128}, scalars=UNITS)
     pointers = {**_doubles("acc", "state", "mean", "told"), **COUNTED}
