@@ -19,6 +19,8 @@ TORCHES = ("2.6", "2.8", "x")
 NUMPYS = ("1.26", "x")
 #: Without what they ask for (torchvision, wandb, clip, ...): the tests need their samplers, which need none of it.
 ALONE = ("k-diffusion", "azula")
+#: What does not say that its newest version needs another numpy, and refuses to be imported beside this one.
+BESIDE = {"1.26": ("pyarrow<26",)}
 
 
 class LeftOut(Exception):
@@ -48,7 +50,7 @@ def uv(*arguments: str) -> None:
 def set_up(environment: Path, python: str, torch: str, numpy: str) -> None:
     uv("venv", "--quiet", "--python", interpreter(python), str(environment))
     install = ("pip", "install", "--quiet", "--python", str(environment))
-    versions = (required("torch", torch), required("numpy", numpy))
+    versions = (required("torch", torch), required("numpy", numpy), *BESIDE.get(numpy, ()))
     # Newest of all else, so that what comes out tomorrow is tried today.
     uv(*install, *versions, "--requirement", "pyproject.toml", "--extra", "test", "--extra", "dev", "setuptools")
     uv(*install, "--no-deps", *ALONE)
