@@ -1,7 +1,7 @@
 // Second product: weighted sums of 128 columns at a time, over a share of the rows, for a group of queries.
 //
 // The tensor cores take their first operand, of signed bytes, with the summed index first. Rows lie the other way in
-// a tile, so each thread takes four bytes of four rows, turns them about in registers, and hands them over from there.
+// a tile, so they are turned about on the way into registers, and handed over from there.
 #include <cmath>
 
 #include "dense_pipeline.h"
@@ -12,20 +12,6 @@ namespace geodiff::cuda {
 namespace {
 
 constexpr unsigned kCentre = 0x80808080u;  // u ^ 128 is u - 128 as a signed byte
-
-// Four columns of 8 rows, ready to be multiplied: word [half][j] has rows 16 half + row_at(t, 0..3) of column 4 word +
-// j.
-__device__ __forceinline__ void turned(const uint8_t* tile, int step, int word, int t, unsigned (&out)[2][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            out[half][i] =
-                *reinterpret_cast<const unsigned*>(tile + swizzled(step * 32 + row_at(4 * half + t, i), 4 * word)) ^
-                kCentre;
-        transpose_bytes(out[half]);
-    }
-}
 
 // What an item of work is: a pair of column tiles, of which this block has one, by a group of queries and a share.
 struct Item {
@@ -69,21 +55,26 @@ __device__ void multiply(const Dense& a, Ring<Q>& ring, const Item& item) {
     constexpr int kHalf = Group<Q>::slots / 2;  // columns of a warpgroup
     const Problem& p = a.call.problem;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int word = warp % 4 * 8 + g, half = warp / 4;
-    int low[kHalf / 2] = {}, high[kHalf / 2] = {};  // sums of columns 0 and 1, 2 and 3 of this thread's four
+    const int half = warp / 4;
+    int low[kHalf / 2] = {}, high[kHalf / 2] = {};  // sums of 2 columns among the first 16 of this warp's, and the last
+    const int from[2] = {swizzled(lane, warp % 4 * 32), swizzled(lane, warp % 4 * 32 + 16)};
     for (int64_t tile = item.next(item.begin); tile < item.end; tile = item.next(tile + 1)) {
         ring.take();
         const uint8_t *rows = ring.rows(), *digits = ring.digits() + half * kHalf * kTile;
-        unsigned v[4][2][4];
+        uint4 v[4][2];
 #pragma unroll
-        for (int step = 0; step < 4; ++step) turned(rows, step, word, t, v[step]);
+        for (int step = 0; step < 4; ++step)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint4& of = v[step][i] = turned_columns(rows + from[i] + step * 32 * kTile);
+                of = {of.x ^ kCentre, of.y ^ kCentre, of.z ^ kCentre, of.w ^ kCentre};
+            }
         // All at once, and nothing else meanwhile: the other warpgroup turns its rows about in that time.
         products_begin();
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-            const auto& of = v[step];
-            product(low, of[0][0], of[0][1], of[1][0], of[1][1], digits, step * 32);
-            product(high, of[0][2], of[0][3], of[1][2], of[1][3], digits, step * 32);
+            product(low, v[step][0].x, v[step][0].y, v[step][0].z, v[step][0].w, digits, step * 32);
+            product(high, v[step][1].x, v[step][1].y, v[step][1].z, v[step][1].w, digits, step * 32);
         }
         products_end();
         products_wait<0>();
@@ -91,16 +82,17 @@ __device__ void multiply(const Dense& a, Ring<Q>& ring, const Item& item) {
     }
     settled(low);
     settled(high);
-    const int64_t first = item.column + 4 * word;  // and three more: columns come by sixteen
+    const int64_t first = item.column + warp % 4 * 32 + 2 * g;
 #pragma unroll
     for (int i = 0; i < kHalf / 16; ++i) {  // numbers 8 i ..: query 4 i + t of this half's
         const int64_t q = item.group * Q + half * (Q / 2) + 4 * i + t;
-        if (q >= p.batch || first >= p.d) continue;
+        if (q >= p.batch) continue;
         double* out = a.call.work.sums + (item.share * a.call.padded + q) * p.d + first;
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
+            if (first + j / 2 * 16 >= p.d) continue;  // columns come by sixteen
             const int* of = (j < 2 ? low : high) + 8 * i + j % 2 * 2;
-            out[j] = double(joined_digits(of[0], of[1], of[4], of[5])) * kWeightUnit;
+            out[j / 2 * 16 + j % 2] = double(joined_digits(of[0], of[1], of[4], of[5])) * kWeightUnit;
         }
     }
 }

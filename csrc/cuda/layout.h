@@ -36,6 +36,14 @@ __device__ __forceinline__ void transpose_bytes(unsigned (&w)[4]) {
     w[3] = __byte_perm(c, e, 0x7632);
 }
 
+// 16 columns of 32 rows as the first operand of a product: rows of it are columns 2 g and, 8 further on, 2 g + 1. Lane
+// i gives the address of row i.
+__device__ __forceinline__ uint4 turned_columns(const uint8_t* row) {
+    const uint4 two = load_turned(row);
+    return {__byte_perm(two.x, two.y, 0x6420), __byte_perm(two.x, two.y, 0x7531), __byte_perm(two.z, two.w, 0x6420),
+            __byte_perm(two.z, two.w, 0x7531)};
+}
+
 // Rows [begin, end) of part `part` of `parts`, cut at whole tiles.
 struct Range {
     int64_t begin, end;
@@ -56,7 +64,7 @@ constexpr int kDotStride = kRows + 8;
 __host__ __device__ inline int dot_place(int slot, int row) { return slot * kDotStride + (slot >> 2 & 1) + row; }
 
 // Rows of a tile in the order in which the second products take them: word `w` holds those of four places. It is how
-// `load_turned` and the turned rows of dense_sums.cu come out.
+// `turned_columns` come out.
 __host__ __device__ inline int row_at(int w, int i) {
     const int t = w % 4;
     return w / 4 * 16 + 2 * t + i % 2 + i / 2 * 8;

@@ -90,9 +90,7 @@ __device__ void second_product(const uint8_t* weights, const int* shift, const u
     for (; left > 0; --left, from += kWarps * 32, at += kWarps * 2 * Mmas * 32) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const uint4 two = load_turned(from + half * 16);  // columns 2 g and 2 g + 1 of these 16
-            const uint4 a{__byte_perm(two.x, two.y, 0x6420), __byte_perm(two.x, two.y, 0x7531),
-                          __byte_perm(two.z, two.w, 0x6420), __byte_perm(two.z, two.w, 0x7531)};
+            const uint4 a = turned_columns(from + half * 16);
 #pragma unroll
             for (int m = 0; m < Mmas; ++m) {
                 int first[4] = {}, last[4] = {};

@@ -18,7 +18,7 @@ LOOPS = {
         "logits_kernel<64>": {"IGMMA.64x256x32.U8.S8": (112, 4)},
     },
     ("dense_sums.cu", "sm_90a"): {
-        "sums_kernel<16>": {"IGMMA.64x32x32.S8.U8": (265, 8)},
-        "sums_kernel<64>": {"IGMMA.64x128x32.S8.U8": (273, 8)},
+        "sums_kernel<16>": {"IGMMA.64x32x32.S8.U8": (204, 8)},
+        "sums_kernel<64>": {"IGMMA.64x128x32.S8.U8": (213, 8)},
     },
 }

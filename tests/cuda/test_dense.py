@@ -65,6 +65,12 @@ def test_the_order_of_threads_does_not_matter(emulated: Any, batch: int, d: int)
             assert torch.equal(getattr(other, name), getattr(found[0], name)), name
 
 
+def test_lanes_that_load_at_once_meet_in_no_bank(emulated: Any) -> None:
+    engine = made(emulated, 200, 272)
+    answer(engine, queries(engine.rows, 3, 2.0), 2.0)
+    assert emulated.emulator.worst_conflict() == 1
+
+
 @pytest.mark.parametrize(("begin", "end"), [(0, 300), (1, 290), (37, 165)])
 def test_a_part_of_the_rows(emulated: Any, begin: int, end: int) -> None:
     engine = made(emulated, 300, 48)
