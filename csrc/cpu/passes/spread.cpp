@@ -12,9 +12,9 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 64;  // rows looked at, and fewer of few: a wrong guess costs no more than they do
-constexpr int64_t kEvery = 32;   // one row in so many
-constexpr int64_t kLeast = 16;
+constexpr int64_t kSample = 64;   // rows looked at, and fewer of few: a wrong guess costs no more than they do
+constexpr int64_t kEvery = 32;    // one row in so many
+constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembered a fifth less
 constexpr double kCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
