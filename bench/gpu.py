@@ -315,6 +315,8 @@ def small(name: str) -> None:
                 answer = denoiser.posterior(truth.x.double(), sigma, topk=1)
                 if not truth.error(answer.mean) <= TOL:
                     sys.exit(f"{name}: N={n} d={d} B={batch} {dtype} sigma={sigma}: the error is over the contract")
+                answer.covariance(truth.x.double())
+                answer.sample(2)
 
 
 def once_each(name: str) -> None:
