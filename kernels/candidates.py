@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geodiff.kernels.configs import INTERPRETED, SPLIT
 from geodiff.kernels.decide import tell
+from geodiff.kernels.differences import biases, squares
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import SCREENED, Queries
 from geodiff.kernels.refine import centred
@@ -45,22 +46,13 @@ def candidate_kernel(
     marked = (words >> (lane % WORD)) & 1
     rank = tl.cumsum(marked, 0) - 1
     inv = tl.load(numbers_ptr + b)
-    p, k = tl.arange(0, BP), tl.arange(0, BD)
+    p = tl.arange(0, BP)
     for first in range(0, count, BP):
         chosen = (rank[None, :] == (first + p)[:, None]) & (marked[None, :] > 0)  # [BP, SPLIT]
         row = split.to(tl.int64) * SPLIT + tl.sum(tl.where(chosen, lane[None, :], 0), 1)
         there = first + p < count
-        total = tl.zeros((BP,), tl.float64)
-        for column in range(0, d, BD):
-            here = there[:, None] & (k[None, :] < d - column)
-            x = tl.load(x_ptr + b * d + column + k, mask=k < d - column, other=0.0)[None, :]
-            v = centred(tl.load(rows_ptr + row[:, None] * d + column + k[None, :], mask=here, other=0))
-            difference = tl.where(here, x - v, 0.0)
-            total += tl.sum(difference * difference, 1)
-        logit = -0.5 * total * inv
-        if BIAS > 0:
-            at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
-            logit += tl.load(at, mask=there, other=0.0)
+        logit = -0.5 * squares(x_ptr, rows_ptr, b, row, there, d, BP, BD) * inv
+        logit += biases(bias_ptr, b, row, there, bias_stride, BIAS, BP)
         tl.store(row_ptr + place + first + p, row.to(tl.int32), mask=there)
         tl.store(logit_ptr + place + first + p, logit, mask=there)
 
@@ -83,7 +75,7 @@ def candidate_sum_kernel(
         top = tl.maximum(top, tl.load(logit_ptr + b * width + first + p, mask=first + p < count, other=float("-inf")))
     best = tl.max(top, 0)
     total = tl.zeros((BP,), tl.float64)
-    moment, squares, biases = total, total, total
+    moment, squared, biased = total, total, total
     acc = tl.zeros((BD,), tl.float64)
     for first in range(0, count, BP):
         there = first + p < count
@@ -95,14 +87,14 @@ def candidate_sum_kernel(
         acc += tl.sum(weight[:, None] * v, 0)  # a weight is 0 outside
         total += weight
         moment += weight * tl.where(weight > 0, below, 0.0)  # 0 times -inf would be NaN
-        squares += weight * weight
+        squared += weight * weight
         if BIAS > 0:
             at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
-            biases += weight * tl.where(weight > 0, tl.load(at, mask=there, other=0.0), 0.0)
+            biased += weight * tl.where(weight > 0, tl.load(at, mask=there, other=0.0), 0.0)
     sum_ = tl.sum(total, 0)
     tl.store(mean_ptr + b * d + k, (acc / sum_ + shift) / unit, mask=k < d)
     if tl.program_id(0) == 0:
-        tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squares, 0), tl.sum(biases, 0))
+        tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squared, 0), tl.sum(biased, 0))
 
 
 def candidates(

@@ -8,18 +8,20 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.bounds import cutoff
-from geodiff.kernels.evaluate import Asked
-from geodiff.kernels.exact import (
+from geodiff.kernels.differences import (
     COLUMNS,
     MERGED_COLUMNS,
     MERGED_PARTS,
     ROWS_AT_ONCE,
     add_rows,
     biases,
+    clear,
+    largest,
     marked,
     shares,
     squares,
 )
+from geodiff.kernels.evaluate import Asked
 from geodiff.kernels.marking import mark
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.refine import centred
@@ -56,13 +58,12 @@ def covariance_kernel(
     one query per program.
     """
     part, b = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    p, k = tl.arange(0, BP), tl.arange(0, BD)
+    p = tl.arange(0, BP)
     inv = tl.load(numbers_ptr + b)
     level, origin = tl.load(along_ptr + b), tl.load(along_ptr + B + b)
     slope = tl.load(along_ptr + 2 * B + b)
     acc = acc_ptr + (part * B + b) * d
-    for column in range(0, d, BD):
-        tl.store(acc + column + k, tl.zeros((BD,), tl.float64), mask=k < d - column)
+    clear(acc, d, BD)
     top = tl.full((), float("-inf"), tl.float64)
     total = tl.full((), 0.0, tl.float64)
     sum_c, sum_f, crossed = total, total, total
@@ -103,12 +104,7 @@ def covariance_merge_kernel(
     b = tl.program_id(1).to(tl.int64)
     k = tl.program_id(0) * BD + tl.arange(0, BD)
     s = tl.arange(0, SB)
-    top = tl.full((SB,), float("-inf"), tl.float64)
-    for first in range(0, parts, SB):
-        at = state_ptr + (first + s).to(tl.int64) * 5 * B + b
-        top = tl.maximum(top, tl.load(at, mask=first + s < parts, other=float("-inf")))
-    best = tl.max(top, 0)
-    base = tl.where(best == float("-inf"), 0.0, best)
+    _, base = largest(state_ptr, b, B, parts, SB, 5)
     t1 = tl.zeros((SB,), tl.float64)
     t2, t3, t4 = t1, t1, t1
     acc = tl.zeros((BD,), tl.float64)

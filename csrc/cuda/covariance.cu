@@ -22,7 +22,6 @@ struct Shared {
 
 template <DType T>
 __global__ void __launch_bounds__(kThreads) covariance_kernel(Covariance a) {
-    using Item = typename Stored<T>::Item;
     const Problem& p = a.problem;
     const int64_t part = blockIdx.x, q = blockIdx.y, d = p.d;
     auto& shared = *reinterpret_cast<Shared*>(shared_memory());
@@ -73,15 +72,7 @@ __global__ void __launch_bounds__(kThreads) covariance_kernel(Covariance a) {
             }
         }
         __syncthreads();
-        if (shared.any)
-            for (int64_t k = threadIdx.x; k < d; k += kThreads) {
-                double sum = sums[k] * shared.rescale;
-                for (int r = 0; r < kRows; ++r)
-                    if (shared.weighted[r] != 0)
-                        sum += shared.weighted[r] *
-                               Stored<T>::value(static_cast<const Item*>(p.rows)[(first + r) * d + k]);
-                sums[k] = sum;
-            }
+        if (shared.any) add_tile<T>(p, shared.weighted, [&](int r) { return first + r; }, shared.rescale, sums);
         __syncthreads();
     }
     if (threadIdx.x != 0) return;

@@ -18,7 +18,6 @@ struct ExactShared {
 
 template <DType T>
 __global__ void __launch_bounds__(kThreads, 3) exact_kernel(Call c) {
-    using Item = typename Stored<T>::Item;
     const Problem& p = c.problem;
     const int64_t part = blockIdx.x, q = blockIdx.y, d = p.d;
     if (c.result.path[q] >= 0) return;
@@ -62,15 +61,7 @@ __global__ void __launch_bounds__(kThreads, 3) exact_kernel(Call c) {
             }
         }
         __syncthreads();
-        if (shared.any)
-            for (int64_t k = threadIdx.x; k < d; k += kThreads) {
-                double sum = sums[k] * shared.rescale;
-                for (int r = 0; r < kRows; ++r)
-                    if (shared.weight[r] != 0)
-                        sum += shared.weight[r] *
-                               Stored<T>::value(static_cast<const Item*>(p.rows)[shared.row[r] * d + k]);
-                sums[k] = sum;
-            }
+        if (shared.any) add_tile<T>(p, shared.weight, [&](int r) { return shared.row[r]; }, shared.rescale, sums);
         __syncthreads();
     }
     if (threadIdx.x == 0) c.work.states[part * c.padded + q] = shared.state;

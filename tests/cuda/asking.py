@@ -53,6 +53,19 @@ def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prio
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
 
 
+def check_same_in_every_order(emulator: Any, engine: CudaEngine, x: Tensor, levels: Tensor) -> None:
+    """Bit for bit, in whatever order threads run between barriers, or blocks or warps one after the other."""
+    found = []
+    for order, ahead in ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (0, 2), (1, 2)):  # then blocks, then warps
+        emulator.set_order(order)
+        emulator.set_ahead(ahead)
+        found.append(answer(engine, x, levels))
+    assert set(engine.last_paths.tolist()) == {DENSE, EXACT}
+    for other in found[1:]:
+        for name in ("mean", "log_prob", "entropy", "ess"):
+            assert torch.equal(getattr(other, name), getattr(found[0], name)), name
+
+
 def near_tie(n: int, d: int) -> tuple[Tensor, Tensor]:
     """Rows of which two are one level of one pixel apart, and the query halfway between them, [1, d]."""
     rows = stored(n, d, torch.uint8)

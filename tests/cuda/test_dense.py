@@ -16,6 +16,7 @@ from tests.cuda.asking import (
     check,
     check_duplicates,
     check_open_queries,
+    check_same_in_every_order,
     near_tie,
     queries,
     stored,
@@ -54,15 +55,7 @@ def test_the_order_of_threads_does_not_matter(emulated: Any, batch: int, d: int)
     engine = CudaEngine(rows, emulated.core)
     x = torch.cat([queries(rows, batch, 4.0), middle])
     levels = torch.tensor([4.0] * batch + [1e-6], dtype=torch.float64)  # the last is one for the float64 path
-    found = []
-    for order, ahead in ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2), (1, 2)):  # then blocks, then warps
-        emulated.emulator.set_order(order)
-        emulated.emulator.set_ahead(ahead)
-        found.append(answer(engine, x, levels))
-    assert set(engine.last_paths.tolist()) == {DENSE, EXACT}
-    for other in found[1:]:
-        for name in ("mean", "log_prob", "entropy", "ess"):
-            assert torch.equal(getattr(other, name), getattr(found[0], name)), name
+    check_same_in_every_order(emulated.emulator, engine, x, levels)
 
 
 def test_lanes_that_load_at_once_meet_in_no_bank(emulated: Any) -> None:
