@@ -1,4 +1,4 @@
-"""What works in float64 differences over marked rows has in common: logits, sums over rows, and parts that are joined."""
+"""What kernels in float64 differences have in common: logits of marked rows, sums over rows, parts that are joined."""
 
 import triton
 import triton.language as tl
