@@ -125,9 +125,10 @@ Ask = Callable[[Tensor | None, float, float], Part]
 
 
 class _Merged(NamedTuple):
-    """The whole, and of its parts: sum_k alpha_k |r_k|, and sqrt(sum_k alpha_k |r_k - r|^2), [B] each."""
+    """The whole and |r|; of its parts sum_k alpha_k |r_k|, and sqrt(sum_k alpha_k |r_k - r|^2); [B] each."""
 
     whole: Posterior
+    length: Tensor
     lengths: Tensor
     apart: Tensor
 
@@ -139,7 +140,7 @@ def answer(ranks: Ranks, ask: Ask, allowed: Allowed) -> Posterior:
     """
     found = _merged(ranks, ask(None, _SHARE * allowed.tol, allowed.log_tol), allowed.tol)
     for bounded in (True, False):
-        open_ = _beyond(found.whole, allowed).nonzero()[:, 0]
+        open_ = _beyond(found, allowed).nonzero()[:, 0]
         if len(open_) == 0:
             break
         # Once for what the numbers say will do; then in float64, which leaves nothing to be bounded.
@@ -192,11 +193,6 @@ def _here(ranks: Ranks, values: Tensor) -> Tensor:
     return values.unflatten(0, (-1, ranks.size))[:, ranks.rank]
 
 
-def _squared_length(r: Tensor) -> Tensor:
-    """|r|^2 of the last axis, without a copy of r."""
-    return torch.linalg.vector_norm(r, dim=-1).square()
-
-
 def _summed(ranks: Ranks, own: Tensor, mean: Tensor, tol: float) -> Tensor:
     """sum_k alpha_k r_k [B, d] float64, where alpha [P, B] and r [P, B, d] are those of the parts here.
 
@@ -212,7 +208,7 @@ def _summed(ranks: Ranks, own: Tensor, mean: Tensor, tol: float) -> Tensor:
 
 def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
     mine, bounds = part.answer, part.bounds
-    square = _squared_length(mine.mean)
+    square = torch.linalg.vector_norm(mine.mean, dim=2).square()
     same = part.x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
     numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same.expand_as(square))
     told, means = torch.stack(numbers), None
@@ -231,7 +227,8 @@ def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
     own = _here(ranks, alpha)
     summed = None if means is None else (alpha * means).sum(1).T.contiguous()
     mean = _summed(ranks, own, mine.mean, tol) if summed is None else summed
-    apart = ((alpha * square).sum(0) - _squared_length(mean)).clamp(min=0)
+    length = torch.linalg.vector_norm(mean, dim=1)
+    apart = ((alpha * square).sum(0) - length.square()).clamp(min=0)
     error = off_log.masked_fill(mass.isneginf(), 0).amax(0)
     moved = torch.expm1(2 * error) / 2 * apart.sqrt()
     indices, weights = _heaviest(ranks, part, own)
@@ -245,7 +242,7 @@ def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
         trace=(alpha * trace).sum(0) + apart,
         bounds=Bounds(torch.exp(2 * error) * (alpha * off).sum(0) + moved, error),
     )
-    return _Merged(whole, (alpha * square.sqrt()).sum(0), apart.sqrt())
+    return _Merged(whole, length, (alpha * square.sqrt()).sum(0), apart.sqrt())
 
 
 def _check_alike(same: Tensor) -> None:
@@ -277,25 +274,26 @@ def _heaviest(ranks: Ranks, part: Part, own: Tensor) -> tuple[Tensor, Tensor]:
 
 def _shares(mass: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """alpha [P K, B], and logsumexp_k(M_k + log p_k) [B]."""
-    logit = torch.where(mass.isneginf(), -torch.inf, mass + log_prob)
+    logit = mass + log_prob  # -inf where there is no mass: log p is finite
     total = logit.logsumexp(0)
     return (logit - total).exp(), total
 
 
-def _scale(whole: Posterior, allowed: Allowed) -> Tensor:
+def _scale(found: _Merged, allowed: Allowed) -> Tensor:
     """What `tol` is relative to, [B]."""
-    return whole.mean.norm(dim=1).clamp(min=allowed.least)
+    return found.length.clamp(min=allowed.least)
 
 
-def _beyond(whole: Posterior, allowed: Allowed) -> Tensor:
+def _beyond(found: _Merged, allowed: Allowed) -> Tensor:
     """Queries, bool [B], whose bounds exceed what is allowed."""
-    assert whole.bounds is not None
-    return (whole.bounds.mean > allowed.tol * _scale(whole, allowed)) | (whole.bounds.log_prob > allowed.log_tol)
+    bounds = found.whole.bounds
+    assert bounds is not None
+    return (bounds.mean > allowed.tol * _scale(found, allowed)) | (bounds.log_prob > allowed.log_tol)
 
 
 def _needed(found: _Merged, which: Tensor, allowed: Allowed) -> tuple[float, float]:
     """tol and log_tol for the parts with which the whole will keep its own, for these queries."""
-    scale, lengths, apart = (value[which] for value in (_scale(found.whole, allowed), found.lengths, found.apart))
+    scale, lengths, apart = (value[which] for value in (_scale(found, allowed), found.lengths, found.apart))
     tol = _HALF * allowed.tol * scale / (lengths + allowed.least)
     log_tol = _HALF * allowed.tol * scale / apart.clamp(min=1e-300)
     wanted = float(tol.min()), min(float(log_tol.min()), allowed.log_tol)
@@ -317,4 +315,4 @@ def _with(found: _Merged, which: Tensor, again: _Merged) -> _Merged:
     fields: dict[str, Any] = {name: put(getattr(before, name), getattr(after, name)) for name in names}
     bounds = Bounds(*(put(*pair) for pair in zip(before.bounds, after.bounds, strict=True)))
     whole = replace(before, **fields, bounds=bounds)
-    return _Merged(whole, put(found.lengths, again.lengths), put(found.apart, again.apart))
+    return _Merged(whole, *(put(*pair) for pair in zip(found[1:], again[1:], strict=True)))

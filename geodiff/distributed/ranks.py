@@ -39,9 +39,9 @@ class Ranks:
         if self.size == 1 or values.numel() == 0:
             return values.expand(self.size, *values.shape)
         sent = values.to(self._device).contiguous()
-        found = [torch.empty_like(sent) for _ in range(self.size)]
-        self._together("gathered", lambda: dist.all_gather(found, sent, group=self.group))
-        return torch.stack(found).to(values.device)
+        found = sent.new_empty(self.size, *sent.shape)
+        self._together("gathered", lambda: dist.all_gather(list(found.unbind(0)), sent, group=self.group))
+        return found.to(values.device)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks, where `values` lie; they are used up."""
