@@ -59,8 +59,8 @@ void combine_centred(const double* mean, const Stats& stats, const Query& query,
 }
 
 // The bound on an answer, as a part of what contract 1 measures it against.
-double relative(double error, const Stats& stats, const double* mean, int64_t d) {
-    return error / stats.scale.allowed(model_norm(stats, mean, d), 1);
+double relative(double error, const Query& query, const Stats& stats, const double* mean, int64_t d) {
+    return error / stats.scale.allowed(std::sqrt(query.kernels->vectors.shifted_square(mean, stats.shift, d)), 1);
 }
 
 }  // namespace
@@ -192,11 +192,11 @@ std::vector<int64_t> Data::recall(const Query& query, const Combination& combina
         one.exclude = &exclude;
         one.tol = query.tol;
         one.rows_read = &read[size_t(q)];
-        double log_sum, entropy, ess, trace, mean_error, log_error;
-        Answer answer{mean.data(), &log_sum, &entropy,       &ess,        &trace,
+        double log_sum, entropy, ess, mean_error, log_error;
+        Answer answer{mean.data(), &log_sum, &entropy,       &ess,        nullptr,
                       nullptr,     nullptr,  spent.path + q, &mean_error, &log_error};
         if (!memory.recall(one, q, answer)) return;
-        spent.error[q] = relative(mean_error, stats, mean.data(), d);
+        spent.error[q] = relative(mean_error, query, stats, mean.data(), d);
         combine_centred(mean.data(), stats, query, combination, q * d, (q + 1) * d);
         answered[size_t(q)] = 1;
     });
@@ -218,17 +218,18 @@ void Data::combine(const Query& query, const Combination& combination, Memory* m
     c.request.rows_read = &spent.rows;
     c.request.known = memory ? memory->known(c.rows.n) : nullptr;
     const int64_t size = query.batch * rows_.d;
-    Buffer<double> mean(size), numbers(6 * query.batch);
+    Buffer<double> mean(size), numbers(5 * query.batch);
     const auto number = [&](int64_t i) { return numbers.data() + i * query.batch; };
-    Answer answer{mean.data(), number(0), number(1),  number(2), number(3),
-                  nullptr,     nullptr,   spent.path, number(4), number(5)};
+    Answer answer{mean.data(), number(0), number(1),  number(2), nullptr,
+                  nullptr,     nullptr,   spent.path, number(3), number(4)};
     geodiff::posterior(c.request, open, answer, memory);
     const int64_t count = int64_t(open.size());
     in_shares(count, 8 * count * rows_.d, query.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t q = open[size_t(i)], first = q * rows_.d;
-            if (spent.error) spent.error[q] = relative(answer.mean_error[q], stats_, mean.data() + first, rows_.d);
-            combine_centred(mean.data() + first, stats_, query, combination, first, first + rows_.d);
+            const double* r = mean.data() + first;
+            if (spent.error) spent.error[q] = relative(answer.mean_error[q], query, stats_, r, rows_.d);
+            combine_centred(r, stats_, query, combination, first, first + rows_.d);
         }
     });
 }

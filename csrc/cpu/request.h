@@ -47,14 +47,6 @@ struct Stats {
     }
 };
 
-// |r| in the units of the model, times `unit`, for r [d] in centred units.
-inline double model_norm(const Stats& stats, const double* r, int64_t d) {
-    double total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < d; ++k) total += (r[k] + stats.shift) * (r[k] + stats.shift);
-    return std::sqrt(total);
-}
-
 constexpr int64_t kShortRow = 128;  // bytes
 
 struct Request {
@@ -125,7 +117,7 @@ struct Answer {
     double* log_sum;  // log sum_i exp(logit_i)
     double* entropy;  // nats
     double* ess;      // 1 / sum w^2
-    double* trace;    // sum w |v - r|^2, centred units
+    double* trace;    // sum w |v - r|^2, centred units; null: not wanted
     int64_t* index;   // [batch, topk]
     double* weight;   // [batch, topk]
     int8_t* path;     // which path answered: see Path

@@ -69,7 +69,7 @@ TEST_CASE("how large a vector is, as a whole and as a lane sees it") {
                     std::vector<double> x = random_doubles(n, uint64_t(n + fold)), y = random_doubles(n, 3);
                     if (n % 2) x[size_t(n - 1)] = -1234;  // the largest is negative, and the last
                     const int64_t lanes = in_lanes ? table->floats.few_lanes : 1;
-                    double largest = 0, square = 0, part = 0, product = 0;
+                    double largest = 0, square = 0, part = 0, product = 0, apart = 0, shifted = 0;
                     for (int64_t base = 0; base < n; base += fold) {
                         std::vector<double> lane(size_t(lanes), 0.0);
                         for (int64_t k = base; k < std::min(base + fold, n); ++k) {
@@ -77,6 +77,8 @@ TEST_CASE("how large a vector is, as a whole and as a lane sees it") {
                             largest = std::max(largest, std::fabs(x[size_t(k)]));
                             square += x[size_t(k)] * x[size_t(k)];
                             product += x[size_t(k)] * y[size_t(k)];
+                            apart += (x[size_t(k)] - y[size_t(k)]) * (x[size_t(k)] - y[size_t(k)]);
+                            shifted += (x[size_t(k)] + 0.75) * (x[size_t(k)] + 0.75);
                         }
                         part = std::max(part, *std::max_element(lane.begin(), lane.end()));
                     }
@@ -85,6 +87,8 @@ TEST_CASE("how large a vector is, as a whole and as a lane sees it") {
                     CHECK(off(found.square, square) <= 1e-14);
                     if (fold % lanes == 0) CHECK(off(found.part, part) <= 1e-14);
                     CHECK(std::fabs(table->vectors.dot(x.data(), y.data(), n) - product) <= 1e-12 * square);
+                    CHECK(off(table->vectors.squared_distance(x.data(), y.data(), n), apart) <= 1e-14);
+                    CHECK(off(table->vectors.shifted_square(x.data(), 0.75, n), shifted) <= 1e-14);
                 }
     }
 }

@@ -41,6 +41,9 @@ struct VectorLoops {
     bool (*centre_f64)(const double* from, int64_t n, double factor, double term, double* to);
     void (*narrow)(const double* from, int64_t n, float* to);
     double (*dot)(const double* a, const double* b, int64_t n);
+    double (*squared_distance)(const double* a, const double* b, int64_t n);
+    // sum_k (x_k + shift)^2
+    double (*shifted_square)(const double* x, double shift, int64_t n);
     // Blocks of `fold` columns, whose column k is in lane k % FloatLayout::few_lanes, or all in one
     VectorSize (*size)(const double* x, int64_t n, int64_t fold, bool in_lanes);
     // to = scale sum_s factors[s] sums[s], d numbers, whose place i of each block of kPad holds column[i] (null: i)

@@ -170,7 +170,7 @@ bool Dense::finish(int64_t i, Pooled& pooled, Answer& answer) const {
     answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
     answer.entropy[q] = std::log(all.sum) - all.sum_l / all.sum;
     answer.ess[q] = all.sum * all.sum / all.sum_2;
-    answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - square);
+    if (answer.trace) answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - square);
     answer.path[q] = int8_t(precision_ == Precision::fine ? Path::dense_fine : Path::dense);
     answer.mean_error[q] = dense_error(e, sigma);
     answer.log_error[q] = dense_log_error(e, sigma);

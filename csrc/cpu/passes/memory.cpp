@@ -24,13 +24,6 @@ PriorRange prior_range(const Request& request, int64_t q) {
     return range;
 }
 
-double distance(const double* a, const double* b, int64_t d) {
-    double total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < d; ++k) total += (a[k] - b[k]) * (a[k] - b[k]);
-    return std::sqrt(total);
-}
-
 }  // namespace
 
 // A row of log prior L lies at s >= sqrt(2 (floor + sigma^2 L)) from x, and at s - moved from where the query is now,
@@ -67,7 +60,8 @@ bool Memory::recall(const Request& one, int64_t q, Answer& answer) {
     if (anchor.rows.empty()) return false;
     const double* x = one.query(0);
     const double level = one.sigma[0], cut = std::max(one.cut(), std::log(double(one.rows.n) / one.tol));
-    const double others = anchor.most(distance(x, anchor.x.data(), one.rows.d), level, priors_[size_t(q)]);
+    const double moved = std::sqrt(one.kernels.vectors.squared_distance(x, anchor.x.data(), one.rows.d));
+    const double others = anchor.most(moved, level, priors_[size_t(q)]);
     std::vector<double> logits;
     for (const int64_t row : anchor.rows) logits.push_back(one.logit(0, row));
     const double best = *std::max_element(logits.begin(), logits.end());

@@ -17,10 +17,7 @@ constexpr int64_t kTile = 16;     // rows that stay in L1 while those queries lo
 // E_w |v - r|^2 = E_w |x - v|^2 - |x - r|^2, given E_w |x - v|^2 / (2 sigma^2). In float64 the difference is off by
 // 1e-16 |x - v|^2, which the divergence divides by sigma^2: far below one part in a million of a dimension.
 double trace_of(const Request& request, int64_t q, const double* mean, double scaled_distance) {
-    const double* x = request.query(q);
-    double moved = 0;
-#pragma omp simd reduction(+ : moved)
-    for (int64_t k = 0; k < request.rows.d; ++k) moved += (x[k] - mean[k]) * (x[k] - mean[k]);
+    const double moved = request.kernels.vectors.squared_distance(request.query(q), mean, request.rows.d);
     return std::max(0.0, 2 * request.sigma[q] * request.sigma[q] * scaled_distance - moved);
 }
 
@@ -28,9 +25,8 @@ double trace_of(const Request& request, int64_t q, const double* mean, double sc
 // than `cut` below the best were left out: n e^-cut of the weight at most.
 void write(const Request& request, int64_t q, const Online& sums, Top& top, double cut, Path path, Answer& answer) {
     double* mean = answer.mean + q * request.rows.d;
-    const double inverse = 1 / sums.sum;
-    for (int64_t k = 0; k < request.rows.d; ++k) mean[k] *= inverse;
-    answer.trace[q] = trace_of(request, q, mean, sums.sum_h / sums.sum);
+    request.kernels.vectors.centre_f64(mean, request.rows.d, 1 / sums.sum, 0, mean);
+    if (answer.trace) answer.trace[q] = trace_of(request, q, mean, sums.sum_h / sums.sum);
     answer.log_sum[q] = sums.max + std::log(sums.sum);
     answer.entropy[q] = std::log(sums.sum) - sums.sum_l / sums.sum;
     answer.ess[q] = sums.sum * sums.sum / sums.sum_2;

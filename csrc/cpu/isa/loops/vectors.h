@@ -32,16 +32,30 @@ void narrow(const double* from, int64_t n, float* to) {
     for (int64_t i = 0; i < n; ++i) to[i] = float(from[i]);
 }
 
-double dot_f64_vectors(const double* a, const double* b, int64_t n) {
+// sum_k term(a_k, b_k)
+template <class Term>
+double summed(const double* a, const double* b, int64_t n, Term term) {
     VecD acc[4] = {};
+    double rest = 0;
     int64_t k = 0;
     for (; k + 4 * kD <= n; k += 4 * kD)
-        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[j] += load<VecD>(a + k + j * kD) * load<VecD>(b + k + j * kD);
-    for (; k < n; k += kD) {
-        const int64_t left = n - k;
-        acc[0] += left < kD ? some_of(a + k, left) * some_of(b + k, left) : load<VecD>(a + k) * load<VecD>(b + k);
-    }
-    return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3]));
+        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[j] +=
+            term(load<VecD>(a + k + j * kD), load<VecD>(b + k + j * kD));
+    for (; k + kD <= n; k += kD) acc[0] += term(load<VecD>(a + k), load<VecD>(b + k));
+    for (; k < n; ++k) rest += term(a[k], b[k]);
+    return lane_sum<VecD, double>((acc[0] + acc[1]) + (acc[2] + acc[3])) + rest;
+}
+
+double dot_f64_vectors(const double* a, const double* b, int64_t n) {
+    return summed(a, b, n, [](auto x, auto y) { return x * y; });
+}
+
+double squared_distance_of(const double* a, const double* b, int64_t n) {
+    return summed(a, b, n, [](auto x, auto y) { return (x - y) * (x - y); });
+}
+
+double shifted_square_of(const double* x, double shift, int64_t n) {
+    return summed(x, x, n, [shift](auto v, auto) { return (v + shift) * (v + shift); });
 }
 
 // Two registers of doubles are as many lanes as one of floats.
@@ -139,6 +153,8 @@ inline geodiff::VectorLoops vector_loops() {
     v.centre_f64 = centre<double>;
     v.narrow = narrow;
     v.dot = dot_f64_vectors;
+    v.squared_distance = squared_distance_of;
+    v.shifted_square = shifted_square_of;
     v.size = size_of;
     v.join = join_sums;
     v.combine_f32 = combine<float>;
