@@ -32,7 +32,7 @@ struct SubsetSums {
 };
 
 // What one query has summed up, relative to the largest logit `max` of each posterior: w of each, and w v and w v^2 of
-// its numbers.
+// its numbers, the last where `square` is not null.
 struct SubsetState {
     double *max, *mass, *total, *square;
 };

@@ -128,7 +128,7 @@ class Plan {
     std::vector<int64_t> pixel;                      // of each posterior
     std::vector<int32_t> outputs, mirrored_outputs;  // its numbers
 
-    SubsetSize size() const { return {sums.count(), local_.channels}; }
+    SubsetSize size() const { return {sums.count(), local_.channels, false}; }
 };
 
 class PixelPass {

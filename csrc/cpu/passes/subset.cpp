@@ -49,7 +49,7 @@ class SubsetPass {
     typedef std::vector<Buffer<double>> Share;  // of each query: max, mass, total and square, each [d]
 
     Pieces pieces() const { return {request_.rows.n, kSide, request_.threads, true}; }
-    SubsetSize size() const { return {d_, 1}; }
+    SubsetSize size() const { return {d_, 1, true}; }
     SubsetState state(double* sums) const { return size().state(sums); }
     double scale(int64_t q) const { return 0.5 / (request_.sigma[q] * request_.sigma[q] * subset_.temperature); }
 

@@ -10,13 +10,14 @@
 
 namespace geodiff {
 
-// Of `count` posteriors of `numbers` numbers each.
+// Of `count` posteriors of `numbers` numbers each, whose squares are summed up, too, or not.
 struct SubsetSize {
     int64_t count, numbers;
+    bool squares;
 
-    int64_t sums() const { return 2 * count * (1 + numbers); }
+    int64_t sums() const { return count * (2 + numbers * (squares ? 2 : 1)); }
     SubsetState state(double* sums) const {
-        return {sums, sums + count, sums + 2 * count, sums + (2 + numbers) * count};
+        return {sums, sums + count, sums + 2 * count, squares ? sums + (2 + numbers) * count : nullptr};
     }
     Buffer<double> nothing() const {
         Buffer<double> all(sums(), true);
@@ -33,9 +34,8 @@ struct SubsetSize {
                 if (!(from[count + k] > 0)) continue;
                 const double by = std::exp(from[k] - all[k]);
                 all[count + k] += by * from[count + k];
-                for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s)
-                    for (const int64_t first : {2 * count, (2 + numbers) * count})
-                        all[first + s] += by * from[first + s];
+                for (int64_t first = 2 * count; first < sums(); first += count * numbers)
+                    for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s) all[first + s] += by * from[first + s];
             }
         }
         return all;

@@ -86,11 +86,13 @@ GEODIFF_BLOCK void raise_to(const VecD& top, int64_t k, int64_t numbers, const S
     for (int lane = 0; lane < kD; ++lane) max = top[lane] > max ? top[lane] : max;
     const double scale = exp_of(to.max[k] - max - VecD{})[0];
     to.max[k] = max, to.mass[k] *= scale;
-    for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s) to.total[s] *= scale, to.square[s] *= scale;
+    for (int64_t s = k * numbers; s < (k + 1) * numbers; ++s) to.total[s] *= scale;
+    for (int64_t s = k * numbers; to.square && s < (k + 1) * numbers; ++s) to.square[s] *= scale;
 }
 
-void subset_posterior(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
-                      const double* prior, double scale, double cut, const SubsetState& to) {
+template <bool SQUARES>
+void add_to_posteriors(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
+                       const double* prior, double scale, double cut, const SubsetState& to) {
     VecD priors[kSideVecs];
     GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) priors[j] = load<VecD>(prior + j * kD);
     for (int64_t k = 0; k < count; ++k) {
@@ -110,12 +112,19 @@ void subset_posterior(const double* q, int64_t count, int64_t numbers, const flo
             VecD total = {}, square = {};
             GEODIFF_UNROLL for (int j = 0; j < kSideVecs; ++j) {
                 const VecD c = as_doubles(load<HalfF>(values + j * kD)), wc = w[j] * c;
-                total += wc, square += wc * c;
+                total += wc;
+                if (SQUARES) square += wc * c;
             }
             to.total[s] += lane_sum<VecD, double>(total);
-            to.square[s] += lane_sum<VecD, double>(square);
+            if (SQUARES) to.square[s] += lane_sum<VecD, double>(square);
         }
     }
+}
+
+void subset_posterior(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
+                      const double* prior, double scale, double cut, const SubsetState& to) {
+    (to.square ? add_to_posteriors<true> : add_to_posteriors<false>)(q, count, numbers, v, place, prior, scale, cut,
+                                                                     to);
 }
 
 // f(where `kD` numbers of a list of `count` lie, from which one on); beyond its end they are `fill`.
