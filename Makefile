@@ -138,7 +138,7 @@ sanitize: $(STAMP) ## the kernel tests under AddressSanitizer and UndefinedBehav
 	rm -rf build/sanitize
 	GEODIFF_CUDA=OFF CMAKE_ARGS=-DGEODIFF_SANITIZE=ON $(PIP) install --quiet --no-deps --no-build-isolation --target build/sanitize .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	$(BIN)/pytest -q -o pythonpath=build/sanitize tests/denoiser
 
 lint: $(STAMP) types ## ruff, mypy, import-linter and clang-format, changing nothing

@@ -19,9 +19,21 @@ from geodiff.backends.watch import Change, Watch
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.version import VERSION
 
-__all__ = ["NAMES", "Engine", "Engines", "available", "choose", "explain", "is_available", "open_engine"]
+__all__ = [
+    "NAMES",
+    "OLDEST_TRITON",
+    "Engine",
+    "Engines",
+    "available",
+    "choose",
+    "explain",
+    "is_available",
+    "open_engine",
+]
 
 NAMES = ("reference", "cpu", "triton", "cuda")
+#: The oldest whose language has what the kernels use: they do not compile with 3.2, which PyTorch 2.6 brings, or 3.3.
+OLDEST_TRITON = (3, 4)
 
 
 def available() -> dict[str, str]:
@@ -185,6 +197,10 @@ def _reason_missing(name: str) -> str:
         return "the package triton is not installed"
     if importlib.util.find_spec(_TRITON) is None:
         return "this version has no Triton kernels"
+    version = importlib.metadata.version("triton")
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return f"triton {version} is too old: its language lacks what the kernels use, allowed {oldest} or later"
     return "" if torch.cuda.is_available() or _triton_interprets() else "no CUDA device"
 
 

@@ -153,3 +153,15 @@ def test_the_explanation_is_the_table() -> None:
     lines = backends.explain()
     assert [line["backend"] for line in lines] == [rule.backend for rule in TABLE]
     assert all(line["usable"] == backends.is_available(str(line["backend"])) for line in lines)
+
+
+def test_a_triton_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that no device is missing
+    said = {}
+    for version in ("3.2.0", "3.4.0", "3.10.1+git5f4"):
+        monkeypatch.setattr(selection.importlib.metadata, "version", lambda name, version=version: version)
+        said[version] = backends.available()["triton"]
+    assert said["3.2.0"] == "triton 3.2.0 is too old: its language lacks what the kernels use, allowed 3.4 or later"
+    assert said["3.4.0"] == "triton 3.4.0"
+    assert said["3.10.1+git5f4"] == "triton 3.10.1+git5f4"

@@ -1,5 +1,6 @@
 """The command line: what it prints and writes, one-line errors with their exit codes, and no half-written file."""
 
+import importlib.metadata
 import json
 import signal
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_every_command_takes_data_seed_and_json(command: str) -> None:
 
 def test_info() -> None:
     document = run_json("info", "--data", "digits")
-    assert document["torch"] == torch.__version__
+    assert document["torch"] == importlib.metadata.version("torch")
     assert document["machine"]["threads"] == torch.get_num_threads()
     assert {name: entry["detail"] for name, entry in document["backends"].items()} == backends.available()
     assert all(entry["detail"] for entry in document["backends"].values()), "a missing backend needs its reason"

@@ -20,7 +20,7 @@ from tests.kernels.budgets import LOOPS, TRITON
 from tests.processes import prepared
 from tests.sass import loops_with_products
 
-pytest.importorskip("triton", reason="the package triton is not installed")
+pytest.importorskip("triton", minversion="3.6")  # earlier ones spill registers, or compile by other calls
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block: CUDA programming guide, compute capabilities
 TENSOR_CORE = {"s8": r"\.s8\.s8\b|\.s32\.s8\.s8", "f16": r"\.f32\.f16\.f16", "bf16": r"\.f32\.bf16\.bf16"}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="the package triton is not installed")
+from geodiff.backends.selection import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=".".join(map(str, OLDEST_TRITON)))
 
 FOLDER = Path(__file__).parent / "interpreted"
 
