@@ -1,6 +1,6 @@
 """Ranks of one thread against one rank of one thread, as many rows a rank: torch.distributed (gloo) on one machine.
 
-    python bench/weak_scaling.py OUT.json [DATA]      CIFAR-10 by default: GEODIFF_CIFAR10, a .npy
+    python bench/weak_scaling.py OUT.json [DATA [ROUNDS]]      CIFAR-10 by default: GEODIFF_CIFAR10, a .npy
 
 Both hold their processes all along and take turns, call by call, so that what else the machine does meets both. Each
 rank keeps to a core of its own, and queries are of images from all parts alike. `alone` is the same call without the
@@ -28,7 +28,6 @@ from geodiff.distributed import ShardedDenoiser
 from geodiff.measure import machine
 
 ASKS = [(batch, sigma) for batch in (1, 64) for sigma in (40.0, 1.0)]
-ROUNDS = 25
 NAMES = {1: "one_rank", 2: "two_ranks"}
 
 
@@ -55,9 +54,10 @@ def rank_of(group: str, rank: int, size: int, rows: int, path: str, orders: Conn
     dist.destroy_process_group()
 
 
-def main(out: Path, path: str) -> None:
+def main(out: Path, path: str, rounds: int) -> None:
     context = multiprocessing.get_context("fork")  # this process has used no threads yet
-    rows = len(geodiff.data.load(path)) // 2
+    loaded = geodiff.data.load(path)
+    rows = len(loaded) // 2
     teams = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, 2):
@@ -76,7 +76,7 @@ def main(out: Path, path: str) -> None:
         found = []
         for batch, sigma in ASKS:
             seconds: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for way in itertools.product((1, 2), (False, True)):
                     seconds.setdefault(way, []).append(asked(way[0], (batch, sigma, way[1])))
             result: dict[str, float] = {"batch": batch, "sigma": sigma, "rows_a_rank": rows}
@@ -93,7 +93,8 @@ def main(out: Path, path: str) -> None:
         document = {
             "what": "bench/weak_scaling.py",
             **machine.provenance(),
-            "rounds": ROUNDS - 1,
+            "shape": list(loaded.data.shape[1:]),
+            "rounds": rounds - 1,
             "results": found,
         }
         with atomic_path(out) as temporary:
@@ -104,4 +105,5 @@ def main(out: Path, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else os.environ["GEODIFF_CIFAR10"])
+    path = sys.argv[2] if len(sys.argv) > 2 else os.environ["GEODIFF_CIFAR10"]
+    main(Path(sys.argv[1]), path, int(sys.argv[3]) if len(sys.argv) > 3 else 25)
