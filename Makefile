@@ -66,7 +66,7 @@ test: $(STAMP) test-cpp ## the test suite without the heavy tests, C++ tests inc
 test-all: $(STAMP) test-cpp ## the whole test suite
 	$(BIN)/pytest -q
 
-# At once, so that each compiles while the other configures, links or runs.
+# At once, so that each compiles while the other configures, links or runs; both wait for what both need.
 .PHONY: test-cpp
 test-cpp: $(STAMP)
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-csrc test-arm
@@ -75,12 +75,15 @@ test-cpp: $(STAMP)
 # Without any of them the C++ tests are left out, with a word about it; in CI that is an error.
 FIND_DOCTEST = for at in "$(DOCTEST_INCLUDE)" /usr/include "$(CURDIR)/build/doctest/usr/include"; do \
 	if test -f "$$at/doctest/doctest.h"; then echo "$$at"; break; fi; done
-# Beside the objects that `make install` has built, which are linked as they are.
-EDITABLE = build/editable-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
-test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set of this machine and emulated ones
+.PHONY: doctest
+doctest:
 	@if test -z "$$($(FIND_DOCTEST))"; then mkdir -p build/doctest && cd build/doctest && \
 		{ apt-get -qq download doctest-dev || { apt-get -qq update && apt-get -qq download doctest-dev; }; } >/dev/null 2>&1 && \
 		dpkg -x doctest-dev*.deb . || true; fi
+
+# Beside the objects that `make install` has built, which are linked as they are.
+EDITABLE = build/editable-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
+test-csrc: $(STAMP) doctest ## the C++ tests of the CPU core, on every instruction set of this machine and emulated ones
 	@at="$$($(FIND_DOCTEST))"; if test -n "$$at"; then \
 		$(BIN)/cmake -DDOCTEST_INCLUDE="$$at" $(EDITABLE) >/dev/null && \
 		$(BIN)/cmake --build $(EDITABLE) --parallel $(or $(MAX_JOBS),2) --target geodiff_tests && \
@@ -90,13 +93,13 @@ test-csrc: $(STAMP) ## the C++ tests of the CPU core, on every instruction set o
 # Arm's instruction sets where a cross compiler and qemu are there: on the processor that has all of them, and on one that
 # has NEON alone. Two of the tests' files: what is above them is the same C++ on every processor.
 ARM_CXX := aarch64-linux-gnu-g++
-test-arm: $(STAMP) ## the C++ tests of the kernels on Arm's instruction sets, under qemu
+test-arm: $(STAMP) doctest ## the C++ tests of the kernels on Arm's instruction sets, under qemu
 	@for tool in $(ARM_CXX) qemu-aarch64; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	at="$$($(FIND_DOCTEST))"; test -n "$$at" || missing="$$missing doctest.h"; \
 	if test -n "$$missing"; then echo "test-arm: left out: no$$missing (install g++-aarch64-linux-gnu, qemu-user, doctest-dev)"; \
 	else mkdir -p build/arm && ln -sfn "$$at/doctest" build/arm/doctest && \
 		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake -S tests/csrc -B build/arm -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
-			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
+			-DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
 		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake --build build/arm --parallel $(or $(MAX_JOBS),2) --target geodiff_tests || exit 1; \
 		for cpu in max cortex-a57; do \
 			qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu build/arm/geodiff_tests >build/arm/$$cpu.log 2>&1 & begun="$$begun $$!"; \
