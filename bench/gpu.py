@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, backends, reference, sample, schedules
+from geodiff import LocalDenoiser, OptimalDenoiser, backends, reference, sample, schedules
 from geodiff.base.files import atomic_path
 from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.measure.baselines import PeerFailed, made, model_points
@@ -317,6 +317,11 @@ def small(name: str) -> None:
                     sys.exit(f"{name}: N={n} d={d} B={batch} {dtype} sigma={sigma}: the error is over the contract")
                 answer.covariance(truth.x.double())
                 answer.sample(2)
+            # LS over lines, which take several tiles, and over many channels, which are summed in groups.
+            for shape in ((1, 1, d), (d, 1, 1)) if name == "triton" and d < 100 else ():
+                local, x = LocalDenoiser(data.reshape(n, *shape), backend=name), truth.x.reshape(-1, *shape)
+                if not bool(local(x, 1.0).isfinite().all() & local.posteriors(x, 1.0).mean.isfinite().all()):
+                    sys.exit(f"{name}: LS over {list(shape)} {dtype}: not finite")
 
 
 def once_each(name: str) -> None:

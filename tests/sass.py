@@ -6,18 +6,21 @@ PRODUCT = re.compile(r"\b([HI]G?MMA\.\S+)")
 
 
 def loops_with_products(code: str) -> list[list[str]]:
-    """The instructions of each loop of one kernel that holds tensor-core products, in the order of their ends."""
+    """Of `loops` those that hold tensor-core products."""
+    return [body for body in loops(code) if any(PRODUCT.search(text) for text in body)]
+
+
+def loops(code: str) -> list[list[str]]:
+    """The instructions of each loop of one kernel, in the order of their ends."""
     found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", code, re.MULTILINE)
     instructions = [(int(address, 16), text) for address, text in found]
     at = {address: place for place, (address, _) in enumerate(instructions)}
-    loops = []
+    found_loops = []
     for place, (address, text) in enumerate(instructions):
         target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
         if target and (first := int(target[1], 16)) <= address and first in at:
-            body = [text for _, text in instructions[at[first] : place + 1]]
-            if any(PRODUCT.search(text) for text in body):
-                loops.append(body)
-    return loops
+            found_loops.append([text for _, text in instructions[at[first] : place + 1]])
+    return found_loops
 
 
 def innermost(loops: list[list[str]]) -> list[list[str]]:

@@ -9,6 +9,8 @@ Imports from `base` and `reference`, and Triton's from `geodiff.kernels`; knows 
 
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Query
-from geodiff.backends.selection import NAMES, Engines, available, choose, explain, is_available, open_engine
+from geodiff.backends.selection import NAMES, Engines, available, choose, explain, is_available, open_engine, serves
 
-__all__ = ["NAMES", "Engine", "Engines", "Query", "available", "choose", "explain", "is_available", "open_engine"]
+__all__ = [
+    "NAMES", "Engine", "Engines", "Query", "available", "choose", "explain", "is_available", "open_engine", "serves"
+]  # fmt: skip

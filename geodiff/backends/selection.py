@@ -70,7 +70,7 @@ def choose(
     reason = _reason_missing(_known(backend, "auto"))
     if reason:
         raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {_available()}")
-    if not _serves(backend, device.type):
+    if not serves(backend, device.type):
         raise ValueError(
             f"backend: expected one that serves device {device}, found {backend!r}; allowed 'reference', 'auto'"
         )
@@ -106,6 +106,13 @@ def explain() -> list[dict[str, object]]:
         }
         for rule in TABLE
     ]
+
+
+def serves(name: str, device: str) -> bool:
+    """Whether the backend takes rows on such a device ("cpu", "cuda"), if it is here."""
+    if name == "triton" and _triton_interprets():
+        return device == "cpu"
+    return any(rule.backend == name and rule.device == device for rule in TABLE) or name == "reference"
 
 
 def open_engine(name: str, rows: Tensor, file: MappedFile | None = None) -> Engine:
@@ -178,12 +185,6 @@ def _available() -> list[str]:
 
 def _usable(rule: Rule) -> bool:
     return not _reason_missing(rule.backend)
-
-
-def _serves(name: str, device: str) -> bool:
-    if name == "triton" and _triton_interprets():
-        return device == "cpu"
-    return any(rule.backend == name and rule.device == device for rule in TABLE) or name == "reference"
 
 
 def _reason_missing(name: str) -> str:

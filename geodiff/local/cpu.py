@@ -34,6 +34,10 @@ class CpuLocalEngine(LocalEngine):
     def missing() -> str:
         return MISSING
 
+    @staticmethod
+    def automatic(rows: Tensor) -> bool:
+        return rows.device.type == "cpu"
+
     def serves(self, asked: LocalQuery) -> bool:
         rows, query, form = self.rows, asked.query, asked.form
         known = isinstance(form, Windows) or (isinstance(form, Crops) and not (asked.details or asked.mirrored))

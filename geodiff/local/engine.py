@@ -88,6 +88,11 @@ class LocalEngine(ABC):
     def missing() -> str:
         """Why it cannot be used here at all; "" where it can."""
 
+    @staticmethod
+    def automatic(rows: Tensor) -> bool:
+        """Whether it may be taken for rows there without being asked for by name."""
+        return True
+
     @abstractmethod
     def serves(self, asked: LocalQuery) -> bool:
         """Whether it answers this: its form, dtypes and device, `mirrored`, `details`, and its `tol`."""

@@ -8,10 +8,12 @@ from geodiff.local.cpu import CpuLocalEngine
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
 from geodiff.local.plain import PlainLocalEngine
 from geodiff.local.products import PatchProducts
+from geodiff.local.triton import TritonLocalEngine
 
 #: The backends that know local denoisers, the fastest first.
 ENGINES: dict[str, type[LocalEngine]] = {
     "cpu": CpuLocalEngine,
+    "triton": TritonLocalEngine,
     "products": PatchProducts,
     "reference": PlainLocalEngine,
 }
@@ -36,7 +38,9 @@ class LocalEngines:
             if reason:
                 raise BackendUnavailable(f"backend: {backend!r} is not available: {reason}; available {available()}")
         self._rows = rows
-        self.names = available() if backend == "auto" else [backend]
+        self.names = [backend]
+        if backend == "auto":
+            self.names = [name for name in available() if ENGINES[name].automatic(rows)]
         self._opened: dict[str, LocalEngine] = {}
 
     def answer(self, asked: LocalQuery) -> LocalAnswer:

@@ -18,7 +18,7 @@ import torch
 
 from tests.kernels.budgets import LOOPS, TRITON
 from tests.processes import prepared
-from tests.sass import loops_with_products
+from tests.sass import loops, loops_with_products
 
 pytest.importorskip("triton", minversion="3.6")  # earlier ones spill registers, or compile by other calls
 
@@ -61,6 +61,7 @@ def variants() -> Iterator[Variant]:
     yield from _second_product(configs)
     yield from _per_query()
     yield from _differences(configs)
+    yield from _local()
     values = {f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}
     combined = {"mean_ptr": "*fp64", **values, "out_ptr": "*fp32"}
     bits = dict.fromkeys(("gain", "c0", "c1", "c2"), "i64")
@@ -176,6 +177,48 @@ def _differences(configs: Any) -> Iterator[Variant]:
     yield Variant("exact.exact_merge_kernel", pointers, {"SB": 8, "BD": 128, "PATH": 3}, scalars=UNITS)
 
 
+def _local() -> Iterator[Variant]:
+    """LS: an image in one tile, in pieces of windows, in several tiles, and with more channels than a program sums."""
+    from geodiff.kernels import local
+
+    pointers = {**_doubles("bias", "sigma", "sums", "mass"), "exclude_ptr": "*i64", "x_ptr": "*fp32"}
+    some = {"MIRRORED": False, "DETAILS": False, "BIAS": 0, "EXCLUDE": False}
+    most = {"MIRRORED": True, "DETAILS": False, "BIAS": 2, "EXCLUDE": True}
+    shapes = (
+        ((3, 32, 32), 1, some),
+        ((3, 32, 32), 3, some),
+        ((3, 32, 32), 8, some),
+        ((1, 28, 28), 31, some),
+        ((1, 3, 9), 2, some),
+        ((4, 32, 32), 8, most),
+        ((4, 32, 32), 8, {**most, "DETAILS": True}),
+        ((5, 32, 32), 4, most),
+        ((5, 32, 32), 4, {**most, "DETAILS": True}),
+        ((3, 64, 64), 1, some),
+        ((3, 64, 64), 3, {**some, "DETAILS": True}),
+        ((3, 64, 64), 8, most),
+        ((4, 64, 64), 13, {**most, "DETAILS": True}),
+    )
+    for stored in ("u8", *FLOATS):
+        for shape, half, asked in shapes:
+            # Of floats those with most registers.
+            for circular in (False, True) if stored == "u8" and 2 * half < shape[1] else (False,):
+                if stored != "u8" and asked["BIAS"] == 0:
+                    continue
+                tile = local.tile_of(local.Images(shape, (0, 0, 0), half, circular), details=asked["DETAILS"])
+                constants = {"HALF_U": min(half, shape[1] - 1), "HALF_V": min(half, shape[2] - 1), **asked}
+                constants |= {name: getattr(tile, name) for name in ("G", "HB", "WB", "USED", "WHOLE")}
+                constants |= {"CIRCULAR": circular, "C": shape[0] if shape[0] == tile.G else 0}
+                constants |= {"SIDE": local.SIDE, "PRIORS": local.PRIORS}
+                ones = ("channels",) if shape[0] == 1 else ()
+                typed = {**pointers, "rows_ptr": f"*{stored}"}
+                yield Variant("local.local_kernel", typed, constants, warps=tile.warps, ones=ones, scalars=UNITS)
+    outputs = {**_doubles("sums", "mass", "x", "mean", "log_mass", "variance", "ess"), "nearest_ptr": "*i64"}
+    for details in (False, True):
+        constants = {"DETAILS": details, "SB": local.MERGED_PARTS, "PB": local.MERGED_PIXELS}
+        yield Variant("local.local_merge_kernel", outputs, constants, scalars=UNITS)
+
+
 def _launch(config: Any) -> tuple[int, int, bool]:
     from geodiff.kernels import configs
 
@@ -231,7 +274,8 @@ def compiled(variant: Variant, capability: int) -> Compiled:
         usage, loop = said("-res-usage"), None
         if capability == 90 and str(variant) in LOOPS and triton.__version__.startswith(TRITON):
             # which takes as long as to compile
-            loop = max((len(body) for body in loops_with_products(said("-sass"))), default=0)
+            found_loops = (loops_with_products if variant.operands else loops)(said("-sass"))
+            loop = max((len(body) for body in found_loops), default=0)
     return Compiled(found.asm["ptx"], found.metadata.shared, usage, loop)
 
 

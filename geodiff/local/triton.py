@@ -1,0 +1,88 @@
+"""LS in Triton kernels (kernels/local.py), behind the `LocalEngine` interface."""
+
+import contextlib
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geodiff.backends import available, is_available, serves
+from geodiff.base.arguments import check_finite
+from geodiff.base.dtypes import PRECISE, STORED
+from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
+from geodiff.reference.forms import Windows
+
+#: The largest value of a float64 query whose squared distances float64 holds for certain; of float32 any will do.
+_MOST = 1e100
+_QUERIES = 256  # of a pass over the data
+_NUMBERS = 2**24  # in their sums
+_LOOKED_AT = 2**23  # values of the rows at a time
+
+
+class TritonLocalEngine(LocalEngine):
+    """LS over rows on a GPU, in float64 throughout: no bound is needed. An answer waits for nothing."""
+
+    def __init__(self, rows: Tensor) -> None:
+        """Raises ValueError if rows hold NaN or Inf: a look at all of them, which waits for the device."""
+        super().__init__(rows.contiguous())
+        if rows.is_floating_point():
+            for start in range(0, len(rows), at_once := max(1, _LOOKED_AT // max(1, rows.shape[1]))):
+                check_finite(rows[start : start + at_once], "data", first_row=start)
+
+    @staticmethod
+    def missing() -> str:
+        if not is_available("triton"):
+            return available()["triton"]
+        known = hasattr(importlib.import_module("triton.language"), "gather")
+        return "" if known else "its kernels of local denoisers need Triton 3.3 or later"
+
+    @staticmethod
+    def automatic(rows: Tensor) -> bool:
+        return rows.is_cuda  # what is interpreted on a CPU is for tests
+
+    def serves(self, asked: LocalQuery) -> bool:
+        rows, x, form = self.rows, asked.query.x, asked.form
+        if not isinstance(form, Windows) or rows.dtype not in STORED or x.dtype not in PRECISE:
+            return False
+        height, width = asked.layout.shape[1:]
+        # A window that goes round must count no pixel twice, which the formulas would make one of an even k.
+        once = not form.circular or 2 * (form.k // 2) < min(height, width)
+        here = serves("triton", rows.device.type) and x.device == rows.device
+        return here and once and (x.dtype == torch.float32 or bool((x.abs() < _MOST).all()))
+
+    def answer(self, asked: LocalQuery) -> LocalAnswer:
+        query, form, device = asked.query, asked.form, self.rows.device
+        assert isinstance(form, Windows), "what `serves` says"
+        kernels, seen = self._kernels(), importlib.import_module("geodiff.kernels.seen").Seen
+        prior, exclude = query.prior_of_rows, query.excluded_of_rows
+        if prior is not None:
+            prior = prior.to(device, torch.float64)
+            prior = prior if prior.stride(-1) == 1 else prior.contiguous()
+        if exclude is not None:
+            exclude = exclude.to(device, torch.int64).contiguous()
+        conditions = seen(prior, exclude)
+        x, sigma = query.x.detach().contiguous(), query.sigma.detach().to(device, torch.float64).contiguous()
+        images = kernels.Images(asked.layout.shape, asked.layout.strides, form.k // 2, form.circular)
+        rows, first = query.seen(self.rows), query.rows.start
+        at_a_time = max(1, min(_QUERIES, _NUMBERS // (3 * x.shape[1])))
+        found: list[Any] = []
+        with torch.cuda.device(device) if rows.is_cuda else contextlib.nullcontext():
+            for start in range(0, len(x), at_a_time):
+                part = slice(start, start + at_a_time)
+                candidates = kernels.Candidates(rows, conditions.queries(part), first, len(self.rows), asked.mirrored)
+                found.append(kernels.local(x[part], sigma[part], candidates, images, details=asked.details))
+        mean, log_mass, variance, ess, nearest = (_joined(outs) for outs in zip(*found, strict=True))
+        assert mean is not None, "which there always is"
+        return LocalAnswer(mean, variance, ess, nearest, log_mass)
+
+    @staticmethod
+    def _kernels() -> Any:
+        """Imported when wanted: it needs the package triton."""
+        return importlib.import_module("geodiff.kernels.local")
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    return torch.cat([part for part in parts if part is not None])
