@@ -169,12 +169,6 @@ def test_rows_that_are_no_numbers_are_refused() -> None:
         TritonLocalEngine(rows)
 
 
-def test_a_triton_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("triton.language.gather")
-    assert "3.3" in TritonLocalEngine.missing()
-    assert "triton" not in available()
-
-
 def test_who_is_served() -> None:
     rows, asked = some(n=2)
     assert "triton" in available()
