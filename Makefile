@@ -91,15 +91,16 @@ test-csrc: $(STAMP) doctest ## the C++ tests of the CPU core, on every instructi
 	else echo "test-csrc: left out: no doctest.h (install doctest-dev, or set DOCTEST_INCLUDE)"; test -z "$$CI"; fi
 
 # Arm's instruction sets where a cross compiler and qemu are there: on the processor that has all of them, and on one that
-# has NEON alone. Two of the tests' files: what is above them is the same C++ on every processor.
+# has NEON alone. Two of the tests' files: what is above them is the same C++ on every processor. Configured afresh each time: the
+# environment whose ninja the last build found may be gone, as after each combination of `make matrix`.
 ARM_CXX := aarch64-linux-gnu-g++
 test-arm: $(STAMP) doctest ## the C++ tests of the kernels on Arm's instruction sets, under qemu
 	@for tool in $(ARM_CXX) qemu-aarch64; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	at="$$($(FIND_DOCTEST))"; test -n "$$at" || missing="$$missing doctest.h"; \
 	if test -n "$$missing"; then echo "test-arm: left out: no$$missing (install g++-aarch64-linux-gnu, qemu-user, doctest-dev)"; \
-	else mkdir -p build/arm && ln -sfn "$$at/doctest" build/arm/doctest && \
+	else mkdir -p build/arm && rm -f build/arm/CMakeCache.txt && ln -sfn "$$at/doctest" build/arm/doctest && \
 		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake -S tests/csrc -B build/arm -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
-			-DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
+			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DDOCTEST_INCLUDE="$$PWD/build/arm" >/dev/null && \
 		PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cmake --build build/arm --parallel $(or $(MAX_JOBS),2) --target geodiff_tests || exit 1; \
 		for cpu in max cortex-a57; do \
 			qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu build/arm/geodiff_tests >build/arm/$$cpu.log 2>&1 & begun="$$begun $$!"; \
