@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,8 +64,9 @@ def _meet() -> None:
             failed.append(error)
 
     meeting = threading.Thread(target=meet, daemon=True, name="meeting of ranks")
-    meeting.start()
-    meeting.join(MEETING)
+    with _stdout_on_stderr():
+        meeting.start()
+        meeting.join(MEETING)
     if not meeting.is_alive() and not failed:
         return
     said = " ".join(str(failed[0]).split()) if failed else f"waited for {MEETING:g} seconds"
@@ -72,6 +74,23 @@ def _meet() -> None:
         f"process_group: expected {size()} ranks to meet, found some missing (rank {os.environ['RANK']} says: {said}); "
         f"allowed to start all ranks again, as torchrun --max-restarts does"
     ) from (failed[0] if failed else None)
+
+
+@contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """What C++ prints in the block: gloo of PyTorch 2.8 says to stdout that ranks have met, ahead of a command's JSON."""
+    sys.stdout.flush()
+    try:
+        stdout = os.dup(1)
+    except OSError:  # closed: nobody reads what is said
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def cores_of(rank: int, told: Sequence[tuple[str, Sequence[int]]]) -> Sequence[int]:

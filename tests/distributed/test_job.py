@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from geodiff.distributed.job import MEETING, cores_of
+from geodiff.distributed.job import MEETING, _meet, cores_of
 from tests.processes import Running, run, started
 
 #: What torchrun sets, and then the command; the store lives elsewhere, as torchrun's does.
@@ -154,6 +154,15 @@ def test_a_rank_that_is_killed_ends_the_command(tmp_path: Path) -> None:
         assert ranks[rank].process.exitcode == 3, said[rank]
         assert "error: process_group: expected all 3 ranks to answer, found one gone" in said[rank]
         assert "Traceback" not in said[rank]
+
+
+def test_what_gloo_prints_is_not_the_answer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """As of PyTorch 2.8."""
+    monkeypatch.setattr(dist, "init_process_group", lambda backend: os.write(1, f"[{backend}] connected\n".encode()))
+    print("before", flush=True)
+    _meet()
+    print("after", flush=True)
+    assert capfd.readouterr() == ("before\nafter\n", "[gloo] connected\n")
 
 
 def test_a_rank_that_never_came_ends_the_command(tmp_path: Path) -> None:
