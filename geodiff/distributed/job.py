@@ -78,7 +78,7 @@ def _meet() -> None:
 
 @contextmanager
 def _stdout_on_stderr() -> Iterator[None]:
-    """What C++ prints in the block: gloo of PyTorch 2.8 says to stdout that ranks have met, ahead of a command's JSON."""
+    """For what C++ prints: gloo of PyTorch 2.8 says to stdout that ranks have met, ahead of a command's JSON."""
     sys.stdout.flush()
     try:
         stdout = os.dup(1)
