@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geodiff.cli.commands import COMMANDS
 
@@ -82,12 +83,27 @@ def _begin(job: _Job, output: Connection, errors: Connection, begun: Connection)
         # Python 3.11 keeps a compiled module that was cut off, and whoever imports it next fails.
         sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.largest_file, job.largest_file))
+    if job.code is None:
+        _hold_signals()
     sys.argv = ["geodiff" if job.code is None else "-c", *job.arguments]
     begun.close()
     if job.code is None:
         runpy.run_module("geodiff", run_name="__main__", alter_sys=True)
     else:
         exec(compile(textwrap.dedent(job.code), "<code>", "exec"), {"__name__": "__main__"})
+
+
+def _hold_signals() -> None:
+    """Until the command listens: before, they would meet what stands here, where an interpreter would still begin."""
+    listen = signal.signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+    def listening(number: int, handler: Any) -> Any:
+        before = listen(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        return before
+
+    signal.signal = listening  # type: ignore[assignment]
 
 
 def prepared() -> ForkServerContext:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+_AGAIN = 0.5  # seconds
 _SAID = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated: the terminal is gone"}
 
 
@@ -41,6 +42,19 @@ def _stop_at_once(number: int, _frame: FrameType | None) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, lambda *_: _stop_again(number))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+    raise _Stopped(number)
+
+
+def _stop_again(number: int) -> None:
+    """Python drops what is raised in the callback of a weak reference, say, of which each import has one."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, _Stopped):  # it is on its way, and somebody is tidying up
+            return
+        error = error.__context__
     raise _Stopped(number)
 
 
@@ -76,6 +90,8 @@ def main() -> None:
         _end(stopped.number)
     finally:
         _listen(signal.SIG_IGN)  # too late to stop anything
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _end(number: int) -> None:

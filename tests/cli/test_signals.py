@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.endings import check_files
-from tests.processes import started
+from tests.processes import run, started
 
 LONG: dict[str, list[object]] = {
     "sample": ["sample", "--num", 64, "--steps", 400, "--out", "walk.safetensors", "--images", "walk.png"],
@@ -85,6 +85,40 @@ def stop_at(command: str, number: signal.Signals, after: float, folder: Path) ->
 @pytest.mark.parametrize("number", ENDS)
 def test_a_signal_among_the_imports(number: signal.Signals, tmp_path: Path) -> None:
     stop_at("sample", number, 0.7, tmp_path)
+
+
+LISTENING = """
+    import os, signal, time, weakref
+    from geodiff import cli
+
+    cli._listen(cli._stop)
+    interrupt = lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01))
+    try:
+        {DOES}
+    except cli._Stopped as stopped:
+        cli._end(stopped.number)
+"""
+DROPPED = """
+        class Module: pass
+        module = Module()
+        lock = weakref.ref(module, interrupt)
+        del module
+        time.sleep(20)
+"""
+TIDYING = """
+        try:
+            interrupt()
+        finally:
+            time.sleep(1.5)
+            print("tidy", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("does", "said"), [(DROPPED, ""), (TIDYING, "tidy\n")], ids=["dropped", "tidying"])
+def test_what_python_drops_is_raised_again_but_not_while_it_is_on_its_way(does: str, said: str) -> None:
+    done = run(code=LISTENING.replace("{DOES}", does.strip()), timeout=15)
+    assert (done.returncode, done.stdout) == (130, said), done.stderr
+    assert done.stderr.endswith("interrupted\n")
 
 
 # 51 moments of each command in all.
