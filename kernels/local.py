@@ -41,6 +41,18 @@ def _log_prior(bias_ptr, exclude_ptr, b, j, n, bias_stride, BIAS: tl.constexpr, 
     return tl.where(row < n, bias, float("-inf"))
 
 
+@triton.jit
+def _store(out, pixels, s0, s1, s2, s3, first, second, third, fourth, G: tl.constexpr):
+    """The sums of G channels, a plane of pixels each, where the image has them."""
+    tl.store(out, s0, mask=first)
+    if G > 1:
+        tl.store(out + pixels, s1, mask=second)
+    if G > 2:
+        tl.store(out + 2 * pixels, s2, mask=third)
+    if G > 3:
+        tl.store(out + 3 * pixels, s3, mask=fourth)
+
+
 @triton.jit(do_not_specialize=ANY)
 def local_kernel(
     x_ptr, rows_ptr, bias_ptr, exclude_ptr, sigma_ptr, sums_ptr, mass_ptr,
@@ -157,26 +169,14 @@ def local_kernel(
         tl.store(out, best, mask=there)
         tl.store(out + pixels, total, mask=there)
     out += (2 + c0) * pixels
-    tl.store(out, a0, mask=there)
-    if G > 1:
-        tl.store(out + pixels, a1, mask=second)
-    if G > 2:
-        tl.store(out + 2 * pixels, a2, mask=third)
-    if G > 3:
-        tl.store(out + 3 * pixels, a3, mask=fourth)
+    _store(out, pixels, a0, a1, a2, a3, there, second, third, fourth, G)
     if DETAILS:
         out += channels * pixels
         if c0 == 0:
             tl.store(out, total_2, mask=there)
             tl.store(out + pixels, nearest.to(tl.float64), mask=there)
         out += 2 * pixels
-        tl.store(out, q0, mask=there)
-        if G > 1:
-            tl.store(out + pixels, q1, mask=second)
-        if G > 2:
-            tl.store(out + 2 * pixels, q2, mask=third)
-        if G > 3:
-            tl.store(out + 3 * pixels, q3, mask=fourth)
+        _store(out, pixels, q0, q1, q2, q3, there, second, third, fourth, G)
 
 
 @triton.jit(do_not_specialize=["B", "n", "parts", "first", "of"])

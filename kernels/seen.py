@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,14 @@ class Seen:
     bias: Tensor | None = None
     exclude: Tensor | None = None
     start: int = 0
+
+    @classmethod
+    def on(cls, device: torch.device, bias: Tensor | None, exclude: Tensor | None) -> "Seen":
+        """The same on a device, of the dtypes and strides above."""
+        if bias is not None:
+            bias = bias.to(device, torch.float64)
+            bias = bias if bias.stride(-1) == 1 else bias.contiguous()
+        return cls(bias, None if exclude is None else exclude.to(device, torch.int64).contiguous())
 
     def part(self, rows: slice) -> "Seen":
         """Of rows [rows.start, rows.stop) of these."""

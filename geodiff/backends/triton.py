@@ -172,13 +172,7 @@ class TritonEngine(Engine):
         x = query.x.detach().to(self._device)
         x = x if x.stride(-1) == 1 else x.contiguous()
         sigma = self._float64(query.sigma)
-        bias, exclude = query.prior_of_rows, query.excluded_of_rows
-        if bias is not None:
-            bias = bias.to(self._device, torch.float64)
-            bias = bias if bias.stride(-1) == 1 else bias.contiguous()
-        if exclude is not None:
-            exclude = exclude.to(self._device, torch.int64).contiguous()
-        seen = Seen(bias, exclude)
+        seen = Seen.on(self._device, query.prior_of_rows, query.excluded_of_rows)
         at_a_time = max(8, min(_QUERIES, _NUMBERS // d))
         for start in range(0, batch, at_a_time):
             part = slice(start, min(start + at_a_time, batch))

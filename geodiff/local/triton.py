@@ -52,13 +52,7 @@ class TritonLocalEngine(LocalEngine):
         query, form, device = asked.query, asked.form, self.rows.device
         assert isinstance(form, Windows), "what `serves` says"
         kernels, seen = self._kernels(), importlib.import_module("geodiff.kernels.seen").Seen
-        prior, exclude = query.prior_of_rows, query.excluded_of_rows
-        if prior is not None:
-            prior = prior.to(device, torch.float64)
-            prior = prior if prior.stride(-1) == 1 else prior.contiguous()
-        if exclude is not None:
-            exclude = exclude.to(device, torch.int64).contiguous()
-        conditions = seen(prior, exclude)
+        conditions = seen.on(device, query.prior_of_rows, query.excluded_of_rows)
         x, sigma = query.x.detach().contiguous(), query.sigma.detach().to(device, torch.float64).contiguous()
         images = kernels.Images(asked.layout.shape, asked.layout.strides, form.k // 2, form.circular)
         rows, first = query.seen(self.rows), query.rows.start
