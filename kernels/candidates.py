@@ -3,15 +3,14 @@
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.configs import INTERPRETED, SPLIT
 from geodiff.kernels.decide import tell
 from geodiff.kernels.differences import biases, squares
-from geodiff.kernels.prepared import Prepared
-from geodiff.kernels.queries import SCREENED, Queries
+from geodiff.kernels.merge import Running
+from geodiff.kernels.queries import SCREENED
 from geodiff.kernels.refine import centred
-from geodiff.kernels.seen import Seen
 from geodiff.kernels.weighted_sum import WORD, Marks
 
 #: Rows that may count up to which they are looked at one by one: more cost as much as a pass over everything.
@@ -97,18 +96,10 @@ def candidate_sum_kernel(
         tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squared, 0), tl.sum(biased, 0))
 
 
-def candidates(
-    data: Prepared,
-    rows: Tensor,
-    seen: Seen,
-    queries: Queries,
-    marks: Marks,
-    width: int,
-    mean: Tensor,
-    told: Tensor,
-) -> None:
-    """mean [B, d] and told [TOLD, B] of the queries whose path is SCREENED, over their marked rows, at most `width`."""
-    batch, d = queries.centred.shape
+def candidates(asked: Asked, running: Running, marks: Marks, width: int) -> None:
+    """Mean, and what is told, of the queries whose path is SCREENED, over their marked rows, at most `width`."""
+    data, queries, seen = running.data, running.queries, asked.seen
+    (batch, d), rows = queries.centred.shape, data.rows[asked.rows]
     listed = torch.empty(batch, width, dtype=torch.int32, device=rows.device)
     logits = torch.empty(batch, width, dtype=torch.float64, device=rows.device)
     own, stride, kind = seen.bias_or(rows), seen.stride, seen.kind
@@ -118,7 +109,7 @@ def candidates(
         BIAS=kind, SPLIT=SPLIT, WORD=WORD, BP=_ROWS, BD=_COLUMNS, PATH=SCREENED, enable_fp_fusion=True,
     )  # fmt: skip
     candidate_sum_kernel[(triton.cdiv(d, _SUM_COLUMNS), batch)](
-        rows, own, queries.count, queries.path, listed, logits, mean, told,
+        rows, own, queries.count, queries.path, listed, logits, running.mean, running.told,
         batch, d, stride, width, data.shift, data.unit,
         BIAS=kind, BP=_ROWS, BD=_SUM_COLUMNS, PATH=SCREENED, enable_fp_fusion=True,
     )  # fmt: skip

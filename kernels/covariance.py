@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.bounds import cutoff
 from geodiff.kernels.differences import (
     COLUMNS,
@@ -21,7 +22,6 @@ from geodiff.kernels.differences import (
     shares,
     squares,
 )
-from geodiff.kernels.evaluate import Asked
 from geodiff.kernels.marking import mark
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.refine import centred
@@ -129,9 +129,9 @@ def covariance_merge_kernel(
 
 
 def covariance(
-    data: Prepared, asked: Asked, mean: Tensor, v: Tensor, slope: Tensor, rows_out: Tensor, far_out: Tensor
+    data: Prepared, asked: Asked, mean: Tensor, v: Tensor, slope: Tensor, out: tuple[Tensor, Tensor]
 ) -> None:
-    """Writes Cov_w(c, x_i), rows_out [B, d], and Cov_w(c, |x - x_i|^2), far_out [B].
+    """Writes Cov_w(c, x_i), out[0] [B, d], and Cov_w(c, |x - x_i|^2), out[1] [B].
 
     c_i = <x_i, v> + slope |x - x_i|^2; mean [B, d] is r; v [B, d]; slope [B]; float64, contiguous, in model space.
     """
@@ -150,6 +150,6 @@ def covariance(
         BIAS=seen.kind, WORD=WORD, BP=ROWS_AT_ONCE, BD=COLUMNS, enable_fp_fusion=True,
     )  # fmt: skip
     covariance_merge_kernel[(triton.cdiv(d, MERGED_COLUMNS), batch)](
-        acc, state, mean, rows_out, far_out, batch, d, parts, data.shift, data.unit,
+        acc, state, mean, *out, batch, d, parts, data.shift, data.unit,
         SB=MERGED_PARTS, BD=MERGED_COLUMNS, enable_fp_fusion=True,
     )  # fmt: skip

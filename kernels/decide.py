@@ -5,15 +5,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geodiff.kernels.bounds import DEPTH, DEVIATIONS, LOG_SHARE, ROUNDING
+from geodiff.kernels.asked import Asked
+from geodiff.kernels.bounds import DEPTH, DEVIATIONS, LOG_SHARE, ROUNDING, products
 from geodiff.kernels.configs import INTERPRETED, SPLIT, STEP
-from geodiff.kernels.logits import products
-from geodiff.kernels.prepared import Prepared
-from geodiff.kernels.queries import DENSE, DENSE_FINE, EXACT, LEAST_DIGITS, SCREENED, Queries
-
-#: What is told of a query beside its mean, [4, B] float64: log sum_i exp(-|x - v_i|^2 / 2 sigma^2 + bias_i); the
-#: entropy; the effective sample size; E_w bias_i.
-TOLD = 4
+from geodiff.kernels.merge import Running
+from geodiff.kernels.queries import DENSE, DENSE_FINE, EXACT, LEAST_DIGITS, SCREENED
 
 
 @triton.jit
@@ -131,28 +127,18 @@ def finish_kernel(
     tl.store(out_ptr + 3 * stride + b, tl.maximum(far - away, 0.0) / (unit * unit))
 
 
-def decide(
-    data: Prepared,
-    queries: Queries,
-    mean: Tensor,
-    kept: Tensor,
-    told: Tensor,
-    *,
-    n: int,
-    most: int,
-    cut: float,
-    tol: float,
-) -> None:
-    """Writes `queries.path`, and told [TOLD, B] of the dense pass, whose mean [B, d] and kept [KEPT, B] `Running` has.
+def decide(asked: Asked, running: Running, most: int) -> None:
+    """Writes the path of each query, and what is told of those whose mean the dense pass has found.
 
-    n: rows that were asked; most: those that may count up to which a query is screened.
+    most: rows that may count up to which a query is screened.
     """
-    batch, d = mean.shape
+    data, queries, (batch, d) = running.data, running.queries, running.mean.shape
     stored = data.rows.dtype
     short = 2.0**-40 if stored in (torch.uint8, torch.float16) else 0.0  # of two float16 of 2^15 p
     decide_kernel[(batch,)](
-        mean, queries.centred, queries.parts, queries.numbers, queries.digits, queries.count, kept, data.facts, told,
-        queries.path, batch, n, d, batch * d, most, cut, data.shift, data.unit, tol,
+        running.mean, queries.centred, queries.parts, queries.numbers, queries.digits, queries.count, running.kept,
+        data.facts, running.told, queries.path, batch, asked.n, d, batch * d, most, running.cut, data.shift, data.unit,
+        asked.tol,
         ROUNDING * products(stored) * STEP / DEPTH, short,
         BYTES=stored == torch.uint8, BD=_BLOCK, SUMMED=SPLIT // STEP, LEAST_DIGITS=LEAST_DIGITS, ROUNDING=ROUNDING,
         DEVIATIONS=DEVIATIONS, LOG_SHARE=LOG_SHARE, SCREENED=SCREENED, DENSE=DENSE, DENSE_FINE=DENSE_FINE, EXACT=EXACT,
@@ -160,12 +146,14 @@ def decide(
     )  # fmt: skip
 
 
-def finish(
-    data: Prepared, queries: Queries, sigma: Tensor, mean: Tensor, told: Tensor, out: Tensor, *, n: int, prior: bool
-) -> None:
-    """Writes out [4, B] float64: log_prob, entropy, ess, trace; sigma [B] and mean [B, d] in model space."""
-    batch, d = mean.shape
+def finish(asked: Asked, running: Running, out: Tensor) -> None:
+    """Writes out [4, B] float64: log_prob, entropy, ess, trace.
+
+    Where some rows are not seen, log_prob still wants the log of the mass of the prior taken off.
+    """
+    data, (batch, d) = running.data, running.mean.shape
+    prior = asked.seen.bias is not None or asked.seen.exclude is not None
     finish_kernel[(batch,)](
-        mean, queries.centred, sigma, told, out, batch, n, d, out.stride(0), data.shift, data.unit,
-        PRIOR=prior, BD=_BLOCK, num_warps=8, enable_fp_fusion=True,
+        running.mean, running.queries.centred, asked.sigma, running.told, out, batch, asked.n, d, out.stride(0),
+        data.shift, data.unit, PRIOR=prior, BD=_BLOCK, num_warps=8, enable_fp_fusion=True,
     )  # fmt: skip

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.base.lots import fallen
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.differences import COLUMNS, ROWS_AT_ONCE, biases, marked, squares
-from geodiff.kernels.evaluate import Asked
 from geodiff.kernels.marking import mark
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.weighted_sum import WORD

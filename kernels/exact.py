@@ -3,8 +3,8 @@
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.decide import tell
 from geodiff.kernels.differences import (
     COLUMNS,
@@ -19,9 +19,8 @@ from geodiff.kernels.differences import (
     shares,
     squares,
 )
-from geodiff.kernels.prepared import Prepared
-from geodiff.kernels.queries import EXACT, Queries
-from geodiff.kernels.seen import Seen
+from geodiff.kernels.merge import Running
+from geodiff.kernels.queries import EXACT
 from geodiff.kernels.weighted_sum import WORD, Marks
 
 #: Of a part: max m of the logits l; sums of p = exp(l - m), p (l - m), p^2 and p c, c the bias.
@@ -110,9 +109,10 @@ def exact_merge_kernel(
         tell(told_ptr, b, B, best, sum_, tl.sum(moment, 0), tl.sum(squared, 0), tl.sum(biased, 0))
 
 
-def exact(data: Prepared, rows: Tensor, seen: Seen, queries: Queries, marks: Marks, mean: Tensor, told: Tensor) -> None:
-    """mean [B, d] and told [TOLD, B] of the queries whose path is EXACT, over their marked `rows`."""
-    (batch, d), n = queries.centred.shape, len(rows)
+def exact(asked: Asked, running: Running, marks: Marks) -> None:
+    """Mean, and what is told, of the queries whose path is EXACT, over their marked rows."""
+    data, queries, seen = running.data, running.queries, asked.seen
+    (batch, d), n, rows = queries.centred.shape, asked.n, data.rows[asked.rows]
     parts, per_part = shares(n, batch, d)
     acc = torch.empty(parts, batch, d, dtype=torch.float64, device=rows.device)
     state = torch.empty(parts, _STATE, batch, dtype=torch.float64, device=rows.device)
@@ -122,6 +122,6 @@ def exact(data: Prepared, rows: Tensor, seen: Seen, queries: Queries, marks: Mar
         BIAS=seen.kind, WORD=WORD, BP=ROWS_AT_ONCE, BD=COLUMNS, PATH=EXACT, enable_fp_fusion=True,
     )  # fmt: skip
     exact_merge_kernel[(triton.cdiv(d, MERGED_COLUMNS), batch)](
-        acc, state, queries.path, mean, told, batch, d, parts, data.shift, data.unit,
+        acc, state, queries.path, running.mean, running.told, batch, d, parts, data.shift, data.unit,
         SB=MERGED_PARTS, BD=MERGED_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
     )  # fmt: skip

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.bounds import cutoff
-from geodiff.kernels.decide import TOLD, decide
-from geodiff.kernels.evaluate import chunk_rows, join
+from geodiff.kernels.decide import decide
+from geodiff.kernels.evaluate import chunk_rows
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import BASE_ERROR, EXACT, HOPELESS, NOISE, prepare
@@ -22,16 +23,14 @@ def weighted_mean(data: Prepared, scores: Tensor, tol: float, mean: Tensor) -> T
     origin = data.shift / data.unit
     # A query at the origin of centred units has digits 0, which leave nothing over.
     x = torch.full((batch, d), origin, dtype=torch.float64, device=scores.device)
-    queries = prepare(data, x, x.new_ones(batch), n=n, tol=tol)
+    asked = Asked(0, n, x, x.new_ones(batch), Seen(), tol)
+    queries = prepare(data, x, asked.sigma, n=n, tol=tol)
     for place in (BASE_ERROR, NOISE, HOPELESS):  # whatever float32 products of such data would do
         queries.numbers[place] = 0
     queries.best.zero_()
-    marks, running = Marks.empty(batch, n, scores.device), Running(mean, data.shift, data.unit)
-    cut, chunk = cutoff(data, n, tol), chunk_rows(batch, d)
-    for start in range(0, n, chunk):
-        here = slice(start, min(start + chunk, n))
-        given = scores[:, here].contiguous()
-        join(data, queries, here, Seen(), given, marks.after(start), running, cut, -1, last=here.stop == n)
-    told = scores.new_empty(TOLD, batch)
-    decide(data, queries, mean, running.kept, told, n=n, most=-1, cut=cut, tol=tol)
+    marks, running = Marks.empty(batch, n, scores.device), Running(data, queries, mean, cutoff(data, n, tol))
+    for chunk in asked.chunks(chunk_rows(batch, d)):
+        given, here = scores[:, chunk.rows].contiguous(), marks.after(chunk.rows.start)
+        running.take(given, chunk, here, -1, last=chunk.rows.stop == n)
+    decide(asked, running, -1)
     return queries.path != EXACT

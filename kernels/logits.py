@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from geodiff.kernels.configs import INT32_COLUMNS, LOGITS_BYTES, LOGITS_FLOATS, WIDEN, configured
+from geodiff.kernels.queries import SCALE, Queries
 from geodiff.kernels.seen import Seen
 
 
@@ -165,36 +166,28 @@ def logits_floats(
     )  # fmt: skip
 
 
-#: Tensor-core products behind one partial sum of `logits_floats`, for the error bound.
-def products(stored: torch.dtype) -> int:
-    return 6 if stored == torch.float32 else 3
-
-
 _bytes = configured(LOGITS_BYTES)(logits_bytes)
 _floats = configured(LOGITS_FLOATS)(logits_floats)
 
 
-def logits(
-    parts: Tensor, scale: Tensor, digits: Tensor, rows: Tensor, half: Tensor, seen: Seen, inv: Tensor,
-    best: Tensor, out: Tensor,
-) -> None:  # fmt: skip
+def logits(queries: Queries, rows: Tensor, half: Tensor, seen: Seen, inv: Tensor, out: Tensor) -> None:
     """out[b, i] = (<x_b, v_i> - half_i) inv_b + bias_i, -inf for a row not seen; v = u - 128 for uint8, else the value.
 
-    parts, scale, digits: x [B, d] as `Queries` has it; rows [C, d]; half [C] float64; inv [B] float64; best [B] float64
-    is raised to the largest finite one; out [B, C] float64.
+    x [B, d] of `queries`, whose `best` [B] is raised to the largest finite one; rows [C, d]; half [C] float64; inv [B]
+    float64; out [B, C] float64.
     """
     count, d = rows.shape
-    batch = parts.shape[1]
+    batch = len(queries.centred)
 
     def grid(tiles: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
 
-    starts = parts, rows, half, seen.bias_or(half), seen.exclude_or(half), scale, inv
+    starts = queries.parts, rows, half, seen.bias_or(half), seen.exclude_or(half), queries.numbers[SCALE], inv
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d}
     sizes |= {"bias_stride": seen.stride, "start": seen.start}
     sizes |= {"BIAS": seen.kind, "EXCLUDE": seen.exclude is not None, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:
         sizes["LONG"] = d > INT32_COLUMNS
-        _bytes[grid](*starts, digits, best, out, **sizes)
+        _bytes[grid](*starts, queries.digits, queries.best, out, **sizes)
     else:
-        _floats[grid](*starts, best, out, **sizes)
+        _floats[grid](*starts, queries.best, out, **sizes)

@@ -1,6 +1,7 @@
 """The rows that may count, for what is then made of them in float64: second moments and draws."""
 
-from geodiff.kernels.evaluate import Asked, chunk_rows, multiply
+from geodiff.kernels.asked import Asked
+from geodiff.kernels.evaluate import chunk_rows, multiply
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries, prepare
 from geodiff.kernels.weighted_sum import Marks, softmax
@@ -11,7 +12,7 @@ def mark(data: Prepared, asked: Asked, cut: float) -> tuple[Queries, Marks]:
     queries = prepare(data, asked.x, asked.sigma, n=asked.n, tol=asked.tol)
     batch, d = queries.centred.shape
     marks = Marks.empty(batch, asked.n, queries.centred.device)
-    for some in asked.chunks(chunk_rows(batch, d)):
-        out, here = multiply(data, asked, queries, some)
-        softmax(out, data, here, asked.seen.part(some), queries, marks.after(some.start), cut)
+    for chunk in asked.chunks(chunk_rows(batch, d)):
+        out = multiply(data, queries, chunk)
+        softmax(out, data, chunk, queries, marks.after(chunk.rows.start - asked.first), cut)
     return queries, marks

@@ -5,14 +5,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from geodiff.kernels.asked import Chunk
+from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries
-from geodiff.kernels.weighted_sum import STATE, Marks, weighed
+from geodiff.kernels.weighted_sum import STATE, Marks, softmax, weighed, weighted_sum
 
 _COLUMNS = 128
 _PIECES = 8
 #: What is kept of a query: the best logit that its sums are relative to, those of `STATE`, and the best one when rows
 #: that count were last left out of the mean.
 KEPT = STATE + 2
+#: What is told of a query beside its mean, [4, B] float64: log sum_i exp(-|x - v_i|^2 / 2 sigma^2 + bias_i); the
+#: entropy; the effective sample size; E_w bias_i.
+TOLD = 4
 
 
 @triton.jit
@@ -83,25 +88,32 @@ class Running:
 
     kept [KEPT, B] float64: best, and the sums of p, p (l - best), p^2, p h and p c; then the best logit when rows that
     count were last left out of the mean. `mean` [B, d] float64 is complete after the merge that was told it is the
-    last: (sum p v / sum p + shift) / unit, which is r in model space.
+    last: (sum p v / sum p + shift) / unit, which is r in model space. `told` [TOLD, B] is for those that decide.
     """
 
-    def __init__(self, mean: Tensor, shift: float, unit: float) -> None:
-        self.mean, self._shift, self._unit = mean, shift, unit
+    def __init__(self, data: Prepared, queries: Queries, mean: Tensor, cut: float) -> None:
+        self.data, self.queries, self.mean, self.cut = data, queries, mean, cut
+        self.told = mean.new_empty(TOLD, len(mean))
         self._old, self._new = mean, mean
         self._before, self.kept = (mean.new_empty(KEPT, len(mean)) for _ in range(2))
         self._first = True
 
-    def merge(self, sums: Tensor, state: Tensor, queries: Queries, marks: Marks, most: int, *, last: bool) -> None:
-        """Takes in sums [S, B, d] of `weighted_sum` and state [STATE, S, B] of `softmax`, of the same chunk."""
+    def take(self, logits: Tensor, chunk: Chunk, marks: Marks, most: int, *, last: bool) -> None:
+        """Takes in the logits [B, C] of a chunk, with marks from its first row on.
+
+        most: rows that may count up to which a query is left out of the mean.
+        """
+        state, weights = softmax(logits, self.data, chunk, self.queries, marks, self.cut)
+        sums = weighted_sum(weights, self.data.rows[chunk.rows], self.queries, marks, most)
         pieces, batch, d = sums.shape
         if not last:
             self._new = torch.empty_like(self.mean)
         self._before, self.kept = self.kept, self._before
+        queries = self.queries
         merge_kernel[(triton.cdiv(d, _COLUMNS), batch)](
             sums, state, marks.counts, queries.numbers, queries.count, queries.best, self._old, self._before, self._new,
             self.kept, self.mean, batch, pieces, pieces * batch, d, marks.counts.stride(0), most,
-            self._shift, self._unit,
+            self.data.shift, self.data.unit,
             FIRST=self._first, LAST=last, SB=_PIECES, BD=_COLUMNS, enable_fp_fusion=True,
         )  # fmt: skip
         self._old, self._first = self._new, False

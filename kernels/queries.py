@@ -7,9 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geodiff.kernels.bounds import CUT, DEPTH, DEVIATIONS, LOG_SHARE
+from geodiff.kernels.bounds import CUT, DEPTH, DEVIATIONS, LOG_SHARE, products
 from geodiff.kernels.configs import FLUSH, INTERPRETED
-from geodiff.kernels.logits import products
 from geodiff.kernels.prepared import Prepared
 
 #: What `Queries.numbers` holds, by place.

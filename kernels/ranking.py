@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.configs import ROWS
-from geodiff.kernels.evaluate import Asked, multiply
+from geodiff.kernels.evaluate import multiply
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import BASE_ERROR, INV, ROW_ERROR, Queries
 from geodiff.kernels.refine import all_distances, pair_distances
@@ -53,13 +54,13 @@ def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Ten
     counts = torch.zeros(batch, dtype=torch.int64, device=nearest.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     threshold = nearest
-    for part in asked.chunks(_chunk(batch)):
-        out, here = multiply(data, asked, queries, part)
-        error = row_error * data.away[here] + base_error
+    for chunk in asked.chunks(_chunk(batch)):
+        out, index = multiply(data, queries, chunk), asked.numbers(chunk)
+        error = row_error * data.away[chunk.rows] + base_error
         # A logit that overflowed says nothing: it may be anything.
         lower = (out - error).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         upper = (out + error).nan_to_num(nan=torch.inf, neginf=torch.inf)
-        unseen = _unseen(asked, torch.arange(part.start, part.stop, device=out.device).expand(batch, -1))
+        unseen = _unseen(asked, index.expand(batch, -1))
         upper = upper.masked_fill(unseen, -torch.inf)
         nearest = torch.cat([nearest, lower], 1)
         nearest = nearest.topk(min(k, nearest.shape[1]), dim=1).values
@@ -69,7 +70,7 @@ def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Ten
         counts += keep.sum(1)
         keep &= (counts <= max(_MOST, k))[:, None]
         q, r = keep.nonzero(as_tuple=True)
-        found.append((q, r + part.start, upper[q, r]))
+        found.append((q, index[r], upper[q, r]))
     listed = counts <= max(_MOST, k)
     q, r, upper = (torch.cat(values) for values in zip(*found, strict=True))
     kept = (listed[q] & (upper >= threshold[q])).nonzero()[:, 0]
@@ -80,10 +81,10 @@ def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Ten
 def _of_all(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: int, b: int) -> tuple[Tensor, Tensor]:
     """The k heaviest rows of query b, of all of them."""
     logits, indices = log_sum.new_empty(1, 0), torch.empty(1, 0, dtype=torch.int64, device=log_sum.device)
-    x, rows = queries.centred[b : b + 1], data.rows[asked.rows]
-    for part in asked.chunks(_chunk(1)):
-        index = torch.arange(part.start, part.stop, device=x.device)
-        here = -0.5 * all_distances(x, rows[part]) * queries.numbers[INV, b]
+    x = queries.centred[b : b + 1]
+    for chunk in asked.chunks(_chunk(1)):
+        index = asked.numbers(chunk)
+        here = -0.5 * all_distances(x, data.rows[chunk.rows]) * queries.numbers[INV, b]
         here = here + _bias(asked, torch.full_like(index, b), index)
         logits, indices = torch.cat([logits, here], 1), torch.cat([indices, index[None]], 1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :k]  # ties to the lower row

@@ -11,11 +11,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from geodiff.kernels.asked import Chunk
 from geodiff.kernels.configs import SPLIT, STEP, WEIGHTED_SUM, configured
 from geodiff.kernels.logits import product, three_parts
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import Queries
-from geodiff.kernels.seen import Seen
 
 #: What is kept of a split's softmax: sums of p = exp(l - best), p (l - best), p^2, p h and p c, with h_i = |v_i|^2 / 2
 #: and c_i the bias (0 without one).
@@ -190,13 +190,13 @@ class Marks:
 
 
 def softmax(
-    logits: Tensor, data: Prepared, rows: slice, seen: Seen, queries: Queries, marks: Marks, cut: float
+    logits: Tensor, data: Prepared, chunk: Chunk, queries: Queries, marks: Marks, cut: float
 ) -> tuple[Tensor, Tensor]:
-    """(state [STATE, S, B] float64, weights in parts [PARTS, B, C]) of logits [B, C] of `rows`; see `softmax_state`.
+    """(state [STATE, S, B] float64, weights in parts [PARTS, B, C]) of logits [B, C] of a chunk; see `softmax_state`.
 
-    seen: as `logits` was told, whose bias is in the logits: only its weighted mean is wanted here.
+    The chunk's bias is in the logits: only its weighted mean is wanted here.
     """
-    batch, count = logits.shape
+    (batch, count), rows, seen = logits.shape, chunk.rows, chunk.seen
     pieces = splits(count)
     parts, dtype = PARTS[data.rows.dtype]
     half = data.half[rows]

@@ -37,8 +37,13 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Moves LONGEST to the front; otherwise the order stays."""
-    items.sort(key=lambda item: not any(f"tests/{name}" in item.path.as_posix() for name in LONGEST))
+    """Moves LONGEST to the front, in its order; otherwise the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((place for place, name in enumerate(LONGEST) if f"tests/{name}" in path), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

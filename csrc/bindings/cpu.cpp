@@ -200,8 +200,9 @@ PYBIND11_MODULE(_cpu, m) {
             const auto [rows, count] = shape;
             const auto [max, mass, total] = sums;
             const py::gil_scoped_release release;
-            return geodiff::add_given(kernels, at<const double>(logits), at<const double>(values), rows, count,
-                                      channels, cut, threads, {at<double>(max), at<double>(mass), at<double>(total)});
+            return geodiff::add_given(kernels,
+                                      {at<const double>(logits), at<const double>(values), rows, count, channels}, cut,
+                                      threads, {at<double>(max), at<double>(mass), at<double>(total)});
         },
         py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("logits"), py::arg("values"), py::arg("shape"),
         py::arg("channels"), py::arg("cut"), py::arg("sums"),

@@ -14,16 +14,18 @@ from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Direction, Query
 from geodiff.base.posterior import Posterior
+from geodiff.kernels.asked import Asked
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.configs import INTERPRETED, ROWS
 from geodiff.kernels.covariance import covariance
 from geodiff.kernels.decide import finish
 from geodiff.kernels.drawn import drawn
-from geodiff.kernels.evaluate import Asked, evaluate
+from geodiff.kernels.evaluate import evaluate
 from geodiff.kernels.given import weighted_mean
 from geodiff.kernels.logits import logits
+from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
-from geodiff.kernels.queries import Queries, prepare
+from geodiff.kernels.queries import prepare
 from geodiff.kernels.ranking import ranked
 from geodiff.kernels.refine import all_products, full_sum, pair_distances
 from geodiff.kernels.seen import Seen
@@ -36,12 +38,11 @@ _NUMBERS = 2**24  # numbers in the queries of a pass
 
 
 class _Found(NamedTuple):
-    """What a pass over the data left: its part of the batch, what was asked, the queries, and what is told of them."""
+    """What a pass over the data left: its part of the batch, what was asked, and what was found."""
 
     part: slice
     asked: Asked
-    queries: Queries
-    told: Tensor
+    found: Running
 
 
 class TritonEngine(Engine):
@@ -77,13 +78,11 @@ class TritonEngine(Engine):
         out = self._new(4, batch)
         indices, weights = torch.empty(batch, topk, dtype=torch.int64, device=device), self._new(batch, topk)
         with self._on():
-            for part, asked, queries, told in self._solve(query, mean):
-                # Over the rows that are left, `Query.log_mass` has to say what the mass of the prior is.
-                prior = asked.seen.bias is not None or asked.seen.exclude is not None
-                finish(self._data, queries, asked.sigma, mean[part], told, out[:, part], n=asked.n, prior=prior)
+            for part, asked, found in self._solve(query, mean):
+                finish(asked, found, out[:, part])  # with a prior, `Query.log_mass` has to say what its mass is
                 if topk:
-                    found, weights[part] = ranked(self._data, asked, queries, told[0], topk)
-                    indices[part] = torch.where(found < 0, -1, found + query.rows.start)
+                    rows, weights[part] = ranked(self._data, asked, found.queries, found.told[0], topk)
+                    indices[part] = torch.where(rows < 0, -1, rows + query.rows.start)
         log_prob, entropy, ess, trace = out
         if query.exclude is not None:
             log_prob = log_prob - torch.as_tensor(query.log_mass, device=device)
@@ -104,7 +103,7 @@ class TritonEngine(Engine):
         rows, far = torch.empty_like(v), torch.empty_like(slope)
         with self._on():
             for part, asked in self._passes(query):
-                covariance(self._data, asked, mean[part], v[part], slope[part], rows[part], far[part])
+                covariance(self._data, asked, mean[part], v[part], slope[part], (rows[part], far[part]))
         return rows, far
 
     def draw(self, query: Query, uniform: Tensor) -> Tensor:
@@ -134,8 +133,7 @@ class TritonEngine(Engine):
         model = (x + self._data.shift) / self._data.unit
         # At tol 0, so that no digit is saved.
         queries = prepare(self._data, model, ones, n=len(rows), tol=0.0, dithered=False)
-        half, scale = x.new_zeros(len(rows)), queries.numbers[1]
-        logits(queries.parts, scale, queries.digits, rows, half, Seen(), ones, queries.best, found)
+        logits(queries, rows, x.new_zeros(len(rows)), Seen(), ones, found)
         return found
 
     def weighted_mean(self, logits: Tensor, tol: float) -> Tensor:
@@ -164,7 +162,7 @@ class TritonEngine(Engine):
         """Writes mean [B, d], pass by pass."""
         self.last_paths = torch.empty(len(mean), dtype=torch.int8, device=self._device)
         for part, asked in self._passes(query):
-            yield _Found(part, asked, *evaluate(self._data, asked, mean[part], self.last_paths[part]))
+            yield _Found(part, asked, evaluate(self._data, asked, mean[part], self.last_paths[part]))
 
     def _passes(self, query: Query) -> Iterator[tuple[slice, Asked]]:
         """The query in parts of at most _QUERIES, where the rows are."""

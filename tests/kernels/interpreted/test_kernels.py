@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodiff.kernels import configs, twins, weighted_sum
 from geodiff.kernels import logits as logits_module
+from geodiff.kernels.asked import Chunk
 from geodiff.kernels.combine import MOST_TERMS, combine
 from geodiff.kernels.logits import logits, logits_bytes, logits_floats
 from geodiff.kernels.merge import Running
@@ -103,8 +104,7 @@ def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
         query = ready(data, x, 0.1)
         inv, row, base = (query.numbers[place] for place in (INV, ROW_ERROR, BASE_ERROR))
         out = torch.full((batch, n), NAN, dtype=torch.float64)
-        scale = query.numbers[SCALE]
-        logits(query.parts, scale, query.digits, data.rows, data.half, seen, inv, query.best, out)
+        logits(query, data.rows, data.half, seen, inv, out)
         known = value(query)
         expected = twins.logits(known, data.rows, data.half, seen, inv)
         shut = expected.isneginf()
@@ -128,7 +128,7 @@ def test_digits_of_every_number_and_length(count: int, long: bool, monkeypatch: 
     assert query.digits.tolist() == [count] * 2
     out = torch.full((2, 9), NAN, dtype=torch.float64)
     zeros = torch.zeros(9).double()
-    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, Seen(), ones, query.best, out)
+    logits(query, data.rows, zeros, Seen(), ones, out)
     torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-9)
 
 
@@ -138,7 +138,7 @@ def test_a_query_with_fewer_digits_beside_one_with_more() -> None:
     query = prepare(data, (x + data.shift) / data.unit, sigma, n=9, tol=1e-5)
     assert query.digits.tolist() == [3, 4]
     out, zeros = torch.full((2, 9), NAN, dtype=torch.float64), torch.zeros(9).double()
-    logits(query.parts, query.numbers[SCALE], query.digits, data.rows, zeros, Seen(), ones, query.best, out)
+    logits(query, data.rows, zeros, Seen(), ones, out)
     torch.testing.assert_close(out, value(query) @ twins.centred(data.rows).T, rtol=1e-13, atol=1e-5)
 
 
@@ -190,14 +190,12 @@ def merged(scores: Tensor, data: Prepared, chunk: int, cut: float, bias: Tensor 
     """Of float64 scores, by weighted sums that leave no query out."""
     batch, n = scores.shape
     queries, marks = exact_queries(data, scores), Marks.empty(batch, n, scores.device)
-    running = Running(torch.full((batch, data.rows.shape[1]), NAN, dtype=torch.float64), data.shift, data.unit)
+    running = Running(data, queries, torch.full((batch, data.rows.shape[1]), NAN, dtype=torch.float64), cut)
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
         queries.best.copy_(torch.maximum(queries.best, scores[:, part].amax(1)))
-        here = marks.after(start)
-        state, weights = softmax(scores[:, part].contiguous(), data, part, Seen(bias).part(part), queries, here, cut)
-        sums = weighted_sum.weighted_sum(weights, data.rows[part], queries, here, -1)
-        running.merge(sums, state, queries, here, -1, last=part.stop == n)
+        some = Chunk(part, Seen(bias).part(part))
+        running.take(scores[:, part].contiguous(), some, marks.after(start), -1, last=part.stop == n)
     return running
 
 
@@ -291,7 +289,7 @@ def test_marks_are_the_rows_that_may_count(error: float) -> None:
     row = error / 200 if math.isfinite(error) else 0.0
     queries.numbers[ROW_ERROR], queries.numbers[BASE_ERROR] = row, error / 2
     queries.best.copy_(scores.nan_to_num(nan=-torch.inf).amax(1))
-    softmax(scores, data, slice(0, n), Seen(bias), queries, marks, 5.0)
+    softmax(scores, data, Chunk(slice(0, n), Seen(bias)), queries, marks, 5.0)
     least = queries.best - 5 - row * data.radius - error / 2
     expected = ~(scores + row * data.away + error / 2 < least[:, None]) & ~bias.isneginf()
     bits = (marks.bits[:, :, None] >> torch.arange(WORD, dtype=torch.int32)) & 1
