@@ -57,7 +57,8 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                     std::vector<double> S(size_t(slots * lds), -12345.0);
                     products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d,
                                  tailed ? reinterpret_cast<const uint8_t*>(tail.stored.data()) : nullptr, n,
-                                 digits.data(), total.data(), dq, groups, group, d, S.data(), lds);
+                                 digits.data(), total.data(), dq, groups, group, d, S.data(), lds,
+                                 tailed ? reinterpret_cast<const uint8_t*>(points.stored.data()) : nullptr);
                     int64_t wrong = 0;
                     for (int64_t q = 0; q < slots; ++q) {
                         for (int64_t r = 0; r < n; ++r) {

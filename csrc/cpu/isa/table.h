@@ -89,9 +89,9 @@ struct IntegerProducts {
     double (*place)(const double* x, int64_t d, const DigitRounding& how, const DigitPlace& to);
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
     // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kTail more where rows
-    // go on in `tail` [R, kTail], which may be null.
+    // go on in `tail` [R, kTail], which may be null. `prefetch`: as for `sum`.
     void (*dot)(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* Q, const int64_t* total,
-                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds);
+                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* prefetch);
     // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,

@@ -47,6 +47,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       integers_(precision == Precision::normal ? request.dense_integers() : request.integers()),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
+      alone_(precision == Precision::coarse || precision == Precision::sharp),
       prior_(size_t(count)),
       excluded_(size_t(count)),
       inv_sigma2_(size_t(count)),
@@ -325,7 +326,8 @@ void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64
     if (tails_.empty()) return;
     const Block& tail = tails_[size_t(b)];
     integers_->dot(shaping_.coordinates + first * kDirections, kDirections, nullptr, R, tail.digits.data(),
-                   tail.total.data(), kDirections, int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile);
+                   tail.total.data(), kDirections, int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile,
+                   nullptr);
     for (int64_t q = 0; q < size; ++q) {
         double* out = l + q * tile;
         for (int r = 0; r < R; ++r) out[r] += offset_[size_t(start + q)];
@@ -338,9 +340,13 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     double* l = w.logits.data();
     if (integer()) {
         const Block& block = blocks_[size_t(b)];
+        const int64_t end = first + R;
+        const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
+        const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
         const uint8_t* tail = shaping_ && known_.empty() ? shaping_.coordinates + first * kDirections : nullptr;
         integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
-                       block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile);
+                       block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile,
+                       next);
         if (!known_.empty()) {
             products_with_known(w, first, R, b, tile);
             return;

@@ -98,7 +98,8 @@ class Logits {
     const Stats& stats_;
     const IntegerProducts* integers_;
     int64_t count_;
-    bool wide_;  // float64 products
+    bool wide_;   // float64 products
+    bool alone_;  // no second product follows, which would bring the next tile
     Shaping shaping_;
     int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0

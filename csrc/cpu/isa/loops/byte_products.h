@@ -12,6 +12,7 @@
 #include "peaks.h"
 #include "query_digits.h"
 #include "row_ends.h"
+#include "rows_ahead.h"
 #include "weight_digits.h"
 
 namespace {
@@ -19,19 +20,20 @@ namespace {
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
 // S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, then those of `ends`. An int32 cannot overflow below
-// 2^31 / (255 128) = 65,793 columns. STREAM: rows come from memory and are used once. The next RB rows are prefetched
-// then: a row of 3 KiB ends before the processor's own prefetcher has got going.
-template <class V, int RB, int QB, bool STREAM>
-GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const int8_t* Q, int64_t blocks, const RowEnds& ends,
-                                   double* S, int64_t lds, bool add) {
+// 2^31 / (255 128) = 65,793 columns. PREFETCH: the rows at `ahead`, as many as these.
+template <class V, int RB, int QB, bool PREFETCH>
+GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t* ahead, const int8_t* Q, int64_t blocks,
+                                   const RowEnds& ends, double* S, int64_t lds, bool add) {
     typedef typename V::Vec Vec;
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
     for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
-            if constexpr (STREAM)
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 2);
+            if constexpr (PREFETCH) {
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
+                ahead += kPad;
+            }
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::bytes) {
                 Vec x[RB];
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::row(V::load(X + r * ldx + i));
@@ -56,36 +58,38 @@ constexpr int byte_rows(int digits) {
     return 1;
 }
 
-template <class V, int QB, bool STREAM>
-inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const int8_t* Q, int64_t d, const RowEnds& ends,
-                            double* S, int64_t lds) {
+template <class V, int QB>
+inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const RowsAhead& prefetch, const int8_t* Q, int64_t d,
+                            const RowEnds& ends, double* S, int64_t lds) {
     constexpr int RB = byte_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
         const int64_t blocks = (d - k < kDotChunk ? d - k : kDotChunk) / kPad;
         const RowEnds last = d - k <= kDotChunk ? ends : RowEnds{};
         int r = 0;
-        for (; r + RB <= R; r += RB)
-            dot_block_bytes<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
-        for (; r < R; ++r)
-            dot_block_bytes<V, 1, QB, false>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+        const auto block = [&](auto rows, auto prefetches, const uint8_t* ahead) GEODIFF_INLINE_LAMBDA {
+            dot_block_bytes<V, rows, QB, prefetches>(X + r * ldx + k, ldx, ahead, Q, blocks, last.from(r), S + r, lds,
+                                                     k > 0);
+        };
+        for (; r + RB <= R; r += RB) {
+            if (const uint8_t* ahead = prefetch.beside(X, ldx, r, RB))
+                block(Constant<RB>(), std::true_type(), ahead + k);
+            else
+                block(Constant<RB>(), std::false_type(), nullptr);
+        }
+        for (; r < R; ++r) block(Constant<1>(), std::false_type(), nullptr);
     }
 }
 
 template <class V>
 void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
-               int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
+               int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     RowEndsRoom room;
     const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
-            if constexpr (QB > 0) {
-                if (groups == 1)
-                    dot_group_bytes<V, QB, true>(X, ldx, R, Q, d, ends, S, lds);
-                else
-                    dot_group_bytes<V, QB, false>(X, ldx, R, Q, d, ends, S, lds);
-            }
+            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, {next, g, groups}, Q, d, ends, S, lds);
         });
         if constexpr (V::unsigned_rows)
             for (int q = 0; q < group; ++q) {  // v = u - 128

@@ -11,6 +11,7 @@
 #include "peaks.h"
 #include "query_digits.h"
 #include "row_ends.h"
+#include "rows_ahead.h"
 #include "weight_digits.h"
 
 namespace {
@@ -22,12 +23,11 @@ constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see
 template <class V>
 constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kTail;
 
-// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, at most kHalfChunk, then those of `ends`. STREAM: rows
-// come from memory and are used once. The next RB rows are prefetched then: a row of 3 KiB ends before the processor's
-// own prefetcher has got going.
-template <class V, int RB, int QB, bool STREAM>
-GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t* Q, int64_t blocks,
-                                    const RowEnds& ends, double* S, int64_t lds, bool add) {
+// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, at most kHalfChunk, then those of `ends`. PREFETCH: the
+// rows at `ahead`, as many as these.
+template <class V, int RB, int QB, bool PREFETCH>
+GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t* ahead, const int16_t* Q,
+                                    int64_t blocks, const RowEnds& ends, double* S, int64_t lds, bool add) {
     static_assert((kHalfChunk<V> + kTail) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
     typedef typename V::Vec Vec;
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
@@ -35,8 +35,10 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const int16_t
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
     for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
-            if constexpr (STREAM)
-                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(X + (RB + r) * ldx, 0, 2);
+            if constexpr (PREFETCH) {
+                GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
+                ahead += kPad;
+            }
             GEODIFF_UNROLL for (int64_t i = 0; i < kPad; i += V::columns) {
                 Vec x[RB];
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) x[r] = V::widen(X + r * ldx + i);
@@ -60,36 +62,38 @@ constexpr int half_rows(int digits) {
     return 1;
 }
 
-template <class V, int QB, bool STREAM>
-inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const int16_t* Q, int64_t d, const RowEnds& ends,
-                             double* S, int64_t lds) {
+template <class V, int QB>
+inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const RowsAhead& prefetch, const int16_t* Q,
+                             int64_t d, const RowEnds& ends, double* S, int64_t lds) {
     constexpr int RB = half_rows<V>(QB);
     for (int64_t k = 0; k < d; k += kHalfChunk<V>, Q += kHalfChunk<V> * QB) {
         const int64_t blocks = (d - k < kHalfChunk<V> ? d - k : kHalfChunk<V>) / kPad;
         const RowEnds last = d - k <= kHalfChunk<V> ? ends : RowEnds{};
         int r = 0;
-        for (; r + RB <= R; r += RB)
-            dot_block_halves<V, RB, QB, STREAM>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
-        for (; r < R; ++r)
-            dot_block_halves<V, 1, QB, false>(X + r * ldx + k, ldx, Q, blocks, last.from(r), S + r, lds, k > 0);
+        const auto block = [&](auto rows, auto prefetches, const uint8_t* ahead) GEODIFF_INLINE_LAMBDA {
+            dot_block_halves<V, rows, QB, prefetches>(X + r * ldx + k, ldx, ahead, Q, blocks, last.from(r), S + r, lds,
+                                                      k > 0);
+        };
+        for (; r + RB <= R; r += RB) {
+            if (const uint8_t* ahead = prefetch.beside(X, ldx, r, RB))
+                block(Constant<RB>(), std::true_type(), ahead + k);
+            else
+                block(Constant<RB>(), std::false_type(), nullptr);
+        }
+        for (; r < R; ++r) block(Constant<1>(), std::false_type(), nullptr);
     }
 }
 
 template <class V>
 void dot_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
-                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
+                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
     const int16_t* Q = static_cast<const int16_t*>(digits);
     RowEndsRoom room;
     const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto digits) {
             constexpr int QB = decltype(digits)::value;
-            if constexpr (QB > 0) {
-                if (groups == 1)
-                    dot_group_halves<V, QB, true>(X, ldx, R, Q, d, ends, S, lds);
-                else
-                    dot_group_halves<V, QB, false>(X, ldx, R, Q, d, ends, S, lds);
-            }
+            if constexpr (QB > 0) dot_group_halves<V, QB>(X, ldx, R, {next, g, groups}, Q, d, ends, S, lds);
         });
         for (int q = 0; q < group; ++q) {  // v = u - 128
             const double shift = -128.0 * double(total[q]);

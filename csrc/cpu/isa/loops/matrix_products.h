@@ -94,7 +94,7 @@ inline void dot_group_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tai
 
 template <class V>
 void dot_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
-                  int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds) {
+                  int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t*) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
         with_constant<V::pairs + 1>((group + 1) / 2, [&](auto size) {

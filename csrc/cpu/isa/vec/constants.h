@@ -8,11 +8,14 @@
 
 namespace {
 
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
 // f(n) for n < MOST, as a constant of the compiler.
 template <int MOST, class F>
 inline void with_constant(int n, F&& f) {
     if constexpr (MOST > 1) {
-        if (n == MOST - 1) return f(std::integral_constant<int, MOST - 1>{});
+        if (n == MOST - 1) return f(Constant<MOST - 1>{});
         with_constant<MOST - 1>(n, f);
     }
 }
@@ -20,7 +23,7 @@ inline void with_constant(int n, F&& f) {
 // f(0), f(1), ..., f(COUNT - 1), as constants of the compiler.
 template <class F, int... I>
 GEODIFF_INLINE void each_of(F& f, std::integer_sequence<int, I...>) {
-    (f(std::integral_constant<int, I>{}), ...);
+    (f(Constant<I>{}), ...);
 }
 template <int COUNT, class F>
 GEODIFF_INLINE void each_constant(F&& f) {
