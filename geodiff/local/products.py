@@ -141,14 +141,23 @@ class _Sums:
         weighed = 0
         for copy in range(copies):
             for block in self._blocks(images, mirrored=bool(copy)):
-                logits = self.factors @ block.factors  # [B P, n S]
-                if self.own is not None:
-                    own = self.own[:, block.rows].to(logits)
-                    logits += own.repeat_interleave(self.pixels, 0).repeat_interleave(self.candidates, 1)
-                weighed += self.add(logits, block.values, cut, (self.best, self.mass, self.total))
+                weighed += sum(self._weigh(block, part, cut) for part in self._parts(block))
         mean = (self.total / self.mass[:, None]).unflatten(0, (self.batch, self.pixels)).movedim(2, 1)
         pairs = len(self.best) * copies * len(images) * self.candidates
         return mean.unflatten(2, (len(self.windows.rows), len(self.windows.columns))), Work(pairs, weighed)
+
+    def _parts(self, block: _Block) -> Iterator[slice]:
+        """The pixels of all queries, as many at a time as one image's candidates leave room for."""
+        step = max(1, _LOGITS // block.factors.shape[1])
+        return (slice(start, start + step) for start in range(0, len(self.best), step))
+
+    def _weigh(self, block: _Block, part: slice, cut: float) -> int:
+        """Adds a block's candidates to a part of the pixels; how many were weighed."""
+        logits = self.factors[part] @ block.factors  # [rows, n S]
+        if self.own is not None:
+            own = self.own[:, block.rows].to(logits).repeat_interleave(self.pixels, 0)[part]
+            logits += own.repeat_interleave(self.candidates, 1)
+        return self.add(logits, block.values, cut, (self.best[part], self.mass[part], self.total[part]))
 
     def _blocks(self, images: Tensor, *, mirrored: bool) -> Iterator[_Block]:
         step = max(1, _LOGITS // (len(self.best) * self.candidates))

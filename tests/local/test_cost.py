@@ -14,9 +14,9 @@ from geodiff.local.cpu import CpuLocalEngine
 
 _MEASURE = """
 import re, sys, torch, geodiff
-kind, n, batch, threads = sys.argv[1], *map(int, sys.argv[2:])
+kind, n, batch, threads, side = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)
-data = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8)
+data = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8)
 denoiser = geodiff.LocalDenoiser(data, kind=kind, patch=3)
 x = geodiff.reference.model_space(data[:batch], torch.float32)
 denoiser(x[:1], 1.0)
@@ -32,9 +32,11 @@ for sigma in (40.0, 0.5):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory from /proc")
 @pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
-@pytest.mark.parametrize("asked", ["ls 2000 64 2", "pspc_square 2000 64 2", "els_broken 8 2 1"])
+@pytest.mark.parametrize(
+    "asked", ["ls 2000 64 2 32", "pspc_square 2000 64 2 32", "els_broken 8 2 1 32", "els_broken 1 1 1 64"]
+)
 def test_memory_of_a_call(asked: str) -> None:
-    """At most 64 MiB, however many images and queries: no logits are kept between the passes of crops either."""
+    """At most 64 MiB, however many images and queries, and however large; no logits are kept between passes either."""
     given = [sys.executable, "-c", _MEASURE, *asked.split()]
     done = subprocess.run(given, capture_output=True, text=True, check=False)
     if "clear_refs" in done.stderr:

@@ -53,7 +53,9 @@ def test_the_other_project_is_named_when_it_is_installed_too(tmp_path: Path) -> 
 def test_what_the_other_project_leaves_of_this_one_is_named(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "geodiff" / "base", tmp_path / "geodiff" / "base")
     start = tmp_path / "geodiff" / "__init__.py"
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import geodiff.base"
+    # Without the folder that a wheel of ours is installed in: a folder without __init__.py gives way to a package.
+    others = "[path for path in sys.path if not (Path(path) / 'geodiff').is_dir()]"
+    code = f"import sys; from pathlib import Path; sys.path[:] = [{str(tmp_path)!r}, *{others}]; import geodiff.base"
 
     def said() -> str:
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
