@@ -14,7 +14,13 @@ struct PlaneShape {
     const int32_t* place;  // [channels height width]  where a value of a row lies in the planes
     bool in_rows;          // values of a row of the image lie side by side
 
-    int64_t plane() const { return height * stride; }
+    int64_t size() const { return height * stride; }
+    // From one plane to the next. As many bytes as a page would put what a loop reads of all planes to the same eight
+    // places of L1: so they are so many lines of 16 numbers that 16 planes lie apart there.
+    int64_t plane() const {
+        const int64_t lines = (size() + 15) / 16;
+        return 16 * (lines + (25 - lines % 16) % 16);
+    }
     int64_t image() const { return (channels + 1) * plane(); }  // c = v - reference, and behind it |c|^2 of each pixel
 };
 

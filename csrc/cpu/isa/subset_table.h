@@ -43,8 +43,9 @@ struct GivenState {
 };
 
 struct SubsetLoops {
-    // R <= kSide rows as stored, side by side: to [d, kSide], zero beyond R
-    void (*beside)(const void* rows, DType dtype, int64_t d, int R, float* to);
+    // R <= kSide rows of d numbers as stored, side by side: to [d, kSide], zero beyond R. which: `count` of the numbers
+    // alone, to [count, kSide]; null: all
+    void (*beside)(const void* rows, DType dtype, int64_t d, const int32_t* which, int64_t count, int R, float* to);
     // e[k] = (x[k] - v[place[k]])^2, [d, kSide]; place null: v[k]
     void (*differences)(const float* v, const int32_t* place, const double* x, int64_t d, double* e);
     // q[output] = the sum of e over its subset, [d, kSide]. Each step's `minus` and `plus` are multiples of kTerms,

@@ -132,10 +132,13 @@ class Plan {
 };
 
 class PixelPass {
+    static constexpr int64_t kFewNumbers = 3;  // one in so many: fetched one by one sooner than all of a row
+
   public:
     PixelPass(const Request& request, const Local& local, const std::vector<PixelsOf>& asked)
         : request_(request), local_(local), loops_(request.kernels.subset) {
         for (const PixelsOf& each : asked) plans_.emplace_back(request, local, each);
+        name_places();
         // As in LocalPass.
         cut_ = std::log(double(request.rows.n) * (local.mirrored ? 2 : 1) * 2 * 50 * 100 / request.tol);
     }
@@ -153,6 +156,26 @@ class PixelPass {
     };
     typedef std::vector<Buffer<double>> Share;  // of each query
 
+    // Where plans look at few numbers of a row, they name them by their places among those.
+    void name_places() {
+        std::map<int32_t, int32_t> places;
+        const auto each = [&](auto&& f) {
+            for (Plan& plan : plans_)
+                for (auto* list : {&plan.numbers, &plan.outputs, &plan.mirrored_numbers, &plan.mirrored_outputs})
+                    for (int32_t& number : *list) f(number);
+        };
+        each([&](int32_t number) { places[number]; });
+        if (int64_t(places.size()) > request_.rows.d / kFewNumbers) return;
+        for (auto& [number, place] : places) {
+            place = int32_t(needed_.size());
+            needed_.push_back(number);
+        }
+        each([&](int32_t& number) { number = places[number]; });
+    }
+    // Numbers of a row that are looked at
+    int64_t beside() const { return needed_.empty() ? request_.rows.d : int64_t(needed_.size()); }
+    int32_t value(int32_t place) const { return needed_.empty() ? place : needed_[size_t(place)]; }
+
     template <class Size>
     int64_t most(Size&& size) const {
         int64_t most = 0;
@@ -162,7 +185,7 @@ class PixelPass {
 
     std::vector<Share> sums() const {
         const auto worker = [&] {
-            return Worker{Buffer<float>(request_.rows.d * kSide),
+            return Worker{Buffer<float>(beside() * kSide),
                           Buffer<double>(kSide * (1 + most([](const Plan& p) { return p.numbers.size(); }))),
                           Buffer<double>(kSide * (1 + most([](const Plan& p) { return p.columns.count(); }))),
                           Buffer<double>(kSide * most([](const Plan& p) { return p.sums.count(); })),
@@ -176,7 +199,8 @@ class PixelPass {
         const Rows& rows = request_.rows;
         const Pieces pieces(rows.n, kSide, request_.threads, true);
         return over_tiles(rows, pieces, kSide, worker, nothing, [&](Worker& work, Share& mine, const Tile& t) {
-            loops_.beside(rows.row(t.first), rows.dtype, rows.d, t.R, work.values.data());
+            loops_.beside(rows.row(t.first), rows.dtype, rows.d, needed_.empty() ? nullptr : needed_.data(), beside(),
+                          t.R, work.values.data());
             for (size_t i = 0; i < plans_.size(); ++i) {
                 const Plan& plan = plans_[i];
                 for (int r = 0; r < kSide; ++r)
@@ -209,7 +233,7 @@ class PixelPass {
         std::map<int32_t, std::pair<double, int64_t>> means;
         for (int64_t k = 0; k < count; ++k) {
             for (int64_t s = k * channels; s < (k + 1) * channels; ++s) {
-                auto& [sum, posteriors] = means[plan.outputs[size_t(s)]];
+                auto& [sum, posteriors] = means[value(plan.outputs[size_t(s)])];
                 sum += state.total[s] / state.mass[k], ++posteriors;
             }
             if (out.log_sum && !local_.crops)
@@ -224,6 +248,7 @@ class PixelPass {
     const Local& local_;
     const SubsetLoops& loops_;
     std::vector<Plan> plans_;
+    std::vector<int32_t> needed_;  // the numbers that plans name by their places here; empty: by themselves
     double cut_;
 };
 

@@ -70,7 +70,7 @@ class SubsetPass {
         };
         const Rows& rows = request_.rows;
         return over_tiles(rows, pieces(), kSide, worker, nothing, [&](Worker& work, Share& mine, const Tile& t) {
-            loops_.beside(rows.row(t.first), rows.dtype, d_, t.R, work.values.data());
+            loops_.beside(rows.row(t.first), rows.dtype, d_, nullptr, d_, t.R, work.values.data());
             for (int64_t i = 0; i < count; ++i) {
                 for (int r = 0; r < kSide; ++r)
                     work.prior[r] = r < t.R ? request_.prior_at(first + i, t.first + r) : kUnseen;

@@ -1,6 +1,6 @@
-// Sums over windows of `size` numbers that lie `unit` apart, by doubling: sums of 2, 4, 8, ... neighbours, of which a
-// window takes two or three of the widest and what is then missing. Only numbers of one sign are added where the input
-// has one sign, so nothing cancels, as it would in differences of running sums.
+// Sums over windows of `size` numbers that lie `unit` apart, from sums of 2, 4, ... neighbours, of which a window takes
+// some of the widest and what is then missing. Only numbers of one sign are added where the input has one sign, so
+// nothing cancels, as it would in differences of running sums.
 #pragma once
 
 #include "../vec/constants.h"
@@ -8,7 +8,9 @@
 
 namespace {
 
-constexpr int kMostParts = 16;  // of windows up to 2^14
+constexpr int kWidest = 5;      // sums that a window takes at most
+constexpr int kParts = 7;       // that it takes in all, with which loops are unrolled: the most up to 46 numbers
+constexpr int kMostParts = 20;  // of windows up to 2^15
 
 template <class T>
 struct Parts {
@@ -16,48 +18,132 @@ struct Parts {
     int count = 0;
 };
 
-inline int doublings(int64_t size) {
+// Another level costs more than two parts.
+constexpr int doublings(int64_t size) {
     int n = 0;
-    while ((size >> (n + 1)) >= 2) ++n;
+    while (size >> n > kWidest) ++n;
     return n;
 }
 
-// `length`: of the input, beyond which as many numbers as a register holds may be read; `levels` has room for
-// doublings(size) times `length` and as much. V: a register of T.
-template <class V, class T>
-inline Parts<T> box_parts(const T* in, int64_t length, int64_t unit, int64_t size, T* levels) {
-    constexpr int64_t kLanes = sizeof(V) / sizeof(T);
+// Of a window: some of the widest sums, and one of each other width that is missing.
+constexpr int parts_of(int64_t size) {
+    int count = int(size >> doublings(size));
+    for (int j = 0; j < doublings(size); ++j) count += size >> j & 1;
+    return count;
+}
+
+// `level` numbers apart lie the levels of an input of that length and two registers more.
+template <class T>
+inline Parts<T> box_parts(const T* in, int64_t level, int64_t unit, int64_t size, const T* levels) {
     const int steps = doublings(size);
     Parts<T> parts;
     int64_t covered = 0;
-    const T* level = in;
     for (int j = 0; j <= steps; ++j) {
-        const int64_t wide = int64_t(1) << j;
         const int64_t times = j == steps ? size >> steps : size >> j & 1;
         for (int64_t t = 0; t < times; ++t) {
-            parts.at[parts.count++] = level + covered * unit;
-            covered += wide;
+            parts.at[parts.count++] = (j == 0 ? in : levels + (j - 1) * level) + covered * unit;
+            covered += int64_t(1) << j;
         }
-        if (j == steps) break;
-        T* const next = levels + j * (length + 2 * kLanes);
-        const int64_t end = length - (2 * wide - 1) * unit;
-        GEODIFF_UNROLL4 for (int64_t i = 0; i < end; i += kLanes)
-            store(next + i, load<V>(level + i) + load<V>(level + i + wide * unit));
-        level = next;
     }
     return parts;
 }
 
-// f(i, sum of the window that starts at from + i) for i = 0, lanes, ... < n; COUNT parts, 0: as many as there are.
-template <int COUNT, class V, class T, class F>
-inline void each_window(const Parts<T>& parts, int64_t from, int64_t n, F&& f) {
+// The levels where the numbers from, ..., to - 1 of the input are new, those before them having been seen. As many
+// numbers as a register holds may be read beyond. V: a register of T.
+template <class V, class T>
+inline void add_levels(const T* in, int64_t from, int64_t to, int64_t unit, int64_t size, int64_t level, T* levels) {
     constexpr int64_t kLanes = sizeof(V) / sizeof(T);
-    const int count = COUNT ? COUNT : parts.count;
-    for (int64_t i = 0; i < n; i += kLanes) {
-        V sum = load<V>(parts.at[0] + from + i);
-        GEODIFF_UNROLL for (int j = 1; j < count; ++j) sum += load<V>(parts.at[j] + from + i);
-        f(i, sum);
+    const int steps = doublings(size);
+    for (int j = 0; j < steps; ++j) {
+        const int64_t half = (int64_t(1) << j) * unit, short_by = 2 * half - unit;
+        T* const next = levels + j * level;
+        GEODIFF_UNROLL4 for (int64_t i = from > short_by ? from - short_by : 0; i < to - short_by; i += kLanes)
+            store(next + i, load<V>(in + i) + load<V>(in + i + half));
+        in = next;
     }
 }
+
+// COUNT parts, which loops keep in registers
+template <int COUNT, class T>
+struct FixedParts {
+    static constexpr int count = COUNT;
+    const T* at[COUNT];
+};
+
+// f(parts), whose number the compiler knows as a rule
+template <class T, class F>
+inline void for_parts(const Parts<T>& parts, F&& f) {
+    with_constant<kParts + 1>(parts.count <= kParts ? parts.count : 0, [&](auto n) {
+        constexpr int COUNT = decltype(n)::value;
+        if constexpr (COUNT > 0) {
+            FixedParts<COUNT, T> some;
+            GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) some.at[j] = parts.at[j];
+            f(some);
+        } else {
+            f(parts);
+        }
+    });
+}
+
+// The sum of the window that starts at i
+template <class V, class P>
+GEODIFF_INLINE V window(const P& parts, int64_t i) {
+    V sum = load<V>(parts.at[0] + i);
+    GEODIFF_UNROLL for (int j = 1; j < parts.count; ++j) sum += load<V>(parts.at[j] + i);
+    return sum;
+}
+
+// Windows along a line of a few registers, summed in registers: what lies before a place and what lies behind it, each
+// from sums of twice as many numbers, or one more, a step.
+template <class T, int ROW, bool WRAPS>
+class Line {
+    typedef typename std::conditional<sizeof(T) == sizeof(float), VecF, VecD>::type V;
+    typedef typename std::conditional<sizeof(T) == sizeof(float), VecI, VecL>::type I;
+
+  public:
+    static constexpr int64_t kLanes = sizeof(V) / sizeof(T);
+
+    // Whether no step looks further than the register beside its own.
+    static bool holds(int64_t before, int64_t after) { return before <= 2 * kLanes && after <= 2 * kLanes; }
+
+    // Sums over windows of so many numbers before their own and behind it, in place of the numbers.
+    static GEODIFF_INLINE void sum(V (&line)[ROW], int before, int after) {
+        V down[ROW], up[ROW];
+        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) down[r] = up[r] = line[r];
+        grow<true>(line, down, before + 1);
+        if (after > 0) {
+            grow<false>(line, up, after);
+            look<false>(down, up, 1);
+            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) line[r] = up[r];
+        } else {
+            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) line[r] = down[r];
+        }
+    }
+
+  private:
+    template <bool BACK>
+    static GEODIFF_INLINE void grow(const V (&line)[ROW], V (&sums)[ROW], int size) {
+        int steps = 0;
+        while (size >> (steps + 1) > 0) ++steps;
+        GEODIFF_UNROLL for (int j = steps - 1; j >= 0; --j) {
+            look<BACK>(sums, sums, size >> (j + 1));
+            if (size >> j & 1) look<BACK>(line, sums, 1);
+        }
+    }
+    // sums[x] = more[x] + sums[x - by], or x + by
+    template <bool BACK>
+    static GEODIFF_INLINE void look(const V (&more)[ROW], V (&sums)[ROW], int by) {
+        I at;
+        GEODIFF_UNROLL for (int i = 0; i < kLanes; ++i) at[i] = i;
+        at += BACK ? int(kLanes) - by : by;
+        const V end = !WRAPS ? V{} : BACK ? sums[ROW - 1] : sums[0];
+        if constexpr (BACK)
+            GEODIFF_UNROLL for (int r = ROW - 1; r >= 0; --r) sums[r] =
+                more[r] + shifted(r > 0 ? sums[r - 1] : end, sums[r], at);
+        else
+            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] =
+                more[r] + shifted(sums[r], r + 1 < ROW ? sums[r + 1] : end, at);
+    }
+};
 
 }  // namespace

@@ -35,27 +35,38 @@ inline V exp_nonpositive(V t) {
 }
 inline VecD exp_of(VecD t) { return exp_nonpositive<VecD, VecL>(t); }
 
+template <int N>
+GEODIFF_INLINE void exp_of(VecD (&t)[N]) {
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) t[i] = exp_of(t[i]);
+}
+
 // In float32, to 1e-7 for t > -10 and an ulp more for each -10 from there on: what a weight e^t is worth less by.
-// The polynomial has the least largest relative error of its degree, 2e-9.
-inline VecF exp_of(VecF t) {
+// The polynomial has the least largest relative error of its degree, 2e-9. Each step of all of them before the next: a
+// step waits for the one before it, and processors look ahead no further than one such chain.
+template <int N>
+GEODIFF_INLINE void exp_of(VecF (&t)[N]) {
+    constexpr float kTerms[] = {0.0013836835f, 0.0083748242f, 0.0416682251f, 0.1666641980f, 0.4999999106f, 1.0f, 1.0f};
     const VecF magic = 0x1.8p23f - VecF{};
-    t = larger(t, -80.0f - VecF{});
-    const VecF shifted = t * 1.44269504f + magic;
-    const VecF n = shifted - magic;
-    const VecF f = t - n * 0.693147182f;
-    VecF p = 0.0013836835f - VecF{};
-    p = p * f + 0.0083748242f;
-    p = p * f + 0.0416682251f;
-    p = p * f + 0.1666641980f;
-    p = p * f + 0.4999999106f;
-    p = p * f + 1.0f;
-    p = p * f + 1.0f;
-    VecI bits, out;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    std::memcpy(&out, &p, sizeof out);
-    out += bits << 23;
-    std::memcpy(&p, &out, sizeof p);
-    return p;
+    VecF shifted[N], p[N];
+    VecI bits[N], out;
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) t[i] = larger(t[i], -80.0f - VecF{});
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) shifted[i] = t[i] * 1.44269504f + magic;
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) p[i] = shifted[i] - magic;
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) t[i] = t[i] - p[i] * 0.693147182f;
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) p[i] = t[i] * kTerms[0] + kTerms[1];
+    GEODIFF_UNROLL for (int k = 2; k < 7; ++k) GEODIFF_UNROLL for (int i = 0; i < N; ++i) p[i] =
+        p[i] * t[i] + kTerms[k];
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) std::memcpy(&bits[i], &shifted[i], sizeof out);
+    GEODIFF_UNROLL for (int i = 0; i < N; ++i) {
+        std::memcpy(&out, &p[i], sizeof out);
+        out += bits[i] << 23;
+        std::memcpy(&t[i], &out, sizeof out);
+    }
+}
+inline VecF exp_of(VecF t) {
+    VecF one[1] = {t};
+    exp_of(one);
+    return one[0];
 }
 
 }  // namespace

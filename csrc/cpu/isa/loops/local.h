@@ -1,12 +1,9 @@
-// Local denoisers: squared differences of a query and an image at every pixel, their sums over windows, and the
-// streaming softmax of each pixel.
+// Local denoisers: rows as images, and the streaming softmax of each pixel.
 #pragma once
 
-#include "../local_table.h"
-#include "box.h"
-#include "dot.h"
 #include "exact.h"
 #include "exp.h"
+#include "local_windows.h"
 
 namespace {
 
@@ -16,13 +13,7 @@ using geodiff::kSquare;
 using geodiff::kWeight;
 using geodiff::LocalCrops;
 using geodiff::LocalImages;
-using geodiff::LocalQuery;
 using geodiff::LocalSums;
-using geodiff::PlaneShape;
-using geodiff::Window;
-
-constexpr int kTogether = 4;  // images that a pixel's sums are taken to registers for
-constexpr int kParts = 6;     // of a window, with which loops are unrolled: the most up to 31 pixels
 
 template <class T>
 void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* reference, T* image) {
@@ -31,280 +22,268 @@ void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* ref
     for_dtype(dtype, [&](auto t) {
         constexpr DType D = decltype(t)::value;
         const int64_t rows = s.channels * s.height, d = rows * s.width;
+        const bool whole = s.width == s.stride && s.place[s.size() - 1] == s.size() - 1;
+        const int64_t part = whole ? s.size() : s.width;  // that lies side by side in the image, too
         if (s.in_rows)
-            for (int64_t k = 0; k < d; k += s.width) widen_part<D>(row, k, s.width, image + s.place[k]);
+            for (int64_t k = 0; k < d; k += part) widen_part<D>(row, k, part, image + s.place[k]);
         float some[kChunk];
         for (int64_t k = 0; !s.in_rows && k < d; k += kChunk) {
             const int64_t len = d - k < kChunk ? d - k : kChunk;
             widen_part<D>(row, k, len, some);
             for (int64_t i = 0; i < len; ++i) image[s.place[k + i]] = T(some[i]);
         }
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t x = s.width; x < s.stride; ++x) image[r * s.stride + x] = 0;
+        for (int64_t c = 0; c < s.channels; ++c)
+            for (int64_t y = 0; y < s.height; ++y)
+                for (int64_t x = s.width; x < s.stride; ++x) image[c * s.plane() + y * s.stride + x] = 0;
     });
-    for (int64_t i = 0; i < s.plane(); i += kLanes) {
-        Vec norm = {};
-        for (int64_t c = 0; c < s.channels; ++c) {
-            const Vec v = load<Vec>(image + c * s.plane() + i) - load<Vec>(reference + c * s.plane() + i);
-            store(image + c * s.plane() + i, v);
-            norm += v * v;
-        }
-        store(image + s.channels * s.plane() + i, norm);
-    }
-}
-
-// Where the arrays lie that one image after the other goes through.
-//     differences [above + height + below, stride]   zero outside the image, or the other end of it
-//     levels                                         of sums over rows
-//     columns [height, pitch]                        sums over rows, with a margin before each row that serves the row
-//                                                    before it too, unless the image wraps
-//     levels                                         of sums over columns
-//     logits [kTogether] planes, partial sums, touched [plane / lanes]
-template <class T>
-struct Room {
-    static constexpr int64_t kLanes = In<T>::lanes;
-    T *differences, *row_levels, *columns, *column_levels, *logits, *partial, *touched;
-    int64_t tall, margin, pitch, length, total;
-
-    Room(const PlaneShape& s, const Window& w, T* at) {
-        const T* const start = at;
-        const auto take = [&](int64_t n) {
-            T* const here = at;
-            at += (n + 2 * kLanes + 63) / 64 * 64;
-            return here;
-        };
-        tall = (w.above + s.height + w.below) * s.stride;
-        margin = w.wraps ? w.left : w.left > w.right ? w.left : w.right;
-        pitch = s.width + (w.wraps ? w.left + w.right : margin);
-        length = s.height * pitch + margin + s.stride - s.width;
-        differences = take(tall);
-        row_levels = take(doublings(w.rows()) * (tall + 2 * kLanes));
-        columns = take(length);
-        column_levels = take(doublings(w.columns()) * (length + 2 * kLanes));
-        logits = take(kTogether * s.plane());
-        partial = take((kMean + 2 * s.channels) * s.plane());
-        touched = take(s.plane() / kLanes);
-        total = at - start;
-    }
-};
-
-template <class T>
-int64_t room_for(const PlaneShape& shape, const Window& window) {
-    return Room<T>(shape, window, nullptr).total;
-}
-
-template <bool CENTRED, class T>
-inline void squared_differences(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T* out) {
-    typedef typename In<T>::Vec Vec;
-    constexpr int kLanes = In<T>::lanes;
-    const int64_t plane = s.plane();
-    const T *const y = query.y, *const noise = query.noise;
-    const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        for (int64_t i = 0; i < plane; i += kLanes) {
-            Vec e = CENTRED ? load<Vec>(image + channels * plane + i) : Vec{} - load<Vec>(noise + i);
+    const auto centre = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
+        const int64_t plane = s.plane();
+        for (int64_t i = 0; i < s.size(); i += kLanes) {
+            Vec norm = {};
             GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
-                const Vec v = load<Vec>(image + c * plane + i), x = load<Vec>(y + c * plane + i);
-                if constexpr (CENTRED)
-                    e -= v * x;
-                else
-                    e += (x - v) * (x - v);
+                const Vec v = load<Vec>(image + c * plane + i) - load<Vec>(reference + c * plane + i);
+                store(image + c * plane + i, v);
+                norm += v * v;
             }
-            store(out + i, e);
+            store(image + channels * plane + i, norm);
         }
     };
-    if (s.channels == 3) return loop(3);
-    if (s.channels == 1) return loop(1);
-    loop(s.channels);
+    if (s.channels == 3) return centre(3);
+    centre(s.channels);
 }
 
-// f(a constant of the compiler) for the number of parts of a window; 0: more than loops are unrolled for
-template <class F>
-inline void for_parts(int count, F&& f) {
-    with_constant<kParts + 1>(count <= kParts ? count : 0, f);
+inline void to_doubles(VecF x, VecD* to) {
+    HalfF half[2];
+    std::memcpy(half, &x, sizeof half);
+    to[0] = as_doubles(half[0]), to[1] = as_doubles(half[1]);
 }
+inline void to_doubles(VecD x, VecD* to) { to[0] = x; }
 
-// f(place in a plane, sums over the window) of room.differences, a register at a time, for so many rows
-template <class T, class F>
-inline void window_sums(const PlaneShape& s, const Window& w, int64_t height, const Room<T>& room, F&& f) {
+// What a tile has summed up moves to the sums of all, which are made relative to what is now the largest logit.
+template <class T>
+GEODIFF_BLOCK void fold_all(const PlaneShape& s, const Room<T>& room, const LocalSums<T>& to) {
     typedef typename In<T>::Vec Vec;
-    T* const e = room.differences + w.above * s.stride;
-    if (w.wraps) {
-        std::memcpy(room.differences, e + (s.height - w.above) * s.stride, size_t(w.above * s.stride) * sizeof(T));
-        std::memcpy(e + s.plane(), e, size_t(w.below * s.stride) * sizeof(T));
-    }
-    const Parts<T> rows = box_parts<Vec>(room.differences, room.tall, s.stride, w.rows(), room.row_levels);
-    for_parts(rows.count, [&](auto count) {
-        for (int64_t y = 0; y < height; ++y) {
-            T* const to = room.columns + y * room.pitch + room.margin;  // past the width zeros: the next row's margin
-            each_window<decltype(count)::value, Vec>(rows, y * s.stride, s.stride,
-                                                     [&](int64_t x, Vec sum) { store(to + x, sum); });
-            if (w.wraps) {
-                for (int64_t x = 0; x < w.left; ++x) to[x - w.left] = to[s.width - w.left + x];
-                for (int64_t x = 0; x < w.right; ++x) to[s.width + x] = to[x];
+    constexpr int kLanes = In<T>::lanes, kDoubles = kLanes / kD;
+    const int64_t plane = s.plane(), planes = to.planes(s.channels);
+    for (int64_t i = 0; i < s.size(); i += kLanes) {
+        if (room.touched[i / kLanes] == 0) continue;
+        room.touched[i / kLanes] = 0;
+        const Vec old = load<Vec>(room.before + i), max = load<Vec>(to.max + i);
+        VecD scale[kDoubles], part[kDoubles];
+        to_doubles(exp_of(old - max), scale);
+        T* from = room.partial + i;
+        double* sums = to.sums + i;
+        for (int64_t k = 0; k < planes; ++k, from += plane, sums += plane) {
+            to_doubles(load<Vec>(from), part);
+            GEODIFF_UNROLL for (int j = 0; j < kDoubles; ++j) {
+                const VecD sum = load<VecD>(sums + j * kD) * scale[j];
+                store(sums + j * kD, (k == kSquare ? sum * scale[j] : sum) + part[j]);
             }
+            store(from, Vec{});
         }
-    });
-    const int64_t length = room.length - (s.height - height) * room.pitch;
-    const Parts<T> columns = box_parts<Vec>(room.columns, length, 1, w.columns(), room.column_levels);
-    for_parts(columns.count, [&](auto count) {
-        for (int64_t y = 0; y < height; ++y)
-            each_window<decltype(count)::value, Vec>(columns, y * room.pitch + room.margin - w.left, s.stride,
-                                                     [&](int64_t x, Vec sum) { f(y * s.stride + x, sum); });
-    });
+    }
 }
 
-// f(place in a plane, logits), which are prior - scale times the windows' squared differences
-template <class T, class F>
-inline void logits_of(const PlaneShape& s, const LocalQuery<T>& query, const T* image, T prior, const Room<T>& room,
-                      F&& f) {
-    typedef typename In<T>::Vec Vec;
-    T* const e = room.differences + query.window.above * s.stride;
-    if (query.centred)
-        squared_differences<true>(s, query, image, e);
-    else
-        squared_differences<false>(s, query, image, e);
-    window_sums(s, query.window, query.rows, room, [&](int64_t i, Vec sum) { f(i, prior - query.scale * sum); });
-}
-
-// The largest logits of the pixels at i become those of `top`, where larger, and the sums relative to them.
+// The largest logits of the pixels at i become those of `top`, where larger, and a tile's sums relative to them.
 template <int COUNT, class T>
-GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const T* logits, typename In<T>::Vec top,
+GEODIFF_BLOCK void raise(const PlaneShape& s, int64_t i, const typename In<T>::Vec* logits, typename In<T>::Vec top,
                          const int64_t* number, const Room<T>& room, const LocalSums<T>& to) {
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
-    const int64_t plane = s.plane();
+    const int64_t plane = s.plane(), planes = to.planes(s.channels);
+    T* const partial = room.partial + i;
     const Vec old = load<Vec>(to.max + i), scale = exp_of(old - top);
-    for (int64_t k = 0; k < to.planes(s.channels); ++k) {
-        const Vec factor = k == kSquare ? scale * scale : scale;
-        store(room.partial + k * plane + i, load<Vec>(room.partial + k * plane + i) * factor);
-        for (int lane = 0; lane < kLanes; ++lane) to.sums[k * plane + i + lane] *= double(factor[lane]);
-    }
+    for (int64_t k = 0; k < planes; ++k)
+        store(partial + k * plane, load<Vec>(partial + k * plane) * (k == kSquare ? scale * scale : scale));
     store(to.max + i, top);
-    for (int g = COUNT - 1; g >= 0; --g)  // of equals the first
-        for (int lane = 0; lane < kLanes; ++lane)
-            if (const T l = logits[g * plane + i + lane]; l == top[lane] && l > old[lane]) to.top[i + lane] = number[g];
+    for (int lane = 0; lane < kLanes; ++lane) {
+        if (!(top[lane] > old[lane])) continue;
+        int g = 0;  // of equals the first
+        while (logits[g][lane] != top[lane]) ++g;
+        to.top[i + lane] = number[g];
+    }
 }
 
-// Adds COUNT images whose logits are known.
+// Adds COUNT images in a band that begins at `from`, whose squared differences in windows are known.
 template <int COUNT, class T>
-inline void add_images(const PlaneShape& s, int64_t rows, const T* const* images, const int64_t* number, T cut,
-                       const Room<T>& room, const LocalSums<T>& to) {
+GEODIFF_BLOCK void add_images(const PlaneShape& s, const LocalQuery<T>& query, const LocalImages<T>& tile, int first,
+                              int64_t from, int64_t size, T cut, const Room<T>& room, const LocalSums<T>& to) {
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
-    const int64_t plane = s.plane();
-    T* const partial = room.partial;
+    const int64_t plane = s.plane(), band = room.band;
+    const T scale = query.scale, *const sums = room.sums;
+    T *const all = room.partial, *const largest = to.max, *const touched = room.touched, *const before = room.before;
+    const bool alone = to.alone, squares = to.squares;
+    const T* image[COUNT];
+    Vec prior[COUNT];
+    GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) {
+        image[g] = tile.images[first + g];
+        prior[g] = T(tile.prior[first + g]) - Vec{};
+    }
     const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        for (int64_t i = 0; i < rows * s.stride; i += kLanes) {
-            Vec p[COUNT], top, max = load<Vec>(to.max + i);
-            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) p[g] = load<Vec>(room.logits + g * plane + i);
-            top = p[0];
-            GEODIFF_UNROLL for (int g = 1; g < COUNT; ++g) top = larger(top, p[g]);
+        for (int64_t j = 0; j < size; j += kLanes) {
+            const int64_t i = from + j;
+            Vec p[COUNT], top, max = load<Vec>(largest + i);
+            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) {
+                p[g] = prior[g] - scale * load<Vec>(sums + g * band + j);
+                top = g == 0 ? p[0] : larger(top, p[g]);
+            }
             if (!any_above(top, max - cut)) continue;
-            room.touched[i / kLanes] = 1;
+            if (touched[i / kLanes] == 0) {
+                touched[i / kLanes] = 1;
+                store(before + i, max);
+            }
             if (any_above(top, max)) {
                 max = larger(max, top);
-                raise<COUNT>(s, i, room.logits, max, number, room, to);
+                Vec logits[COUNT];
+                GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) logits[g] = p[g];
+                raise<COUNT>(s, i, logits, max, tile.number + first, room, to);
             }
-            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) p[g] = exp_of(p[g] - max);
+            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) p[g] -= max;
+            exp_of(p);
             const auto add = [&](int64_t k, auto&& term) GEODIFF_INLINE_LAMBDA {
-                Vec sum = load<Vec>(partial + k * plane + i);
+                T* const partial = all + in_register(k * plane + i);
+                Vec sum = load<Vec>(partial);
                 GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sum += p[g] * term(g);
-                store(partial + k * plane + i, sum);
+                store(partial, sum);
             };
             add(kWeight, [&](int) { return T(1); });
             add(kSquare, [&](int g) { return p[g]; });
-            if (to.alone) continue;
-            add(kNorm, [&](int g) { return load<Vec>(images[g] + channels * plane + i); });
-            GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c)
-                add(kMean + c, [&](int g) { return load<Vec>(images[g] + c * plane + i); });
-            for (int64_t c = 0; to.squares && c < channels; ++c)
+            if (alone) continue;
+            int64_t place = in_register(channels * plane + i);
+            add(kNorm, [&](int g) { return load<Vec>(image[g] + place); });
+            GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
+                place = in_register(c * plane + i);
+                add(kMean + c, [&](int g) { return load<Vec>(image[g] + place); });
+            }
+            for (int64_t c = 0; squares && c < channels; ++c) {
+                place = c * plane + i;
                 add(kMean + channels + c, [&](int g) {
-                    const Vec v = load<Vec>(images[g] + c * plane + i);
+                    const Vec v = load<Vec>(image[g] + place);
                     return v * v;
                 });
+            }
         }
     };
     if (s.channels == 3) return loop(3);
     if (s.channels == 1) return loop(1);
     loop(s.channels);
+}
+
+// f(first image, how many as a constant of the compiler): MOST of them, kTogether, then single ones.
+template <int MOST, class F>
+inline void in_groups(int count, F&& f) {
+    int first = 0;
+    if constexpr (MOST > kTogether)
+        for (; first + MOST <= count; first += MOST) f(first, std::integral_constant<int, MOST>{});
+    for (; first + kTogether <= count; first += kTogether) f(first, std::integral_constant<int, kTogether>{});
+    for (; first < count; ++first) f(first, std::integral_constant<int, 1>{});
+}
+
+// f(first row, end) for the bands of so many rows
+template <class T, class F>
+inline void in_bands(int64_t rows, const Room<T>& room, F&& f) {
+    for (int64_t from = 0; from < rows; from += room.rows) f(from, from + room.rows < rows ? from + room.rows : rows);
 }
 
 template <class T>
 void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const LocalImages<T>& tile, T cut, T* at,
                      const LocalSums<T>& to) {
-    typedef typename In<T>::Vec Vec;
-    constexpr int kLanes = In<T>::lanes;
     const Room<T> room(s, query.window, at);
-    const int64_t plane = s.plane(), sums = to.planes(s.channels);
-    std::memset(room.partial, 0, size_t(sums * plane) * sizeof(T));
-    std::memset(room.touched, 0, size_t(plane / kLanes) * sizeof(T));
-    for (int first = 0; first < tile.count;) {
-        const int count = tile.count - first < kTogether ? 1 : kTogether;
-        for (int g = 0; g < count; ++g)
-            logits_of(s, query, tile.images[first + g], T(tile.prior[first + g]), room,
-                      [&](int64_t i, Vec l) { store(room.logits + g * plane + i, l); });
-        if (count == 1)
-            add_images<1>(s, query.rows, tile.images + first, tile.number + first, cut, room, to);
-        else
-            add_images<kTogether>(s, query.rows, tile.images + first, tile.number + first, cut, room, to);
-        first += count;
-    }
-    for (int64_t i = 0; i < plane; i += kLanes)
-        if (room.touched[i / kLanes] != 0)
-            for (int64_t k = 0; k < sums; ++k) fold(room.partial + k * plane + i, kLanes, to.sums + k * plane + i);
+    const auto add = [&](int first, auto count) {
+        constexpr int COUNT = decltype(count)::value;
+        in_bands(query.rows, room, [&](int64_t from, int64_t end) {
+            windows_of<COUNT>(s, query, tile.images + first, from, end, room);
+            add_images<COUNT>(s, query, tile, first, from * s.stride, (end - from) * s.stride, cut, room, to);
+        });
+    };
+    if (room.half > 0)
+        in_groups<kMostTogether>(tile.count, add);
+    else
+        in_groups<kTogether>(tile.count, add);
+    fold_all(s, room, to);
 }
 
-// Adds COUNT images with their weights at each pixel, room.logits.
+// Adds COUNT images with their weights at each pixel of a band, which begins at `from`: room.sums.
 template <int COUNT, class T>
-GEODIFF_BLOCK void add_weighted(const PlaneShape& s, const T* const* images, const Room<T>& room) {
+GEODIFF_BLOCK void add_weighted(const PlaneShape& s, int64_t from, int64_t size, const T* const* images,
+                                const Room<T>& room) {
     typedef typename In<T>::Vec Vec;
-    const int64_t plane = s.plane();
-    for (int64_t i = 0; i < plane; i += In<T>::lanes) {
-        Vec w[COUNT];
-        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) w[g] = load<Vec>(room.logits + g * plane + i);
-        const auto add = [&](int64_t k, auto&& term) GEODIFF_INLINE_LAMBDA {
-            Vec sum = load<Vec>(room.partial + k * plane + i);
-            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sum += w[g] * term(g);
-            store(room.partial + k * plane + i, sum);
-        };
-        add(kWeight, [&](int) { return T(1); });
-        add(kNorm, [&](int g) { return load<Vec>(images[g] + s.channels * plane + i); });
-        GEODIFF_UNROLL4 for (int64_t c = 0; c < s.channels; ++c)
-            add(kMean + c, [&](int g) { return load<Vec>(images[g] + c * plane + i); });
+    const int64_t plane = s.plane(), band = room.band;
+    const T* const weights = room.sums;
+    T* const all = room.partial;
+    const T* image[COUNT];
+    GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) image[g] = images[g];
+    const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
+        for (int64_t j = 0; j < size; j += In<T>::lanes) {
+            const int64_t i = from + j;
+            Vec w[COUNT];
+            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) w[g] = load<Vec>(weights + g * band + j);
+            const auto add = [&](int64_t k, auto&& term) GEODIFF_INLINE_LAMBDA {
+                Vec sum = load<Vec>(all + k * plane + i);
+                GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sum += w[g] * term(g);
+                store(all + k * plane + i, sum);
+            };
+            add(kWeight, [&](int) { return T(1); });
+            add(kNorm, [&](int g) { return load<Vec>(image[g] + channels * plane + i); });
+            GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c)
+                add(kMean + c, [&](int g) { return load<Vec>(image[g] + c * plane + i); });
+        }
+    };
+    if (s.channels == 3) return loop(3);
+    loop(s.channels);
+}
+
+// Weights of crops in a band that begins at `from`, from their squared differences: whether any counts.
+template <class T>
+GEODIFF_BLOCK bool weigh_crops(const LocalQuery<T>& query, const LocalCrops<T>& crops, T prior, T cut, int64_t from,
+                               int64_t size, const T* sums, T* weights) {
+    typedef typename In<T>::Vec Vec;
+    const T *const largest = crops.max, *const gain = crops.gain, scale = query.scale;
+    bool any = false;
+    for (int64_t j = 0; j < size; j += In<T>::lanes) {
+        const Vec l = prior - scale * load<Vec>(sums + j), max = load<Vec>(largest + from + j);
+        const bool counts = any_above(l, max - cut);
+        store(weights + from + j, counts ? exp_of(l - max) * load<Vec>(gain + from + j) : Vec{});
+        any |= counts;
     }
+    return any;
 }
 
 template <class T>
 void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops,
                    const LocalImages<T>& tile, T cut, T* at, double* sums) {
-    typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
     const Room<T> room(s, query.window, at), back(s, crops.back, crops.room);
-    const int64_t plane = s.plane(), planes = kMean + s.channels;
-    T* const weights = back.differences + crops.back.above * s.stride;
-    std::memset(room.partial, 0, size_t(planes * plane) * sizeof(T));
-    const T* images[kTogether];
-    int count = 0;
-    for (int j = 0; j < tile.count; ++j) {
-        T* const own = room.logits + count * plane;
-        bool any = false;  // of the weights where crops begin; elsewhere they stay zero
-        logits_of(s, query, tile.images[j], T(tile.prior[j]), room, [&](int64_t i, Vec l) {
-            const Vec max = load<Vec>(crops.max + i);
-            const bool counts = any_above(l, max - cut);
-            store(weights + i, counts ? exp_of(l - max) * load<Vec>(crops.gain + i) : Vec{});
-            any |= counts;
+    const int64_t plane = s.plane(), planes = kMean + s.channels, above = crops.back.above;
+    T* const weights = back.differences + above * s.stride;  // zero where no crop begins
+    in_groups<kTogether>(tile.count, [&](int first, auto count) {
+        constexpr int COUNT = decltype(count)::value;
+        int64_t end_of[COUNT];  // row behind which an image has no weights so far
+        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) end_of[g] = -above;
+        in_bands(s.height, room, [&](int64_t from, int64_t end) {
+            const int64_t last = end < query.rows ? end : query.rows;
+            if (from < last) windows_of<COUNT>(s, query, tile.images + first, from, last, room);
+            for (int g = 0; g < COUNT && from < last; ++g)
+                if (weigh_crops(query, crops, T(tile.prior[first + g]), cut, from * s.stride, (last - from) * s.stride,
+                                room.sums + g * room.band, weights + g * back.tall))
+                    end_of[g] = last;
+            add_row_levels<COUNT>(s, crops.back, from == 0 ? -above : from, end, back);
+            const T* images[COUNT];
+            int some = 0;
+            for (int g = 0; g < COUNT; ++g) {
+                if (end_of[g] + above <= from) continue;
+                window_sums(s, crops.back, from, end, back.over_rows(s, crops.back, g), back,
+                            back.sums + some * back.band);
+                images[some++] = tile.images[first + g];
+            }
+            with_constant<COUNT + 1>(some, [&](auto n) {
+                if constexpr (decltype(n)::value > 0)
+                    add_weighted<decltype(n)::value>(s, from * s.stride, (end - from) * s.stride, images, back);
+            });
         });
-        if (!any) continue;
-        window_sums(s, crops.back, s.height, back, [&](int64_t i, Vec w) { store(own + i, w); });
-        images[count++] = tile.images[j];
-        if (count < kTogether) continue;
-        add_weighted<kTogether>(s, images, room);
-        count = 0;
-    }
-    with_constant<kTogether>(count, [&](auto some) {
-        if constexpr (decltype(some)::value > 0) add_weighted<decltype(some)::value>(s, images, room);
     });
-    for (int64_t i = 0; i < planes * plane; i += kLanes) fold(room.partial + i, kLanes, sums + i);
+    for (int64_t i = 0; i < planes * plane; i += kLanes) fold(back.partial + i, kLanes, sums + i);
 }
 
 template <class T>

@@ -20,11 +20,16 @@ using geodiff::SubsetStep;
 constexpr int kSideVecs = kSide / kD;                                        // registers with a number of all rows
 constexpr int kSideSums = kSideVecs * kTerms <= 8 ? kTerms : 8 / kSideVecs;  // sums that grow beside each other
 
-void beside(const void* rows, DType dtype, int64_t d, int R, float* to) {
+void beside(const void* rows, DType dtype, int64_t d, const int32_t* which, int64_t count, int R, float* to) {
     constexpr int64_t kSome = 64;
     float some[kSide][kSome] = {};
     for_dtype(dtype, [&](auto t) {
         constexpr DType D = decltype(t)::value;
+        for (int64_t k = 0; which && k < count; ++k) {
+            for (int r = 0; r < R; ++r) to[k * kSide + r] = value<D>(rows, r * d + which[k]);
+            for (int r = R; r < kSide; ++r) to[k * kSide + r] = 0;
+        }
+        if (which) return;
         for (int64_t k = 0; k < d; k += kSome) {
             const int64_t len = d - k < kSome ? d - k : kSome;
             for (int r = 0; r < R; ++r)

@@ -32,6 +32,13 @@ inline VecF widen_bf16(const uint16_t* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(p)), 16));
 }
 
+template <>
+constexpr bool kShifts<VecF> = true;
+template <>
+constexpr bool kShifts<VecD> = true;
+inline VecF shifted(VecF a, VecF b, VecI first) { return _mm512_permutex2var_ps(a, (__m512i)first, b); }
+inline VecD shifted(VecD a, VecD b, VecL first) { return _mm512_permutex2var_pd(a, (__m512i)first, b); }
+
 inline VecF larger(VecF a, VecF b) { return _mm512_max_ps(a, b); }
 inline VecD larger(VecD a, VecD b) { return _mm512_max_pd(a, b); }
 // Whether a > b anywhere

@@ -41,7 +41,16 @@ inline T lane_sum(V v) {
     return lanes[0];
 }
 
+// Whether a register can be taken from two that lie side by side: the vector header has shifted(a, b, first) then, the
+// numbers of a and b from place first[0] on, `first` being numbers one after the other.
+template <class V>
+constexpr bool kShifts = false;
+
+#ifdef __AVX512F__  // GCC 12 converts in two halves there
+inline VecD as_doubles(HalfF v) { return VecD(_mm512_cvtps_pd(__m256(v))); }
+#else
 inline VecD as_doubles(HalfF v) { return __builtin_convertvector(v, VecD); }
+#endif
 
 inline float bits_to_float(uint32_t u) {
     float f;
