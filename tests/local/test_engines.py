@@ -120,6 +120,24 @@ def test_pixels_near_zero_whose_sums_cancel(name: str) -> None:
 
 
 @pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("shape", [(3, 19, 32), (1, 12, 28), (2, 9, 17), (1, 6, 64), (1, 5, 70)], ids=str)
+def test_rows_of_some_registers(isa: str, shape: tuple[int, int, int]) -> None:
+    """Windows along rows of every number of registers, and bands of rows, of more images than one group has."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (29, *shape), dtype=torch.uint8, generator=g)
+    images[:20] = images[:1] // 2 + images[:20] // 2  # alike, so that several share the weight
+    forms = (
+        *(Windows(k) for k in (1, 3, 5, 7, 9, 17)),
+        *(Windows(k, circular=True) for k in (3, 5, 9) if k <= shape[1]),
+        *(Crops(k) for k in (1, 2, 3, 4, 5, 6, 7) if k <= shape[1]),
+    )
+    with use_isa(isa):
+        for form in forms:
+            check("cpu", *question(images, form))
+
+
+@pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("form", [Windows(3), Windows(17), Windows(5, circular=True), Crops(3)], ids=str)
 def test_single_pixels_are_answered_in_float64(form: Form, mirrored: bool) -> None:

@@ -17,9 +17,12 @@ struct Shape {
 
 }  // namespace
 
+#define GEODIFF_OWN_DOUBLES  // GCC 12 converts in two halves
 #include "floats.h"
 
 namespace {
+
+inline VecD as_doubles(HalfF v) { return VecD(_mm512_cvtps_pd(__m256(v))); }
 
 inline VecF widen_u8(const uint8_t* p) {
     const __m128i bytes = load<__m128i>(p);

@@ -46,9 +46,7 @@ inline T lane_sum(V v) {
 template <class V>
 constexpr bool kShifts = false;
 
-#ifdef __AVX512F__  // GCC 12 converts in two halves there
-inline VecD as_doubles(HalfF v) { return VecD(_mm512_cvtps_pd(__m256(v))); }
-#else
+#ifndef GEODIFF_OWN_DOUBLES
 inline VecD as_doubles(HalfF v) { return __builtin_convertvector(v, VecD); }
 #endif
 
