@@ -69,18 +69,11 @@ inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const RowsAhe
     for (int64_t k = 0; k < d; k += kHalfChunk<V>, Q += kHalfChunk<V> * QB) {
         const int64_t blocks = (d - k < kHalfChunk<V> ? d - k : kHalfChunk<V>) / kPad;
         const RowEnds last = d - k <= kHalfChunk<V> ? ends : RowEnds{};
-        int r = 0;
-        const auto block = [&](auto rows, auto prefetches, const uint8_t* ahead) GEODIFF_INLINE_LAMBDA {
-            dot_block_halves<V, rows, QB, prefetches>(X + r * ldx + k, ldx, ahead, Q, blocks, last.from(r), S + r, lds,
-                                                      k > 0);
-        };
-        for (; r + RB <= R; r += RB) {
-            if (const uint8_t* ahead = prefetch.beside(X, ldx, r, RB))
-                block(Constant<RB>(), std::true_type(), ahead + k);
-            else
-                block(Constant<RB>(), std::false_type(), nullptr);
-        }
-        for (; r < R; ++r) block(Constant<1>(), std::false_type(), nullptr);
+        prefetch.each_block<RB>(X, ldx, R,
+                                [&](int r, auto rows, auto prefetches, const uint8_t* ahead) GEODIFF_INLINE_LAMBDA {
+                                    dot_block_halves<V, rows, QB, prefetches>(X + r * ldx + k, ldx, ahead + k, Q,
+                                                                              blocks, last.from(r), S + r, lds, k > 0);
+                                });
     }
 }
 

@@ -175,9 +175,9 @@ template <int MOST, class F>
 inline void in_groups(int count, F&& f) {
     int first = 0;
     if constexpr (MOST > kTogether)
-        for (; first + MOST <= count; first += MOST) f(first, std::integral_constant<int, MOST>{});
-    for (; first + kTogether <= count; first += kTogether) f(first, std::integral_constant<int, kTogether>{});
-    for (; first < count; ++first) f(first, std::integral_constant<int, 1>{});
+        for (; first + MOST <= count; first += MOST) f(first, Constant<MOST>());
+    for (; first + kTogether <= count; first += kTogether) f(first, Constant<kTogether>());
+    for (; first < count; ++first) f(first, Constant<1>());
 }
 
 // f(first row, end) for the bands of so many rows

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../vec/macros.h"
+#include "../vec/constants.h"
 
 namespace {
 
@@ -14,6 +14,20 @@ namespace {
 struct RowsAhead {
     const uint8_t* next;
     int group, groups;
+
+    // f(first row, how many, whether to bring others meanwhile, these): the R rows of a tile at X, SIZE at a time, then
+    // single ones. Both in the middle are constants of the compiler.
+    template <int SIZE, class F>
+    GEODIFF_INLINE void each_block(const uint8_t* X, int64_t ldx, int R, F&& f) const {
+        int r = 0;
+        for (; r + SIZE <= R; r += SIZE) {
+            if (const uint8_t* ahead = beside(X, ldx, r, SIZE))
+                f(r, Constant<SIZE>(), std::true_type(), ahead);
+            else
+                f(r, Constant<SIZE>(), std::false_type(), X);
+        }
+        for (; r < R; ++r) f(r, Constant<1>(), std::false_type(), X);
+    }
 
     // What to bring while rows r to r + size of X are worked on, as many; null: nothing.
     GEODIFF_INLINE const uint8_t* beside(const uint8_t* X, int64_t ldx, int r, int size) const {
