@@ -68,7 +68,7 @@ class Subset:
 
 class Statistics:
     def __init__(self, n: int, d: int) -> None: ...
-    def look(self, rows: int, dtype: int, n: int, d: int, path: str, threads: int, count: int) -> None: ...
+    def look(self, rows: int, dtype: int, path: str, threads: int, count: int) -> None: ...
     seen: int
     numbers: list[float]
     @property
@@ -92,12 +92,10 @@ class Data:
         self,
         query: Query,
         gain: float,
-        factors: list[float],
-        terms: list[int],
+        terms: list[tuple[float, int]],
         out: int,
         memory: Memory | None,
-        path: int,
-        error: int,
+        told: tuple[int, int],
     ) -> int: ...
     def covariance(self, query: Query, mean: int, v: int, slope: int, with_rows: int, with_distance: int) -> None: ...
     def draw(self, query: Query, count: int, uniform: int, index: int) -> None: ...

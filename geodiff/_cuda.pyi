@@ -2,11 +2,12 @@
 
 def runtime() -> int: ...
 def driver() -> int: ...
-def plan(
-    multiprocessors: int, shared: int, clusters: bool, dtype: int, n: int, d: int, batch: int, dense: bool = False
-) -> Plan: ...
+def plan(machine: Machine, dtype: int, shape: tuple[int, int], batch: int) -> Plan: ...
 def dense(device: int, dtype: int, d: int, batch: int) -> bool: ...
 def streams(device: int, dtype: int, d: int, batch: int) -> bool: ...
+
+class Machine:
+    def __init__(self, multiprocessors: int, shared: int, clusters: bool, dense: bool = False) -> None: ...
 
 class Plan:
     @property
@@ -33,21 +34,63 @@ class Plan:
     def exact_parts(self) -> int: ...
 
 class Arguments:
-    def __init__(
-        self,
-        x: int,
-        single: bool,
-        sigma: int,
-        bias: int,
-        bias_stride: int,
-        exclude: int,
-        batch: int,
-        begin: int,
-        end: int,
-        tol: float,
-        list: int = 0,
-        listed: int = 0,
-    ) -> None: ...
+    x: int
+    single: bool
+    sigma: int
+    bias: int
+    bias_stride: int
+    exclude: int
+    batch: int
+    begin: int
+    end: int
+    tol: float
+    list: int
+    listed: int
+
+class Result:
+    mean: int
+    log_sum: int
+    entropy: int
+    ess: int
+    mean_bias: int
+    path: int
+
+class Covariance:
+    mean: int
+    v: int
+    along: int
+    parts: int
+    sums: int
+    states: int
+    with_rows: int
+    with_far: int
+
+class Masses:
+    top: int
+    mass: int
+
+class Picks:
+    top: int
+    lot: int
+    target: int
+    count: int
+    row: int
+
+class Combined:
+    mean: int
+    gain: float
+    terms: list[tuple[float, int]]
+    out: int
+    size: int
+    single: bool
+
+class Products:
+    numbers: int
+    batch: int
+    begin: int
+    end: int
+    list: int
+    out: int
 
 LOT: int
 
@@ -56,59 +99,17 @@ class Data:
         self,
         rows: int,
         dtype: int,
-        n: int,
-        d: int,
+        shape: tuple[int, int],
         half_norm: int,
-        radius: float,
-        max_norm: float,
-        max_model_norm: float,
+        radii: tuple[float, float, float],
         device: int,
     ) -> None: ...
     def plan(self, rows: int, batch: int) -> Plan: ...
-    def posterior(
-        self,
-        arguments: Arguments,
-        plan: Plan,
-        workspace: int,
-        mean: int,
-        log_sum: int,
-        entropy: int,
-        ess: int,
-        mean_bias: int,
-        path: int,
-        stream: int,
-    ) -> None: ...
-    def covariance(
-        self,
-        arguments: Arguments,
-        mean: int,
-        v: int,
-        along: int,
-        parts: int,
-        sums: int,
-        states: int,
-        with_rows: int,
-        with_far: int,
-        stream: int,
-    ) -> None: ...
-    def masses(self, arguments: Arguments, top: int, mass: int, stream: int) -> None: ...
-    def picks(
-        self, arguments: Arguments, top: int, lot: int, target: int, count: int, row: int, stream: int
-    ) -> None: ...
-    def combine(
-        self,
-        mean: int,
-        gain: float,
-        factors: list[float],
-        terms: list[int],
-        out: int,
-        size: int,
-        single: bool,
-        stream: int,
-    ) -> None: ...
-    def distances(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
-    def listed_distances(self, x: int, list: int, batch: int, listed: int, out: int, stream: int) -> None: ...
-    def inner_products(self, x: int, batch: int, begin: int, end: int, out: int, stream: int) -> None: ...
-    def weighted_sum(
-        self, weights: int, batch: int, begin: int, end: int, parts: int, out: int, stream: int
-    ) -> None: ...
+    def posterior(self, arguments: Arguments, plan: Plan, workspace: int, result: Result, stream: int) -> None: ...
+    def covariance(self, arguments: Arguments, covariance: Covariance, stream: int) -> None: ...
+    def masses(self, arguments: Arguments, masses: Masses, stream: int) -> None: ...
+    def picks(self, arguments: Arguments, picks: Picks, stream: int) -> None: ...
+    def combine(self, combined: Combined, stream: int) -> None: ...
+    def distances(self, products: Products, stream: int) -> None: ...
+    def inner_products(self, products: Products, stream: int) -> None: ...
+    def weighted_sum(self, products: Products, parts: int, stream: int) -> None: ...

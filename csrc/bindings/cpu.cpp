@@ -17,28 +17,18 @@
 #include "../cpu/runtime/checksum.h"
 #include "../cpu/runtime/interrupt.h"
 #include "../cpu/runtime/mapped.h"
+#include "address.h"
 
 namespace py = pybind11;
+using geodiff::address;
 using geodiff::Answer;
+using geodiff::at;
 using geodiff::Data;
 using geodiff::Memory;
 using geodiff::Query;
 using geodiff::Statistics;
 
 namespace {
-
-template <class T>
-T* at(uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
-// A field that Python sees as an address.
-template <class Class, class Field>
-void address(py::class_<Class>& type, const char* name, Field Class::* field) {
-    type.def_property(
-        name, [field](const Class& c) { return reinterpret_cast<uintptr_t>(c.*field); },
-        [field](Class& c, uintptr_t value) { c.*field = reinterpret_cast<Field>(value); });
-}
 
 // Whether a signal, such as Ctrl-C, asks the call to end; Python's exception is then set. On the main thread only, as
 // Python has it.
@@ -98,10 +88,9 @@ geodiff::Rows rows_at(uintptr_t memory, int dtype, int64_t n, int64_t d, const s
     return {at<const void>(memory), geodiff::DType(dtype), n, d, !path.empty()};
 }
 
-// Looks at `count` rows more.
-void look(Statistics& found, uintptr_t memory, int dtype, int64_t n, int64_t d, const std::string& path, int threads,
-          int64_t count) {
-    const geodiff::Rows rows = rows_at(memory, dtype, n, d, path);
+// Looks at `count` rows more, of as many and as long ones as `found` is made for.
+void look(Statistics& found, uintptr_t memory, int dtype, const std::string& path, int threads, int64_t count) {
+    const geodiff::Rows rows = rows_at(memory, dtype, found.half_norm.size(), found.mean.size(), path);
     call(rows.ptr, rows.bytes(), path, [&] {
         const int64_t bad = found.look(geodiff::kernels_for(""), rows, threads, count);
         if (bad >= 0) throw std::domain_error(std::to_string(bad));
@@ -135,11 +124,17 @@ void posterior(const Rows& rows, const Query& query, int64_t topk, Answer& answe
     rows.run([&](const Data& data) { data.posterior(query, topk, answer); });
 }
 
-int64_t combine(const Rows& rows, const Query& query, double gain, const std::vector<double>& factors,
-                const std::vector<uintptr_t>& terms, uintptr_t out, Memory* memory, uintptr_t path, uintptr_t error) {
-    geodiff::Combination combination{gain, factors, {}, at<void>(out)};
-    for (const uintptr_t term : terms) combination.terms.push_back(at<const void>(term));
-    geodiff::Spent spent{at<int8_t>(path), at<double>(error), 0};
+using Terms = std::vector<std::pair<double, uintptr_t>>;  // factors and values
+using Told = std::pair<uintptr_t, uintptr_t>;             // path and error of each query, as Spent has them
+
+int64_t combine(const Rows& rows, const Query& query, double gain, const Terms& terms, uintptr_t out, Memory* memory,
+                Told told) {
+    geodiff::Combination combination{gain, {}, {}, at<void>(out)};
+    for (const auto& [factor, values] : terms) {
+        combination.factors.push_back(factor);
+        combination.terms.push_back(at<const void>(values));
+    }
+    geodiff::Spent spent{at<int8_t>(told.first), at<double>(told.second), 0};
     rows.run([&](const Data& data) { data.combine(query, combination, memory, spent); });
     return spent.rows;
 }
@@ -282,8 +277,8 @@ PYBIND11_MODULE(_cpu, m) {
         m, "Statistics",
         "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away [n], mean [d].");
     statistics.def(py::init<int64_t, int64_t>(), py::arg("n"), py::arg("d"))
-        .def("look", &look, py::arg("rows"), py::arg("dtype"), py::arg("n"), py::arg("d"), py::arg("path"),
-             py::arg("threads"), py::arg("count"), "Looks at `count` rows more. Raises ValueError(row) for NaN or Inf.")
+        .def("look", &look, py::arg("rows"), py::arg("dtype"), py::arg("path"), py::arg("threads"), py::arg("count"),
+             "Looks at `count` rows more. Raises ValueError(row) for NaN or Inf.")
         .def_readwrite("seen", &Statistics::seen)
         .def_property_readonly("half_norm", [](Statistics& s) { return uintptr_t(s.half_norm.data()); })
         .def_property_readonly("away", [](Statistics& s) { return uintptr_t(s.away.data()); })
@@ -334,8 +329,8 @@ PYBIND11_MODULE(_cpu, m) {
             [](const Rows& rows, uintptr_t from) { rows.data().read_coordinates(at<const char>(from)); },
             py::arg("from"))
         .def("posterior", &posterior, py::arg("query"), py::arg("topk"), py::arg("answer"))
-        .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("factors"), py::arg("terms"),
-             py::arg("out"), py::arg("memory"), py::arg("path"), py::arg("error"))
+        .def("combine", &combine, py::arg("query"), py::arg("gain"), py::arg("terms"), py::arg("out"),
+             py::arg("memory"), py::arg("told"))
         .def("covariance", &covariance, py::arg("query"), py::arg("mean"), py::arg("v"), py::arg("slope"),
              py::arg("with_rows"), py::arg("with_distance"))
         .def("draw", &draw, py::arg("query"), py::arg("count"), py::arg("uniform"), py::arg("index"))

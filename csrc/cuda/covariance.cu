@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) covariance_kernel(Covariance a) {
         if (warp == 0) {
             double weight, rescale;
             Online state = shared.state;
-            const bool any = take_tile(shared.logit[lane], 0, 0, false, first + lane, p.cut, state, weight, rescale);
+            const bool any = take_tile({shared.logit[lane], 0, 0, first + lane}, false, p.cut, state, weight, rescale);
             const double weighted = weight * shared.c[lane], far = shared.far[lane];
             const double sum_c = warp_sum(weighted), sum_far = warp_sum(weight * far);
             const double crossed = warp_sum(weighted * far);

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, 3) exact_kernel(Call c) {
         if (warp == 0) {
             double weight, rescale;
             Online state = shared.state;
-            const bool any = take_tile(shared.logit[lane], 0, shared.bias[lane], p.bias, first + lane, p.cut, state,
+            const bool any = take_tile({shared.logit[lane], 0, shared.bias[lane], first + lane}, p.bias, p.cut, state,
                                        weight, rescale);
             if (any) state.sum_q += warp_sum(weight);
             shared.weight[lane] = weight;

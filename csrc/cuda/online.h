@@ -12,12 +12,18 @@ __device__ inline bool sees(const Problem& p, int64_t q, int64_t row) {
 
 __device__ inline Online nothing() { return Online{kNothing, 0, 0, 0, 0, 0, 0, 0, -1}; }
 
-// Takes in the logit `l` of this lane's row (-inf: no row), which holds `bias` if `biased`, as it is for all. Returns
-// false, leaving `s` as it was, if no row of the tile can matter; else `p` = exp(l - max) or 0, and `rescale` is what
-// older sums must be multiplied with. `sum_q` and `lost` are rescaled only: what the second product makes of p is the
+// A tile's row as its lane has it. The logit, -inf where there is no row, holds `bias`.
+struct OfLane {
+    double logit, half_norm, bias;
+    int64_t row;
+};
+
+// Takes in the rows of all lanes, of which any has a bias only if they are `biased`, as it is for all. Returns false,
+// leaving `s` as it was, if no row of the tile can matter; else `p` = exp(l - max) or 0, and `rescale` is what older
+// sums must be multiplied with. `sum_q` and `lost` are rescaled only: what the second product makes of p is the
 // caller's to add. All lanes hold the same `s`.
-__device__ inline bool take_tile(double l, double half_norm, double bias, bool biased, int64_t row, double cut,
-                                 Online& s, double& p, double& rescale) {
+__device__ inline bool take_tile(const OfLane& own, bool biased, double cut, Online& s, double& p, double& rescale) {
+    const double l = own.logit;
     const double top = warp_max(l);
     rescale = 1;
     p = 0;
@@ -35,7 +41,7 @@ __device__ inline bool take_tile(double l, double half_norm, double bias, bool b
         s.lost *= rescale;
         s.max = top;
         const int lane = __ffs(__ballot_sync(kWholeWarp, l == top)) - 1;  // the lowest row of equals
-        s.best = row - int(threadIdx.x % 32) + lane;
+        s.best = own.row - int(threadIdx.x % 32) + lane;
     }
     const double t = l - s.max;
     const bool counts = t >= -cut;
@@ -43,8 +49,8 @@ __device__ inline bool take_tile(double l, double half_norm, double bias, bool b
     s.sum += warp_sum(p);
     s.sum_l += warp_sum(counts ? p * t : 0);
     s.sum_2 += warp_sum(p * p);
-    s.sum_h += warp_sum(p * half_norm);
-    if (biased) s.sum_b += warp_sum(p > 0 ? p * bias : 0);  // 0 times -inf would be NaN
+    s.sum_h += warp_sum(p * own.half_norm);
+    if (biased) s.sum_b += warp_sum(p > 0 ? p * own.bias : 0);  // 0 times -inf would be NaN
     return true;
 }
 

@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, 2) stream_kernel(Call c) {
             Epoch epoch = epochs[q];
             const double before = state.max;
             double weight, rescale;
-            const bool any = take_tile(l, half_norm, bias, p.bias, row, p.cut, state, weight, rescale);
+            const bool any = take_tile({l, half_norm, bias, row}, p.bias, p.cut, state, weight, rescale);
             bool over = false;
             int shift = 0;
             Move move{};

@@ -215,12 +215,10 @@ class CpuEngine(Engine):
                 rows = self._data.combine(
                     query=passed,
                     gain=into.gain,
-                    factors=[factor for factor, _ in into.terms],
-                    terms=[values.data_ptr() for _, values in into.terms],
+                    terms=[(factor, values.data_ptr()) for factor, values in into.terms],
                     out=into.out.data_ptr(),
                     memory=memory,
-                    path=paths.data_ptr(),
-                    error=0 if error is None else error.data_ptr(),
+                    told=(paths.data_ptr(), 0 if error is None else error.data_ptr()),
                 )
             except ValueError:  # std::domain_error: the core looks at sigma and x while it reads them
                 check_levels(query.sigma)

@@ -53,6 +53,12 @@ class Core(Protocol):
 
     Data: "type[_cuda.Data]"
     Arguments: "type[_cuda.Arguments]"
+    Result: "type[_cuda.Result]"
+    Covariance: "type[_cuda.Covariance]"
+    Masses: "type[_cuda.Masses]"
+    Picks: "type[_cuda.Picks]"
+    Combined: "type[_cuda.Combined]"
+    Products: "type[_cuda.Products]"
     LOT: int
 
 
@@ -127,12 +133,9 @@ class CudaEngine(Engine):
         self._data = core.Data(
             rows=rows.data_ptr(),
             dtype=number_of(rows.dtype),
-            n=n,
-            d=d,
+            shape=(n, d),
             half_norm=self._half_norm.data_ptr(),
-            radius=away,
-            max_norm=math.sqrt(2 * float(self._half_norm.max())),
-            max_model_norm=model,
+            radii=(away, math.sqrt(2 * float(self._half_norm.max())), model),
             device=rows.device.index or 0,
         )
         #: which path answered each query of the last call, as keys of PATHS: for tests and benchmarks
@@ -151,16 +154,12 @@ class CudaEngine(Engine):
         if len(into.terms) > _MOST_TERMS or not into.in_place():
             into.write(mean)
         elif into.out.numel():
-            self._data.combine(
-                mean=mean.data_ptr(),
-                gain=into.gain,
-                factors=[factor for factor, _ in into.terms],
-                terms=[values.data_ptr() for _, values in into.terms],
-                out=into.out.data_ptr(),
-                size=into.out.numel(),
-                single=into.out.dtype == torch.float32,
-                stream=self._stream(),
-            )
+            combined = self._core.Combined()
+            combined.mean, combined.gain = mean.data_ptr(), into.gain
+            combined.terms = [(factor, values.data_ptr()) for factor, values in into.terms]
+            combined.out, combined.size = into.out.data_ptr(), into.out.numel()
+            combined.single = into.out.dtype == torch.float32
+            self._data.combine(combined, self._stream())
         return Cost({"posterior": len(query)})
 
     def inner_products(self, x: Tensor) -> Tensor:
@@ -172,29 +171,16 @@ class CudaEngine(Engine):
         parts = max(1, min(_PARTS, n // 64, _SUMS // max(1, batch * d)))
         sums = torch.empty(parts, batch, d, dtype=torch.float64, device=self.rows.device)
         if batch:
-            self._data.weighted_sum(
-                weights=weights.data_ptr(),
-                batch=batch,
-                begin=0,
-                end=n,
-                parts=parts,
-                out=sums.data_ptr(),
-                stream=self._stream(),
-            )
+            self._data.weighted_sum(self._products(weights, range(n), sums), parts, self._stream())
         return sums.sum(0)
 
     def squared_distances(self, x: Tensor, candidates: Tensor) -> Tensor:
         queries, listed = self._float64(x), candidates.to(self.rows.device).contiguous()
         out = torch.empty(listed.shape, dtype=torch.float64, device=self.rows.device)
         if listed.numel():
-            self._data.listed_distances(
-                x=queries.data_ptr(),
-                list=listed.data_ptr(),
-                batch=len(listed),
-                listed=listed.shape[1],
-                out=out.data_ptr(),
-                stream=self._stream(),
-            )
+            products = self._products(queries, range(listed.shape[1]), out)
+            products.list = listed.data_ptr()
+            self._data.distances(products, self._stream())
         return out
 
     def covariance(self, query: Query, direction: Direction) -> tuple[Tensor, Tensor]:
@@ -211,18 +197,11 @@ class CudaEngine(Engine):
             sums = torch.empty(parts, len(some), d, dtype=torch.float64, device=x.device)
             states = torch.empty(parts, len(some), 5, dtype=torch.float64, device=x.device)
             own = along[:, part].contiguous()
-            self._data.covariance(
-                arguments=self._arguments(some, x[part]),
-                mean=r[part].data_ptr(),
-                v=v[part].data_ptr(),
-                along=own.data_ptr(),
-                parts=parts,
-                sums=sums.data_ptr(),
-                states=states.data_ptr(),
-                with_rows=rows[part].data_ptr(),
-                with_far=far[part].data_ptr(),
-                stream=self._stream(),
-            )
+            asked = self._core.Covariance()
+            asked.mean, asked.v, asked.along = r[part].data_ptr(), v[part].data_ptr(), own.data_ptr()
+            asked.parts, asked.sums, asked.states = parts, sums.data_ptr(), states.data_ptr()
+            asked.with_rows, asked.with_far = rows[part].data_ptr(), far[part].data_ptr()
+            self._data.covariance(self._arguments(some, x[part]), asked, self._stream())
         return rows / self._unit, far / self._unit**2
 
     def draw(self, query: Query, uniform: Tensor) -> Tensor:
@@ -236,17 +215,13 @@ class CudaEngine(Engine):
             some = query.picked(torch.arange(batch, device=x.device)[part])
             arguments = self._arguments(some, x[part])
             top, mass = torch.empty(2, lots, len(some), dtype=torch.float64, device=x.device)
-            self._data.masses(arguments, top=top.data_ptr(), mass=mass.data_ptr(), stream=self._stream())
+            masses, picks = self._core.Masses(), self._core.Picks()
+            masses.top, masses.mass = top.data_ptr(), mass.data_ptr()
+            self._data.masses(arguments, masses, self._stream())
             lot, target = fallen(top, mass, numbers[part])
-            self._data.picks(
-                arguments,
-                top=top.data_ptr(),
-                lot=lot.data_ptr(),
-                target=target.data_ptr(),
-                count=count,
-                row=found[part].data_ptr(),
-                stream=self._stream(),
-            )
+            picks.top, picks.lot, picks.target = top.data_ptr(), lot.data_ptr(), target.data_ptr()
+            picks.count, picks.row = count, found[part].data_ptr()
+            self._data.picks(arguments, picks, self._stream())
         return found + query.rows.start
 
     # ---- calls ----
@@ -254,20 +229,16 @@ class CudaEngine(Engine):
     def _arguments(self, query: Query, x: Tensor, listed: Tensor | None = None) -> "_cuda.Arguments":
         """The question with numbers x; it holds addresses, so all of these must outlive it."""
         prior, exclude = query.log_prior, query.exclude
-        return self._core.Arguments(
-            x=x.data_ptr(),
-            single=x.dtype == torch.float32,
-            sigma=query.sigma.data_ptr(),
-            bias=0 if prior is None else prior.data_ptr(),
-            bias_stride=0 if prior is None or prior.ndim == 1 else prior.shape[1],
-            exclude=0 if exclude is None else exclude.data_ptr(),
-            batch=len(query),
-            begin=query.rows.start,
-            end=query.rows.stop,
-            tol=query.tol,
-            list=0 if listed is None else listed.data_ptr(),
-            listed=0 if listed is None else listed.shape[1],
-        )
+        asked = self._core.Arguments()
+        asked.x, asked.single, asked.sigma = x.data_ptr(), x.dtype == torch.float32, query.sigma.data_ptr()
+        if prior is not None:
+            asked.bias, asked.bias_stride = prior.data_ptr(), 0 if prior.ndim == 1 else prior.shape[1]
+        if exclude is not None:
+            asked.exclude = exclude.data_ptr()
+        asked.batch, asked.begin, asked.end, asked.tol = len(query), query.rows.start, query.rows.stop, query.tol
+        if listed is not None:
+            asked.list, asked.listed = listed.data_ptr(), listed.shape[1]
+        return asked
 
     def _run(self, query: Query, listed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """r [B, d], and log sum, entropy, effective sample size and mean log prior, [4, B]."""
@@ -279,18 +250,11 @@ class CudaEngine(Engine):
         if batch:
             plan = self._data.plan(rows=len(query.rows), batch=batch)
             workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=device)
-            self._data.posterior(
-                arguments=self._arguments(query, query.x, listed),
-                plan=plan,
-                workspace=workspace.data_ptr(),
-                mean=mean.data_ptr(),
-                log_sum=numbers[0].data_ptr(),
-                entropy=numbers[1].data_ptr(),
-                ess=numbers[2].data_ptr(),
-                mean_bias=numbers[3].data_ptr(),
-                path=paths.data_ptr(),
-                stream=self._stream(),
-            )
+            result = self._core.Result()
+            result.mean, result.path = mean.data_ptr(), paths.data_ptr()
+            result.log_sum, result.entropy, result.ess, result.mean_bias = (row.data_ptr() for row in numbers)
+            asked = self._arguments(query, query.x, listed)
+            self._data.posterior(asked, plan, workspace.data_ptr(), result, self._stream())
         self.last_paths = paths
         return mean, numbers
 
@@ -338,13 +302,18 @@ class CudaEngine(Engine):
         x = query.x.detach().to(self.rows.device).contiguous() if query.x.dtype in kept else self._float64(query.x)
         return replace(query, x=x, sigma=self._float64(query.sigma), log_prior=prior, exclude=exclude)
 
-    def _pairs(self, x: Tensor, rows: range, kernel: Callable[..., None]) -> Tensor:
+    def _products(self, numbers: Tensor, rows: range, out: Tensor) -> "_cuda.Products":
+        """Of numbers [batch, ...], float64; it holds addresses, as `_arguments` does."""
+        asked = self._core.Products()
+        asked.numbers, asked.batch, asked.out = numbers.data_ptr(), len(numbers), out.data_ptr()
+        asked.begin, asked.end = rows.start, rows.stop
+        return asked
+
+    def _pairs(self, x: Tensor, rows: range, kernel: "Callable[[_cuda.Products, int], None]") -> Tensor:
         """What `kernel` makes of every query and row, [B, len(rows)] float64."""
         out = torch.empty(len(x), len(rows), dtype=torch.float64, device=self.rows.device)
         if len(x):
-            kernel(
-                x=x.data_ptr(), batch=len(x), begin=rows.start, end=rows.stop, out=out.data_ptr(), stream=self._stream()
-            )
+            kernel(self._products(x, rows, out), self._stream())
         return out
 
     def _centred_queries(self, x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def statistics_of(rows: Tensor, file: MappedFile | None) -> Any:
     step = n if kept is None else max(1, STEP * n // size)
     since = time.monotonic()
     while found.seen < 2 * n:
-        found.look(rows.data_ptr(), number_of(rows.dtype), n, d, path, torch.get_num_threads(), step)
+        found.look(rows.data_ptr(), number_of(rows.dtype), path, torch.get_num_threads(), step)
         if kept is not None and (found.seen == 2 * n or time.monotonic() - since > EVERY):
             _keep(found, kept, n, d)
             since = time.monotonic()

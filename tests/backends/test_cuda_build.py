@@ -190,7 +190,7 @@ def test_a_call_without_a_driver_says_so() -> None:
     from geodiff import _cuda
 
     with pytest.raises(RuntimeError, match=r"^cudaGetDevice: cudaError\w+: "):
-        _cuda.Data(rows=0, dtype=0, n=1, d=1, half_norm=0, radius=1, max_norm=1, max_model_norm=1, device=0)
+        _cuda.Data(rows=0, dtype=0, shape=(1, 1), half_norm=0, radii=(1, 1, 1), device=0)
     assert backends.available()["cuda"] == "no CUDA device"
 
 

@@ -127,7 +127,7 @@ def test_it_goes_on_where_a_killed_process_left_off(tmp_path: Path, monkeypatch:
     for left_at in (1, N // 2, N, N + 5):
         begun = _cpu.Statistics(N, D)
         while begun.seen < left_at:
-            begun.look(rows.data_ptr(), number_of(rows.dtype), N, D, file.path, 1, 1)
+            begun.look(rows.data_ptr(), number_of(rows.dtype), file.path, 1, 1)
         beside = kept_beside.KeptBeside(rows, file, row_statistics.SUFFIX, row_statistics.FORMAT)
         row_statistics._keep(begun, beside, N, D)
         with safe_open(kept(Path(file.path))[0], framework="pt") as archive:

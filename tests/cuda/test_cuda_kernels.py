@@ -165,7 +165,7 @@ UNEVEN, EVEN = [18, 18, 18, 18, 18, 16, 16, 10], [18] * 6 + [12] * 2
 @pytest.mark.parametrize(("d", "batch"), [(3072, 1), (3072, 16), (3072, 64), (12288, 1), (12288, 64)])
 def test_all_clusters_run_at_once(emulated: Any, groups: list[int], d: int, batch: int) -> None:
     emulated.emulator.set_groups(groups)
-    plan = emulated.core.plan(*H100, dtype=0, n=1_000_000, d=d, batch=batch)
+    plan = emulated.core.plan(emulated.core.Machine(*H100), dtype=0, shape=(1_000_000, d), batch=batch)
     clusters = plan.parts * -(-plan.batch // plan.queries)
     assert plan.batch == batch or plan.batch >= 56
     per = 2 if d == 3072 else 1
@@ -371,7 +371,7 @@ H100, A100 = (132, 232448, True), (108, 166912, False)
 @pytest.mark.parametrize("d", [1, 784, 3072, 12288, 200_000])
 @pytest.mark.parametrize("batch", [1, 4, 5, 64, 1000])
 def test_plans_stay_within_the_machine(emulated: Any, machine: tuple[int, int, bool], d: int, batch: int) -> None:
-    plan = emulated.core.plan(*machine, dtype=0, n=50_000, d=d, batch=batch)
+    plan = emulated.core.plan(emulated.core.Machine(*machine), dtype=0, shape=(50_000, d), batch=batch)
     assert plan.cluster * plan.slice >= d or not plan.streams
     assert plan.cluster in ((1, 2, 4, 8) if machine[2] else (1,))
     assert plan.slice % 32 == 0

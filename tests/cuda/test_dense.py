@@ -134,7 +134,7 @@ def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
 def test_plans_keep_to_their_budget(emulated: Any, n: int, d: int, batch: int) -> None:
     emulated.emulator.set_machine(132, 232448, True)
     emulated.emulator.set_dense(True)
-    plan = emulated.core.plan(132, 232448, True, dtype=0, n=n, d=d, batch=batch, dense=True)
+    plan = emulated.core.plan(emulated.core.Machine(132, 232448, True, dense=True), 0, (n, d), batch)
     assert plan.dense
     assert plan.shares * 2**16 >= n, "an integer would overflow"
     assert plan.shares <= -(-n // 128)
