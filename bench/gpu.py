@@ -322,6 +322,12 @@ def small(name: str) -> None:
                 local, x = LocalDenoiser(data.reshape(n, *shape), backend=name), truth.x.reshape(-1, *shape)
                 if not bool(local(x, 1.0).isfinite().all() & local.posteriors(x, 1.0).mean.isfinite().all()):
                     sys.exit(f"{name}: LS over {list(shape)} {dtype}: not finite")
+    # PSPC-Square over several tiles: crops that begin and end in one, that begin in one, and in pieces.
+    for patch in (3, 10, 20) if name == "triton" else ():
+        data = made_up(20, 1000, torch.uint8).reshape(20, 1, 25, 40)
+        local, x = LocalDenoiser(data, kind="pspc_square", patch=patch, backend=name), data[:2] / 127.5 - 1
+        if not bool(local(x, 1.0).isfinite().all() & local.posteriors(x, 1.0).mean.isfinite().all()):
+            sys.exit(f"{name}: PSPC-Square of {patch}: not finite")
 
 
 def once_each(name: str) -> None:

@@ -54,7 +54,7 @@ timeout 120 python3 -m pytest -q $workers -p no:cacheprovider -p no:benchmark -o
 tests=$!
 # Parts of kernel names: the namespace of the CUDA C++ kernels, and the Triton kernels, which are named as their functions
 # are. A kernel that any filter names is looked at; PyTorch's own would take all the time.
-kernels=(candidate_kernel candidate_sum_kernel combine_kernel covariance_kernel covariance_merge_kernel decide_kernel distances_kernel exact_kernel exact_merge_kernel finish_kernel full_sum_kernel geodiff local_kernel local_merge_kernel logits_bytes logits_floats mass_kernel merge_kernel pick_kernel prepare_kernel softmax_state weighted_sum_kernel)
+kernels=(candidate_kernel candidate_sum_kernel combine_kernel covariance_kernel covariance_merge_kernel crops_apart_kernel crops_mass_kernel crops_merge_kernel crops_sum_kernel decide_kernel distances_kernel exact_kernel exact_merge_kernel finish_kernel full_sum_kernel geodiff local_kernel local_merge_kernel logits_bytes logits_floats mass_kernel merge_kernel pick_kernel prepare_kernel softmax_state weighted_sum_kernel)
 filters=()
 for name in "${kernels[@]}"; do filters+=(--kernel-regex "kns=$name"); done
 if command -v compute-sanitizer >/dev/null; then

@@ -3,7 +3,36 @@
 from dataclasses import dataclass
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
+
+
+@triton.jit
+def log_prior(bias_ptr, exclude_ptr, b, j, n, bias_stride, BIAS: tl.constexpr, EXCLUDE: tl.constexpr):
+    """Of candidates j, of which j and n + j are one row; -inf of one that query b does not see."""
+    row = tl.where(j < n, j, j - n)
+    bias = tl.zeros_like(row).to(tl.float64)
+    if BIAS > 0:
+        at = bias_ptr + row if BIAS == 1 else bias_ptr + b * bias_stride + row
+        bias = tl.load(at, mask=row < n, other=float("-inf"))
+    if EXCLUDE:
+        bias = tl.where(row == tl.load(exclude_ptr + b), float("-inf"), bias)
+    return tl.where(row < n, bias, float("-inf"))
+
+
+@triton.jit
+def store_prior_mass(
+    out_ptr, bias_ptr, exclude_ptr, b, first, last, n, bias_stride, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
+    PRIORS: tl.constexpr,
+):  # fmt: skip
+    """The prior weight of candidates first .. last - 1, PRIORS at a time."""
+    mass = tl.zeros((PRIORS,), tl.float64)
+    for j in range(first, last, PRIORS):
+        some = j + tl.arange(0, PRIORS)
+        bias = log_prior(bias_ptr, exclude_ptr, b, some, n, bias_stride, BIAS, EXCLUDE)
+        mass += tl.where(some < last, tl.exp(bias), 0.0)
+    tl.store(out_ptr, tl.sum(mass, 0))
 
 
 @dataclass(frozen=True)

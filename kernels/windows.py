@@ -1,4 +1,4 @@
-"""Squared differences of images, and their sums over windows around pixels, in float64, for `local.py`.
+"""Squared differences of images, and their sums over windows around pixels, in float64, for `local.py` and `crops.py`.
 
 Sums are made by doubling, of the numbers in the window alone and in one order for all images: so nothing cancels, and
 patches that tie have the same sum. A sum over neighbours takes them from other threads of the warp (`tl.gather`).
@@ -8,12 +8,7 @@ import triton
 import triton.language as tl
 
 from geodiff.kernels.refine import centred
-
-
-@triton.jit
-def asked(x_ptr, at, there, shift, unit):
-    """x in centred units."""
-    return tl.load(x_ptr + at, mask=there, other=0.0).to(tl.float64) * unit - shift
+from geodiff.kernels.values import asked
 
 
 @triton.jit
@@ -48,23 +43,27 @@ def _moved(e, at, size, WRAP: tl.constexpr, AXIS: tl.constexpr, TILE: tl.constex
 
 
 @triton.jit
+def neighbour_sums(
+    total, e, at, size, COUNT: tl.constexpr, START: tl.constexpr, SIGN: tl.constexpr, WRAP: tl.constexpr,
+    AXIS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """total, and the sum over the COUNT places of an axis from START away on, in direction SIGN; 32 at most."""
+    for j in tl.static_range(6):  # e: sums over the 2^j places from each on
+        if COUNT // 2**j % 2 == 1:
+            if START + COUNT % 2**j == 0:
+                total += e
+            else:
+                total += _moved(e, at + SIGN * (START + COUNT % 2**j), size, WRAP, AXIS, TILE)
+        if COUNT // 2 ** (j + 1) > 0:
+            e += _moved(e, at + SIGN * 2**j, size, WRAP, AXIS, TILE)
+    return total
+
+
+@triton.jit
 def window_sums(e, at, size, HALF: tl.constexpr, WRAP: tl.constexpr, AXIS: tl.constexpr, TILE: tl.constexpr):
     """Sums over [at - HALF, at + HALF] along an axis that lies in the tile as a whole: HALF + 1 up to `at`, HALF on."""
-    up_to, onwards = e, e  # sums over the 2^j places up to each, and from each on
-    total = tl.zeros_like(e)
-    for j in tl.static_range(6):  # of places in a tile there are 32 at most
-        if (HALF + 1) // 2**j % 2 == 1:
-            if (HALF + 1) % 2**j == 0:
-                total += up_to
-            else:
-                total += _moved(up_to, at - (HALF + 1) % 2**j, size, WRAP, AXIS, TILE)
-        if HALF // 2**j % 2 == 1:
-            total += _moved(onwards, at + 1 + HALF % 2**j, size, WRAP, AXIS, TILE)
-        if (HALF + 1) // 2 ** (j + 1) > 0:
-            up_to += _moved(up_to, at - 2**j, size, WRAP, AXIS, TILE)
-        if HALF // 2 ** (j + 1) > 0:
-            onwards += _moved(onwards, at + 2**j, size, WRAP, AXIS, TILE)
-    return total
+    total = neighbour_sums(tl.zeros_like(e), e, at, size, HALF + 1, 0, -1, WRAP, AXIS, TILE)
+    return neighbour_sums(total, e, at, size, HALF, 1, 1, WRAP, AXIS, TILE)
 
 
 @triton.jit
@@ -84,27 +83,27 @@ def _runs(e, at, longer, LENGTH: tl.constexpr, AXIS: tl.constexpr, TILE: tl.cons
 @triton.jit
 def pieced_sums(
     x_ptr, row_ptr, flipped, u0, v0, channels, height, width, plane, line, step, shift, unit,
-    HALF_U: tl.constexpr, HALF_V: tl.constexpr, CIRCULAR: tl.constexpr, C: tl.constexpr,
+    LONG_U: tl.constexpr, LONG_V: tl.constexpr, CIRCULAR: tl.constexpr, C: tl.constexpr,
     HB: tl.constexpr, WB: tl.constexpr, SIDE: tl.constexpr, USED: tl.constexpr,
 ):  # fmt: skip
-    """Sums of e over windows around the pixels [HB, WB] from (u0, v0) on, USED each way, of an image of any size.
+    """Sums of e over [HB, WB] windows of LONG_U x LONG_V that begin from (u0, v0) on, USED each way, in any image.
 
     From tiles [SIDE, SIDE] of e that begin where windows do, which can be SIDE - USED + 1 long: longer ones are taken
     in pieces of two lengths, a tile for each.
     """
-    pieces_u: tl.constexpr = (2 * HALF_U + SIDE - USED + 1) // (SIDE - USED + 1)
-    pieces_v: tl.constexpr = (2 * HALF_V + SIDE - USED + 1) // (SIDE - USED + 1)
-    length_u: tl.constexpr = (2 * HALF_U + 1) // pieces_u
-    length_v: tl.constexpr = (2 * HALF_V + 1) // pieces_v
-    longer_u: tl.constexpr = (2 * HALF_U + 1) % pieces_u  # so many of them, the first ones, are longer by one
-    longer_v: tl.constexpr = (2 * HALF_V + 1) % pieces_v
+    pieces_u: tl.constexpr = (LONG_U + SIDE - USED) // (SIDE - USED + 1)
+    pieces_v: tl.constexpr = (LONG_V + SIDE - USED) // (SIDE - USED + 1)
+    length_u: tl.constexpr = LONG_U // pieces_u
+    length_v: tl.constexpr = LONG_V // pieces_v
+    longer_u: tl.constexpr = LONG_U % pieces_u  # so many of them, the first ones, are longer by one
+    longer_v: tl.constexpr = LONG_V % pieces_v
     at_u = tl.arange(0, HB)[:, None] + tl.zeros((HB, SIDE), tl.int32)
     at_v = tl.arange(0, WB)[None, :] + tl.zeros((HB, WB), tl.int32)
     total = tl.zeros((HB, WB), tl.float64)
     for piece in range(pieces_u * pieces_v):
         i, j = piece // pieces_v, piece % pieces_v
-        u = u0 - HALF_U + i * length_u + tl.minimum(i, longer_u) + tl.arange(0, SIDE)[:, None]
-        v = v0 - HALF_V + j * length_v + tl.minimum(j, longer_v) + tl.arange(0, SIDE)[None, :]
+        u = u0 + i * length_u + tl.minimum(i, longer_u) + tl.arange(0, SIDE)[:, None]
+        v = v0 + j * length_v + tl.minimum(j, longer_v) + tl.arange(0, SIDE)[None, :]
         if CIRCULAR:
             u, v = (u + height) % height, (v + width) % width
         there = (u >= 0) & (u < height) & (v >= 0) & (v < width)
@@ -113,3 +112,17 @@ def pieced_sums(
         e = _runs(e, at_u, i < longer_u, length_u, 0, SIDE)
         total += _runs(e, at_v, j < longer_v, length_v, 1, SIDE)
     return total
+
+
+@triton.jit
+def tile_sums(e, at, piece, K: tl.constexpr, AXIS: tl.constexpr, TILE: tl.constexpr):
+    """Sums over [p - K + 1, p] of an axis for the places p of a tile, as far as they lie in tile `piece` of e.
+
+    Of pieces the first begins K - 1 before the tile does: of it a place takes all from its own on, of others all up to
+    some place.
+    """
+    COUNT: tl.constexpr = K if K < TILE else TILE
+    on = neighbour_sums(tl.zeros_like(e), e, at, TILE, COUNT, 0, 1, False, AXIS, TILE)
+    up_to = neighbour_sums(tl.zeros_like(e), e, at, TILE, COUNT, 0, -1, False, AXIS, TILE)
+    last = tl.minimum(at + (K - 1 - piece * TILE), TILE - 1)
+    return tl.where(piece == 0, on, _moved(up_to, last, TILE, False, AXIS, TILE))

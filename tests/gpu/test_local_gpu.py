@@ -1,4 +1,4 @@
-"""LS on a real GPU, against the formulas in float64: contract 1 at every pixel, at the sizes that matter."""
+"""LS and PSPC-Square on a real GPU, against the formulas in float64: contract 1 at every pixel."""
 
 from dataclasses import replace
 
@@ -9,13 +9,15 @@ from torch import Tensor
 from geodiff import LocalDenoiser
 from geodiff.local.engine import pixel_errors
 from geodiff.local.engines import LocalEngines
-from geodiff.reference.forms import Windows
+from geodiff.reference.forms import Crops, Form, Windows
 from geodiff.reference.formula import model_space
 from tests.gpu.needed import need_backend
 from tests.local.test_engines import LEVELS, expected, question, stored
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 FORMS = [Windows(1), Windows(3), Windows(7), Windows(17), Windows(63), Windows(5, circular=True)]
+#: Each with an image that it fits into, in one tile, several, and pieces.
+CROPS = [(3, (3, 32, 32)), (8, (1, 28, 28)), (32, (4, 32, 32)), (4, (6, 9, 5)), (3, (3, 64, 64)), (12, (2, 40, 33))]
 #: In one tile; lines and columns that are no powers of two; more channels than a program sums; several tiles.
 SHAPES = [(3, 32, 32), (1, 28, 28), (6, 9, 5), (3, 64, 64), (2, 40, 33)]
 
@@ -48,11 +50,20 @@ def noisy(data: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_contract_1_at_every_pixel(form: Windows, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    kind = "ls_circular" if form.circular else "ls"
+    check("ls_circular" if form.circular else "ls", form.k, shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("k", "shape"), CROPS, ids=str)
+def test_crops(k: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check("pspc_square", k, shape, dtype)
+
+
+def check(kind: str, k: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     data = some_data(300, shape, dtype)
     x, levels = noisy(data)
-    found = LocalDenoiser(data, kind=kind, patch=form.k, backend="triton")
-    right = LocalDenoiser(data, kind=kind, patch=form.k, backend="reference")
+    found = LocalDenoiser(data, kind=kind, patch=k, backend="triton")
+    right = LocalDenoiser(data, kind=kind, patch=k, backend="reference")
     largest = model_space(data, torch.float64).norm(dim=1).amax(0)
     worst = pixel_errors(found(x.double(), levels), right(x.double(), levels), largest).flatten(1).amax(1)
     assert bool((worst <= 1e-5).all()), f"worst pixel of each level {worst.tolist()}"
@@ -65,8 +76,8 @@ def test_contract_1_at_every_pixel(form: Windows, shape: tuple[int, int, int], d
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True)], ids=str)
-def test_conditions_and_layout(form: Windows, mirrored: bool) -> None:
+@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True), Crops(4)], ids=str)
+def test_conditions_and_layout(form: Form, mirrored: bool) -> None:
     images = stored(torch.uint8, 19, form).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     rows, asked = question(images, form)
     own = torch.randn(len(asked.query), 19, dtype=torch.float64)
@@ -97,9 +108,10 @@ def test_an_answer_waits_for_nothing() -> None:
     assert torch.equal(again, first)
 
 
-def test_memory_is_the_data_and_a_fixed_budget() -> None:
+@pytest.mark.parametrize("kind", ["ls", "pspc_square"])
+def test_memory_is_the_data_and_a_fixed_budget(kind: str) -> None:
     data = torch.randint(0, 256, (20_000, 3, 32, 32), dtype=torch.uint8, device="cuda")
-    denoiser = LocalDenoiser(data, patch=7, backend="triton")
+    denoiser = LocalDenoiser(data, kind=kind, patch=7, backend="triton")
     x = torch.randn(64, 3, 32, 32, device="cuda")
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

@@ -4,6 +4,7 @@ No GPU is needed: ptxas comes with Triton. What is read: tensor-core instruction
 instructions the loops of uint8 data have.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -43,6 +44,7 @@ class Variant:
     hopper: bool = False  # for sm_90 alone
     ones: tuple[str, ...] = ()  # integer arguments that are 1, which Triton compiles in as constants
     scalars: dict[str, str] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)  # registers, if said
 
     def __str__(self) -> str:
         typed = (self.pointers[name] for name in ("rows_ptr", "p_ptr", "parts_ptr") if name in self.pointers)
@@ -62,6 +64,7 @@ def variants() -> Iterator[Variant]:
     yield from _per_query()
     yield from _differences(configs)
     yield from _local()
+    yield from _crops()
     values = {f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}
     combined = {"mean_ptr": "*fp64", **values, "out_ptr": "*fp32"}
     bits = dict.fromkeys(("gain", "c0", "c1", "c2"), "i64")
@@ -179,7 +182,7 @@ def _differences(configs: Any) -> Iterator[Variant]:
 
 def _local() -> Iterator[Variant]:
     """LS: an image in one tile, in pieces of windows, in several tiles, and with more channels than a program sums."""
-    from geodiff.kernels import local
+    from geodiff.kernels import images, local
 
     pointers = {**_doubles("bias", "sigma", "sums", "mass"), "exclude_ptr": "*i64", "x_ptr": "*fp32"}
     some = {"MIRRORED": False, "DETAILS": False, "BIAS": 0, "EXCLUDE": False}
@@ -205,18 +208,51 @@ def _local() -> Iterator[Variant]:
             for circular in (False, True) if stored == "u8" and 2 * half < shape[1] else (False,):
                 if stored != "u8" and asked["BIAS"] == 0:
                     continue
-                tile = local.tile_of(local.Images(shape, (0, 0, 0), half, circular), details=asked["DETAILS"])
+                tile = local.tile_of(images.Images(shape, (0, 0, 0), (half, half)), details=asked["DETAILS"])
                 constants = {"HALF_U": min(half, shape[1] - 1), "HALF_V": min(half, shape[2] - 1), **asked}
-                constants |= {name: getattr(tile, name) for name in ("G", "HB", "WB", "USED", "WHOLE")}
-                constants |= {"CIRCULAR": circular, "C": shape[0] if shape[0] == tile.G else 0}
-                constants |= {"SIDE": local.SIDE, "PRIORS": local.PRIORS}
+                constants |= {"CIRCULAR": circular, **_tiled(tile, shape), "PRIORS": images.PRIORS}
                 ones = ("channels",) if shape[0] == 1 else ()
                 typed = {**pointers, "rows_ptr": f"*{stored}"}
                 yield Variant("local.local_kernel", typed, constants, warps=tile.warps, ones=ones, scalars=UNITS)
     outputs = {**_doubles("sums", "mass", "x", "mean", "log_mass", "variance", "ess"), "nearest_ptr": "*i64"}
-    for details in (False, True):
-        constants = {"DETAILS": details, "SB": local.MERGED_PARTS, "PB": local.MERGED_PIXELS}
+    for summed, details in itertools.product((True, False), repeat=2):
+        constants = {"SUMS": summed, "DETAILS": details, "SB": local.MERGED_PARTS, "PB": local.MERGED_PIXELS}
         yield Variant("local.local_merge_kernel", outputs, constants, scalars=UNITS)
+
+
+def _tiled(tile: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
+    constants = {name: getattr(tile, name) for name in ("G", "HB", "WB", "USED", "WHOLE", "SIDE")}
+    return {**constants, "C": shape[0] if shape[0] <= 4 else 0}
+
+
+def _crops() -> Iterator[Variant]:
+    """PSPC-Square: images in one tile, tiles that crops begin in or begin and end in, and windows in pieces."""
+    from geodiff.kernels import crops, images
+
+    pointers = {**_doubles("bias", "sigma", "norm", "sums", "mass"), "exclude_ptr": "*i64", "x_ptr": "*fp32"}
+    few, most = {"MIRRORED": False, "BIAS": 0, "EXCLUDE": False}, {"MIRRORED": True, "BIAS": 2, "EXCLUDE": True}
+    # Channels, lines and columns, k: with little asked, and with most registers.
+    little = [(3, 32, 3), (3, 32, 7), (1, 28, 28), (3, 64, 3)]
+    much = [(4, 32, 17), (5, 32, 4), (4, 64, 5), (4, 64, 12), (3, 64, 23), (5, 64, 40)]
+    for stored, (channels, side, k) in itertools.product(("u8", *FLOATS), little + much):
+        if stored != "u8" and (channels, side, k) in little:
+            continue
+        over = images.Images((channels, side, side), (0, 0, 0), (0, k - 1))
+        chosen = {"K": k, **(few if (channels, side, k) in little else most)}
+        tile, apart = crops.tile_of(over, both=False), crops.tile_apart(over)
+        asked = [("sum", crops.tile_of(over, both=True), {}), ("apart", apart, {})]
+        asked += [("mass", tile, {"DETAILS": details, "PRIORS": images.PRIORS}) for details in (False, True)]
+        for name, tile, more in asked:
+            constants = {**chosen, **_tiled(tile, over.shape), **more}
+            typed = {**pointers, "rows_ptr": f"*{stored}"}
+            launch = {"warps": tile.warps, "ones": ("channels",) if channels == 1 else (), "scalars": UNITS}
+            if name == "mass":
+                launch["most"] = crops.registers(tile, channels, details=more["DETAILS"])
+            yield Variant(f"crops.crops_{name}_kernel", typed, constants, **launch)
+    outputs = _doubles("sums", "mean", "variance")
+    for details, k in ((False, 7), (True, 7)):
+        constants = {"K": k, "DETAILS": details, "SB": crops.MERGED_PARTS, "PB": crops.MERGED_PIXELS}
+        yield Variant("crops.crops_merge_kernel", outputs, constants, scalars=UNITS)
 
 
 def _launch(config: Any) -> tuple[int, int, bool]:
@@ -261,7 +297,7 @@ def compiled(variant: Variant, capability: int) -> Compiled:
     found = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True},
+        options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True, **variant.most},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(found.asm["cubin"])

@@ -1,4 +1,4 @@
-"""LS of the Triton engine against the formulas in float64: what every engine of local denoisers keeps, and more."""
+"""LS and PSPC-Square in Triton against the formulas in float64: what every engine of local denoisers keeps."""
 
 from dataclasses import replace
 
@@ -7,18 +7,21 @@ import torch
 from torch import Tensor
 
 from geodiff import LocalDenoiser, OptimalDenoiser
-from geodiff.kernels import local as kernels
+from geodiff.kernels import images as kernels
 from geodiff.local import triton as engine_module
 from geodiff.local.engine import LocalQuery
 from geodiff.local.engines import LocalEngines, available
 from geodiff.local.triton import TritonLocalEngine
-from geodiff.reference.forms import Crops, Form, Windows
+from geodiff.reference.forms import Crops, Displaced, Form, Windows
 from tests.kernels.interpreted.counting import counted
 from tests.local.test_engines import FORMS, check, expected, question
 from tests.local.test_engines import stored as images_of
 
-LS = [name for name, form in FORMS.items() if isinstance(form, Windows)]
+SERVED = [form for form in FORMS.values() if isinstance(form, (Windows, Crops))]
 WINDOWS = [Windows(1), Windows(3), Windows(7), Windows(17), Windows(5, circular=True)]
+#: In tiles of 8: of most of it, or half; windows in one piece, and in pieces of two lengths.
+TILED = [*map(Windows, (1, 3, 5, 17)), Windows(7, circular=True), *map(Crops, (1, 2, 4, 6))]
+CROPS = [Crops(1), Crops(4), Crops(7)]
 N = 6  # the interpreter takes ten milliseconds for a row and a query
 
 
@@ -51,21 +54,21 @@ def check_all(rows: Tensor, asked: LocalQuery) -> None:
 
 
 def test_all_windows_are_looked_at() -> None:
-    assert [FORMS[name] for name in LS] == WINDOWS
+    assert SERVED == WINDOWS + CROPS
 
 
-@pytest.mark.parametrize("form", WINDOWS, ids=str)
+@pytest.mark.parametrize("form", WINDOWS + CROPS, ids=str)
 def test_contract_1_at_every_pixel(form: Form) -> None:
     check("triton", *question(images_of(torch.uint8, N, form), form))
 
 
-@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True)], ids=str)
+@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True), Crops(4)], ids=str)
 def test_every_dtype(form: Form, stored: torch.dtype) -> None:
     check_all(*some(form, stored, 3))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True)], ids=str)
+@pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True), Crops(2)], ids=str)
 def test_conditions_and_layout(form: Form, mirrored: bool) -> None:
     """Channels last, some of the rows, log weights for all queries or for each, and a row that each does not see."""
     images = images_of(torch.uint8, 9, form).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -83,42 +86,48 @@ def test_conditions_and_layout(form: Form, mirrored: bool) -> None:
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_details(mirrored: bool) -> None:
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_details(form: Form, mirrored: bool) -> None:
     """Among rows that are there twice, and patches that tie: the first of equals."""
-    rows, asked = some(n=7)
+    rows, asked = some(form, n=7)
     check_all(rows, replace(asked, details=True, mirrored=mirrored, query=replace(asked.query, rows=range(1, 7))))
 
 
 @pytest.mark.parametrize("details", [False, True])
-@pytest.mark.parametrize("form", [Windows(1), Windows(3), Windows(5), Windows(17), Windows(7, circular=True)], ids=str)
+@pytest.mark.parametrize("form", TILED, ids=str)
 def test_images_of_several_tiles(form: Form, details: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 8 x 8 for images of 7 x 9: most of them of use, or half, and windows in pieces of two lengths."""
+    """Tiles of 8 x 8 for images of 7 x 9."""
     monkeypatch.setattr(kernels, "SIDE", 8)
     rows, asked = some(form, n=2)
     asked = replace(asked, details=details, query=asked.query.picked(torch.tensor([2])))
-    check_all(rows, replace(asked, mirrored=form.k == 5))
+    check_all(rows, replace(asked, mirrored=form.k in (4, 5)))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 @pytest.mark.parametrize("details", [False, True])
-def test_channels_in_groups(channels: int, details: bool) -> None:
-    rows, asked = question(torch.randint(0, 256, (3, channels, 3, 5), dtype=torch.uint8), Windows(3))
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_channels_in_groups(form: Form, channels: int, details: bool) -> None:
+    rows, asked = question(torch.randint(0, 256, (3, channels, 3, 5), dtype=torch.uint8), form)
     check_all(rows, replace(asked, details=details, query=asked.query.picked(torch.tensor([3, 5]))))
 
 
 @pytest.mark.parametrize("parts", [1, 3, 20])
-def test_shares_of_the_rows(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_shares_of_the_rows(form: Form, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_PARTS", parts)
-    rows, asked = some(n=20)
-    check_all(rows, replace(asked, details=True, query=asked.query.picked(torch.tensor([1]))))
+    rows, asked = some(form, n=20)
+    for details in (False, True) if form == Crops(2) else (True,):
+        check_all(rows, replace(asked, details=details, query=asked.query.picked(torch.tensor([1]))))
 
 
-def test_what_nobody_wrote_is_not_read() -> None:
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_what_nobody_wrote_is_not_read(form: Form) -> None:
     """Under deterministic algorithms torch.empty is NaN."""
-    rows, asked = question(torch.randint(0, 256, (3, 6, 3, 5), dtype=torch.uint8), Windows(3))
+    rows, asked = question(torch.randint(0, 256, (3, 6, 3, 5), dtype=torch.uint8), form)
     torch.use_deterministic_algorithms(True)
     try:
-        check_all(rows, replace(asked, details=True, query=asked.query.picked(torch.tensor([3]))))
+        for details in (False, True):
+            check_all(rows, replace(asked, details=details, query=asked.query.picked(torch.tensor([3]))))
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -127,6 +136,9 @@ def test_a_window_over_all_is_the_optimal_denoiser() -> None:
     data = images_of(torch.uint8, N, Windows(3))
     x = torch.randn(2, *data.shape[1:], dtype=torch.float64)
     found = LocalDenoiser(data, patch=17, backend="triton")(x, 1.0)
+    torch.testing.assert_close(found, OptimalDenoiser(data, backend="reference")(x, 1.0), rtol=1e-9, atol=1e-10)
+    data, x = data[..., :7], x[..., :7]
+    found = LocalDenoiser(data, kind="pspc_square", patch=7, backend="triton")(x, 1.0)
     torch.testing.assert_close(found, OptimalDenoiser(data, backend="reference")(x, 1.0), rtol=1e-9, atol=1e-10)
 
 
@@ -137,8 +149,9 @@ def test_pixels_near_zero_whose_sums_cancel() -> None:
     check("triton", rows, replace(asked, query=asked.query.picked(torch.tensor([3]))))
 
 
-def test_queries_pass_by_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, asked = some(n=3)
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_queries_pass_by_pass(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, asked = some(form, n=3)
     own = torch.randn(3, 3, dtype=torch.float64).log_softmax(1)
     query = replace(asked.query, log_prior=own, exclude=torch.tensor([1, -1, 0]))
     asked = replace(asked, query=query, details=True)
@@ -150,8 +163,13 @@ def test_queries_pass_by_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("details", [False, True])
-def test_two_launches_and_no_wait(details: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for rows, asked in (some(n=2), some(n=5)):
+@pytest.mark.parametrize("form", [Windows(3), Crops(2)], ids=str)
+def test_few_launches_and_no_wait(form: Form, details: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = ["local_kernel", "local_merge_kernel"]
+    if isinstance(form, Crops):
+        second = "crops_apart_kernel" if details else "crops_sum_kernel"
+        launches = ["crops_mass_kernel", "local_merge_kernel", second, "crops_merge_kernel"]
+    for rows, asked in (some(form, n=2), some(form, n=5)):
         own = torch.randn(3, len(rows), dtype=torch.float64).log_softmax(1)
         asked = replace(asked, query=replace(asked.query, log_prior=own), details=details)
         engine = TritonLocalEngine(rows)
@@ -159,7 +177,7 @@ def test_two_launches_and_no_wait(details: bool, monkeypatch: pytest.MonkeyPatch
             assert engine.serves(asked)
             engine.answer(asked)
         assert not count.waits, f"the host waits: {dict(count.waits)}"
-        assert count.launches == {"local_kernel": 1, "local_merge_kernel": 1}
+        assert count.launches == dict.fromkeys(launches, 1)
 
 
 def test_rows_that_are_no_numbers_are_refused() -> None:
@@ -176,7 +194,8 @@ def test_who_is_served() -> None:
     assert LocalEngines("triton", rows).names == ["triton"]
     engine = TritonLocalEngine(rows)
     assert engine.serves(asked)
-    assert not engine.serves(replace(asked, form=Crops(3)))
+    assert engine.serves(replace(asked, form=Crops(3), details=True))
+    assert not engine.serves(replace(asked, form=Displaced(3, "torus")))
     assert not engine.serves(replace(asked, form=Windows(8, circular=True))), "which would count a pixel twice"
     x = asked.query.x.double()
     assert engine.serves(replace(asked, query=replace(asked.query, x=x)))
