@@ -13,17 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geodiff.base.arguments import SEED_MAX, check_data, check_integer
-from geodiff.base.errors import DataError
-from geodiff.base.files import atomic_path
 from geodiff.data.digest import digest
 from geodiff.data.holdout import split
-from geodiff.learned import weights_file
+from geodiff.learned import checkpoints, weights_file
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
@@ -206,7 +203,6 @@ class _Run:
     def save(self, path: Path) -> None:
         """A checkpoint, whole or not there."""
         state = {
-            "format": _FORMAT,
             "training": asdict(self.training),
             "data": self.data_digest,
             "shape": list(self.data.shape),
@@ -216,25 +212,14 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        checkpoints.save(path, _FORMAT, state)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same settings and data."""
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-            found, shape, form = state["training"], state["shape"], state.get("format")
-        except Exception as error:  # torch.load raises whatever its zip reader and unpickler do
-            raise DataError(path, f"a damaged or other checkpoint ({error})") from error
-        if form != _FORMAT:
-            raise DataError(path, f"a checkpoint of format {form}; this geodiff goes on from format {_FORMAT} only")
+        state = checkpoints.load(path, _FORMAT, ("training", "shape"))
         default = asdict(Training())  # of settings that are newer than the checkpoint
-        for key, value in asdict(self.training).items():
-            if found.get(key, default[key]) != value:
-                raise ValueError(
-                    f"{key}: expected {found.get(key, default[key])!r} as in {path}, found {value!r}; "
-                    f"allowed the same settings to go on, or another folder to start anew"
-                )
+        checkpoints.check(path, asdict(self.training), {**default, **state["training"]})
+        shape = state["shape"]
         if shape != list(self.data.shape):
             raise ValueError(f"data: expected shape {shape} as in {path}, found {list(self.data.shape)}")
         if state["data"] != self.data_digest:

@@ -3,7 +3,7 @@
 import base64
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ class Finding:
         """What `stored` wrote. Raises KeyError, TypeError or ValueError for something else."""
         pictures = [Picture(**{**p, "content": base64.b64decode(p["content"])}) for p in fields["pictures"]]
         return cls(**{**fields, "pictures": pictures})
+
+
+class Subject(NamedTuple):
+    """What a finding says of itself whatever is measured, the first fields of `Finding`: `Finding(*subject, ...)`."""
+
+    key: str
+    kind: str
+    title: str
+    claim: str
+
+    def not_measured(self, measure: str, reason: str) -> Finding:
+        """The card of a report that could not measure it; reason: what is missing, without a full stop."""
+        return Finding(*self, measure=measure, held=None, verdict=f"Not measured: {reason}.")
 
 
 def finite(value: Any) -> Any:

@@ -69,35 +69,27 @@ def k_diffusion() -> ModuleType:
     return package
 
 
-@pytest.fixture(scope="session")
-def diffusers() -> ModuleType:
-    return load("diffusers", "optimal-denoiser[ecosystems]")
+def package(name: str, install: str) -> Callable[[], ModuleType]:
+    """A fixture that is the package of that name, loaded once."""
+
+    @pytest.fixture(scope="session")
+    def loaded() -> ModuleType:
+        return load(name, install)
+
+    return loaded
 
 
-@pytest.fixture(scope="session")
-def torchdiffeq() -> ModuleType:
-    return load("torchdiffeq", "optimal-denoiser[ecosystems]")
-
-
-@pytest.fixture(scope="session")
-def torchcfm() -> ModuleType:
-    return load("torchcfm", "--no-deps torchcfm, and pot")
+diffusers = package("diffusers", "optimal-denoiser[ecosystems]")
+torchdiffeq = package("torchdiffeq", "optimal-denoiser[ecosystems]")
+torchcfm = package("torchcfm", "--no-deps torchcfm, and pot")
+smalldiffusion = package("smalldiffusion", "--no-deps smalldiffusion, and accelerate, torchvision, einops")
+azula = package("azula", "--no-deps azula, and optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")
 def flow_matching() -> ModuleType:
     load("flow_matching.solver", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
     return load("flow_matching.path.scheduler", "--no-deps flow_matching, and optimal-denoiser[ecosystems]")
-
-
-@pytest.fixture(scope="session")
-def smalldiffusion() -> ModuleType:
-    return load("smalldiffusion", "--no-deps smalldiffusion, and accelerate, torchvision, einops")
-
-
-@pytest.fixture(scope="session")
-def azula() -> ModuleType:
-    return load("azula", "--no-deps azula, and optimal-denoiser[ecosystems]")
 
 
 @pytest.fixture(scope="session")

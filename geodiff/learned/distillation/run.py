@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from geodiff.base.arguments import check_data
-from geodiff.base.errors import DataError
-from geodiff.base.files import atomic_path
 from geodiff.data.digest import digest
-from geodiff.learned import weights_file
+from geodiff.learned import checkpoints, weights_file
 from geodiff.learned.distillation.cd import CD
 from geodiff.learned.distillation.ct import CT
 from geodiff.learned.distillation.dfno import DFNO
@@ -149,7 +147,6 @@ class _Run:
     def save(self, path: Path) -> None:
         """A checkpoint, whole or not there."""
         state = {
-            "format": _FORMAT,
             "settings": asdict(self.settings),
             "origin": json.dumps(self.material.origin, sort_keys=True),
             "step": self.step,
@@ -159,25 +156,17 @@ class _Run:
             "frozen": None if self.frozen is None else self.frozen.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        checkpoints.save(path, _FORMAT, state)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same settings, teacher and data."""
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-            found, origin, form = state["settings"], state["origin"], state["format"]
-        except Exception as error:  # torch.load raises whatever its zip reader and unpickler do
-            raise DataError(path, f"a damaged or other checkpoint ({error})") from error
-        if form != _FORMAT:
-            raise DataError(path, f"a checkpoint of format {form}; this geodiff goes on from format {_FORMAT} only")
-        for key, value in {**asdict(self.settings), "origin": json.dumps(self.material.origin, sort_keys=True)}.items():
-            was = origin if key == "origin" else found.get(key)
-            if was != value:
-                raise ValueError(
-                    f"{'teacher or data' if key == 'origin' else key}: expected {was!r} as in {path}, found {value!r}; "
-                    f"allowed the same settings to go on, or another folder to start anew"
-                )
+        state = checkpoints.load(path, _FORMAT, ("settings", "origin"))
+        origin = json.dumps(self.material.origin, sort_keys=True)
+        checkpoints.check(
+            path,
+            {**asdict(self.settings), "teacher or data": origin},
+            {**state["settings"], "teacher or data": state["origin"]},
+        )
         self.step, self.seconds = state["step"], state["seconds"]
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])

@@ -8,32 +8,28 @@ from geodiff.analysis import flow_deviation
 from geodiff.learned import LearnedFlow
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, axes, drawn, image_rows, line, numbers
-from geodiff.report.finding import Finding, Picture
+from geodiff.report.finding import Finding, Picture, Subject
 
 _TIMES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
 _SWITCHES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _STEPS = 40
 _MOST = 64  # noises: a network costs more than the optimal denoiser
 _SHOWN = 8
-_CLAIM = (
+_SUBJECT = Subject(
+    "flow-deviation",
+    "Observation",
+    "A learned flow leaves the optimal one early",
     "The optimal velocity leads to copies of data points. A learned flow fails to follow it, early along the "
     "trajectory, and that is where its samples cease to be copies: with the optimal velocity until τ and the network "
-    "after, samples come nearer to data the later the network takes over, and are copies, or near ones, from early on."
+    "after, samples come nearer to data the later the network takes over, and are copies, or near ones, from early on.",
 )
-_TITLE = "A learned flow leaves the optimal one early"
 
 
 def flow_from_optimal(context: Context) -> Finding:
     """delta(t) = |v - v*| / |v*| along the path, and samples of a flow that is optimal until tau."""
     if context.learned is None:
-        return Finding(
-            key="flow-deviation",
-            kind="Observation",
-            title=_TITLE,
-            claim=_CLAIM,
-            measure="Needs a learned denoiser or flow of this data.",
-            held=None,
-            verdict="Not measured: no denoiser or flow was given (--net).",
+        return _SUBJECT.not_measured(
+            "Needs a learned denoiser or flow of this data.", "no denoiser or flow was given (--net)"
         )
     count = min(context.num, _MOST)
     noise, points = context.normal(count, 7), context.points(count, 8)
@@ -45,10 +41,7 @@ def flow_from_optimal(context: Context) -> Finding:
     falls = bool((distances.diff() <= 0.05 * network).all())
     held = falls and copies <= 1e-3 and early <= 0.5 * network
     return Finding(
-        key="flow-deviation",
-        kind="Observation",
-        title=_TITLE,
-        claim=_CLAIM,
+        *_SUBJECT,
         measure=f"{count} pairs of noise and data point on x_t = (1 − t) x₀ + t n; δ(t) = ‖v_θ − v*‖ / ‖v*‖, averaged. "
         f"{_STEPS} Euler steps from the same noises, v* until the time τ since the noise, then v_θ; distances to the "
         f"nearest data point over {context.data_norm:.2f}, the root mean square distance of data points from the mean. "

@@ -9,31 +9,25 @@ from geodiff.analysis.locality import Agreement, Denoiser, Mosaic, agreement, mo
 from geodiff.local import LocalDenoiser, PatchSchedule, published
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, band, drawn, image_rows, numbers
-from geodiff.report.finding import Finding, Picture
+from geodiff.report.finding import Finding, Picture, Subject
 
 _MOST = 8  # samples: a posterior a pixel costs more than one an image
 _LEAST, _LARGEST = 0.05, 30.0
-_CLAIM = (
+_SUBJECT = Subject(
+    "local-denoisers",
+    "Observation",
+    "The network is nearer to a local denoiser",
     "A network that generalises does not follow the optimal denoiser, which leads to copies of data points. It answers "
     "as local denoisers do, whose posteriors see a window around each pixel and patch images together "
-    "(Kamb and Ganguli, 2412.20292; Niedoba et al., 2411.19339)."
+    "(Kamb and Ganguli, 2412.20292; Niedoba et al., 2411.19339).",
 )
-_TITLE = "The network is nearer to a local denoiser"
 
 
 def local_denoisers(context: Context) -> Finding:
     """Correlations of the network's answers with those of the optimal denoiser and of LS, along its own samples."""
     missing = _missing(context)
     if missing:
-        return Finding(
-            key="local-denoisers",
-            kind="Observation",
-            title=_TITLE,
-            claim=_CLAIM,
-            measure="Needs images and a learned denoiser or flow of this data.",
-            held=None,
-            verdict=f"Not measured: {missing}.",
-        )
+        return _SUBJECT.not_measured("Needs images and a learned denoiser or flow of this data.", missing)
     name, schedule = _schedule(context)
     local = LocalDenoiser(context.dataset.data, patch=schedule)
     walked = context.deviation.learned
@@ -47,10 +41,7 @@ def local_denoisers(context: Context) -> Finding:
     shared = torch.stack([one.ess.double().mean() for one in made])
     rows = zip(levels.tolist(), found.correlations["optimal"], found.correlations["local"], pieces, shared, strict=True)
     return Finding(
-        key="local-denoisers",
-        kind="Observation",
-        title=_TITLE,
-        claim=_CLAIM,
+        *_SUBJECT,
         measure=f"{count} samples of the network by Euler's method, at {len(steps)} of its levels from σ = "
         f"{levels[0]:.3g} to {levels[-1]:.2g}: correlation of its answer with that of the optimal denoiser and of LS, "
         f"all numbers of an image less their mean, over the same {len(context.dataset)} points. Windows k(σ): the "

@@ -2,28 +2,22 @@
 
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, RED, axes, band, drawn, numbers
-from geodiff.report.finding import Finding
+from geodiff.report.finding import Finding, Subject
 
 _EDGE = 10.0
-_CLAIM = (
+_SUBJECT = Subject(
+    "observation-4",
+    "Observation",
+    "Learned and optimal score agree in high noise, then part",
     "Learned and optimal score agree for σ from 80 to about 10; below, they diverge along the learned trajectory and "
-    "nearly coincide at the end of the optimal one."
+    "nearly coincide at the end of the optimal one.",
 )
 
 
 def score_agreement(context: Context) -> Finding:
     """The four distances (a) to (d) between learned and optimal trajectories from the same noise."""
-    title = "Learned and optimal score agree in high noise, then part"
     if context.learned is None:
-        return Finding(
-            key="observation-4",
-            kind="Observation",
-            title=title,
-            claim=_CLAIM,
-            measure="Needs a learned denoiser of this data.",
-            held=None,
-            verdict="Not measured: no denoiser or flow was given (--net).",
-        )
+        return _SUBJECT.not_measured("Needs a learned denoiser of this data.", "no denoiser or flow was given (--net)")
     found = context.deviation
     sigmas, scale = found.sigmas, context.data_norm
     a, b, c, d = (part.mean(1) for part in (found.at_learned, found.at_optimal, found.states, found.denoised))
@@ -41,10 +35,7 @@ def score_agreement(context: Context) -> Finding:
     band(shown, sigmas, found.denoised, "(d) r_θ(x̂) and r*(x*)", RED)
     trajectories = drawn(figure, "Between the two trajectories from the same noise.")
     return Finding(
-        key="observation-4",
-        kind="Observation",
-        title=title,
-        claim=_CLAIM,
+        *_SUBJECT,
         measure=f"{context.num} noises, 20 Euler steps for each denoiser. Mean distances over {scale:.2f}, the root "
         "mean square distance of data points from their mean, decide. Held if for σ ≥ 10 (a) and (b) stay below "
         "0.15, below 10 (a) reaches three times its high-noise value, and at the end (b) is below 0.1 and below a "

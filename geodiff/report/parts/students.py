@@ -4,12 +4,14 @@ from geodiff.learned import load as load_weights
 from geodiff.measure.students import Comparison, compare
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, axes, drawn, line
-from geodiff.report.finding import Finding, Picture
+from geodiff.report.finding import Finding, Picture, Subject
 
-_TITLE = "A student goes where its teacher needs many steps"
-_CLAIM = (
+_SUBJECT = Subject(
+    "distillation",
+    "Method",
+    "A student goes where its teacher needs many steps",
     "A student distilled from a teacher's trajectories makes in few evaluations what the teacher's own solver does "
-    "not: its samples are nearer to the data, in distribution, than the teacher's at the same number of evaluations."
+    "not: its samples are nearer to the data, in distribution, than the teacher's at the same number of evaluations.",
 )
 
 
@@ -18,24 +20,15 @@ def distilled(context: Context) -> Finding:
     network = context.network
     method = None if network is None else network.training_metadata.get("distill")
     if network is None or method is None:
-        return Finding(
-            key="distillation",
-            kind="Method",
-            title=_TITLE,
-            claim=_CLAIM,
-            measure="Needs a student (geodiff train --distill) of this data.",
-            held=None,
-            verdict="Not measured: no student was given (--net).",
+        return _SUBJECT.not_measured(
+            "Needs a student (geodiff train --distill) of this data.", "no student was given (--net)"
         )
     named = str(network.training_metadata.get("teacher", "optimal"))
     teacher = context.optimal if named == "optimal" else load_weights(named)
     found = compare(network, teacher, context.dataset, num=context.num, seed=context.seed)
     context.tick()
     return Finding(
-        key="distillation",
-        kind="Method",
-        title=_TITLE,
-        claim=_CLAIM,
+        *_SUBJECT,
         measure=f"{context.num} samples of the student ({method}, of {named}) and of its teacher from the same noises; "
         "Fréchet distances from the data over 64 principal components. Held if the student's is at most half of that "
         "of the teacher's Euler solver with as many evaluations.",

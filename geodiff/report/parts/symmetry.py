@@ -9,31 +9,28 @@ from geodiff.analysis.symmetry import LateStart, critical_sigma, late_start
 from geodiff.reference.formula import model_space
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, ORANGE, axes, drawn, line
-from geodiff.report.finding import Finding
+from geodiff.report.finding import Finding, Subject
 
 _COUNT = 256
 _STARTS = 48
 _BRANCH_FACTORS = (1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _FACTORS = (12.0, 8.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
+_SUBJECT = Subject(
+    "symmetry-breaking",
+    "Observation",
+    "Sampling breaks symmetry at a critical noise level",
+    "Above σ_c² = λ_max of the posterior covariance the denoiser has one stable fixed point, below it several. "
+    "Until there the data are a Gaussian, so that sampling may start as late without loss.",
+)
 
 
 def symmetry_breaking(context: Context) -> Finding:
     """The critical level at the mean of the data, the branches below it, and quality against the start level."""
     found = critical_sigma(context.optimal, x=context.optimal.mean, tol=1e-3)
-    title = "Sampling breaks symmetry at a critical noise level"
-    claim = (
-        "Above σ_c² = λ_max of the posterior covariance the denoiser has one stable fixed point, below it several. "
-        "Until there the data are a Gaussian, so that sampling may start as late without loss."
-    )
     if found is None:
-        return Finding(
-            key="symmetry-breaking",
-            kind="Observation",
-            title=title,
-            claim=claim,
-            measure=f"σ_c at the mean of {len(context.dataset):,} data points.",
-            held=None,
-            verdict="Not measured: the mean of these data is stable at every level, nothing splits.",
+        return _SUBJECT.not_measured(
+            f"σ_c at the mean of {len(context.dataset):,} data points.",
+            "the mean of these data is stable at every level, nothing splits",
         )
     critical = found.sigma
     levels = [critical * factor for factor in _BRANCH_FACTORS]
@@ -70,10 +67,7 @@ def symmetry_breaking(context: Context) -> Finding:
         shown.set_yscale("log")
     quality_picture = drawn(figure, "Quality of samples that start from a Gaussian at the level σ.")
     return Finding(
-        key="symmetry-breaking",
-        kind="Observation",
-        title=title,
-        claim=claim,
+        *_SUBJECT,
         measure="σ_c is that of the ODE (mean shift), not that of the SDE, at the mean of the "
         f"{len(context.dataset):,} data points. Fixed points: mean shift from {_STARTS} of them until it stands. "
         f"Late start: {_COUNT} draws of the Gaussian of the data at σ, Heun's method from there with the optimal "
