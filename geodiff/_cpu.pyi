@@ -1,5 +1,7 @@
 """Types of the compiled CPU core (csrc/bindings/cpu.cpp). Arrays are passed as addresses."""
 
+from typing import Final
+
 def isas() -> list[str]: ...
 def peaks(isa: str, threads: int) -> tuple[float, float, float]: ...
 def add_given(
@@ -71,12 +73,9 @@ class Statistics:
     def look(self, rows: int, dtype: int, path: str, threads: int, count: int) -> None: ...
     seen: int
     numbers: list[float]
-    @property
-    def half_norm(self) -> int: ...
-    @property
-    def away(self) -> int: ...
-    @property
-    def mean(self) -> int: ...
+    half_norm: Final[int]
+    away: Final[int]
+    mean: Final[int]
 
 class Memory:
     def __init__(self, batch: int) -> None: ...

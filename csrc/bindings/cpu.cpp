@@ -17,13 +17,13 @@
 #include "../cpu/runtime/checksum.h"
 #include "../cpu/runtime/interrupt.h"
 #include "../cpu/runtime/mapped.h"
-#include "address.h"
+#include "fields.h"
 
 namespace py = pybind11;
-using geodiff::address;
 using geodiff::Answer;
 using geodiff::at;
 using geodiff::Data;
+using geodiff::fields;
 using geodiff::Memory;
 using geodiff::Query;
 using geodiff::Statistics;
@@ -217,30 +217,15 @@ PYBIND11_MODULE(_cpu, m) {
                   return q;
               }),
               py::arg("isa"));
-    address(query, "x", &Query::x);
-    address(query, "sigma", &Query::sigma);
-    address(query, "log_prior", &Query::log_prior);
-    address(query, "exclude", &Query::exclude);
-    query.def_readwrite("single", &Query::single)
-        .def_readwrite("log_prior_stride", &Query::log_prior_stride)
-        .def_readwrite("batch", &Query::batch)
-        .def_readwrite("begin", &Query::begin)
-        .def_readwrite("end", &Query::end)
-        .def_readwrite("tol", &Query::tol)
-        .def_readwrite("log_tol", &Query::log_tol)
-        .def_readwrite("threads", &Query::threads);
+    fields(query, "x", &Query::x, "sigma", &Query::sigma, "log_prior", &Query::log_prior, "exclude", &Query::exclude,
+           "single", &Query::single, "log_prior_stride", &Query::log_prior_stride, "batch", &Query::batch, "begin",
+           &Query::begin, "end", &Query::end, "tol", &Query::tol, "log_tol", &Query::log_tol, "threads",
+           &Query::threads);
     py::class_<Answer> answer(m, "Answer", "Where a posterior goes: addresses of arrays that the caller keeps alive.");
     answer.def(py::init([] { return Answer{}; }));
-    address(answer, "mean", &Answer::mean);
-    address(answer, "log_sum", &Answer::log_sum);
-    address(answer, "entropy", &Answer::entropy);
-    address(answer, "ess", &Answer::ess);
-    address(answer, "trace", &Answer::trace);
-    address(answer, "index", &Answer::index);
-    address(answer, "weight", &Answer::weight);
-    address(answer, "path", &Answer::path);
-    address(answer, "mean_error", &Answer::mean_error);
-    address(answer, "log_error", &Answer::log_error);
+    fields(answer, "mean", &Answer::mean, "log_sum", &Answer::log_sum, "entropy", &Answer::entropy, "ess", &Answer::ess,
+           "trace", &Answer::trace, "index", &Answer::index, "weight", &Answer::weight, "path", &Answer::path,
+           "mean_error", &Answer::mean_error, "log_error", &Answer::log_error);
     py::class_<geodiff::Local> local_type(m, "Local",
                                           "A local denoiser: rows as images, and the window of each query.");
     local_type.def(py::init([](const std::array<int64_t, 3>& shape, const std::array<int64_t, 3>& strides) {
@@ -250,18 +235,13 @@ PYBIND11_MODULE(_cpu, m) {
                        return local;
                    }),
                    py::arg("shape"), py::arg("strides"));
-    address(local_type, "patch", &geodiff::Local::patch);
-    local_type.def_readwrite("wraps", &geodiff::Local::wraps)
-        .def_readwrite("mirrored", &geodiff::Local::mirrored)
-        .def_readwrite("crops", &geodiff::Local::crops);
+    fields(local_type, "patch", &geodiff::Local::patch, "wraps", &geodiff::Local::wraps, "mirrored",
+           &geodiff::Local::mirrored, "crops", &geodiff::Local::crops);
     py::class_<geodiff::LocalAnswer> local_answer(m, "LocalAnswer", "Where its posteriors go, as in Answer.");
     local_answer.def(py::init([] { return geodiff::LocalAnswer{}; }));
-    address(local_answer, "mean", &geodiff::LocalAnswer::mean);
-    address(local_answer, "variance", &geodiff::LocalAnswer::variance);
-    address(local_answer, "log_sum", &geodiff::LocalAnswer::log_sum);
-    address(local_answer, "ess", &geodiff::LocalAnswer::ess);
-    address(local_answer, "top", &geodiff::LocalAnswer::top);
-    address(local_answer, "path", &geodiff::LocalAnswer::path);
+    fields(local_answer, "mean", &geodiff::LocalAnswer::mean, "variance", &geodiff::LocalAnswer::variance, "log_sum",
+           &geodiff::LocalAnswer::log_sum, "ess", &geodiff::LocalAnswer::ess, "top", &geodiff::LocalAnswer::top, "path",
+           &geodiff::LocalAnswer::path);
     py::class_<geodiff::Subset>(m, "Subset", "How sums over subsets are made, as in passes/subset.h; steps [d, 5].")
         .def(py::init([](uintptr_t steps, uintptr_t terms, int64_t places, int64_t largest, int64_t additions,
                          double temperature, uintptr_t mirror) {

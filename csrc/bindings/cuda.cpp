@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "../cuda/data.h"
-#include "address.h"
+#include "fields.h"
 
 namespace py = pybind11;
 using namespace geodiff::cuda;
-using geodiff::address;
 using geodiff::at;
+using geodiff::fields;
 
 namespace {
 
@@ -55,68 +55,40 @@ void run(const Data& data, const Arguments& arguments, const Plan& plan, uintptr
     posterior(data, arguments, plan, at<void>(workspace), result, stream);
 }
 
-// A struct whose fields Python sets one by one; all are zero until then.
-template <class Fields>
-py::class_<Fields> fields(py::module_& m, const char* name, const char* what) {
-    py::class_<Fields> type(m, name, py::module_local(), what);
-    type.def(py::init([] { return Fields{}; }));
+// A struct whose fields Python sets; all are zero until then.
+template <class Struct>
+py::class_<Struct> empty(py::module_& m, const char* name, const char* what) {
+    py::class_<Struct> type(m, name, py::module_local(), what);
+    type.def(py::init([] { return Struct{}; }));
     return type;
 }
 
 // What a call takes and where it leaves what it found, as the headers of csrc/cuda have it.
 void define_fields(py::module_& m) {
-    auto arguments = fields<Arguments>(m, "Arguments", "What is asked of a range of rows.");
-    address(arguments, "x", &Arguments::x);
-    address(arguments, "sigma", &Arguments::sigma);
-    address(arguments, "bias", &Arguments::bias);
-    address(arguments, "exclude", &Arguments::exclude);
-    address(arguments, "list", &Arguments::list);
-    arguments.def_readwrite("single", &Arguments::single)
-        .def_readwrite("bias_stride", &Arguments::bias_stride)
-        .def_readwrite("batch", &Arguments::batch)
-        .def_readwrite("begin", &Arguments::begin)
-        .def_readwrite("end", &Arguments::end)
-        .def_readwrite("tol", &Arguments::tol)
-        .def_readwrite("listed", &Arguments::listed);
-    auto result = fields<Result>(m, "Result", "Where a posterior goes.");
-    address(result, "mean", &Result::mean);
-    address(result, "log_sum", &Result::log_sum);
-    address(result, "entropy", &Result::entropy);
-    address(result, "ess", &Result::ess);
-    address(result, "mean_bias", &Result::mean_bias);
-    address(result, "path", &Result::path);
-    auto covariance = fields<Covariance>(m, "Covariance", "Along what covariances are asked for, and where they go.");
-    address(covariance, "mean", &Covariance::mean);
-    address(covariance, "v", &Covariance::v);
-    address(covariance, "along", &Covariance::along);
-    address(covariance, "sums", &Covariance::sums);
-    address(covariance, "states", &Covariance::states);
-    address(covariance, "with_rows", &Covariance::with_rows);
-    address(covariance, "with_far", &Covariance::with_far);
-    covariance.def_readwrite("parts", &Covariance::parts);
-    auto masses = fields<Masses>(m, "Masses", "Where the masses of lots of rows go.");
-    address(masses, "top", &Masses::top);
-    address(masses, "mass", &Masses::mass);
-    auto picks = fields<Picks>(m, "Picks", "The lots that draws have fallen into, and where their rows go.");
-    address(picks, "top", &Picks::top);
-    address(picks, "lot", &Picks::lot);
-    address(picks, "target", &Picks::target);
-    address(picks, "row", &Picks::row);
-    picks.def_readwrite("count", &Picks::count);
-    auto combined = fields<Combined>(m, "Combined", "out = gain mean + the sum of (factor, values) in `terms`.");
-    address(combined, "mean", &Combined::mean);
-    address(combined, "out", &Combined::out);
-    combined.def_readwrite("gain", &Combined::gain)
-        .def_readwrite("size", &Combined::size)
-        .def_readwrite("single", &Combined::single)
-        .def_property("terms", nullptr, &take_terms);
-    auto products = fields<Products>(m, "Products", "A number for each query and row, or what is made of such.");
-    address(products, "numbers", &Products::numbers);
-    address(products, "out", &Products::out);
-    address(products, "list", &Products::list);
-    products.def_readwrite("batch", &Products::batch)
-        .def_readwrite("begin", &Products::begin)
-        .def_readwrite("end", &Products::end);
+    auto arguments = empty<Arguments>(m, "Arguments", "What is asked of a range of rows.");
+    fields(arguments, "x", &Arguments::x, "sigma", &Arguments::sigma, "bias", &Arguments::bias, "exclude",
+           &Arguments::exclude, "list", &Arguments::list, "single", &Arguments::single, "bias_stride",
+           &Arguments::bias_stride, "batch", &Arguments::batch, "begin", &Arguments::begin, "end", &Arguments::end,
+           "tol", &Arguments::tol, "listed", &Arguments::listed);
+    auto result = empty<Result>(m, "Result", "Where a posterior goes.");
+    fields(result, "mean", &Result::mean, "log_sum", &Result::log_sum, "entropy", &Result::entropy, "ess", &Result::ess,
+           "mean_bias", &Result::mean_bias, "path", &Result::path);
+    auto covariance = empty<Covariance>(m, "Covariance", "Along what covariances are asked for, and where they go.");
+    fields(covariance, "mean", &Covariance::mean, "v", &Covariance::v, "along", &Covariance::along, "sums",
+           &Covariance::sums, "states", &Covariance::states, "with_rows", &Covariance::with_rows, "with_far",
+           &Covariance::with_far, "parts", &Covariance::parts);
+    auto masses = empty<Masses>(m, "Masses", "Where the masses of lots of rows go.");
+    fields(masses, "top", &Masses::top, "mass", &Masses::mass);
+    auto picks = empty<Picks>(m, "Picks", "The lots that draws have fallen into, and where their rows go.");
+    fields(picks, "top", &Picks::top, "lot", &Picks::lot, "target", &Picks::target, "row", &Picks::row, "count",
+           &Picks::count);
+    auto combined = empty<Combined>(m, "Combined", "out = gain mean + the sum of (factor, values) in `terms`.");
+    fields(combined, "mean", &Combined::mean, "out", &Combined::out, "gain", &Combined::gain, "size", &Combined::size,
+           "single", &Combined::single);
+    combined.def_property("terms", nullptr, &take_terms);
+    auto products = empty<Products>(m, "Products", "A number for each query and row, or what is made of such.");
+    fields(products, "numbers", &Products::numbers, "out", &Products::out, "list", &Products::list, "batch",
+           &Products::batch, "begin", &Products::begin, "end", &Products::end);
 }
 
 }  // namespace
