@@ -6,26 +6,26 @@
 
 namespace geodiff::cuda {
 
-// `scratch`: one double of shared memory per warp.
-template <int Warps = kWarps>
-__device__ inline double block_sum(double v, double* scratch) {
-    v = warp_sum(v);
+// What `join` makes of `v`, which all lanes of a warp have alike, over the warps in their order. `scratch`: one double
+// of shared memory per warp.
+template <int Warps, class Join>
+__device__ inline double over_warps(double v, double* scratch, Join join) {
     __syncthreads();
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
     __syncthreads();
-    v = 0;
-    for (int w = 0; w < Warps; ++w) v += scratch[w];
+    v = scratch[0];
+    for (int w = 1; w < Warps; ++w) v = join(v, scratch[w]);
     return v;
 }
 
 template <int Warps = kWarps>
+__device__ inline double block_sum(double v, double* scratch) {
+    return over_warps<Warps>(warp_sum(v), scratch, [](double a, double b) { return a + b; });
+}
+
+template <int Warps = kWarps>
 __device__ inline double block_max(double v, double* scratch) {
-    v = warp_max(v);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    __syncthreads();
-    for (int w = 0; w < Warps; ++w) v = scratch[w] > v ? scratch[w] : v;
-    return v;
+    return over_warps<Warps>(warp_max(v), scratch, [](double a, double b) { return b > a ? b : a; });
 }
 
 // The same for several at once, `Count` <= `Warps`. `scratch`: Count (Warps + 1) doubles.

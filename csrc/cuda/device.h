@@ -59,25 +59,20 @@ GEODIFF_MMA(mma_u8, "u8.u8")
 #undef GEODIFF_MMA
 
 // Four matrices of 8 rows of 16 bytes from shared memory; lane 8 i + r gives the address of row r of matrix i. Word i
-// of a lane: bytes 4 t .. of row g of matrix i.
-__device__ __forceinline__ uint4 load_matrices(const uint8_t* row) {
-    uint4 out;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
-                 : "r"(unsigned(__cvta_generic_to_shared(row)))
-                 : "memory");
-    return out;
-}
-
-// The same, turned about two bytes at a time. Word i of a lane: bytes 2 g and 2 g + 1 of row 2 t, then of row 2 t + 1.
-__device__ __forceinline__ uint4 load_turned(const uint8_t* row) {
-    uint4 out;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
-                 : "r"(unsigned(__cvta_generic_to_shared(row)))
-                 : "memory");
-    return out;
-}
+// of a lane: bytes 4 t .. of row g of matrix i. Turned, two bytes at a time: bytes 2 g and 2 g + 1 of row 2 t, then of
+// row 2 t + 1.
+#define GEODIFF_LOAD(name, turned)                                                             \
+    __device__ __forceinline__ uint4 name(const uint8_t* row) {                                \
+        uint4 out;                                                                             \
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4" turned ".shared.b16 {%0,%1,%2,%3}, [%4];" \
+                     : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)                      \
+                     : "r"(unsigned(__cvta_generic_to_shared(row)))                            \
+                     : "memory");                                                              \
+        return out;                                                                            \
+    }
+GEODIFF_LOAD(load_matrices, "")
+GEODIFF_LOAD(load_turned, ".trans")
+#undef GEODIFF_LOAD
 
 // sum += a b. With the carry by name: sums of two mad.wide would be turned into additions of products, two more each.
 __device__ __forceinline__ void add_product(unsigned long long& sum, unsigned a, unsigned b) {

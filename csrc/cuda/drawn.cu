@@ -1,6 +1,7 @@
 // Draws from the posterior: its distribution function inverted, lot by lot and then row by row of the lot that is hit.
 #include <cmath>
 
+#include "../common/draw.h"
 #include "block.h"
 #include "differences.h"
 #include "launch.h"
@@ -46,15 +47,7 @@ __global__ void __launch_bounds__(kThreads) picks_kernel(Picks a) {
     weight[threadIdx.x] = exp(l - a.top[lot * a.problem.batch + q]);
     __syncthreads();
     if (threadIdx.x != 0) return;
-    double sum = 0;
-    int last = 0;
-    for (int r = 0; r < kLot; ++r) {
-        if (weight[r] == 0) continue;
-        sum += weight[r];
-        last = r;
-        if (sum > a.target[draw]) break;
-    }
-    a.row[draw] = lot * kLot + last;
+    a.row[draw] = lot * kLot + first_beyond(weight, kLot, a.target[draw]);
 }
 
 }  // namespace

@@ -53,6 +53,17 @@ def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prio
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
 
 
+def check_products(engine: CudaEngine, x: Tensor, rows: Tensor, width: int) -> None:
+    """Inner products, weighted means and the distances to `width` rows for each query, beside the formulas."""
+    points, (batch, n) = reference.model_space(rows, torch.float64), (len(x), len(rows))
+    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
+    logits = torch.randn(batch, n, dtype=torch.float64)
+    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
+    listed = torch.randint(n, (batch, width))
+    expected = (x[:, None] - points[listed]).square().sum(2)
+    torch.testing.assert_close(engine.squared_distances(x, listed), expected, rtol=1e-12, atol=1e-12)
+
+
 def check_same_in_every_order(emulator: Any, engine: CudaEngine, x: Tensor, levels: Tensor) -> None:
     """Bit for bit, in whatever order threads run between barriers, or blocks or warps one after the other."""
     found = []

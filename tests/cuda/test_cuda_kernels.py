@@ -22,6 +22,7 @@ from tests.cuda.asking import (
     check,
     check_duplicates,
     check_open_queries,
+    check_products,
     check_same_in_every_order,
     near_tie,
     queries,
@@ -82,15 +83,9 @@ def test_more_queries_than_a_grid_has_rows(emulated: Any, dtype: torch.dtype) ->
     rows = stored(9, 3, dtype)
     emulated.emulator.set_most_blocks(64)  # 65,535 would take long here
     engine = CudaEngine(rows, emulated.core)
-    points = reference.model_space(rows, torch.float64)
     x = queries(rows, 130, 1.0)
     check(answer(engine, x, 1.0, topk=2), x, rows, 1.0)
-    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
-    logits = torch.randn(130, 9, dtype=torch.float64)
-    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
-    listed = torch.randint(9, (130, 2))
-    expected = (x[:, None] - points[listed]).square().sum(2)
-    torch.testing.assert_close(engine.squared_distances(x, listed), expected, rtol=1e-12, atol=1e-12)
+    check_products(engine, x, rows, 2)
 
 
 def test_the_order_of_threads_does_not_matter(emulated: Any) -> None:
@@ -145,15 +140,9 @@ def test_sums_that_an_integer_would_not_hold(emulated: Any) -> None:
 def test_more_blocks_than_a_grid_has(emulated: Any, dtype: torch.dtype) -> None:
     rows = stored(30, 300, dtype)
     engine = CudaEngine(rows, emulated.core)
-    points = reference.model_space(rows, torch.float64)
     x = queries(rows, 7, 1.0)
     emulated.emulator.set_most_blocks_along_x(9)  # two queries' rows, four queries' columns
-    torch.testing.assert_close(engine.inner_products(x), x @ points.T, rtol=1e-12, atol=1e-12)
-    logits = torch.randn(7, 30, dtype=torch.float64)
-    torch.testing.assert_close(engine.weighted_mean(logits, 1e-5), logits.softmax(1) @ points, rtol=1e-12, atol=1e-12)
-    listed = torch.randint(30, (7, 20))
-    expected = (x[:, None] - points[listed]).square().sum(2)
-    torch.testing.assert_close(engine.squared_distances(x, listed), expected, rtol=1e-12, atol=1e-12)
+    check_products(engine, x, rows, 20)
 
 
 #: Multiprocessors in groups, as clusters find them: these have the 30 clusters of eight, and the 15 where one block

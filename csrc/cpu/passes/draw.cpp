@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../../common/draw.h"
 #include "plan.h"
 #include "screen.h"
 #include "spread.h"
@@ -15,19 +16,6 @@ namespace {
 // Rows this far below the best are never drawn: all n of them together have probability 1e-12, less than the grid of
 // the uniform numbers resolves in a lifetime of draws.
 double draw_cut(int64_t n) { return std::log(double(n) * 1e12); }
-
-// The first entry at which the running sum of p[0..n) exceeds `target`; the last that is not 0 if rounding ends short.
-int64_t invert(const double* p, int64_t n, double target) {
-    double sum = 0;
-    int64_t last = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        if (p[i] == 0) continue;
-        sum += p[i];
-        last = i;
-        if (sum > target) break;
-    }
-    return last;
-}
 
 // p[i] = exp(logit - largest) of rows row_at(0..n); returns their sum.
 template <class RowAt>
@@ -48,7 +36,7 @@ void from_rows(const Request& request, const Draws& draws, int64_t q, int64_t n,
     std::vector<double> p(static_cast<size_t>(n));
     const double sum = weigh(request, q, n, row_at, p.data());
     for (int64_t j = q * draws.count; j < (q + 1) * draws.count; ++j)
-        draws.index[j] = row_at(invert(p.data(), n, draws.uniform[j] * sum));
+        draws.index[j] = row_at(first_beyond(p.data(), n, draws.uniform[j] * sum));
 }
 
 // Two levels: how much every tile weighs, from one pass, and then the rows of the tiles that were hit, in float64.
@@ -91,7 +79,7 @@ void from_tiles(const Request& request, const Draws& draws, const std::vector<in
             if (k != current) within = weigh(request, q, R, [&](int64_t r) { return first + r; }, p.data());
             current = k;
             const double part = s[k] > 0 ? (target - before) / s[k] : 0;
-            draws.index[q * count + order[size_t(j)]] = first + invert(p.data(), R, part * within);
+            draws.index[q * count + order[size_t(j)]] = first + first_beyond(p.data(), R, part * within);
         }
     });
 }
