@@ -3,19 +3,11 @@
 
 #include "vec/halves_avx2.h"
 // The loops come after the vectors they are written in.
-#include "loops/float_table.h"
 #include "loops/half_products.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx2() {
-    static const IntegerProducts integers = half_products<HalvesAvx2>();
-    static const Table table = [] {
-        Table t = float_table("avx2");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& avx2() { return table_of<half_products<HalvesAvx2>>("avx2"); }
 
 }  // namespace geodiff::targets

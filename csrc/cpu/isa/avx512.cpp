@@ -3,19 +3,11 @@
 
 #include "vec/halves_avx512.h"
 // The loops come after the vectors they are written in.
-#include "loops/float_table.h"
 #include "loops/half_products.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx512() {
-    static const IntegerProducts integers = half_products<HalvesAvx512>();
-    static const Table table = [] {
-        Table t = float_table("avx512");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& avx512() { return table_of<half_products<HalvesAvx512>>("avx512"); }
 
 }  // namespace geodiff::targets

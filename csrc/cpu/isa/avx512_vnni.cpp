@@ -3,18 +3,10 @@
 #include "vec/bytes_vnni.h"
 // The loops come after the vectors they are written in.
 #include "loops/byte_products.h"
-#include "loops/float_table.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx512_vnni() {
-    static const IntegerProducts integers = byte_products<BytesVnni>();
-    static const Table table = [] {
-        Table t = float_table("avx512_vnni");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& avx512_vnni() { return table_of<byte_products<BytesVnni>>("avx512_vnni"); }
 
 }  // namespace geodiff::targets

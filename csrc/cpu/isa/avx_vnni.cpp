@@ -3,18 +3,10 @@
 #include "vec/bytes_ymm.h"
 // The loops come after the vectors they are written in.
 #include "loops/byte_products.h"
-#include "loops/float_table.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx_vnni() {
-    static const IntegerProducts integers = byte_products<BytesYmm<true>>();
-    static const Table table = [] {
-        Table t = float_table("avx_vnni");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& avx_vnni() { return table_of<byte_products<BytesYmm<true>>>("avx_vnni"); }
 
 }  // namespace geodiff::targets

@@ -3,19 +3,11 @@
 
 #include "vec/halves_neon.h"
 // The loops come after the vectors they are written in.
-#include "loops/float_table.h"
 #include "loops/half_products.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& neon() {
-    static const IntegerProducts integers = half_products<HalvesNeon>();
-    static const Table table = [] {
-        Table t = float_table("neon");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& neon() { return table_of<half_products<HalvesNeon>>("neon"); }
 
 }  // namespace geodiff::targets

@@ -3,18 +3,10 @@
 #include "vec/neon.h"
 // The loops come after the vectors they are written in.
 #include "loops/byte_products.h"
-#include "loops/float_table.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& neon_dotprod() {
-    static const IntegerProducts integers = byte_products<BytesDotprod>();
-    static const Table table = [] {
-        Table t = float_table("neon_dotprod");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& neon_dotprod() { return table_of<byte_products<BytesDotprod>>("neon_dotprod"); }
 
 }  // namespace geodiff::targets

@@ -2,19 +2,11 @@
 #include "vec/matrices_neon.h"
 #include "vec/neon.h"
 // The loops come after the vectors they are written in.
-#include "loops/float_table.h"
 #include "loops/matrix_products.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& neon_i8mm() {
-    static const IntegerProducts integers = matrix_products<MatricesNeon>();
-    static const Table table = [] {
-        Table t = float_table("neon_i8mm");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& neon_i8mm() { return table_of<matrix_products<MatricesNeon>>("neon_i8mm"); }
 
 }  // namespace geodiff::targets

@@ -2,23 +2,17 @@
 namespace {
 
 struct Shape {
-    static constexpr int bytes = 16;
-    static constexpr int accumulators = 8, dot_vectors = 2;  // of the first product: rows x vectors of queries
-    static constexpr int sum_queries = 4, sum_vectors = 2;   // and of the second: queries x vectors of columns
-    static constexpr int few_rows = 2;                       // rows of the first product's block for four queries
+    static constexpr int bytes = 16, accumulators = 8, dot_vectors = 2, sum_queries = 4, sum_vectors = 2, few_rows = 2;
 };
 
 }  // namespace
 
 #include "vec/portable.h"
 // The loops come after the vectors they are written in.
-#include "loops/float_table.h"
+#include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& portable() {
-    static const Table table = float_table("portable");
-    return table;
-}
+const Table& portable() { return table_of("portable"); }
 
 }  // namespace geodiff::targets

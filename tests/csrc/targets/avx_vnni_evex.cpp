@@ -3,18 +3,10 @@
 #include "../../../csrc/cpu/isa/vec/bytes_ymm.h"
 // The loops come after the vectors they are written in.
 #include "../../../csrc/cpu/isa/loops/byte_products.h"
-#include "../../../csrc/cpu/isa/loops/float_table.h"
+#include "../../../csrc/cpu/isa/loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx_vnni_evex() {
-    static const IntegerProducts integers = byte_products<BytesYmm<false>>();
-    static const Table table = [] {
-        Table t = float_table("avx_vnni_evex");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& avx_vnni_evex() { return table_of<byte_products<BytesYmm<false>>>("avx_vnni_evex"); }
 
 }  // namespace geodiff::targets

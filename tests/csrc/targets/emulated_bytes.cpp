@@ -1,29 +1,8 @@
-// VNNI's loops in plain C++, 64 bytes to a register: their arithmetic is tested where no such instructions run.
-namespace {
-
-struct Shape {
-    static constexpr int bytes = 16;
-    static constexpr int accumulators = 8, dot_vectors = 2, sum_queries = 2, sum_vectors = 2, few_rows = 2;
-};
-
-}  // namespace
-
-#include "../../../csrc/cpu/isa/vec/bytes_emulated.h"
-#include "../../../csrc/cpu/isa/vec/portable.h"
-// The loops come after the vectors they are written in.
-#include "../../../csrc/cpu/isa/loops/byte_products.h"
-#include "../../../csrc/cpu/isa/loops/float_table.h"
+// 64 bytes to a register, as VNNI has it.
+#include "emulated.h"
 
 namespace geodiff::targets {
 
-const Table& emulated_bytes() {
-    static const IntegerProducts integers = byte_products<BytesEmulated<64, 32>>();
-    static const Table table = [] {
-        Table t = float_table("emulated_bytes");
-        t.integers = &integers;
-        return t;
-    }();
-    return table;
-}
+const Table& emulated_bytes() { return table_of<byte_products<BytesEmulated<64, 32>>>("emulated_bytes"); }
 
 }  // namespace geodiff::targets

@@ -6,10 +6,7 @@
 namespace {
 
 struct Shape {
-    static constexpr int bytes = 32;
-    static constexpr int accumulators = 12, dot_vectors = 2;  // of the first product: rows x vectors of queries
-    static constexpr int sum_queries = 6, sum_vectors = 2;    // and of the second: queries x vectors of columns
-    static constexpr int few_rows = 2;                        // rows of the first product's block for four queries
+    static constexpr int bytes = 32, accumulators = 12, dot_vectors = 2, sum_queries = 6, sum_vectors = 2, few_rows = 2;
 };
 
 }  // namespace

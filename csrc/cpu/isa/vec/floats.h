@@ -1,5 +1,9 @@
-// Vectors of floats and doubles in GCC/Clang vector extensions, as wide as `Shape::bytes` says. A vector header
-// includes this file after its Shape.
+// Vectors of floats and doubles in GCC/Clang vector extensions, and how loops over them are cut for the registers there
+// are. A vector header includes this file after its Shape, which has
+//     bytes                         of a register
+//     accumulators, dot_vectors     of the first product's block: rows x vectors of queries, and the latter
+//     sum_queries, sum_vectors      of the second's: queries, and vectors of columns
+//     few_rows                      rows of the first product's block for four queries
 //
 // Everything in vec/ and loops/ has internal linkage and calls no library template: a symbol merged across translation
 // units with different -m flags would run AVX-512 code on a machine without it.

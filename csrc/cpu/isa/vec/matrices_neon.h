@@ -1,23 +1,12 @@
 // Products of 2 x 8 by 8 x 2 bytes (Armv8.6, i8mm): what loops/matrix_products.h is written in.
 #pragma once
 
-#include <arm_neon.h>
-
-#include <cstdint>
-
-#include "first_bytes.h"
-#include "macros.h"
+#include "neon_register.h"
 
 namespace {
 
-struct MatricesNeon {
-    typedef int32x4_t Vec;
-    static constexpr int bytes = 16;
+struct MatricesNeon : NeonRegister<256> {
     static constexpr int pairs = 6;  // of digits in a block: with four of rows or columns, 24 registers of sums
-
-    static GEODIFF_INLINE Vec zero() { return vdupq_n_s32(0); }
-    static GEODIFF_INLINE Vec load(const void* p) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t*)p)); }
-    static GEODIFF_INLINE void store(int32_t* p, Vec v) { vst1q_s32(p, v); }
 
     // acc += x y, 2 x 8 u8 by 8 x 2 s8. Assembly, because GCC 12 spills sums else.
     static GEODIFF_INLINE void dot(Vec& acc, Vec x, Vec y) {

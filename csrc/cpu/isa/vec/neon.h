@@ -6,10 +6,7 @@
 namespace {
 
 struct Shape {
-    static constexpr int bytes = 16;
-    static constexpr int accumulators = 24, dot_vectors = 4;  // of the first product: rows x vectors of queries
-    static constexpr int sum_queries = 6, sum_vectors = 4;    // and of the second: queries x vectors of columns
-    static constexpr int few_rows = 4;                        // rows of the first product's block for four queries
+    static constexpr int bytes = 16, accumulators = 24, dot_vectors = 4, sum_queries = 6, sum_vectors = 4, few_rows = 4;
 };
 
 }  // namespace

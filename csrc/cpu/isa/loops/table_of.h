@@ -1,0 +1,54 @@
+// The table of a target, whose vector headers come first.
+#pragma once
+
+#include "dot.h"
+#include "exact.h"
+#include "few_queries.h"
+#include "local.h"
+#include "peaks.h"
+#include "softmax.h"
+#include "subset.h"
+#include "sum.h"
+#include "vectors.h"
+
+namespace {
+
+// INTEGERS: makes its integer products; none has any of its own.
+template <geodiff::IntegerProducts (*INTEGERS)() = nullptr>
+const geodiff::Table& table_of(const char* name) {
+    static const geodiff::Table table = [name] {
+        geodiff::Table t;
+        t.name = name;
+        t.floats.lanes = kF;
+        t.floats.sum_group = Shape::sum_queries;
+        t.floats.few = kFew;
+        t.floats.few_lanes = kF;
+        t.dot_f32 = dot_f32;
+        t.dot_f64 = dot_f64;
+        t.sum_f32 = sum_f32;
+        t.dot_few = dot_few;
+        t.sum_few = sum_few;
+        t.to_floats = to_floats;
+        t.join_digits = join_digits;
+        t.to_logits = to_logits;
+        t.softmax = softmax;
+        t.softmax_f32 = softmax_f32;
+        t.distance = distance;
+        t.inner = inner;
+        t.axpy = axpy;
+        t.row_stats = row_stats;
+        t.peak = peak_f32;
+        t.vectors = vector_loops();
+        t.local_f32 = local_loops<float>();
+        t.local_f64 = local_loops<double>();
+        t.subset = subset_loops();
+        if constexpr (INTEGERS != nullptr) {
+            static const geodiff::IntegerProducts integers = INTEGERS();
+            t.integers = &integers;
+        }
+        return t;
+    }();
+    return table;
+}
+
+}  // namespace
