@@ -322,6 +322,11 @@ def small(name: str) -> None:
                 local, x = LocalDenoiser(data.reshape(n, *shape), backend=name), truth.x.reshape(-1, *shape)
                 if not bool(local(x, 1.0).isfinite().all() & local.posteriors(x, 1.0).mean.isfinite().all()):
                     sys.exit(f"{name}: LS over {list(shape)} {dtype}: not finite")
+    for rule in ("torus", "valid", "broken") if name == "triton" else ():
+        data = made_up(5, 378, torch.uint8).reshape(5, 6, 7, 9)
+        local = LocalDenoiser(data, kind=f"els_{rule}", patch=5, backend=name)
+        if not bool(local(data[:2] / 127.5 - 1, 1.0).isfinite().all()):
+            sys.exit(f"{name}: ELS {rule}: not finite")
     # PSPC-Square over several tiles: crops that begin and end in one, that begin in one, and in pieces.
     for patch in (3, 10, 20) if name == "triton" else ():
         data = made_up(20, 1000, torch.uint8).reshape(20, 1, 25, 40)

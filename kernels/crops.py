@@ -40,7 +40,7 @@ def _distances(
     if ONE:
         u, v = u0 + tl.arange(0, HB)[:, None], v0 + tl.arange(0, WB)[None, :]
         there, column = (u < height) & (v < width), tl.where(flipped, width - 1 - v, v)
-        e = squares(x_ptr, row_ptr, u, v, column, there, channels, plane, line, step, shift, unit, C)
+        e = squares(x_ptr, row_ptr, u, v, u, column, there, channels, plane, line, step, shift, unit, C)
         return _sums_in_tile(e, u - u0, v - v0, height, width, K, 1, HB, WB)
     else:
         return pieced_sums(
@@ -129,7 +129,7 @@ def crops_sum_kernel(
     tile_u, tile_v = tl.arange(0, HB)[:, None], tl.arange(0, WB)[None, :]
     u, v = u0 - BEFORE + tile_u, v0 - BEFORE + tile_v
     there = (u >= 0) & (u < height) & (v >= 0) & (v < width)
-    second, third, fourth = further(there, channels - c0)
+    second, third, fourth = further(there, channels - c0, C)
     scale = scale_of(sigma_ptr, b, unit)
     down, beside = height - K + 1, width - K + 1
     crops = down * beside
@@ -156,7 +156,7 @@ def crops_sum_kernel(
                 if C > 0:
                     e = squares_of(x0, x1, x2, x3, y0, y1, y2, y3, there, G)
                 else:
-                    e = squares(x_ptr, row_ptr, u, v, column, there, channels, plane, line, step, shift, unit, C)
+                    e = squares(x_ptr, row_ptr, u, v, u, column, there, channels, plane, line, step, shift, unit, C)
                 e = _sums_in_tile(e, tile_u, tile_v, height, width, K, 1, HB, WB)
                 weight = tl.where(begun, tl.exp(bias - scale * e - best) * share, 0.0)
                 weight = _sums_in_tile(weight, tile_u, tile_v, height, width, K, -1, HB, WB)
@@ -213,7 +213,7 @@ def crops_apart_kernel(
     u, v = u0 + tl.arange(0, HB)[:, None], v0 + tl.arange(0, WB)[None, :]
     down, beside = height - K + 1, width - K + 1
     begun = (u < tl.minimum(down, u0 + USED)) & (v < tl.minimum(beside, v0 + USED))
-    second, third, fourth = further(begun, channels - c0)
+    second, third, fourth = further(begun, channels - c0, 0)
     scale = scale_of(sigma_ptr, b, unit)
     crops = down * beside
     norm_ptr += 2 * b * crops + u * beside + v
@@ -307,9 +307,14 @@ def tile_apart(images: Images) -> Tile:
     return tile._replace(G=min(CHANNELS // 2, tile.G))
 
 
-def registers(tile: Tile, channels: int, *, details: bool) -> dict[str, int]:
-    """Of `crops_mass_kernel`, where ptxas would rather spill some and have two blocks on a multiprocessor."""
-    return {"maxnreg": 128} if tile.warps == 16 and (details or channels > 3) else {}
+def registers_of_mass(tile: Tile, channels: int, *, details: bool) -> dict[str, int]:
+    """How `crops_mass_kernel` is launched."""
+    return tile.registers if tile.warps == 16 and (details or channels > 3) else {}
+
+
+def registers_of_sum(tile: Tile) -> dict[str, int]:
+    """How `crops_sum_kernel` is launched."""
+    return {} if tile.WHOLE or tile.HB == tile.SIDE else tile.registers
 
 
 def crops(x: Tensor, sigma: Tensor, candidates: Candidates, images: Images, *, details: bool) -> Found:
@@ -338,18 +343,18 @@ def crops(x: Tensor, sigma: Tensor, candidates: Candidates, images: Images, *, d
     mass = new(sums.shape[:2])
     crops_mass_kernel[(batch * tile.over(begun), len(sums))](
         *given, sums, mass, *sizes, per_part, seen.stride, *units, DETAILS=details, PRIORS=PRIORS, **constants(tile),
-        **registers(tile, channels, details=details),
+        **registers_of_mass(tile, channels, details=details),
     )  # fmt: skip
     sums = sums.unflatten(2, (planes, count))
     of_crops = merged(sums, mass, x, candidates, begun, details=details, summed=False)
     per_part, sums = parts(2 * channels * k * k * count if details else d)
     tile = tile_apart(images) if details else tile_of(images, both=True)
-    groups = triton.cdiv(channels, tile.G)
+    groups, registers = triton.cdiv(channels, tile.G), {} if details else registers_of_sum(tile)
     if details:
         second = crops_apart_kernel[(batch * tile.over(begun) * groups * k * k, len(sums))]
     else:
         second = crops_sum_kernel[(batch * tile.over(images) * groups, len(sums))]
-    second(*given, of_crops.mean, sums, *sizes, per_part, seen.stride, *units, **constants(tile))
+    second(*given, of_crops.mean, sums, *sizes, per_part, seen.stride, *units, **constants(tile), **registers)
     mean, variance = new(batch, d), new(batch, d) if details else None
     crops_merge_kernel[(triton.cdiv(height * width, MERGED_PIXELS), channels, batch)](
         sums, mean, mean if variance is None else variance,

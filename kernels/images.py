@@ -21,6 +21,10 @@ _SUMS = 2**22  # numbers in their sums
 ANY = ("B", "n", "candidates", "per_part", "bias_stride", "step")
 
 
+#: Of ELS, `geodiff.reference.forms.Displaced`.
+RULES = {"torus": 1, "valid": 2, "broken": 3}
+
+
 @dataclass(frozen=True)
 class Images:
     """Where the number (c, u, v) of an image lies in its row: at c strides[0] + u strides[1] + v strides[2].
@@ -28,12 +32,22 @@ class Images:
     shape    C, H, W
     reach    along each axis a window has so many pixels before its own, and so many behind it
     circular whether it goes on at the other end of the image, rather than being clipped; then it is no larger
+    rule     which places of an image are candidates for a pixel: one of RULES; 0: its own
     """
 
     shape: tuple[int, int, int]
     strides: tuple[int, int, int]
     reach: tuple[int, int]
     circular: bool = False
+    rule: int = 0
+
+    @property
+    def shifts(self) -> tuple[int, int]:
+        """How many places there are along each axis that a candidate may lie at: with RULES broken, middle ones."""
+        height, width = self.shape[1:]
+        if self.rule == RULES["broken"]:
+            return 2 * max(0, height - sum(self.reach) - 1) + 1, 2 * max(0, width - sum(self.reach) - 1) + 1
+        return (height, width) if self.rule else (1, 1)
 
 
 class Tile(NamedTuple):
@@ -49,6 +63,11 @@ class Tile(NamedTuple):
     G: int
     warps: int
     SIDE: int
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """As many as threads can have, for a launch for which ptxas would rather spill some and have more blocks."""
+        return {"maxnreg": min(255, 2048 // self.warps)}
 
     def over(self, images: Images) -> int:
         """How many of them there are over an image."""

@@ -1,4 +1,4 @@
-"""LS: posteriors of every pixel from the window around it, in float64 differences over all rows, in two launches."""
+"""LS and ELS: posteriors of every pixel from the window around it, in float64 differences over all rows."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from geodiff.kernels.images import ANY, PRIORS, Candidates, Found, Images, Tile,
 from geodiff.kernels.programs import channels_and_tile, further, query_and_rows, scale_of
 from geodiff.kernels.seen import log_prior, store_prior_mass
 from geodiff.kernels.values import LOWEST, asked, asked_values, raised, row_values, squares_of, store_values
-from geodiff.kernels.windows import pieced_sums, squares, window_sums
+from geodiff.kernels.windows import displaced, pieced_sums, squares, window_sums
 
 MERGED_PIXELS, MERGED_PARTS = 32, 16
 
@@ -24,7 +24,7 @@ def local_kernel(
     HALF_U: tl.constexpr, HALF_V: tl.constexpr, CIRCULAR: tl.constexpr, MIRRORED: tl.constexpr,
     DETAILS: tl.constexpr, BIAS: tl.constexpr, EXCLUDE: tl.constexpr, G: tl.constexpr, C: tl.constexpr,
     HB: tl.constexpr, WB: tl.constexpr, SIDE: tl.constexpr, USED: tl.constexpr, WHOLE: tl.constexpr,
-    PRIORS: tl.constexpr,
+    PRIORS: tl.constexpr, RULE: tl.constexpr, SHIFTS_U: tl.constexpr, SHIFTS_V: tl.constexpr,
 ):  # fmt: skip
     """Sums over a part of the candidates for a tile of the image and G channels, of one query, by an online softmax.
 
@@ -32,7 +32,7 @@ def local_kernel(
     and w v; DETAILS: [.., 4 + 2 channels, ..], behind them w^2, the candidate of m, and w (v - x)^2. And mass
     [parts, B]: the prior weight of the part. WHOLE: the image is one tile [HB, WB]; else one takes USED pixels each
     way. C: channels, where G is all of them, or 0. The number (c, u, v) of an image lies at c plane + u line + v step
-    of its row.
+    of its row. RULE: 0, or that of ELS, which has SHIFTS_U SHIFTS_V places of an image as candidates, of WHOLE ones.
     """
     b, part, first, last = query_and_rows(B, candidates, per_part)
     piece = tl.program_id(0) // B
@@ -44,7 +44,7 @@ def local_kernel(
     u, v = u0 + tl.arange(0, HB)[:, None], v0 + tl.arange(0, WB)[None, :]
     all_u, all_v = u + tl.zeros_like(v), tl.zeros_like(u) + v
     there = (u < tl.minimum(height, u0 + USED)) & (v < tl.minimum(width, v0 + USED))
-    second, third, fourth = further(there, channels - c0)
+    second, third, fourth = further(there, channels - c0, C)
     if DETAILS or (WHOLE and C > 0):  # elsewhere x is loaded again for each row
         at = u * line + v * step + c0 * plane
         x0, x1, x2, x3 = asked_values(x_ptr, at, plane, there, second, third, fourth, shift, unit, G)
@@ -57,41 +57,57 @@ def local_kernel(
         bias = log_prior(bias_ptr, exclude_ptr, b, j, n, bias_stride, BIAS, EXCLUDE)
         if bias > float("-inf"):
             row_ptr = rows_ptr + tl.where(j < n, j, j - n) * d
-            column = tl.where(j < n, v, width - 1 - v) if MIRRORED else v
-            at_row = u * line + column * step + c0 * plane
-            y0, y1, y2, y3 = row_values(row_ptr, at_row, plane, there, second, third, fourth, G)
-            if WHOLE:
-                if C > 0:
-                    e = squares_of(x0, x1, x2, x3, y0, y1, y2, y3, there, G)
+            for place in range(SHIFTS_U * SHIFTS_V):
+                row_u, row_v, held, second_held, third_held, fourth_held = u, v, there, second, third, fourth
+                if RULE > 0:
+                    by_u, by_v = place // SHIFTS_V, place % SHIFTS_V
+                    if RULE == 3:
+                        by_u, by_v = by_u - SHIFTS_U // 2, by_v - SHIFTS_V // 2
+                    row_u, alike_u = displaced(u, by_u, height, HALF_U, RULE)
+                    row_v, alike_v = displaced(v, by_v, width, HALF_V, RULE)
+                if RULE == 3:
+                    held = there & (row_u >= 0) & (row_u < height) & (row_v >= 0) & (row_v < width)
+                    second_held, third_held, fourth_held = further(held, channels - c0, C)
+                column = tl.where(j < n, row_v, width - 1 - row_v) if MIRRORED else row_v
+                at_row = row_u * line + column * step + c0 * plane
+                y0, y1, y2, y3 = row_values(row_ptr, at_row, plane, held, second_held, third_held, fourth_held, G)
+                if WHOLE:
+                    if C > 0:
+                        e = squares_of(x0, x1, x2, x3, y0, y1, y2, y3, held, G)
+                    else:
+                        e = squares(
+                            x_ptr, row_ptr, u, v, row_u, column, held, channels, plane, line, step, shift, unit, C
+                        )
+                    # Along columns first: what follows is then laid out as rows are read.
+                    e = window_sums(e, all_u, height, HALF_U, CIRCULAR, 0, HB)
+                    e = window_sums(e, all_v, width, HALF_V, CIRCULAR, 1, WB)
                 else:
-                    e = squares(x_ptr, row_ptr, u, v, column, there, channels, plane, line, step, shift, unit, C)
-                # Along columns first: what follows is then laid out as rows are read.
-                e = window_sums(e, all_u, height, HALF_U, CIRCULAR, 0, HB)
-                e = window_sums(e, all_v, width, HALF_V, CIRCULAR, 1, WB)
-            else:
-                e = pieced_sums(
-                    x_ptr, row_ptr, j >= n, u0 - HALF_U, v0 - HALF_V, channels, height, width, plane, line, step,
-                    shift, unit, 2 * HALF_U + 1, 2 * HALF_V + 1, CIRCULAR, C, HB, WB, SIDE, USED,
-                )  # fmt: skip
-            best, higher, kept, weight = raised(best, bias - scale * e)
-            total = total * kept + weight
-            a0 = a0 * kept + weight * y0
-            if G > 1:
-                a1 = a1 * kept + weight * y1
-            if G > 2:
-                a2 = a2 * kept + weight * y2
-            if G > 3:
-                a3 = a3 * kept + weight * y3
-            if DETAILS:
-                nearest = tl.where(higher, j, nearest)
-                total_2 = total_2 * kept * kept + weight * weight
-                q0 = q0 * kept + weight * (y0 - x0) * (y0 - x0)
+                    e = pieced_sums(
+                        x_ptr, row_ptr, j >= n, u0 - HALF_U, v0 - HALF_V, channels, height, width, plane, line, step,
+                        shift, unit, 2 * HALF_U + 1, 2 * HALF_V + 1, CIRCULAR, C, HB, WB, SIDE, USED,
+                    )  # fmt: skip
+                logit = bias - scale * e
+                if RULE > 1:
+                    logit = tl.where(alike_u & alike_v, logit, float("-inf"))
+                best, higher, kept, weight = raised(best, logit)
+                total = total * kept + weight
+                a0 = a0 * kept + weight * y0
                 if G > 1:
-                    q1 = q1 * kept + weight * (y1 - x1) * (y1 - x1)
+                    a1 = a1 * kept + weight * y1
                 if G > 2:
-                    q2 = q2 * kept + weight * (y2 - x2) * (y2 - x2)
+                    a2 = a2 * kept + weight * y2
                 if G > 3:
-                    q3 = q3 * kept + weight * (y3 - x3) * (y3 - x3)
+                    a3 = a3 * kept + weight * y3
+                if DETAILS:
+                    nearest = tl.where(higher, j, nearest)
+                    total_2 = total_2 * kept * kept + weight * weight
+                    q0 = q0 * kept + weight * (y0 - x0) * (y0 - x0)
+                    if G > 1:
+                        q1 = q1 * kept + weight * (y1 - x1) * (y1 - x1)
+                    if G > 2:
+                        q2 = q2 * kept + weight * (y2 - x2) * (y2 - x2)
+                    if G > 3:
+                        q3 = q3 * kept + weight * (y3 - x3) * (y3 - x3)
     pixels = height * width
     planes = 4 + 2 * channels if DETAILS else 2 + channels
     out = sums_ptr + ((part * B + b) * planes * pixels + u * width + v)
@@ -179,9 +195,15 @@ def tile_of(images: Images, *, details: bool) -> Tile:
     return whole or part_tile(images, sum(images.reach), math.inf if details else 3 / 4)
 
 
+def registers(tile: Tile, images: Images) -> dict[str, int]:
+    """How `local_kernel` is launched."""
+    return tile.registers if images.rule and images.shape[0] > tile.G else {}
+
+
 def local(x: Tensor, sigma: Tensor, candidates: Candidates, images: Images, *, details: bool) -> Found:
     """w_i(p) = softmax_i(log pi_i - q_i(p) / 2 sigma^2), r[c, p] = sum_i w_i(p) x_i[c, p] of queries x [B, d].
 
+    By a rule, of candidates (i, s): sums over both, of x_i[c, s]; then images fit into a tile and there are no details.
     x is contiguous, float32 or float64; sigma [B] float64. variance, ess and nearest where `details` asks for them.
     """
     (batch, d), (channels, height, width), rows = x.shape, images.shape, candidates.rows
@@ -198,7 +220,8 @@ def local(x: Tensor, sigma: Tensor, candidates: Candidates, images: Images, *, d
         *candidates.units, HALF_U=min(half, height - 1), HALF_V=min(half, width - 1), CIRCULAR=images.circular,
         MIRRORED=candidates.mirrored, DETAILS=details, BIAS=seen.kind, EXCLUDE=seen.exclude is not None,
         G=tile.G, C=channels if channels == tile.G else 0, HB=tile.HB, WB=tile.WB, SIDE=tile.SIDE, USED=tile.USED,
-        WHOLE=tile.WHOLE, PRIORS=PRIORS, num_warps=tile.warps, enable_fp_fusion=True,
+        WHOLE=tile.WHOLE, PRIORS=PRIORS, RULE=images.rule, SHIFTS_U=images.shifts[0], SHIFTS_V=images.shifts[1],
+        num_warps=tile.warps, enable_fp_fusion=True, **registers(tile, images),
     )  # fmt: skip
     return merged(sums, mass, x, candidates, images, details=details)
 

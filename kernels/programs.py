@@ -27,7 +27,10 @@ def scale_of(sigma_ptr, b, unit):
 
 
 @triton.jit
-def further(first, left):
-    """Where there are a second, third and fourth channel, of `left`, where `first` is."""
-    left += tl.zeros_like(first).to(tl.int32)
-    return first & (left > 1), first & (left > 2), first & (left > 3)
+def further(first, left, C: tl.constexpr):
+    """Where there are a second, third and fourth channel, of `left`, where `first` is. C: 0, or all that are summed."""
+    if C > 0:
+        return first, first, first
+    else:
+        left += tl.zeros_like(first).to(tl.int32)
+        return first & (left > 1), first & (left > 2), first & (left > 3)

@@ -13,10 +13,10 @@ from geodiff.kernels.values import asked
 
 @triton.jit
 def squares(
-    x_ptr, row_ptr, u, v, column, there, channels, plane, line, step, shift, unit, C: tl.constexpr
+    x_ptr, row_ptr, u, v, lines, column, there, channels, plane, line, step, shift, unit, C: tl.constexpr
 ):  # fmt: skip
-    """e = sum_c (x[c, u, v] - row[c, u, column])^2 where a pixel is, else 0. C: how many channels; 0: any number."""
-    at, at_row = u * line + v * step, u * line + column * step
+    """e = sum_c (x[c, u, v] - row[c, lines, column])^2 where a pixel is, else 0. C: how many channels; 0: any."""
+    at, at_row = u * line + v * step, lines * line + column * step
     e = tl.zeros_like(at).to(tl.float64)
     if C > 0:
         for c in tl.static_range(C):
@@ -29,6 +29,20 @@ def squares(
             off -= centred(tl.load(row_ptr + at_row + c * plane, mask=there, other=0))
             e += off * off
     return tl.where(there, e, 0.0)
+
+
+@triton.jit
+def displaced(u, by, size, HALF: tl.constexpr, RULE: tl.constexpr):
+    """Along an axis u + by, and whether its window is a candidate for that of u."""
+    s = u + by
+    if RULE == 1:
+        s = tl.where(s < size, s, s - size)
+        return s, s >= 0
+    elif RULE == 2:
+        s = tl.where(s < size, s, s - size)
+        return s, (s >= HALF) & (s < size - HALF)
+    else:  # clipped alike: at the same place, or nowhere
+        return s, (by == 0) | (tl.minimum(u, s) >= HALF) & (tl.maximum(u, s) < size - HALF)
 
 
 @triton.jit
@@ -108,7 +122,7 @@ def pieced_sums(
             u, v = (u + height) % height, (v + width) % width
         there = (u >= 0) & (u < height) & (v >= 0) & (v < width)
         column = tl.where(flipped, width - 1 - v, v)
-        e = squares(x_ptr, row_ptr, u, v, column, there, channels, plane, line, step, shift, unit, C)
+        e = squares(x_ptr, row_ptr, u, v, u, column, there, channels, plane, line, step, shift, unit, C)
         e = _runs(e, at_u, i < longer_u, length_u, 0, SIDE)
         total += _runs(e, at_v, j < longer_v, length_v, 1, SIDE)
     return total

@@ -1,4 +1,4 @@
-"""LS and PSPC-Square in Triton kernels (kernels/local.py, crops.py), behind the `LocalEngine` interface."""
+"""LS, ELS and PSPC-Square in Triton kernels (kernels/local.py, crops.py), behind the `LocalEngine` interface."""
 
 import contextlib
 import importlib
@@ -11,7 +11,7 @@ from geodiff.backends import available, is_available, serves
 from geodiff.base.arguments import check_finite
 from geodiff.base.dtypes import PRECISE, STORED
 from geodiff.local.engine import LocalAnswer, LocalEngine, LocalQuery
-from geodiff.reference.forms import Crops, Windows
+from geodiff.reference.forms import Crops, Displaced, Windows
 
 #: The largest value of a float64 query whose squared distances float64 holds for certain; of float32 any will do.
 _MOST = 1e100
@@ -23,7 +23,10 @@ _LOOKED_AT = 2**23  # values of the rows at a time
 
 
 class TritonLocalEngine(LocalEngine):
-    """LS and PSPC-Square over rows on a GPU, in float64 throughout: no bound is needed. An answer waits for nothing."""
+    """LS, ELS and PSPC-Square over rows on a GPU, in float64 throughout: no bound is needed. Nothing is waited for.
+
+    ELS of images that one program holds, without details.
+    """
 
     def __init__(self, rows: Tensor) -> None:
         """Raises ValueError if rows hold NaN or Inf: a look at all of them, which waits for the device."""
@@ -50,6 +53,9 @@ class TritonLocalEngine(LocalEngine):
         elif isinstance(form, Windows):
             # A window that goes round must count no pixel twice, which the formulas would make one of an even k.
             fits = not form.circular or 2 * (form.k // 2) < min(height, width)
+        elif isinstance(form, Displaced):
+            fits = not asked.details and max(height, width) <= _kernels("images").SIDE
+            fits = fits and (form.rule == "broken" or 2 * (form.k // 2) < min(height, width))
         else:
             return False
         here = serves("triton", rows.device.type) and x.device == rows.device
@@ -57,15 +63,12 @@ class TritonLocalEngine(LocalEngine):
 
     def answer(self, asked: LocalQuery) -> LocalAnswer:
         query, form, device = asked.query, asked.form, self.rows.device
-        assert isinstance(form, (Windows, Crops)), "what `serves` says"
+        assert isinstance(form, (Windows, Displaced, Crops)), "what `serves` says"
         kernels, seen = _kernels("images"), _kernels("seen").Seen
         conditions = seen.on(device, query.prior_of_rows, query.excluded_of_rows)
         x, sigma = query.x.detach().contiguous(), query.sigma.detach().to(device, torch.float64).contiguous()
-        if isinstance(form, Crops):
-            summed, reach, circular = _kernels("crops").crops, (0, form.k - 1), False
-        else:
-            summed, reach, circular = _kernels("local").local, (form.k // 2, form.k // 2), form.circular
-        images = kernels.Images(asked.layout.shape, asked.layout.strides, reach, circular)
+        summed = _kernels("crops").crops if isinstance(form, Crops) else _kernels("local").local
+        images = kernels.Images(*asked.layout, *_windows(form, kernels.RULES))
         rows, first = query.seen(self.rows), query.rows.start
         at_a_time = max(1, min(_QUERIES, _NUMBERS // _numbers(asked)))
         found: list[Any] = []
@@ -77,6 +80,16 @@ class TritonLocalEngine(LocalEngine):
         mean, log_mass, variance, ess, nearest = (_joined(outs) for outs in zip(*found, strict=True))
         assert mean is not None, "which there always is"
         return LocalAnswer(mean, variance, ess, nearest, log_mass)
+
+
+def _windows(form: Windows | Displaced | Crops, rules: dict[str, int]) -> tuple[tuple[int, int], bool, int]:
+    """How far a window reaches to either side, whether it goes round, and by which rule there are others."""
+    half = form.k // 2
+    if isinstance(form, Windows):
+        return (half, half), form.circular, 0
+    if isinstance(form, Displaced):
+        return (half, half), form.rule != "broken", rules[form.rule]
+    return (0, form.k - 1), False, 0
 
 
 def _kernels(name: str) -> Any:

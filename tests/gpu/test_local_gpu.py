@@ -1,4 +1,4 @@
-"""LS and PSPC-Square on a real GPU, against the formulas in float64: contract 1 at every pixel."""
+"""LS, ELS and PSPC-Square on a real GPU, against the formulas in float64: contract 1 at every pixel."""
 
 from dataclasses import replace
 
@@ -57,6 +57,19 @@ def test_contract_1_at_every_pixel(form: Windows, shape: tuple[int, int, int], d
 @pytest.mark.parametrize(("k", "shape"), CROPS, ids=str)
 def test_crops(k: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     check("pspc_square", k, shape, dtype)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rule", ["torus", "valid", "broken"])
+@pytest.mark.parametrize(("k", "shape"), [(3, (3, 32, 32)), (7, (1, 28, 28)), (5, (6, 9, 7))], ids=str)
+def test_places_of_images(k: int, shape: tuple[int, int, int], rule: str, mirrored: bool) -> None:
+    data = some_data(40, shape, torch.uint8)
+    x, levels = noisy(data)
+    answers = []
+    for backend in ("triton", "reference"):
+        made = LocalDenoiser(data, kind=f"els_{rule}", patch=k, backend=backend, augment="hflip" if mirrored else None)
+        answers.append(made(x.double(), levels))
+    torch.testing.assert_close(*answers, rtol=1e-9, atol=1e-9)
 
 
 def check(kind: str, k: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:

@@ -8,29 +8,39 @@ As Triton 3.9 compiles them: other versions are free to differ. To renew: what a
 
 TRITON = "3.9"
 
-# LS of three channels: half a window, whether it goes round; sides of the tile, of which so many pixels are of use.
+# LS and ELS of three channels: half a window, whether it goes round; sides of the tile, and how much of it is of use.
 _ASKED = "MIRRORED0-DETAILS{details}-BIAS0-EXCLUDE0"
 _TILE = "G3-HB{side}-WB{side}-USED{used}-WHOLE{whole}-SIDE32-C3"
-_LS = "local_kernel-u8-HALF_U{half}-HALF_V{half}-" + _ASKED + "-CIRCULAR{circular}-" + _TILE + "-PRIORS256-w{warps}"
+_LS = (
+    "local_kernel-u8-HALF_U{half}-HALF_V{half}-"
+    + _ASKED
+    + "-CIRCULAR{circular}-"
+    + _TILE
+    + "-PRIORS256-RULE{rule}-SHIFTS_U{shifts}-SHIFTS_V{shifts}-w{warps}"
+)
 _CROPS = "MIRRORED0-BIAS0-EXCLUDE0"  # of PSPC-Square, k
+_OWN = {"rule": 0, "shifts": 1}
 _WHOLE = {"details": 0, "side": 32, "used": 32, "whole": 1, "warps": 16}
 _PARTLY = {"details": 0, "side": 32, "used": 30, "whole": 0, "warps": 16}
 _DETAILS = {"details": 1, "side": 16, "used": 16, "whole": 0, "warps": 8}
 
 LOOPS = {
-    _LS.format(half=1, circular=0, **_WHOLE): 277,
-    _LS.format(half=1, circular=1, **_WHOLE): 248,
-    _LS.format(half=3, circular=0, **_WHOLE): 329,
-    _LS.format(half=3, circular=1, **_WHOLE): 276,
-    _LS.format(half=8, circular=0, **_WHOLE): 411,
-    _LS.format(half=8, circular=1, **_WHOLE): 320,
-    _LS.format(half=1, circular=0, **_PARTLY): 332,
-    _LS.format(half=3, circular=0, **_DETAILS): 503,
+    _LS.format(half=1, circular=0, **_WHOLE, **_OWN): 265,
+    _LS.format(half=1, circular=1, **_WHOLE, **_OWN): 246,
+    _LS.format(half=3, circular=0, **_WHOLE, **_OWN): 317,
+    _LS.format(half=3, circular=1, **_WHOLE, **_OWN): 275,
+    _LS.format(half=8, circular=0, **_WHOLE, **_OWN): 399,
+    _LS.format(half=8, circular=1, **_WHOLE, **_OWN): 319,
+    _LS.format(half=1, circular=0, **_PARTLY, **_OWN): 323,
+    _LS.format(half=3, circular=0, **_DETAILS, **_OWN): 496,
+    _LS.format(half=1, circular=1, **_WHOLE, rule=1, shifts=32): 272,
+    _LS.format(half=1, circular=1, **_WHOLE, rule=2, shifts=32): 289,
+    _LS.format(half=1, circular=0, **_WHOLE, rule=3, shifts=59): 342,
     "crops_mass_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-DETAILS0-PRIORS256-w16": 251,
-    "crops_sum_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-w16": 311,
+    "crops_sum_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-w16": 301,
     "crops_mass_kernel-u8-K7-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-DETAILS0-PRIORS256-w16": 291,
-    "crops_sum_kernel-u8-K7-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-w16": 400,
-    "crops_sum_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(side=32, used=28, whole=0) + "-w16": 313,
+    "crops_sum_kernel-u8-K7-" + _CROPS + "-" + _TILE.format(**_WHOLE) + "-w16": 388,
+    "crops_sum_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(side=32, used=28, whole=0) + "-w16": 301,
     "crops_apart_kernel-u8-K3-" + _CROPS + "-" + _TILE.format(**_WHOLE).replace("G3", "G2") + "-w16": 296,
     "logits_bytes-u8-BN128-BB16-BD128-LONG0-BIAS0-EXCLUDE0-w4": 243,
     "logits_bytes-u8-BN128-BB16-BD128-LONG0-BIAS1-EXCLUDE0-w4": 243,

@@ -64,6 +64,7 @@ def variants() -> Iterator[Variant]:
     yield from _per_query()
     yield from _differences(configs)
     yield from _local()
+    yield from _places()
     yield from _crops()
     values = {f"v{k}_ptr": "*fp32" for k in range(MOST_TERMS)}
     combined = {"mean_ptr": "*fp64", **values, "out_ptr": "*fp32"}
@@ -211,6 +212,7 @@ def _local() -> Iterator[Variant]:
                 tile = local.tile_of(images.Images(shape, (0, 0, 0), (half, half)), details=asked["DETAILS"])
                 constants = {"HALF_U": min(half, shape[1] - 1), "HALF_V": min(half, shape[2] - 1), **asked}
                 constants |= {"CIRCULAR": circular, **_tiled(tile, shape), "PRIORS": images.PRIORS}
+                constants |= {"RULE": 0, "SHIFTS_U": 1, "SHIFTS_V": 1}
                 ones = ("channels",) if shape[0] == 1 else ()
                 typed = {**pointers, "rows_ptr": f"*{stored}"}
                 yield Variant("local.local_kernel", typed, constants, warps=tile.warps, ones=ones, scalars=UNITS)
@@ -223,6 +225,35 @@ def _local() -> Iterator[Variant]:
 def _tiled(tile: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
     constants = {name: getattr(tile, name) for name in ("G", "HB", "WB", "USED", "WHOLE", "SIDE")}
     return {**constants, "C": shape[0] if shape[0] <= 4 else 0}
+
+
+def _places() -> Iterator[Variant]:
+    """ELS, of images in one tile."""
+    from geodiff.kernels import images, local
+
+    pointers = {**_doubles("bias", "sigma", "sums", "mass"), "exclude_ptr": "*i64", "x_ptr": "*fp32"}
+    # Channels, lines and columns, half a window: with little asked, and with most registers.
+    little, much = [(3, 32, 1), (3, 32, 8)], [(4, 32, 3), (5, 12, 1), (5, 32, 5)]
+    for stored, rule, (channels, side, half) in itertools.product(
+        ("u8", *FLOATS), images.RULES.values(), little + much
+    ):
+        full = (channels, side, half) in much
+        if stored != "u8" and not full:
+            continue
+        over = images.Images((channels, side, side), (0, 0, 0), (half, half), rule < 3, rule)
+        tile, (down, across) = local.tile_of(over, details=False), over.shifts
+        constants = {
+            "HALF_U": half,
+            "HALF_V": half,
+            "MIRRORED": full,
+            "DETAILS": False,
+            "BIAS": 2 * full,
+            "EXCLUDE": full,
+        }
+        constants |= {"CIRCULAR": over.circular, **_tiled(tile, over.shape), "PRIORS": images.PRIORS}
+        constants |= {"RULE": rule, "SHIFTS_U": down, "SHIFTS_V": across}
+        launch = {"warps": tile.warps, "scalars": UNITS, "most": local.registers(tile, over)}
+        yield Variant("local.local_kernel", {**pointers, "rows_ptr": f"*{stored}"}, constants, **launch)
 
 
 def _crops() -> Iterator[Variant]:
@@ -247,7 +278,9 @@ def _crops() -> Iterator[Variant]:
             typed = {**pointers, "rows_ptr": f"*{stored}"}
             launch = {"warps": tile.warps, "ones": ("channels",) if channels == 1 else (), "scalars": UNITS}
             if name == "mass":
-                launch["most"] = crops.registers(tile, channels, details=more["DETAILS"])
+                launch["most"] = crops.registers_of_mass(tile, channels, details=more["DETAILS"])
+            elif name == "sum":
+                launch["most"] = crops.registers_of_sum(tile)
             yield Variant(f"crops.crops_{name}_kernel", typed, constants, **launch)
     outputs = _doubles("sums", "mean", "variance")
     for details, k in ((False, 7), (True, 7)):

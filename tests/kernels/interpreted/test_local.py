@@ -1,4 +1,4 @@
-"""LS and PSPC-Square in Triton against the formulas in float64: what every engine of local denoisers keeps."""
+"""LS, ELS and PSPC-Square in Triton against the formulas in float64: what every engine of local denoisers keeps."""
 
 from dataclasses import replace
 
@@ -17,10 +17,16 @@ from tests.kernels.interpreted.counting import counted
 from tests.local.test_engines import FORMS, check, expected, question
 from tests.local.test_engines import stored as images_of
 
-SERVED = [form for form in FORMS.values() if isinstance(form, (Windows, Crops))]
+SERVED = [form for form in FORMS.values() if isinstance(form, (Windows, Displaced, Crops))]
 WINDOWS = [Windows(1), Windows(3), Windows(7), Windows(17), Windows(5, circular=True)]
 #: In tiles of 8: of most of it, or half; windows in one piece, and in pieces of two lengths.
 TILED = [*map(Windows, (1, 3, 5, 17)), Windows(7, circular=True), *map(Crops, (1, 2, 4, 6))]
+#: ELS; rules, windows larger than the image, and of one pixel.
+PLACES = [
+    *(Displaced(3, rule) for rule in ("torus", "valid", "broken")),
+    Displaced(9, "broken"),
+    Displaced(1, "broken"),
+]
 CROPS = [Crops(1), Crops(4), Crops(7)]
 N = 6  # the interpreter takes ten milliseconds for a row and a query
 
@@ -54,12 +60,22 @@ def check_all(rows: Tensor, asked: LocalQuery) -> None:
 
 
 def test_all_windows_are_looked_at() -> None:
-    assert SERVED == WINDOWS + CROPS
+    assert SERVED == WINDOWS + PLACES + CROPS
 
 
 @pytest.mark.parametrize("form", WINDOWS + CROPS, ids=str)
 def test_contract_1_at_every_pixel(form: Form) -> None:
     check("triton", *question(images_of(torch.uint8, N, form), form))
+
+
+@pytest.mark.parametrize("form", [*PLACES, Displaced(5, "valid"), Displaced(5, "torus")], ids=str)
+def test_places_of_images(form: Displaced) -> None:
+    """Images of 5 x 6, channels last, some of the rows, log weights, and a row that is not seen."""
+    images = images_of(torch.uint8, 5, form).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    rows, asked = question(images, form)
+    seen, prior = range(1, 4), torch.linspace(-2, 1, 5, dtype=torch.float64)
+    query = replace(asked.query.picked(torch.tensor([3])), rows=seen, log_prior=prior - prior[1:4].logsumexp(0))
+    check_all(rows, replace(asked, query=replace(query, exclude=torch.tensor([2])), mirrored=form.k == 3))
 
 
 @pytest.mark.parametrize("form", [Windows(3), Windows(5, circular=True), Crops(4)], ids=str)
@@ -109,6 +125,11 @@ def test_images_of_several_tiles(form: Form, details: bool, monkeypatch: pytest.
 def test_channels_in_groups(form: Form, channels: int, details: bool) -> None:
     rows, asked = question(torch.randint(0, 256, (3, channels, 3, 5), dtype=torch.uint8), form)
     check_all(rows, replace(asked, details=details, query=asked.query.picked(torch.tensor([3, 5]))))
+
+
+def test_places_of_images_of_many_channels() -> None:
+    rows, asked = question(torch.randint(0, 256, (2, 5, 3, 4), dtype=torch.uint8), Displaced(3, "broken"))
+    check_all(rows, replace(asked, query=asked.query.picked(torch.tensor([3]))))
 
 
 @pytest.mark.parametrize("parts", [1, 3, 20])
@@ -195,7 +216,9 @@ def test_who_is_served() -> None:
     engine = TritonLocalEngine(rows)
     assert engine.serves(asked)
     assert engine.serves(replace(asked, form=Crops(3), details=True))
-    assert not engine.serves(replace(asked, form=Displaced(3, "torus")))
+    assert engine.serves(replace(asked, form=Displaced(3, "torus")))
+    assert not engine.serves(replace(asked, form=Displaced(3, "torus"), details=True))
+    assert not engine.serves(replace(asked, form=Displaced(8, "torus"))), "which would count a pixel twice"
     assert not engine.serves(replace(asked, form=Windows(8, circular=True))), "which would count a pixel twice"
     x = asked.query.x.double()
     assert engine.serves(replace(asked, query=replace(asked.query, x=x)))
