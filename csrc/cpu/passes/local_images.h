@@ -232,7 +232,7 @@ class LocalImagesOf {
     }
 
   private:
-    static constexpr int64_t kTileBytes = 256 << 10;  // of images in planes: they stay in L2 while the queries go by
+    static constexpr int64_t kTileBytes = 320 << 10;  // of images in planes: they stay in L2 while the queries go by
 
     struct Worker {
         Buffer<T> images;
@@ -245,7 +245,7 @@ class LocalImagesOf {
 
     // No more than 16: the rounding of a tile's sums does not average out where weights are alike.
     int64_t tile() const {
-        return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 4 * 4, 4, 16);
+        return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 8 * 8, 4, 16);
     }
     // The tile's images that a query sees.
     LocalImages<T> seen(Worker& work, const Tile& t, int64_t q) const {

@@ -106,43 +106,48 @@ class Line {
     // Whether no step looks further than the register beside its own.
     static bool holds(int64_t before, int64_t after) { return before <= 2 * kLanes && after <= 2 * kLanes; }
 
-    // Sums over windows of so many numbers before their own and behind it, in place of the numbers.
-    static GEODIFF_INLINE void sum(V (&line)[ROW], int before, int after) {
-        V down[ROW], up[ROW];
-        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) down[r] = up[r] = line[r];
-        grow<true>(line, down, before + 1);
+    // Sums over windows of so many numbers before their own and behind it, in place of the numbers. A sum is a chain of
+    // steps: those of all lines before the next.
+    template <int COUNT>
+    static GEODIFF_INLINE void sum(V (&lines)[COUNT][ROW], int before, int after) {
+        V down[COUNT][ROW], up[COUNT][ROW];
+        std::memcpy(down, lines, sizeof lines);
+        grow<true>(lines, down, before + 1);
         if (after > 0) {
-            grow<false>(line, up, after);
+            std::memcpy(up, lines, sizeof lines);
+            grow<false>(lines, up, after);
             look<false>(down, up, 1);
-            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) line[r] = up[r];
+            std::memcpy(lines, up, sizeof lines);
         } else {
-            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) line[r] = down[r];
+            std::memcpy(lines, down, sizeof lines);
         }
     }
 
   private:
-    template <bool BACK>
-    static GEODIFF_INLINE void grow(const V (&line)[ROW], V (&sums)[ROW], int size) {
+    template <bool BACK, int COUNT>
+    static GEODIFF_INLINE void grow(const V (&lines)[COUNT][ROW], V (&sums)[COUNT][ROW], int size) {
         int steps = 0;
         while (size >> (steps + 1) > 0) ++steps;
         GEODIFF_UNROLL for (int j = steps - 1; j >= 0; --j) {
             look<BACK>(sums, sums, size >> (j + 1));
-            if (size >> j & 1) look<BACK>(line, sums, 1);
+            if (size >> j & 1) look<BACK>(lines, sums, 1);
         }
     }
     // sums[x] = more[x] + sums[x - by], or x + by
-    template <bool BACK>
-    static GEODIFF_INLINE void look(const V (&more)[ROW], V (&sums)[ROW], int by) {
+    template <bool BACK, int COUNT>
+    static GEODIFF_INLINE void look(const V (&more)[COUNT][ROW], V (&sums)[COUNT][ROW], int by) {
         I at;
         GEODIFF_UNROLL for (int i = 0; i < kLanes; ++i) at[i] = i;
         at += BACK ? int(kLanes) - by : by;
-        const V end = !WRAPS ? V{} : BACK ? sums[ROW - 1] : sums[0];
-        if constexpr (BACK)
-            GEODIFF_UNROLL for (int r = ROW - 1; r >= 0; --r) sums[r] =
-                more[r] + shifted(r > 0 ? sums[r - 1] : end, sums[r], at);
-        else
-            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] =
-                more[r] + shifted(sums[r], r + 1 < ROW ? sums[r + 1] : end, at);
+        V end[COUNT];
+        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) end[g] = !WRAPS ? V{} : BACK ? sums[g][ROW - 1] : sums[g][0];
+        if constexpr (BACK) {
+            GEODIFF_UNROLL for (int r = ROW - 1; r >= 0; --r) GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g)
+                sums[g][r] = more[g][r] + shifted(r > 0 ? sums[g][r - 1] : end[g], sums[g][r], at);
+        } else {
+            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sums[g][r] =
+                more[g][r] + shifted(sums[g][r], r + 1 < ROW ? sums[g][r + 1] : end[g], at);
+        }
     }
 };
 

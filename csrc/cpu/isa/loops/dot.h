@@ -40,10 +40,8 @@ inline VecD both_halves(VecF v) {
 // S[0..n) += part, in float64; part = 0. n is a multiple of the lanes.
 inline void fold(float* part, int64_t n, double* S) {
     for (int64_t i = 0; i < n; i += kF) {
-        HalfF half[2];
-        std::memcpy(half, part + i, sizeof half);
-        store(S + i, load<VecD>(S + i) + as_doubles(half[0]));
-        store(S + i + kD, load<VecD>(S + i + kD) + as_doubles(half[1]));
+        store(S + i, load<VecD>(S + i) + as_doubles(load<HalfF>(part + i)));
+        store(S + i + kD, load<VecD>(S + i + kD) + as_doubles(load<HalfF>(part + i + kD)));
         store(part + i, VecF{});
     }
 }

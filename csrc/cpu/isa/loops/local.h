@@ -3,26 +3,47 @@
 
 #include "exact.h"
 #include "exp.h"
-#include "local_windows.h"
+#include "local_crops.h"
 
 namespace {
 
-using geodiff::kMean;
-using geodiff::kNorm;
 using geodiff::kSquare;
-using geodiff::kWeight;
-using geodiff::LocalCrops;
-using geodiff::LocalImages;
 using geodiff::LocalSums;
 
 template <class T>
 void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* reference, T* image) {
     typedef typename In<T>::Vec Vec;
     constexpr int kLanes = In<T>::lanes;
+    // value(c, i): of channel c the numbers from place i on
+    const auto centre = [&](auto&& value) GEODIFF_INLINE_LAMBDA {
+        const int64_t plane = s.plane();
+        const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
+            for (int64_t i = 0; i < s.size(); i += kLanes) {
+                Vec norm = {};
+                GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
+                    const Vec v = value(c, i) - load<Vec>(reference + c * plane + i);
+                    store(image + c * plane + i, v);
+                    norm += v * v;
+                }
+                store(image + channels * plane + i, norm);
+            }
+        };
+        if (s.channels == 3) return loop(3);
+        loop(s.channels);
+    };
     for_dtype(dtype, [&](auto t) {
         constexpr DType D = decltype(t)::value;
         const int64_t rows = s.channels * s.height, d = rows * s.width;
-        const bool whole = s.width == s.stride && s.place[s.size() - 1] == s.size() - 1;
+        const bool whole = s.in_rows && s.width == s.stride && s.place[s.size() - 1] == s.size() - 1;
+        if constexpr (sizeof(T) == sizeof(float))
+            if (whole)
+                return centre([&](int64_t c, int64_t i) {
+                    const int64_t k = c * s.size() + i;
+                    // Of the row behind it, which is asked for next: a row ends before the processor's prefetcher gets
+                    // going.
+                    __builtin_prefetch(static_cast<const char*>(row) + (d + k) * kBytes<D>, 0, 2);
+                    return wide<D>(row, k);
+                });
         const int64_t part = whole ? s.size() : s.width;  // that lies side by side in the image, too
         if (s.in_rows)
             for (int64_t k = 0; k < d; k += part) widen_part<D>(row, k, part, image + s.place[k]);
@@ -35,21 +56,8 @@ void widen_image(const void* row, DType dtype, const PlaneShape& s, const T* ref
         for (int64_t c = 0; c < s.channels; ++c)
             for (int64_t y = 0; y < s.height; ++y)
                 for (int64_t x = s.width; x < s.stride; ++x) image[c * s.plane() + y * s.stride + x] = 0;
+        centre([&](int64_t c, int64_t i) { return load<Vec>(image + c * s.plane() + i); });
     });
-    const auto centre = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        const int64_t plane = s.plane();
-        for (int64_t i = 0; i < s.size(); i += kLanes) {
-            Vec norm = {};
-            GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
-                const Vec v = load<Vec>(image + c * plane + i) - load<Vec>(reference + c * plane + i);
-                store(image + c * plane + i, v);
-                norm += v * v;
-            }
-            store(image + channels * plane + i, norm);
-        }
-    };
-    if (s.channels == 3) return centre(3);
-    centre(s.channels);
 }
 
 inline void to_doubles(VecF x, VecD* to) {
@@ -170,22 +178,6 @@ GEODIFF_BLOCK void add_images(const PlaneShape& s, const LocalQuery<T>& query, c
     loop(s.channels);
 }
 
-// f(first image, how many as a constant of the compiler): MOST of them, kTogether, then single ones.
-template <int MOST, class F>
-inline void in_groups(int count, F&& f) {
-    int first = 0;
-    if constexpr (MOST > kTogether)
-        for (; first + MOST <= count; first += MOST) f(first, Constant<MOST>());
-    for (; first + kTogether <= count; first += kTogether) f(first, Constant<kTogether>());
-    for (; first < count; ++first) f(first, Constant<1>());
-}
-
-// f(first row, end) for the bands of so many rows
-template <class T, class F>
-inline void in_bands(int64_t rows, const Room<T>& room, F&& f) {
-    for (int64_t from = 0; from < rows; from += room.rows) f(from, from + room.rows < rows ? from + room.rows : rows);
-}
-
 template <class T>
 void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const LocalImages<T>& tile, T cut, T* at,
                      const LocalSums<T>& to) {
@@ -202,88 +194,6 @@ void local_posterior(const PlaneShape& s, const LocalQuery<T>& query, const Loca
     else
         in_groups<kTogether>(tile.count, add);
     fold_all(s, room, to);
-}
-
-// Adds COUNT images with their weights at each pixel of a band, which begins at `from`: room.sums.
-template <int COUNT, class T>
-GEODIFF_BLOCK void add_weighted(const PlaneShape& s, int64_t from, int64_t size, const T* const* images,
-                                const Room<T>& room) {
-    typedef typename In<T>::Vec Vec;
-    const int64_t plane = s.plane(), band = room.band;
-    const T* const weights = room.sums;
-    T* const all = room.partial;
-    const T* image[COUNT];
-    GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) image[g] = images[g];
-    const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        for (int64_t j = 0; j < size; j += In<T>::lanes) {
-            const int64_t i = from + j;
-            Vec w[COUNT];
-            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) w[g] = load<Vec>(weights + g * band + j);
-            const auto add = [&](int64_t k, auto&& term) GEODIFF_INLINE_LAMBDA {
-                Vec sum = load<Vec>(all + k * plane + i);
-                GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) sum += w[g] * term(g);
-                store(all + k * plane + i, sum);
-            };
-            add(kWeight, [&](int) { return T(1); });
-            add(kNorm, [&](int g) { return load<Vec>(image[g] + channels * plane + i); });
-            GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c)
-                add(kMean + c, [&](int g) { return load<Vec>(image[g] + c * plane + i); });
-        }
-    };
-    if (s.channels == 3) return loop(3);
-    loop(s.channels);
-}
-
-// Weights of crops in a band that begins at `from`, from their squared differences: whether any counts.
-template <class T>
-GEODIFF_BLOCK bool weigh_crops(const LocalQuery<T>& query, const LocalCrops<T>& crops, T prior, T cut, int64_t from,
-                               int64_t size, const T* sums, T* weights) {
-    typedef typename In<T>::Vec Vec;
-    const T *const largest = crops.max, *const gain = crops.gain, scale = query.scale;
-    bool any = false;
-    for (int64_t j = 0; j < size; j += In<T>::lanes) {
-        const Vec l = prior - scale * load<Vec>(sums + j), max = load<Vec>(largest + from + j);
-        const bool counts = any_above(l, max - cut);
-        store(weights + from + j, counts ? exp_of(l - max) * load<Vec>(gain + from + j) : Vec{});
-        any |= counts;
-    }
-    return any;
-}
-
-template <class T>
-void compose_crops(const PlaneShape& s, const LocalQuery<T>& query, const LocalCrops<T>& crops,
-                   const LocalImages<T>& tile, T cut, T* at, double* sums) {
-    constexpr int kLanes = In<T>::lanes;
-    const Room<T> room(s, query.window, at), back(s, crops.back, crops.room);
-    const int64_t plane = s.plane(), planes = kMean + s.channels, above = crops.back.above;
-    T* const weights = back.differences + above * s.stride;  // zero where no crop begins
-    in_groups<kTogether>(tile.count, [&](int first, auto count) {
-        constexpr int COUNT = decltype(count)::value;
-        int64_t end_of[COUNT];  // row behind which an image has no weights so far
-        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) end_of[g] = -above;
-        in_bands(s.height, room, [&](int64_t from, int64_t end) {
-            const int64_t last = end < query.rows ? end : query.rows;
-            if (from < last) windows_of<COUNT>(s, query, tile.images + first, from, last, room);
-            for (int g = 0; g < COUNT && from < last; ++g)
-                if (weigh_crops(query, crops, T(tile.prior[first + g]), cut, from * s.stride, (last - from) * s.stride,
-                                room.sums + g * room.band, weights + g * back.tall))
-                    end_of[g] = last;
-            add_row_levels<COUNT>(s, crops.back, from == 0 ? -above : from, end, back);
-            const T* images[COUNT];
-            int some = 0;
-            for (int g = 0; g < COUNT; ++g) {
-                if (end_of[g] + above <= from) continue;
-                window_sums(s, crops.back, from, end, back.over_rows(s, crops.back, g), back,
-                            back.sums + some * back.band);
-                images[some++] = tile.images[first + g];
-            }
-            with_constant<COUNT + 1>(some, [&](auto n) {
-                if constexpr (decltype(n)::value > 0)
-                    add_weighted<decltype(n)::value>(s, from * s.stride, (end - from) * s.stride, images, back);
-            });
-        });
-    });
-    for (int64_t i = 0; i < planes * plane; i += kLanes) fold(back.partial + i, kLanes, sums + i);
 }
 
 template <class T>

@@ -132,12 +132,12 @@ GEODIFF_BLOCK void sums_in_line(const Window& w, int64_t from, int64_t to, const
     const T* at[kMostParts];
     for (int j = 0; j < count; ++j) at[j] = rows.at[j] + from * kStride;
     for (int64_t i = 0; i < (to - from) * kStride; i += kStride) {
-        Vec sums[ROW];
-        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] = load<Vec>(at[0] + i + r * kLanes);
+        Vec sums[1][ROW];
+        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[0][r] = load<Vec>(at[0] + i + r * kLanes);
         for (int j = 1; j < count; ++j)
-            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] += load<Vec>(at[j] + i + r * kLanes);
+            GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[0][r] += load<Vec>(at[j] + i + r * kLanes);
         Line<T, ROW, WRAPS>::sum(sums, before, after);
-        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) store(out + i + r * kLanes, sums[r]);
+        GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) store(out + i + r * kLanes, sums[0][r]);
     }
 }
 
@@ -191,14 +191,14 @@ inline void window_sums(const PlaneShape& s, const Window& w, int64_t from, int6
     sums_of_columns(s, w, from, to, rows, room, out);
 }
 
-// Levels of sums over rows of COUNT images where the rows first, ..., end - 1 are new.
-template <int COUNT, class T>
-inline void add_row_levels(const PlaneShape& s, const Window& w, int64_t first, int64_t end, const Room<T>& room) {
+// Levels of sums over rows of image g where the rows first, ..., end - 1 are new.
+template <class T>
+inline void add_row_levels(const PlaneShape& s, const Window& w, int64_t first, int64_t end, const Room<T>& room,
+                           int g) {
     if (doublings(w.rows()) == 0) return;
-    for (int g = 0; g < COUNT; ++g)
-        add_levels<typename In<T>::Vec>(room.differences + g * room.tall, (first + w.above) * s.stride,
-                                        (end + w.above) * s.stride, s.stride, w.rows(), room.tall,
-                                        room.row_levels + g * room.row_level);
+    add_levels<typename In<T>::Vec>(room.differences + g * room.tall, (first + w.above) * s.stride,
+                                    (end + w.above) * s.stride, s.stride, w.rows(), room.tall,
+                                    room.row_levels + g * room.row_level);
 }
 
 // Squared differences of COUNT images where the windows of the rows from, ..., to - 1 need them, those of the rows
@@ -226,72 +226,112 @@ inline void differences_for(const PlaneShape& s, const LocalQuery<T>& query, con
             std::memcpy(mine + s.size(), mine, size_t(w.below * s.stride) * sizeof(T));
         }
     }
-    add_row_levels<COUNT>(s, w, first, end, room);
+    for (int g = 0; g < COUNT; ++g) add_row_levels(s, w, first, end, room, g);
 }
 
+// Windows over 2 HALF + 1 rows, the last of them the one that a loop is at, of COUNT images: what they need of the rows
+// before stays in registers, and from band to band in `kept`. A window is a row between two sums of HALF rows.
+template <int COUNT, int HALF, class T>
+struct KeptRows {
+    typedef typename In<T>::Vec Vec;
+    static constexpr int ROW = kSmallLine, kRows = HALF == 1 ? 2 : HALF, kSums = HALF == 1 ? 0 : HALF + 1;
+    static constexpr int64_t kLanes = In<T>::lanes;
+
+    Vec row[COUNT][ROW];                    // that the loop is at
+    Vec before[COUNT][kRows + kSums][ROW];  // rows before it, the last one first, and sums that end with them
+
+    // f(image, register of a row)
+    template <class F>
+    static GEODIFF_INLINE void each(F&& f) {
+        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) f(g, r);
+    }
+    // f(image, register of a row, which of `before`, the last one first)
+    template <class F>
+    static GEODIFF_INLINE void each_before(F&& f) {
+        GEODIFF_UNROLL for (int j = kRows + kSums - 1; j >= 0; --j) each([&](int g, int r) { f(g, r, j); });
+    }
+    static int64_t place(int g, int r, int j) { return ((g * (kRows + kSums) + j) * ROW + r) * kLanes; }
+
+    GEODIFF_INLINE void clear() {
+        each_before([&](int g, int r, int j) { before[g][j][r] = Vec{}; });
+    }
+    GEODIFF_INLINE void load_from(const T* kept) {
+        each_before([&](int g, int r, int j) { before[g][j][r] = load<Vec>(kept + place(g, r, j)); });
+    }
+    GEODIFF_INLINE void store_to(T* kept) const {
+        each_before([&](int g, int r, int j) { store(kept + place(g, r, j), before[g][j][r]); });
+    }
+    // Goes on to the next row. `windows`, if any: [COUNT, ROW] sums over the rows so far.
+    GEODIFF_INLINE void next(Vec (*windows)[ROW] = nullptr) {
+        each([&](int g, int r) {
+            Vec(&old)[kRows + kSums][ROW] = before[g];
+            Vec sum = row[g][r];
+            GEODIFF_UNROLL for (int j = 0; j < HALF - 1; ++j) sum += old[j][r];
+            if (windows) windows[g][r] = sum + old[HALF - 1][r] + old[kRows + kSums - 1][r];
+            GEODIFF_UNROLL for (int j = kSums - 1; j > 0; --j) old[kRows + j][r] = old[kRows + j - 1][r];
+            if constexpr (kSums > 0) old[kRows][r] = sum;
+            GEODIFF_UNROLL for (int j = kRows - 1; j > 0; --j) old[j][r] = old[j - 1][r];
+            old[0][r] = row[g][r];
+        });
+    }
+};
+
 // The windows' squared differences in the rows from, ..., to - 1 of COUNT images, those of image g to out + g * band,
-// for windows of so many pixels before their own and behind it, along both axes: what a window needs of the rows before
-// stays in registers, and from band to band in `kept`.
+// for windows of so many pixels before their own and behind it, along both axes.
 template <int COUNT, int BEFORE, int AFTER, bool CENTRED, class T>
 GEODIFF_BLOCK void small_windows(const PlaneShape& s, const LocalQuery<T>& query, const T* const* images, int64_t from,
                                  int64_t to, T* kept, T* out, int64_t band) {
     typedef typename In<T>::Vec Vec;
-    constexpr int ROW = kSmallLine, kBack = BEFORE + AFTER;
+    constexpr int ROW = kSmallLine;
     constexpr int64_t kLanes = In<T>::lanes, kStride = ROW * kLanes;
     const int64_t plane = s.plane(), height = s.height;
     const T *const y = query.y, *const noise = query.noise;
     const T* image[COUNT];
     GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) image[g] = images[g];
-    Vec rows[COUNT][kBack + 1][ROW];  // the last of them that of the loop
-    const auto each = [&](auto&& f) GEODIFF_INLINE_LAMBDA {
-        GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) f(g, r);
-    };
+    KeptRows<COUNT, (BEFORE + AFTER) / 2, T> e;
     const auto loop = [&](int64_t channels) GEODIFF_INLINE_LAMBDA {
-        const auto next = [&](int64_t row) GEODIFF_INLINE_LAMBDA {
-            if (row >= height) return each([&](int g, int r) { rows[g][kBack][r] = Vec{}; });
+        const auto make = [&](int64_t row) GEODIFF_INLINE_LAMBDA {
+            if (row >= height) return e.each([&](int g, int r) { e.row[g][r] = Vec{}; });
             const int64_t i = row * kStride;
-            each([&](int g, int r) {
-                rows[g][kBack][r] = CENTRED ? load<Vec>(image[g] + channels * plane + i + r * kLanes)
-                                            : Vec{} - load<Vec>(noise + i + r * kLanes);
+            e.each([&](int g, int r) {
+                e.row[g][r] = CENTRED ? load<Vec>(image[g] + channels * plane + i + r * kLanes)
+                                      : Vec{} - load<Vec>(noise + i + r * kLanes);
             });
             GEODIFF_UNROLL4 for (int64_t c = 0; c < channels; ++c) {
                 Vec x[ROW];
                 GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) x[r] = load<Vec>(y + c * plane + i + r * kLanes);
-                each([&](int g, int r) {
+                e.each([&](int g, int r) {
                     const Vec v = load<Vec>(image[g] + c * plane + i + r * kLanes);
                     if constexpr (CENTRED)
-                        rows[g][kBack][r] -= v * x[r];
+                        e.row[g][r] -= v * x[r];
                     else
-                        rows[g][kBack][r] += (x[r] - v) * (x[r] - v);
+                        e.row[g][r] += (x[r] - v) * (x[r] - v);
                 });
             }
         };
-        const auto shift = [&]() GEODIFF_INLINE_LAMBDA {
-            GEODIFF_UNROLL for (int j = 0; j < kBack; ++j)
-                each([&](int g, int r) { rows[g][j][r] = rows[g][j + 1][r]; });
-        };
         if (from == 0) {
-            GEODIFF_UNROLL for (int j = 0; j < kBack; ++j) each([&](int g, int r) { rows[g][j][r] = Vec{}; });
-            for (int64_t row = 0; row < AFTER; ++row) next(row), shift();
+            e.clear();
+            for (int64_t row = 0; row < AFTER; ++row) make(row), e.next();
         } else {
-            GEODIFF_UNROLL for (int j = 0; j < kBack; ++j)
-                each([&](int g, int r) { rows[g][j][r] = load<Vec>(kept + ((g * kBack + j) * ROW + r) * kLanes); });
+            e.load_from(kept);
         }
-        for (int64_t row = from; row < to; ++row) {
-            next(row + AFTER);
-            GEODIFF_UNROLL for (int g = 0; g < COUNT; ++g) {
-                Vec sums[ROW];
-                GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] = rows[g][0][r];
-                GEODIFF_UNROLL for (int j = 1; j <= kBack; ++j) GEODIFF_UNROLL for (int r = 0; r < ROW; ++r) sums[r] +=
-                    rows[g][j][r];
-                Line<T, ROW, false>::sum(sums, BEFORE, AFTER);
-                GEODIFF_UNROLL for (int r = 0; r < ROW; ++r)
-                    store(out + g * band + (row - from) * kStride + r * kLanes, sums[r]);
+        const auto some = [&](auto rows, int64_t row) GEODIFF_INLINE_LAMBDA {
+            constexpr int ROWS = decltype(rows)::value;
+            Vec sums[ROWS * COUNT][ROW];
+            GEODIFF_UNROLL for (int j = 0; j < ROWS; ++j) {
+                make(row + j + AFTER);
+                e.next(sums + j * COUNT);
             }
-            shift();
-        }
-        GEODIFF_UNROLL for (int j = 0; j < kBack; ++j)
-            each([&](int g, int r) { store(kept + ((g * kBack + j) * ROW + r) * kLanes, rows[g][j][r]); });
+            Line<T, ROW, false>::sum(sums, BEFORE, AFTER);
+            T* const to = out + (row - from) * kStride;
+            GEODIFF_UNROLL for (int j = 0; j < ROWS; ++j)
+                e.each([&](int g, int r) { store(to + g * band + j * kStride + r * kLanes, sums[j * COUNT + g][r]); });
+        };
+        int64_t row = from;
+        if constexpr (COUNT == 1)
+            for (; row + 1 < to; row += 2) some(Constant<2>(), row);
+        for (; row < to; ++row) some(Constant<1>(), row);
+        if (to < query.rows) e.store_to(kept);
     };
     if (s.channels == 3) return loop(3);
     if (s.channels == 1) return loop(1);
@@ -331,6 +371,22 @@ inline void windows_of(const PlaneShape& s, const LocalQuery<T>& query, const T*
         for (int g = 0; g < COUNT; ++g)
             window_sums(s, query.window, from, to, room.over_rows(s, query.window, g), room, room.sums + g * room.band);
     }
+}
+
+// f(first image, how many as a constant of the compiler): MOST of them, kTogether, then single ones.
+template <int MOST, class F>
+inline void in_groups(int count, F&& f) {
+    int first = 0;
+    if constexpr (MOST > kTogether)
+        for (; first + MOST <= count; first += MOST) f(first, Constant<MOST>());
+    for (; first + kTogether <= count; first += kTogether) f(first, Constant<kTogether>());
+    for (; first < count; ++first) f(first, Constant<1>());
+}
+
+// f(first row, end) for the bands of so many rows
+template <class T, class F>
+inline void in_bands(int64_t rows, const Room<T>& room, F&& f) {
+    for (int64_t from = 0; from < rows; from += room.rows) f(from, from + room.rows < rows ? from + room.rows : rows);
 }
 
 }  // namespace
