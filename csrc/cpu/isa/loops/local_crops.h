@@ -64,13 +64,24 @@ GEODIFF_BLOCK bool weigh_crops(const PlaneShape& s, const LocalQuery<T>& query, 
     const T *const sums = some.sums, scale = query.scale, prior = some.prior, cut = some.cut;
     const T *const largest = all.max + some.from * s.stride, *const gain = all.gain + some.from * s.stride;
     const int64_t size = (some.last - some.from) * s.stride;
+    constexpr int64_t kLanes = In<T>::lanes;
     bool any = false;
-    for (int64_t j = 0; j < size; j += In<T>::lanes) {
-        const Vec l = prior - scale * load<Vec>(sums + j), max = load<Vec>(largest + j);
-        const bool counts = any_above(l, max - cut);
-        store(weights + j, counts ? exp_of(l - max) * load<Vec>(gain + j) : Vec{});
+    const auto weigh = [&](auto registers, int64_t j) GEODIFF_INLINE_LAMBDA {
+        constexpr int COUNT = decltype(registers)::value;
+        Vec l[COUNT];
+        bool counts = false;
+        GEODIFF_UNROLL for (int r = 0; r < COUNT; ++r) {
+            l[r] = prior - scale * load<Vec>(sums + j + r * kLanes) - load<Vec>(largest + j + r * kLanes);
+            counts |= any_above(l[r], -cut - Vec{});
+        }
         any |= counts;
-    }
+        if (counts) exp_of(l);
+        GEODIFF_UNROLL for (int r = 0; r < COUNT; ++r)
+            store(weights + j + r * kLanes, counts ? l[r] * load<Vec>(gain + j + r * kLanes) : Vec{});
+    };
+    int64_t j = 0;
+    for (; j + 2 * kLanes <= size; j += 2 * kLanes) weigh(Constant<2>(), j);  // an exponential is a chain of steps
+    if (j < size) weigh(Constant<1>(), j);
     return any;
 }
 

@@ -11,9 +11,12 @@ struct Shape {
 
 }  // namespace
 
+#define GEODIFF_OWN_DOUBLES  // GCC 12 converts in two halves
 #include "floats.h"
 
 namespace {
+
+inline VecD as_doubles(HalfF v) { return VecD(_mm256_cvtps_pd(__m128(v))); }
 
 inline VecF widen_u8(const uint8_t* p) {
     const __m128i bytes = _mm_loadl_epi64((const __m128i*)p);
