@@ -243,7 +243,8 @@ class LocalImagesOf {
         std::vector<int64_t> number;
     };
 
-    // No more than 16: the rounding of a tile's sums does not average out where weights are alike.
+    // Whole groups of 8, which the loops take, and no more than 16: the rounding of a tile's sums does not average out
+    // where weights are alike.
     int64_t tile() const {
         return std::clamp<int64_t>(kTileBytes / (shape_.image() * int64_t(sizeof(T))) / 8 * 8, 4, 16);
     }
