@@ -26,7 +26,7 @@ SPLIT = 1024
 #: Rows per tensor-core product of a weighted sum, whose float32 accumulator starts at zero each time.
 STEP = 64
 #: Rows of one launch: the second dimension of a grid holds 65535 tiles of 64 rows or more.
-ROWS = 2**20
+ROWS = 2**21
 #: Queries up to which the narrow tiles are taken.
 NARROW = 16
 

@@ -11,7 +11,7 @@ ROWS_AT_ONCE = 16 if not INTERPRETED else WORD  # of a tile, which lie in one wo
 COLUMNS = 128 if not INTERPRETED else 512
 MERGED_COLUMNS, MERGED_PARTS = 128, 8
 _PARTS = 256 if not INTERPRETED else 4  # shares of the rows at most, each a program of its own
-_SUMS = 2**22  # numbers in their sums
+_SUMS = 2**24  # numbers in their sums
 
 
 @triton.jit

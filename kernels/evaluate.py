@@ -14,27 +14,27 @@ from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import INV, Queries, prepare
-from geodiff.kernels.weighted_sum import Marks
+from geodiff.kernels.weighted_sum import PARTS, Marks
 
-_LOGITS = 2**22  # logits at a time
-_SUMS = 2**25  # numbers in the partial sums at a time
+_BYTES = 2**30  # of logits and weights at a time
 
 
 def evaluate(data: Prepared, asked: Asked, mean: Tensor, path: Tensor) -> Running:
     """Writes mean [B, d] float64, r in model space, and path [B] int8; returns what else has been found.
 
-    Ten launches where the rows are one chunk, and four more for each further chunk.
+    Ten launches where the rows are one chunk, as they are while logits and weights fit in _BYTES, and four more for
+    each further chunk. A chunk of so many logits is milliseconds of work.
     """
-    (batch, d), n = asked.x.shape, asked.n
+    n = asked.n
     queries = prepare(data, asked.x, asked.sigma, n=n, tol=asked.tol, path=path)
-    marks = Marks.empty(batch, n, mean.device)
+    marks = Marks.empty(len(asked.x), n, mean.device)
     running = Running(data, queries, mean, cutoff(data, n, asked.tol))
     width = most = most_candidates(n)
-    for chunk in asked.chunks(chunk_rows(batch, d)):
-        out, seen_now = multiply(data, queries, chunk), chunk.rows.stop - asked.first
+    for chunk in asked.chunks(chunk_rows(data, len(asked.x))):
+        seen_now = chunk.rows.stop - asked.first
         # A query of which few rows count so far, for its share of the rows, is left out of the weighted sum.
         most, here = width * seen_now // n, marks.after(chunk.rows.start - asked.first)
-        running.take(out, chunk, here, most, last=seen_now == n)
+        running.take(multiply(data, queries, chunk), chunk, here, most, last=seen_now == n)
     decide(asked, running, most)
     look_at_candidates(asked, running, marks, width)
     exact(asked, running, marks)
@@ -49,10 +49,11 @@ def multiply(data: Prepared, queries: Queries, chunk: Chunk) -> Tensor:
     return out
 
 
-def chunk_rows(batch: int, d: int) -> int:
-    """Rows whose logits and partial sums are held at a time: a whole number of splits."""
-    by_sums = _SUMS // (max(1, batch) * d)
-    return max(1, min(_LOGITS // max(1, batch) // SPLIT, by_sums, ROWS // SPLIT)) * SPLIT
+def chunk_rows(data: Prepared, batch: int) -> int:
+    """Rows whose logits, and weights in parts, are held at a time: a whole number of splits."""
+    parts, dtype = PARTS[data.rows.dtype]
+    logit = torch.float64.itemsize + parts * dtype.itemsize
+    return max(1, min(_BYTES // (max(1, batch) * logit), ROWS) // SPLIT) * SPLIT
 
 
 def most_candidates(n: int) -> int:

@@ -29,7 +29,7 @@ def weighted_mean(data: Prepared, scores: Tensor, tol: float, mean: Tensor) -> T
         queries.numbers[place] = 0
     queries.best.zero_()
     marks, running = Marks.empty(batch, n, scores.device), Running(data, queries, mean, cutoff(data, n, tol))
-    for chunk in asked.chunks(chunk_rows(batch, d)):
+    for chunk in asked.chunks(chunk_rows(data, batch)):
         given, here = scores[:, chunk.rows].contiguous(), marks.after(chunk.rows.start)
         running.take(given, chunk, here, -1, last=chunk.rows.stop == n)
     decide(asked, running, -1)

@@ -11,7 +11,7 @@ from geodiff.kernels.queries import Queries
 from geodiff.kernels.weighted_sum import STATE, Marks, softmax, weighed, weighted_sum
 
 _COLUMNS = 128
-_PIECES = 8
+_GROUPS, _PIECES = 8, 128
 #: What is kept of a query: the best logit that its sums are relative to, those of `STATE`, and the best one when rows
 #: that count were last left out of the mean.
 KEPT = STATE + 2
@@ -22,14 +22,17 @@ TOLD = 4
 
 @triton.jit
 def merge_kernel(
-    sums_ptr, state_ptr, counts_ptr, numbers_ptr, count_ptr, best_ptr, acc_ptr, kept_ptr, acc_out_ptr, kept_out_ptr,
-    mean_ptr, B, S, stride, d, counts_stride, most, shift, unit,
-    FIRST: tl.constexpr, LAST: tl.constexpr, SB: tl.constexpr, BD: tl.constexpr,
+    sums_ptr, summed_ptr, state_ptr, numbers_ptr, count_ptr, best_ptr, acc_ptr, kept_ptr, acc_out_ptr, kept_out_ptr,
+    mean_ptr, B, G, S, stride, d, most, shift, unit,
+    FIRST: tl.constexpr, LAST: tl.constexpr, GB: tl.constexpr, SB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """One query and BD columns per program; see `Running`. stride = S B."""
+    """One query and BD columns per program, G groups GB at a time and S splits SB at a time; see `Running`.
+
+    stride = S B.
+    """
     b = tl.program_id(1).to(tl.int64)
     k = tl.program_id(0) * BD + tl.arange(0, BD)
-    s = tl.arange(0, SB)
+    g, s = tl.arange(0, GB), tl.arange(0, SB)
     acc = tl.zeros((BD,), tl.float64)
     best = tl.load(best_ptr + b)
     scale = tl.full((), 0.0, tl.float64)
@@ -42,12 +45,11 @@ def merge_kernel(
         lost = tl.load(kept_ptr + 6 * B + b)
         acc = scale * tl.load(acc_ptr + b * d + k, mask=k < d, other=0.0)
     wanted = weighed(numbers_ptr, count_ptr, b, B, most)
-    for first in range(0, tl.where(wanted, S, 0), SB):
-        here = first + s < S
-        here = here & (tl.load(counts_ptr + b * counts_stride + first + s, mask=here, other=0) > 0)
-        part = sums_ptr + ((first + s).to(tl.int64) * B + b)[:, None] * d + k[None, :]
-        v = tl.load(part, mask=here[:, None] & (k[None, :] < d), other=0.0)  # [SB, BD]
-        acc += tl.sum(v.to(tl.float64), 0)
+    for first in range(0, tl.where(wanted, G, 0), GB):
+        at = (first + g).to(tl.int64) * B + b
+        here = tl.load(summed_ptr + at, mask=first + g < G, other=0) > 0
+        v = tl.load(sums_ptr + at[:, None] * d + k[None, :], mask=here[:, None] & (k[None, :] < d), other=0.0)
+        acc += tl.sum(v.to(tl.float64), 0)  # [GB, BD]
     total = tl.full((), 0.0, tl.float64)
     if LAST or tl.program_id(0) == 0:
         t1 = tl.zeros((SB,), tl.float64)
@@ -104,16 +106,16 @@ class Running:
         most: rows that may count up to which a query is left out of the mean.
         """
         state, weights = softmax(logits, self.data, chunk, self.queries, marks, self.cut)
-        sums = weighted_sum(weights, self.data.rows[chunk.rows], self.queries, marks, most)
-        pieces, batch, d = sums.shape
+        found = weighted_sum(weights, self.data.rows[chunk.rows], self.queries, marks, most)
+        (groups, batch, d), pieces = found.sums.shape, state.shape[1]
         if not last:
             self._new = torch.empty_like(self.mean)
         self._before, self.kept = self.kept, self._before
         queries = self.queries
         merge_kernel[(triton.cdiv(d, _COLUMNS), batch)](
-            sums, state, marks.counts, queries.numbers, queries.count, queries.best, self._old, self._before, self._new,
-            self.kept, self.mean, batch, pieces, pieces * batch, d, marks.counts.stride(0), most,
+            found.sums, found.summed, state, queries.numbers, queries.count, queries.best, self._old, self._before,
+            self._new, self.kept, self.mean, batch, groups, pieces, pieces * batch, d, most,
             self.data.shift, self.data.unit,
-            FIRST=self._first, LAST=last, SB=_PIECES, BD=_COLUMNS, enable_fp_fusion=True,
+            FIRST=self._first, LAST=last, GB=_GROUPS, SB=_PIECES, BD=_COLUMNS, enable_fp_fusion=True,
         )  # fmt: skip
         self._old, self._first = self._new, False

@@ -1,4 +1,4 @@
-"""The second product: softmax weights times rows, on tensor cores, one partial sum per split of SPLIT rows.
+"""The second product: softmax weights times rows, on tensor cores, one partial sum per group of splits of SPLIT rows.
 
 All weights are relative to the largest logit so far, which the first product has found. They are made once, in the
 parts that tensor cores multiply, and not anew for every tile of columns.
@@ -30,6 +30,7 @@ PARTS = {
     torch.float32: (3, torch.bfloat16),
 }
 _QUERIES, _WARPS = 4, 8  # per program of `softmax_state`
+_SUMS = 2**24  # numbers in the partial sums: some hundreds of programs where queries are many, a GPU's fill
 
 
 @triton.jit
@@ -113,20 +114,69 @@ def weighed(numbers_ptr, count_ptr, b, B, most):
 
 @triton.jit
 def weighted_sum_kernel(
-    p_ptr, counts_ptr, numbers_ptr, count_ptr, rows_ptr, out_ptr, B, C, d, part_stride, counts_stride, most,
-    SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    p_ptr, counts_ptr, numbers_ptr, count_ptr, rows_ptr, out_ptr, summed_ptr,
+    B, C, d, part_stride, counts_stride, most, per_group,
+    SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, SEVERAL: tl.constexpr,
 ):  # fmt: skip
-    """out[s, b] = sum over rows i of split s of p[b, i] v_i, [S, B, d] float32, p in the parts of `softmax_state`.
+    """out[g, b] = sum over rows i of group g of p[b, i] v_i, [G, B, d], p in the parts of `softmax_state`.
 
+    A group is a split, and out float32; or, with SEVERAL, `per_group` splits in a row, whose sums are added in float64.
     Nothing is read or written of a split and a tile of queries where no row counts for a query whose sum is wanted.
+    summed [G, B] int8 says whether out has a sum of a group and a query.
     """
     k = tl.program_id(0) * BD + tl.arange(0, BD)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
-    split = tl.program_id(2)
+    group = tl.program_id(2)
     part_stride = tl.full((), 0, tl.int64) + part_stride
+    wanted = weighed(numbers_ptr, count_ptr, b, B, most)
+    summed = tl.zeros((BB,), tl.int32)
+    if SEVERAL:
+        if tl.max(wanted.to(tl.int32), 0) > 0:
+            for split in range(group * per_group, tl.minimum((group + 1) * per_group, tl.cdiv(C, SPLIT))):
+                summed = _add_split(
+                    p_ptr, counts_ptr, rows_ptr, out_ptr, summed, wanted, group, split, b, k, B, C, d, part_stride,
+                    counts_stride, SPLIT, STEP, BB, BD, SEVERAL,
+                )  # fmt: skip
+    else:
+        summed = _add_split(
+            p_ptr, counts_ptr, rows_ptr, out_ptr, summed, wanted, group, group, b, k, B, C, d, part_stride,
+            counts_stride, SPLIT, STEP, BB, BD, SEVERAL,
+        )  # fmt: skip
+    if tl.program_id(0) == 0:
+        tl.store(summed_ptr + group.to(tl.int64) * B + b, summed.to(tl.int8), mask=b < B)
+
+
+@triton.jit
+def _add_split(
+    p_ptr, counts_ptr, rows_ptr, out_ptr, summed, wanted, group, split, b, k, B, C, d, part_stride, counts_stride,
+    SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, SEVERAL: tl.constexpr,
+):  # fmt: skip
+    """Writes the sum of a split to out[group], or adds it to what `summed` [BB] says is there; returns summed."""
     counted = tl.load(counts_ptr + b.to(tl.int64) * counts_stride + split, mask=b < B, other=0) > 0
-    if tl.max((counted & weighed(numbers_ptr, count_ptr, b, B, most)).to(tl.int32), 0) == 0:
-        return
+    counted = (counted & wanted).to(tl.int32)
+    some = tl.max(counted, 0)
+    if some > 0:
+        sum_ = _split_sum(p_ptr, rows_ptr, b, k, split, B, C, d, part_stride, SPLIT, STEP, BB, BD)
+        if SEVERAL:
+            group *= some  # 1, which the compiler does not know: it would find addresses beforehand, and hold them
+        out = out_ptr + (group.to(tl.int64) * B + b)[:, None] * d + k[None, :]
+        kept = (b[:, None] < B) & (k[None, :] < d)
+        sum_ = sum_.to(out_ptr.dtype.element_ty)
+        if SEVERAL:
+            # In memory: beside one in float32, registers do not hold a sum in float64.
+            sum_ += tl.load(out, mask=kept & (summed > 0)[:, None], other=0.0)
+        tl.store(out, sum_, mask=kept)
+        if SEVERAL:
+            tl.debug_barrier()  # before other threads of this program read it
+    return summed | counted
+
+
+@triton.jit
+def _split_sum(
+    p_ptr, rows_ptr, b, k, split, B, C, d, part_stride,
+    SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The sum of one split's weighted rows for queries b and columns k, [BB, BD] float32."""
     end = tl.minimum(split * SPLIT + SPLIT, C)
     step = tl.arange(0, STEP)
     acc = tl.zeros((BB, BD), tl.float32)
@@ -159,8 +209,7 @@ def weighted_sum_kernel(
                 s = product(p0, x0, product(p0, x1, product(p1, x0, s)))
         # Not s as an accumulator carried on: tensor cores cut bits off where this addition rounds to the nearest.
         acc += s
-    out = out_ptr + (split.to(tl.int64) * B + b)[:, None] * d + k[None, :]
-    tl.store(out, acc, mask=(b[:, None] < B) & (k[None, :] < d))
+    return acc
 
 
 _weighted_sum = {stored: configured(configs)(weighted_sum_kernel) for stored, configs in WEIGHTED_SUM.items()}
@@ -213,19 +262,48 @@ def softmax(
     return state, weights
 
 
-def weighted_sum(weights: Tensor, rows: Tensor, queries: Queries, marks: Marks, most: int) -> Tensor:
-    """sums [S, B, d] float32 of weights in parts [PARTS, B, C] over rows [C, d]; see `weighted_sum_kernel`.
+@dataclass(frozen=True)
+class Sums:
+    """Weighted rows, summed up by groups of `per_group` splits: see `weighted_sum_kernel`.
+
+    sums    [G, B, d] float32, or float64 where groups are several splits
+    summed  [G, B] int8: of which groups and queries there is a sum
+    """
+
+    sums: Tensor
+    summed: Tensor
+    per_group: int
+
+    @staticmethod
+    def empty(count: int, batch: int, d: int, device: torch.device) -> "Sums":
+        """For `count` rows: at most _SUMS numbers, or one group."""
+        most = max(1, _SUMS // (batch * d))
+        per_group = triton.cdiv(splits(count), most)
+        groups = triton.cdiv(splits(count), per_group)
+        dtype = torch.float32 if per_group == 1 else torch.float64
+        return Sums(
+            torch.empty(groups, batch, d, dtype=dtype, device=device),
+            torch.empty(groups, batch, dtype=torch.int8, device=device),
+            per_group,
+        )
+
+
+def weighted_sum(weights: Tensor, rows: Tensor, queries: Queries, marks: Marks, most: int) -> Sums:
+    """Sums of weights in parts [PARTS, B, C] over rows [C, d].
 
     most: rows that may count up to which a query is left out.
     """
     _, batch, count = weights.shape
     d = rows.shape[1]
-    sums = torch.empty(splits(count), batch, d, dtype=torch.float32, device=rows.device)
+    found = Sums.empty(count, batch, d, rows.device)
 
     def grid(tiles: dict[str, int]) -> tuple[int, int, int]:
-        return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), splits(count)
+        return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), len(found.sums)
 
     sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * count, "counts_stride": marks.counts.stride(0)}
-    sizes |= {"most": most, "SPLIT": SPLIT, "STEP": STEP, "enable_fp_fusion": True}
-    _weighted_sum[rows.dtype][grid](weights, marks.counts, queries.numbers, queries.count, rows, sums, **sizes)
-    return sums
+    sizes |= {"most": most, "per_group": found.per_group, "SEVERAL": found.per_group > 1}
+    sizes |= {"SPLIT": SPLIT, "STEP": STEP, "enable_fp_fusion": True}
+    _weighted_sum[rows.dtype][grid](
+        weights, marks.counts, queries.numbers, queries.count, rows, found.sums, found.summed, **sizes
+    )
+    return found

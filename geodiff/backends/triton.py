@@ -16,11 +16,11 @@ from geodiff.backends.query import Direction, Query
 from geodiff.base.posterior import Posterior
 from geodiff.kernels.asked import Asked
 from geodiff.kernels.combine import MOST_TERMS, combine
-from geodiff.kernels.configs import INTERPRETED, ROWS
+from geodiff.kernels.configs import INTERPRETED
 from geodiff.kernels.covariance import covariance
 from geodiff.kernels.decide import finish
 from geodiff.kernels.drawn import drawn
-from geodiff.kernels.evaluate import evaluate
+from geodiff.kernels.evaluate import chunk_rows, evaluate
 from geodiff.kernels.given import weighted_mean
 from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Running
@@ -33,7 +33,7 @@ from geodiff.kernels.seen import Seen
 #: The path that answered a query: see kernels/README.md.
 PATHS = ("screened", "dense", "dense_fine", "exact")
 
-_QUERIES = 256  # per pass over the data
+_QUERIES = 1024  # per pass over the data
 _NUMBERS = 2**24  # numbers in the queries of a pass
 
 
@@ -120,9 +120,11 @@ class TritonEngine(Engine):
         out = self._new(len(points), len(data.rows))
         with self._on():
             for start in range(0, len(points), _QUERIES):
-                part = slice(start, start + _QUERIES)
-                for first in range(0, len(data.rows), ROWS):
-                    out[part, first : first + ROWS] = self._products(points[part], data.rows[first : first + ROWS])
+                part = slice(start, min(start + _QUERIES, len(points)))
+                at_a_time = chunk_rows(data, part.stop - part.start)
+                for first in range(0, len(data.rows), at_a_time):
+                    rows = slice(first, first + at_a_time)
+                    out[part, rows] = self._products(points[part], data.rows[rows])
         return (out + data.shift * points.sum(1, keepdim=True)) / data.unit
 
     def _products(self, x: Tensor, rows: Tensor) -> Tensor:

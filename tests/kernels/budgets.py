@@ -53,7 +53,11 @@ LOOPS = {
     "logits_bytes-u8-BN128-BB64-BD128-LONG0-BIAS0-EXCLUDE0-w8": 218,
     "logits_bytes-u8-BN128-BB64-BD128-LONG0-BIAS1-EXCLUDE0-w8": 218,
     "logits_bytes-u8-BN128-BB64-BD128-LONG1-BIAS0-EXCLUDE0-w8": 478,
-    "weighted_sum_kernel-u8-BB16-BD128-SPLIT1024-STEP64-w4": 423,
-    "weighted_sum_kernel-u8-BB64-BD64-SPLIT1024-STEP64-w4": 262,
-    "weighted_sum_kernel-u8-BB64-BD128-SPLIT1024-STEP64-w8": 329,
+    # Of groups of splits the outer loop, which holds the one over rows.
+    "weighted_sum_kernel-u8-BB16-BD128-SPLIT1024-STEP64-SEVERAL0-w4": 440,
+    "weighted_sum_kernel-u8-BB16-BD128-SPLIT1024-STEP64-SEVERAL1-w4": 985,
+    "weighted_sum_kernel-u8-BB64-BD64-SPLIT1024-STEP64-SEVERAL0-w4": 259,
+    "weighted_sum_kernel-u8-BB64-BD64-SPLIT1024-STEP64-SEVERAL1-w4": 1007,
+    "weighted_sum_kernel-u8-BB64-BD128-SPLIT1024-STEP64-SEVERAL0-w8": 329,
+    "weighted_sum_kernel-u8-BB64-BD128-SPLIT1024-STEP64-SEVERAL1-w8": 1004,
 }

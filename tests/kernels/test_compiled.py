@@ -47,7 +47,9 @@ class Variant:
     most: dict[str, int] = field(default_factory=dict)  # registers, if said
 
     def __str__(self) -> str:
-        typed = (self.pointers[name] for name in ("rows_ptr", "p_ptr", "parts_ptr") if name in self.pointers)
+        typed = (
+            self.pointers[name] for name in ("rows_ptr", "p_ptr", "parts_ptr", "sums_ptr") if name in self.pointers
+        )
         stored = next(typed, "*").removeprefix("*")
         names = [name for name, value in self.constants.items() if not isinstance(value, float)]
         constants = "-".join(f"{name}{int(self.constants[name])}" for name in names)
@@ -109,8 +111,11 @@ def _second_product(configs: Any) -> Iterator[Variant]:
         for config in configs.WEIGHTED_SUM[STORED[stored]]:
             constants = {**config.kwargs, "SPLIT": configs.SPLIT, "STEP": configs.STEP}
             part = "*fp16" if operands == "f16" else "*bf16"
-            pointers = {"p_ptr": part, **marked, "numbers_ptr": "*fp64", "rows_ptr": f"*{stored}", "out_ptr": "*fp32"}
-            yield Variant("weighted_sum.weighted_sum_kernel", pointers, constants, operands, *_launch(config))
+            pointers = {"p_ptr": part, **marked, "numbers_ptr": "*fp64", "rows_ptr": f"*{stored}"}
+            for several, out in ((False, "*fp32"), (True, "*fp64")):
+                pointers |= {"out_ptr": out, "summed_ptr": "*i8"}
+                asked = {**constants, "SEVERAL": several}
+                yield Variant("weighted_sum.weighted_sum_kernel", dict(pointers), asked, operands, *_launch(config))
     state = {**_doubles("l", "half", "away", "bias", "numbers", "facts", "best", "state"), **marked}
     state["exclude_ptr"] = "*i64"
     for part in ("*fp16", "*bf16"):
@@ -120,15 +125,17 @@ def _second_product(configs: Any) -> Iterator[Variant]:
                 "weighted_sum.softmax_state", {**state, "p_ptr": part}, constants, warps=8, scalars={"cut": "fp32"}
             )
     merged = {**_doubles("state", "numbers", "best", "acc", "kept", "acc_out", "kept_out", "mean"), **marked}
-    merged["sums_ptr"] = "*fp32"
-    for first, last, ones in (
-        (True, True, ()),
-        (True, False, ()),
-        (False, True, ()),
-        (False, True, ("B", "S", "stride", "d")),
+    merged["summed_ptr"] = "*i8"
+    for first, last, sums, ones in (
+        (True, True, "*fp32", ()),
+        (True, True, "*fp64", ()),
+        (True, False, "*fp64", ()),
+        (False, True, "*fp64", ()),
+        (False, True, "*fp32", ("B", "G", "S", "stride", "d")),
     ):
-        constants = {"FIRST": first, "LAST": last, "SB": 8, "BD": 128}
-        yield Variant("merge.merge_kernel", merged, constants, ones=ones, scalars=UNITS)
+        constants = {"FIRST": first, "LAST": last, "GB": 8, "SB": 128, "BD": 128}
+        merged["sums_ptr"] = sums
+        yield Variant("merge.merge_kernel", dict(merged), constants, ones=ones, scalars=UNITS)
 
 
 def _per_query() -> Iterator[Variant]:

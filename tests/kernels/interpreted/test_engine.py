@@ -88,7 +88,7 @@ def test_contract_where_the_dense_pass_goes_first(stored: torch.dtype, dense_fir
 def test_batches_wider_than_one_tile_and_data_longer_than_one_chunk(
     stored: torch.dtype, dense_first: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024)  # so that a chunk is one split
+    monkeypatch.setattr(evaluate_module, "_BYTES", 1)  # so that a chunk is one split
     monkeypatch.setattr(engine_module, "_QUERIES", 18)
     data = some_data(2100, 3, stored)
     engine = TritonEngine(data)
@@ -116,7 +116,7 @@ def test_what_has_too_many_candidates_is_summed_up_over_everything(
 @TWO_DTYPES
 @pytest.mark.parametrize("turned", [False, True])
 def test_candidates_over_several_chunks(turned: bool, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
-    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024)
+    monkeypatch.setattr(evaluate_module, "_BYTES", 1)
     monkeypatch.setattr(ranking_module, "_ELEMENTS", 1024)
     look_one_by_one_at(200, monkeypatch)
     data = some_data(2300, 5, stored)
@@ -136,7 +136,7 @@ def test_candidates_over_several_chunks(turned: bool, monkeypatch: pytest.Monkey
 
 def test_rows_left_out_of_a_weighted_sum_that_counted_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of the first chunk a tenth as many rows count as may be looked at one by one, of the second nearly all.
-    monkeypatch.setattr(evaluate_module, "_LOGITS", 1024 * 2)
+    monkeypatch.setattr(evaluate_module, "_BYTES", 1)
     look_one_by_one_at(400, monkeypatch)
     data = torch.full((2048, 6), 128, dtype=torch.uint8)
     data[:1014, 0] = 255  # too far to count

@@ -1,6 +1,7 @@
 """Each kernel against its plain-torch twin: all dtypes, sizes that divide no tile, outputs that start as NaN."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import BASE_ERROR, INV, RESIDUAL, ROW_ERROR, SCALE, Queries, prepare
 from geodiff.kernels.refine import all_distances, all_products, full_sum, pair_distances
 from geodiff.kernels.seen import Seen
-from geodiff.kernels.weighted_sum import SPLIT, WORD, Marks, softmax
+from geodiff.kernels.weighted_sum import SPLIT, WORD, Marks, Sums, softmax
 
 NAN = torch.nan
 
@@ -226,21 +227,25 @@ def in_parts(weights: Tensor, stored: torch.dtype) -> Tensor:
     return torch.stack(parts)
 
 
-def test_weighted_sum_in_every_configuration(stored: torch.dtype) -> None:
+@pytest.mark.parametrize("per_group", [1, 2])
+def test_weighted_sum_in_every_configuration(per_group: int, stored: torch.dtype) -> None:
     for config in configs.WEIGHTED_SUM[stored]:
         tiles = config.kwargs
-        n, d, batch = configs.STEP + 1, tiles["BD"] + 1, tiles["BB"] + 1
+        n, d, batch = (per_group - 1) * SPLIT + configs.STEP + 1, tiles["BD"] + 1, tiles["BB"] + 1
         data, weights = Prepared(some_rows(n, d, stored)), torch.rand(batch, n, dtype=torch.float64)
         queries = exact_queries(data, weights)
         queries.count.fill_(n)
-        out = torch.full((1, batch, d), NAN)
+        out = torch.full((1, batch, d), NAN, dtype=torch.float32 if per_group == 1 else torch.float64)
+        summed = torch.full((1, batch), -1, dtype=torch.int8)
         grid = triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), 1
         weighted_sum.weighted_sum_kernel[grid](
-            in_parts(weights, stored), queries.count, queries.numbers, queries.count, data.rows, out,
-            batch, n, d, batch * n, 1, -1, SPLIT=configs.SPLIT, STEP=configs.STEP, **tiles,
+            in_parts(weights, stored), queries.count.expand(2, -1).T.contiguous(), queries.numbers, queries.count,
+            data.rows, out, summed, batch, n, d, batch * n, 2, -1, per_group,
+            SPLIT=configs.SPLIT, STEP=configs.STEP, SEVERAL=per_group > 1, **tiles,
         )  # fmt: skip
         expected = weights @ twins.centred(data.rows)
         assert float((out[0].double() - expected).norm(dim=1).max() / (data.norm * n)) < 1e-6
+        assert summed.eq(1).all()
 
 
 def test_splits_in_which_no_row_counts_are_not_read_and_others_are(stored: torch.dtype) -> None:
@@ -254,6 +259,38 @@ def test_splits_in_which_no_row_counts_are_not_read_and_others_are(stored: torch
     running = merged(scores, data, 2049, 100.0)
     expected = (twins.weighted_mean(scores[:, 1024:], rows[1024:]) + data.shift) / data.unit
     assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-6
+
+
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_groups_of_splits(groups: int, stored: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    n, d, batch = 4100, 3, 2  # five splits
+    monkeypatch.setattr(weighted_sum, "_SUMS", groups * batch * d)
+    empty = Sums.empty
+
+    def poisoned(*arguments: Any) -> Sums:
+        found = empty(*arguments)
+        found.sums.fill_(NAN)
+        found.summed.fill_(1)
+        assert found.sums.shape == (groups, batch, d)
+        assert found.sums.dtype == (torch.float32 if groups == 5 else torch.float64)
+        return found
+
+    monkeypatch.setattr(Sums, "empty", poisoned)
+    rows = some_rows(n, d, stored)
+    data = Prepared(rows)
+    scores = torch.randn(batch, n, dtype=torch.float64)
+    scores[:, :3072] -= 500  # three splits, and the first group of two, count for neither query
+    scores[1, 3072:4096] -= 500
+    if stored != torch.uint8:
+        rows[:3072] = NAN  # would show
+    running = merged(scores, data, n, 100.0)
+    expected = (twins.weighted_mean(scores[:, 3072:], rows[3072:]) + data.shift) / data.unit
+    assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-6
+    scores = torch.zeros(batch, n, dtype=torch.float64)
+    data = Prepared(some_rows(n, d, stored))
+    running = merged(scores, data, n, 100.0)
+    expected = (twins.weighted_mean(scores, data.rows) + data.shift) / data.unit
+    assert float((running.mean - expected).norm(dim=1).max() * data.unit / data.norm) < 1e-7
 
 
 def test_what_is_skipped_for_one_query_does_not_depend_on_the_others() -> None:

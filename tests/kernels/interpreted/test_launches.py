@@ -12,6 +12,9 @@ from geodiff.backends.combination import Combination
 from geodiff.backends.triton import PATHS, TritonEngine
 from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.kernels import decide, evaluate
+from geodiff.kernels.configs import ROWS, SPLIT, WEIGHTED_SUM
+from geodiff.kernels.prepared import Prepared
+from geodiff.kernels.weighted_sum import PARTS, Sums, splits
 from tests.kernels.interpreted.counting import Counted, counted
 
 MOST = 12
@@ -80,8 +83,40 @@ def test_a_posterior(stored: torch.dtype, path: str, prior: str, monkeypatch: py
         torch.testing.assert_close(found.mean[b : b + 1], alone.mean, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("stored", "n", "d", "batch"),
+    [
+        *((stored, 50_000, 3072, batch) for stored in PARTS for batch in (1, 16, 17, 64, 256, 1024)),
+        *((torch.uint8, 1_281_167, 12288, batch) for batch in (1, 16, 64)),
+    ],
+    ids=str,
+)
+def test_one_pass_of_one_chunk_at_the_sizes_of_the_goals(stored: torch.dtype, n: int, d: int, batch: int) -> None:
+    engine = TritonEngine(torch.ones(2, d).to(stored))
+    query = Query(torch.zeros(batch, d), torch.ones(batch, dtype=torch.float64), range(2))
+    assert len(list(engine._passes(query))) == 1
+    assert n <= evaluate.chunk_rows(engine._data, batch) <= ROWS
+    found = Sums.empty(n, batch, d, torch.device("meta"))
+    assert found.per_group * len(found.sums) >= splits(n)
+    assert found.sums.numel() * found.sums.itemsize <= 2**27
+    # What a GPU of 132 processors is filled by.
+    wide = max(config.kwargs["BB"] * config.kwargs["BD"] for config in WEIGHTED_SUM[stored])
+    assert found.sums.numel() / wide >= 800 or found.per_group == 1
+
+
+def test_logits_and_weights_of_a_chunk_are_bounded() -> None:
+    for stored in PARTS:
+        data = Prepared(torch.ones(2, 3).to(stored))
+        for batch in (1, 7, 64, 1024):
+            rows = evaluate.chunk_rows(data, batch)
+            size = 8 + PARTS[stored][0] * 2
+            assert rows % SPLIT == 0
+            assert rows * batch * size <= 2**30
+            assert rows == ROWS or (rows + SPLIT) * batch * size > 2**30
+
+
 def test_four_more_for_each_further_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_LOGITS", 1024)
+    monkeypatch.setattr(evaluate, "_BYTES", 1)
     engine = TritonEngine(torch.randint(0, 256, (2050, 3), dtype=torch.uint8))
     x, out = torch.zeros(2, 3), torch.empty(2, 3)
     query = Query(x, torch.ones(2, dtype=torch.float64), range(2050))

@@ -43,7 +43,7 @@ def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_queries_than_a_pass_takes_and_more_rows_than_a_chunk_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_NUMBERS", 1)  # eight queries
-    monkeypatch.setattr(evaluate_module, "_LOGITS", 1)  # one split
+    monkeypatch.setattr(evaluate_module, "_BYTES", 1)  # one split
     data = torch.randint(0, 256, (1030, 3), dtype=torch.uint8)
     exclude = torch.arange(1030 - 9, 1030)
     x, sigma = reference.model_space(data[exclude], torch.float64), 0.02
