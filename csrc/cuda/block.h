@@ -23,9 +23,15 @@ __device__ inline double block_sum(double v, double* scratch) {
     return over_warps<Warps>(warp_sum(v), scratch, [](double a, double b) { return a + b; });
 }
 
+// The largest, in whatever order.
 template <int Warps = kWarps>
 __device__ inline double block_max(double v, double* scratch) {
-    return over_warps<Warps>(warp_max(v), scratch, [](double a, double b) { return b > a ? b : a; });
+    static_assert(Warps <= 32);
+    v = warp_max(v);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    return warp_max(scratch[threadIdx.x % Warps]);
 }
 
 // The same for several at once, `Count` <= `Warps`. `scratch`: Count (Warps + 1) doubles.

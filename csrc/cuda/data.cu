@@ -54,6 +54,7 @@ void run_dense(const Dense& dense, uintptr_t to) {
     dense_weights(dense, to);
     dense_sums(dense, to);
     dense_finish(dense, to);
+    settle(dense.call, kWeightError, to);
 }
 
 }  // namespace
@@ -97,7 +98,7 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
             call.parts = plan.parts;
             stream(call, plan.queries, to);
             merge(call, false, to);
-            settle(call, to);
+            settle(call, 0, to);
         }
         call.parts = plan.exact_parts;
         exact(call, to);

@@ -16,8 +16,9 @@ bool streams_in_clusters();
 void exact(const Call& call, uintptr_t stream);
 // Joins the parts of open queries into `mean`, model units; after the `last` pass also writes their scores.
 void merge(const Call& call, bool last, uintptr_t stream);
-// Scores of queries whose error after the streaming pass is within the contract: the others stay open.
-void settle(const Call& call, uintptr_t stream);
+// Scores of queries whose error after a pass over bytes is within the contract: the others stay open. `weights`: by
+// what factor that pass's may be off.
+void settle(const Call& call, double weights, uintptr_t stream);
 
 // One float64 number per query and row, out [batch, n] of rows [0, n).
 struct Pairs {
