@@ -10,10 +10,12 @@ import argparse
 import datetime
 import json
 import math
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,7 +35,10 @@ TOL = 1e-5
 
 @dataclass(frozen=True)
 class Size:
-    """Cells of one data set, every batch at every sigma, and trajectories. Made-up bytes: no speed depends on them."""
+    """Cells of one data set, every batch at every sigma, and trajectories. Made-up bytes: no speed depends on them.
+
+    passes: those of the CUDA core that are timed beside each other, at batches of up to FEW.
+    """
 
     n: int
     d: int
@@ -41,22 +46,25 @@ class Size:
     batches: tuple[int, ...]
     sigmas: tuple[float, ...] = (0.5, 20.0)
     trajectories: tuple[int, ...] = ()
+    passes: tuple[str, ...] = ()
 
 
 #: The size of CIFAR-10 and of ImageNet-64; then floats, other batches, ten times CIFAR-10.
 DECISIVE = (
-    Size(50_000, 3072, torch.uint8, (1, 16, 64, 256), (20.0,), (64,)),
-    Size(1_281_167, 12_288, torch.uint8, (1, 64), (20.0,)),
+    Size(50_000, 3072, torch.uint8, (1, 4, 16, 64, 256), (20.0,), (64,), ("dense", "fused", "stream")),
+    Size(1_281_167, 12_288, torch.uint8, (1, 64), (20.0,), passes=("dense", "fused")),
 )
 MORE = (
-    Size(50_000, 3072, torch.uint8, (4,), (0.5, 20.0), (1, 128)),
-    Size(50_000, 3072, torch.uint8, (1, 16, 64, 256), (0.5,)),
+    Size(50_000, 3072, torch.uint8, (), (), (1, 128)),
+    Size(50_000, 3072, torch.uint8, (1, 4, 16, 64, 256), (0.5,), passes=("dense", "fused", "stream")),
     Size(50_000, 3072, torch.bfloat16, (1, 64)),
     Size(50_000, 3072, torch.float32, (1, 64)),
     Size(500_000, 3072, torch.uint8, (1, 4, 16)),
     Size(1_281_167, 12_288, torch.uint8, (), (), (1,)),
 )
 BACKENDS = ("cuda", "triton", "auto")
+PASSING = "cuda"  # the backend that GEODIFF_CUDA_PASS is for
+FEW = 16
 DEVICE = "cuda"
 SECONDS = 0.1  # spent on one timing, at most, beyond the warm-up
 LONG = 0.3  # a call of so many seconds is not repeated
@@ -82,6 +90,8 @@ def main() -> None:
     if options.small or options.once:
         for name in names:
             small(name) if options.small else once_each(name)
+        if options.small and PASSING in names:
+            small_fused()
         return
     run = Run(names, options.out, time.perf_counter() + options.seconds)
     for size in (() if options.more else DECISIVE) + (() if options.decisive else MORE):
@@ -125,6 +135,7 @@ class Run:
         first = size is DECISIVE[0]
         denoisers = [OptimalDenoiser(data, backend=name) for name in self.names]
         others = [Other(name, data) for name in OTHERS if first]
+        passing = {name: by_pass(data, name) for name in size.passes if PASSING in self.names}
         for batch in size.batches:
             for sigma in size.sigmas:
                 if self._late(f"{what} B={batch} sigma={sigma}"):
@@ -133,11 +144,14 @@ class Run:
                 beside = two_product_forms(truth) | {other.name: other.entry(truth) for other in others}
                 for denoiser, name in zip(denoisers, self.names, strict=True):
                     self._keep("cells", {"asked": name, **cell(denoiser, truth, self.document["ceilings"], beside)})
+                for name, denoiser in passing.items() if batch <= FEW else ():
+                    found = cell(denoiser, truth, self.document["ceilings"], {})
+                    self._keep("cells", {"asked": PASSING, "pass": name, **found})
         for batch in size.trajectories:
             for denoiser, name in zip(denoisers, self.names, strict=True):
                 if not self._late(f"{what} trajectory B={batch} {name}"):
                     self._keep("trajectories", {"asked": name, **trajectory(denoiser, batch)})
-        del data, denoisers, others
+        del data, denoisers, others, passing
         torch.cuda.empty_cache()
 
     def _late(self, what: str) -> bool:
@@ -230,6 +244,24 @@ def cell(
         name: {**peer, "ratio": peer["ms"] / found["ms"]} if "ms" in peer else peer for name, peer in beside.items()
     }
     return found
+
+
+@contextmanager
+def asking_for(name: str) -> Iterator[None]:
+    """Engines that open meanwhile take that pass where it serves."""
+    os.environ["GEODIFF_CUDA_PASS"] = name
+    try:
+        yield
+    finally:
+        del os.environ["GEODIFF_CUDA_PASS"]
+
+
+def by_pass(data: Tensor, name: str) -> OptimalDenoiser:
+    """A denoiser over `data` whose engine is open and keeps to that pass."""
+    with asking_for(name):
+        denoiser = OptimalDenoiser(data, backend=PASSING)
+        denoiser._points.engines.serving()
+    return denoiser
 
 
 def two_product_forms(truth: Truth) -> dict[str, dict[str, Any]]:
@@ -333,6 +365,15 @@ def small(name: str) -> None:
         local, x = LocalDenoiser(data, kind="pspc_square", patch=patch, backend=name), data[:2] / 127.5 - 1
         if not bool(local(x, 1.0).isfinite().all() & local.posteriors(x, 1.0).mean.isfinite().all()):
             sys.exit(f"{name}: PSPC-Square of {patch}: not finite")
+
+
+def small_fused() -> None:
+    """The fused pass in one block and in clusters of 2, 4 and 8, for its three numbers of queries."""
+    for n, d, batch in ((70, 784, 1), (200, 3072, 3), (140, 3072, 8), (140, 784, 16), (70, 12_288, 1)):
+        data = made_up(n, d, torch.uint8)
+        truth = Truth(data, queries(data, batch, 1.0), 1.0)
+        if not truth.error(by_pass(data, "fused")(truth.x, 1.0)) <= TOL:
+            sys.exit(f"fused: N={n} d={d} B={batch}: the error is over the contract")
 
 
 def once_each(name: str) -> None:

@@ -44,7 +44,7 @@ sys.exit(f"missing: {missing}" if missing else 0)
 CHECK
 
 echo "== cells that decide"
-timeout 90 python3 bench/gpu.py --out "$out/gpu.json" --decisive --seconds 60 || failed "decisive cells"
+timeout 105 python3 bench/gpu.py --out "$out/gpu.json" --decisive --seconds 75 || failed "decisive cells"
 
 echo "== tests, and sanitizers beside them"
 workers=$(python3 -c 'import xdist' 2>/dev/null && echo "-n 8")
@@ -90,7 +90,7 @@ timeout 75 python3 bench/gpu.py --out "$out/gpu.json" --more --seconds 60 || fai
 echo "== profile"
 if command -v ncu >/dev/null; then
     timeout 45 ncu --set basic --csv --target-processes all \
-        --kernel-name "regex:logits_kernel|weights_kernel|sums_kernel|logits_bytes|weighted_sum_kernel" --launch-count 10 \
+        --kernel-name "regex:fused_kernel|logits_kernel|weights_kernel|sums_kernel|logits_bytes|weighted_sum_kernel" --launch-count 10 \
         python3 bench/gpu.py --once >"$out/ncu.csv" 2>/dev/null || echo "ncu: no profile here"
 else
     echo "ncu is not here: left out"

@@ -21,20 +21,23 @@ using Radii = std::tuple<double, double, double>;         // of all rows around 
 using Terms = std::vector<std::pair<double, uintptr_t>>;  // factors and numbers
 using Unlocked = py::call_guard<py::gil_scoped_release>;  // other Python threads run meanwhile
 
-Data make_data(uintptr_t rows, int dtype, Shape shape, uintptr_t half_norm, Radii radii, int device) {
+Data make_data(uintptr_t rows, int dtype, Shape shape, uintptr_t half_norm, Radii radii, int device, int pass) {
     const auto [n, d] = shape;
     const auto [radius, max_norm, max_model_norm] = radii;
-    return with_machine({at<const void>(rows),
-                         geodiff::DType(dtype),
-                         n,
-                         d,
-                         at<const double>(half_norm),
-                         radius,
-                         max_norm,
-                         max_model_norm,
-                         device,
-                         {},
-                         {}});
+    Data data{at<const void>(rows),
+              geodiff::DType(dtype),
+              n,
+              d,
+              at<const double>(half_norm),
+              radius,
+              max_norm,
+              max_model_norm,
+              device,
+              {},
+              {},
+              {}};
+    data.machine.pass = Pass(pass);
+    return with_machine(data);
 }
 
 Plan plan_on(const Machine& machine, int dtype, Shape shape, int64_t batch) {
@@ -98,13 +101,15 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("runtime", &runtime, "Version of the CUDA runtime that is linked in, 13000 for 13.0.");
     m.def("driver", &driver, "Latest version of the CUDA runtime that the driver serves; 0 without one.");
     py::class_<Machine>(m, "Machine", py::module_local(), "What a GPU offers.")
-        .def(py::init([](int multiprocessors, int64_t shared, bool clusters, bool dense) {
-                 return Machine{multiprocessors, shared, clusters, 0, dense};
+        .def(py::init([](int multiprocessors, int64_t shared, bool clusters, bool dense, int pass) {
+                 return Machine{multiprocessors, shared, clusters, 0, dense, Pass(pass)};
              }),
-             py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dense") = false);
+             py::arg("multiprocessors"), py::arg("shared"), py::arg("clusters"), py::arg("dense") = false,
+             py::arg("pass_") = 0);
     py::class_<Plan>(m, "Plan", py::module_local(), "How one call is laid out on the GPU.")
         .def_property_readonly("workspace", &Plan::workspace)
-        .def_property_readonly("dense", [](const Plan& plan) { return plan.dense.group > 0; })
+        .def_property_readonly("dense", [](const Plan& plan) { return plan.dense.group > 0 && !plan.dense.cluster; })
+        .def_property_readonly("fused", [](const Plan& plan) { return plan.dense.cluster > 0; })
         .def_property_readonly("shares", [](const Plan& plan) { return plan.dense.shares; })
         .def_readonly("streams", &Plan::streams)
         .def_readonly("batch", &Plan::batch)
@@ -133,7 +138,7 @@ PYBIND11_MODULE(_cuda, m) {
     py::class_<Data>(m, "Data", py::module_local(),
                      "A view of stored rows [n, d] on a GPU; the caller keeps the memory alive, unchanged.")
         .def(py::init(&make_data), py::arg("rows"), py::arg("dtype"), py::arg("shape"), py::arg("half_norm"),
-             py::arg("radii"), py::arg("device"))
+             py::arg("radii"), py::arg("device"), py::arg("pass_") = 0)
         .def("plan", &plan, py::arg("rows"), py::arg("batch"))
         .def("posterior", &run, Unlocked(), py::arg("arguments"), py::arg("plan"), py::arg("workspace"),
              py::arg("result"), py::arg("stream"))

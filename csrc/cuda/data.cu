@@ -1,6 +1,7 @@
 #include "../common/contract.h"
 #include "data.h"
 #include "dense.h"
+#include "fused.h"
 #include "kernels.h"
 
 namespace geodiff::cuda {
@@ -57,6 +58,13 @@ void run_dense(const Dense& dense, uintptr_t to) {
     settle(dense.call, kWeightError, to);
 }
 
+void run_fused(const Dense& dense, uintptr_t to) {
+    dense_prepare(dense, to);
+    fused(dense, to);
+    merge(dense.call, false, to);
+    settle(dense.call, 0, to);
+}
+
 }  // namespace
 
 void posterior(const Data& data, const Arguments& a, const Plan& plan, void* workspace, const Result& result,
@@ -89,7 +97,10 @@ void posterior(const Data& data, const Arguments& a, const Plan& plan, void* wor
         if (dense) {
             call.padded = plan.padded;
             call.parts = plan.parts;
-            run_dense({call, data.map, carved.dense, a.begin, plan.dense}, to);
+            if (plan.dense.cluster > 0)
+                run_fused({call, data.few, carved.dense, a.begin, plan.dense}, to);
+            else
+                run_dense({call, data.map, carved.dense, a.begin, plan.dense}, to);
         } else {
             call.padded = streams ? (p.batch + plan.queries - 1) / plan.queries * plan.queries : p.batch;
             prepare(call, streams, to);
@@ -159,9 +170,14 @@ Machine machine(int device) {
 
 Data with_machine(Data data) {
     const OnDevice here(data.device);
+    const Pass asked = data.machine.pass;
     data.machine = machine(data.device);
+    data.machine.pass = asked;
     data.machine.dense = data.machine.dense && can_copy_tiles(data.rows, data.d) && data.dtype == DType::u8;
-    if (data.machine.dense) data.map = tensor_map(data.rows, data.n, data.d);
+    if (data.machine.dense) {
+        data.map = tensor_map(data.rows, data.n, data.d, kTile);
+        data.few = tensor_map(data.rows, data.n, data.d, kFewRows);
+    }
     return data;
 }
 

@@ -15,7 +15,8 @@ struct Data {
     double radius, max_norm, max_model_norm;  // centred units, as in Stats
     int device;
     Machine machine;
-    TensorMap map;  // of the rows, where the machine has the dense pass
+    TensorMap map,
+        few;  // of the rows, where the machine has the dense pass: in its tiles, and in those of the fused one
 
     double unit() const { return unit_of(dtype); }
     double shift() const { return shift_of(dtype); }

@@ -73,8 +73,8 @@ __device__ void multiply(const Dense& a, Ring<Q>& ring, const Item& item) {
         products_begin();
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-            product(low, v[step][0].x, v[step][0].y, v[step][0].z, v[step][0].w, digits, step * 32);
-            product(high, v[step][1].x, v[step][1].y, v[step][1].z, v[step][1].w, digits, step * 32);
+            product(low, v[step][0], digits, step * 32);
+            product(high, v[step][1], digits, step * 32);
         }
         products_end();
         products_wait<0>();

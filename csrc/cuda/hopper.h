@@ -57,6 +57,25 @@ __device__ __forceinline__ void arrive_at(Barrier* b, int rank) {
         : "memory");
 }
 
+// Arrives, at a barrier of this block.
+__device__ __forceinline__ void arrive(Barrier* b) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
+}
+
+// 16 bytes to the same place of block `rank` of this cluster; the same barrier there counts them.
+__device__ __forceinline__ void send(void* to, const uint4& v, Barrier* b, int rank) {
+    asm volatile(
+        "{\n.reg .b32 there, counts;\nmapa.shared::cluster.u32 there, %0, %6;\n"
+        "mapa.shared::cluster.u32 counts, %1, %6;\n"
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [there], {%2, %3, %4, %5}, [counts];\n}" ::
+            "r"(shared_address(to)),
+        "r"(shared_address(b)), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(rank)
+        : "memory");
+}
+
+// What this thread has seen in shared memory is seen by the products it begins, too.
+__device__ __forceinline__ void fence_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // Waits for the end of the phase of this parity; phases are numbered from 0.
 __device__ __forceinline__ void wait(Barrier* b, unsigned parity) {
     asm volatile(
@@ -74,6 +93,14 @@ __device__ __forceinline__ void copy_tile(uint8_t* to, const TensorMap* from, in
             shared_address(to)),
         "l"(from), "r"(column), "r"(row), "r"(shared_address(b))
         : "memory");
+}
+
+// `bytes` from global memory.
+__device__ __forceinline__ void copy_bytes(uint8_t* to, const uint8_t* from, unsigned bytes, Barrier* b) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(b))
+                 : "memory");
 }
 
 // `bytes` from global memory to the same place of both blocks of a cluster, and to the same barrier.
@@ -119,6 +146,7 @@ __device__ __forceinline__ uint64_t descriptor(const uint8_t* tile, int first_by
 }
 
 // The numbers of the first operands of an instruction, and the sums c that they are.
+#define GEODIFF_NUMBERS_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define GEODIFF_NUMBERS_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define GEODIFF_NUMBERS_32 \
     GEODIFF_NUMBERS_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -135,6 +163,7 @@ __device__ __forceinline__ uint64_t descriptor(const uint8_t* tile, int first_by
 #define GEODIFF_NUMBERS_128 \
     GEODIFF_NUMBERS_112     \
     ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define GEODIFF_SUMS_8 "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7])
 #define GEODIFF_SUMS_16                                                                                         \
     "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), \
         "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15])
@@ -170,44 +199,41 @@ __device__ __forceinline__ uint64_t descriptor(const uint8_t* tile, int first_by
 // c[64 x N] += or = a[64 x 32] b[32 x N] for a warpgroup. Warp w of it has rows 16 w .. of c; with g = lane / 4,
 // t = lane % 4, number 4 j + i of a thread is row g + i / 2 * 8 of them and column 8 j + 2 t + i % 2. b: N rows of 32
 // bytes of a tile, from byte `kb`.
-// a: unsigned, 64 rows of a tile from byte `ka`; b: signed.
-__device__ __forceinline__ void product(int (&c)[128], const uint8_t* a, int ka, const uint8_t* b, int kb, int add) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n256k32.s32.u8.s8 {" GEODIFF_NUMBERS_128 "}, %128, %129, add;\n}"
-        : GEODIFF_SUMS_128
-        : "l"(descriptor(a, ka)), "l"(descriptor(b, kb)), "r"(add));
-}
+// a: unsigned, 64 rows of a tile from byte `ka`; b: signed. The last three are the numbers of a, b and `add`.
+#define GEODIFF_PRODUCT(numbers, columns, at_a, at_b, at_add)                                                       \
+    __device__ __forceinline__ void product(int (&c)[numbers], const uint8_t* a, int ka, const uint8_t* b, int kb,  \
+                                            int add) {                                                              \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #at_add                                               \
+                     ", 0;\nwgmma.mma_async.sync.aligned.m64n" #columns "k32.s32.u8.s8 {" GEODIFF_NUMBERS_##numbers \
+                     "}, %" #at_a ", %" #at_b ", add;\n}"                                                           \
+                     : GEODIFF_SUMS_##numbers                                                                       \
+                     : "l"(descriptor(a, ka)), "l"(descriptor(b, kb)), "r"(add));                                   \
+    }
+GEODIFF_PRODUCT(8, 16, 8, 9, 10)
+GEODIFF_PRODUCT(16, 32, 16, 17, 18)
+GEODIFF_PRODUCT(32, 64, 32, 33, 34)
+GEODIFF_PRODUCT(128, 256, 128, 129, 130)
+#undef GEODIFF_PRODUCT
 
-// a: unsigned, 64 rows of a tile from byte `ka`; b: signed.
-__device__ __forceinline__ void product(int (&c)[32], const uint8_t* a, int ka, const uint8_t* b, int kb, int add) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.s8 {" GEODIFF_NUMBERS_32 "}, %32, %33, add;\n}"
-        : GEODIFF_SUMS_32
-        : "l"(descriptor(a, ka)), "l"(descriptor(b, kb)), "r"(add));
-}
+// a: in registers, row g at bytes 4 t .., row g + 8 there, both again at 16 + 4 t ..; b: unsigned. The last are the
+// numbers of a's words, of b and of `add`, which is 1.
+#define GEODIFF_PRODUCT(name, types, numbers, columns, a0, a1, a2, a3, at_b, at_add)                                   \
+    __device__ __forceinline__ void name(int (&c)[numbers], const uint4& a, const uint8_t* b, int kb) {                \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #at_add                                                  \
+                     ", 0;\nwgmma.mma_async.sync.aligned.m64n" #columns "k32.s32." types                               \
+                     " {" GEODIFF_NUMBERS_##numbers "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #at_b ", add;\n}" \
+                     : GEODIFF_SUMS_##numbers                                                                          \
+                     : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(descriptor(b, kb)), "r"(1));                        \
+    }
+GEODIFF_PRODUCT(product, "s8.u8", 16, 32, 16, 17, 18, 19, 20, 21)
+GEODIFF_PRODUCT(product, "s8.u8", 64, 128, 64, 65, 66, 67, 68, 69)
+// With a unsigned, too, sums of 2^16 products are below 2^32, and are to be read so.
+GEODIFF_PRODUCT(product_of_bytes, "u8.u8", 8, 16, 8, 9, 10, 11, 12, 13)
+GEODIFF_PRODUCT(product_of_bytes, "u8.u8", 16, 32, 16, 17, 18, 19, 20, 21)
+GEODIFF_PRODUCT(product_of_bytes, "u8.u8", 32, 64, 32, 33, 34, 35, 36, 37)
+#undef GEODIFF_PRODUCT
 
-// a: signed, in registers: row g at bytes 4 t .., row g + 8 there, both again at 16 + 4 t ..; b: unsigned.
-__device__ __forceinline__ void product(int (&c)[64], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-                                        const uint8_t* b, int kb) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.u8 {" GEODIFF_NUMBERS_64 "}, {%64, %65, %66, %67}, %68, add;\n}"
-        : GEODIFF_SUMS_64
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(descriptor(b, kb)), "r"(1));
-}
-
-// a: signed, in registers: row g at bytes 4 t .., row g + 8 there, both again at 16 + 4 t ..; b: unsigned.
-__device__ __forceinline__ void product(int (&c)[16], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-                                        const uint8_t* b, int kb) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.u8 {" GEODIFF_NUMBERS_16 "}, {%16, %17, %18, %19}, %20, add;\n}"
-        : GEODIFF_SUMS_16
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(descriptor(b, kb)), "r"(1));
-}
-
+#undef GEODIFF_NUMBERS_8
 #undef GEODIFF_NUMBERS_16
 #undef GEODIFF_NUMBERS_32
 #undef GEODIFF_NUMBERS_48
@@ -216,6 +242,7 @@ __device__ __forceinline__ void product(int (&c)[16], unsigned a0, unsigned a1, 
 #undef GEODIFF_NUMBERS_96
 #undef GEODIFF_NUMBERS_112
 #undef GEODIFF_NUMBERS_128
+#undef GEODIFF_SUMS_8
 #undef GEODIFF_SUMS_16
 #undef GEODIFF_SUMS_32
 #undef GEODIFF_SUMS_48

@@ -49,9 +49,9 @@ int resident_clusters(const Machine& machine, void (*)(Args), int cluster, int, 
 }
 
 inline Machine machine_of(int) { return emulated::machine; }
-inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
+inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d, int together) {
     TensorMap out{};
-    const emulated::Matrix matrix{static_cast<const uint8_t*>(rows), n, d};
+    const emulated::Matrix matrix{static_cast<const uint8_t*>(rows), n, d, together};
     std::memcpy(out.bytes, &matrix, sizeof matrix);
     return out;
 }
@@ -175,9 +175,9 @@ inline Machine machine_of(int device) {
             attribute_of(device, cudaDevAttrComputeCapabilityMajor) == 9};
 }
 
-// Rows [n, d] of bytes in tiles of 128 by 128. The driver makes it, which is asked for by name: nothing is linked to
-// it.
-inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
+// Rows [n, d] of bytes in tiles of 128 bytes of `together` rows. The driver makes it, which is asked for by name:
+// nothing is linked to it.
+inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d, int together) {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result{};
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
@@ -185,7 +185,7 @@ inline TensorMap tensor_map(const void* rows, int64_t n, int64_t d) {
     if (result != cudaDriverEntryPointSuccess) throw std::runtime_error("cuTensorMapEncodeTiled: the driver has none");
     CUtensorMap map{};
     const cuuint64_t sizes[2] = {cuuint64_t(d), cuuint64_t(n)}, strides[1] = {cuuint64_t(d)};
-    const cuuint32_t box[2] = {kTile, kTile}, steps[2] = {1, 1};
+    const cuuint32_t box[2] = {kTile, cuuint32_t(together)}, steps[2] = {1, 1};
     const CUresult code = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)(
         &map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(rows), sizes, strides, box, steps,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "dense.h"
+#include "fused.h"
 #include "layout.h"
 #include "plan.h"
 
@@ -66,6 +67,28 @@ bool lay_out_dense(Plan& p, const Machine& machine) {
     return false;
 }
 
+// The fused pass, of all queries at once; false where they are too many for it, or the columns.
+bool lay_out_fused(Plan& p, const Machine& machine) {
+    const FewShape shape = few_shape(p.batch, p.d, machine.shared);
+    const int64_t at_once = shape.queries > 0 ? fused_resident(machine, shape) : 0;
+    if (at_once == 0) return false;
+    DenseLayout at{};
+    at.group = shape.queries;
+    at.cluster = shape.cluster;
+    at.stages = shape.stages;
+    at.groups = 1;
+    at.row_tiles = (p.n + kFewRows - 1) / kFewRows;
+    at.column_tiles = at.cluster * (kFewTiles / at.group);
+    p.queries = int(p.padded = at.group);
+    p.cluster = at.cluster;
+    p.stages = at.stages;
+    const int64_t most = std::min(at.row_tiles, std::max<int64_t>(1, kSumBytes / (p.padded * p.d * 8)));
+    p.parts = std::min(at_once, most);
+    p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / p.batch, 1, most);
+    p.dense = at;
+    return true;
+}
+
 }  // namespace
 
 Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_t batch) {
@@ -75,7 +98,10 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     p.n = n;
     p.d = d;
     p.batch = std::max<int64_t>(batch, 1);
-    if (machine.dense && dtype == DType::u8 && lay_out_dense(p, machine)) return p;
+    if (machine.dense && dtype == DType::u8) {
+        if (machine.pass == Pass::fused && lay_out_fused(p, machine)) return p;
+        if (machine.pass != Pass::stream && lay_out_dense(p, machine)) return p;
+    }
     p.batch = std::min(p.batch, kBatch);
     const int64_t half = (machine.shared + kReserved) / 2 - kReserved;
     for (const int queries : {4 * kQueriesPerMma, kQueriesPerMma}) {  // sixteen at a time if there are and they fit
@@ -109,7 +135,7 @@ Plan::Carved Plan::carve(void* memory) const {
         return static_cast<void*>(mine);
     };
     const int64_t all = std::max(parts, exact_parts) * padded;
-    const int64_t sums = std::max(dense.group ? dense.shares : parts, exact_parts) * padded;
+    const int64_t sums = std::max(dense.group && !dense.cluster ? dense.shares : parts, exact_parts) * padded;
     const int64_t steps = dense.group ? 0 : slice * cluster / 32;
     Carved at{};
     at.work.centred = static_cast<double*>(take(batch * d * 8));
@@ -117,13 +143,15 @@ Plan::Carved Plan::carve(void* memory) const {
     at.work.digits = take(padded / kQueriesPerMma * steps * 512);
     at.work.states = static_cast<Online*>(take(all * int64_t(sizeof(Online))));
     at.work.sums = static_cast<double*>(take(sums * d * 8));
+    const int64_t line = padded * kDigits * kTile;  // a tile's digits of all queries
     if (dense.group) {
-        const int64_t line = padded * kDigits * kTile;  // a tile's digits of all queries
         at.dense.digits = static_cast<uint8_t*>(take(dense.column_tiles * line));
+        at.dense.top = static_cast<long long*>(take(padded * 8));
+    }
+    if (dense.group && !dense.cluster) {
         at.dense.weights = static_cast<uint8_t*>(take(dense.row_tiles * line));
         at.dense.logits = static_cast<double*>(take(padded * dense.stride * 8));
         at.dense.active = static_cast<uint8_t*>(take(dense.groups * dense.row_tiles));
-        at.dense.top = static_cast<long long*>(take(padded * 8));
     }
     at.bytes = bytes;
     return at;

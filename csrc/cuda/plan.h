@@ -11,6 +11,7 @@ struct Machine {
     bool clusters;   // sm_90 and later
     int device;
     bool dense;  // sm_90a, and rows that its memory engine can copy
+    Pass pass = Pass::planned;
 };
 
 // How many clusters of so many blocks of the streaming kernel for `queries` run at once, with so much shared memory
@@ -22,9 +23,9 @@ int dense_resident(const Machine& machine, int group);
 
 struct Plan {
     int64_t n, d, batch;  // batch: queries per round
-    DenseLayout dense;    // where its group is not 0, the dense pass serves
+    DenseLayout dense;    // where its group is not 0, the dense pass serves, or the fused one
     bool streams;         // else one pass by `stream`, or float64 alone
-    int queries;          // per cluster: 4 or 16
+    int queries;          // per cluster: 4 or 16, in the fused pass also 8
     int cluster, stages;
     int64_t slice, padded, parts, exact_parts;
 

@@ -72,15 +72,20 @@ struct Result {
     int8_t* path;       // -1: open; else the Path that answered
 };
 
-// A matrix of bytes in global memory, cut into tiles of 128 by 128, as the driver writes it down (launch.h).
+// A matrix of bytes in global memory, cut into tiles of 128 bytes of some rows, as the driver writes it down
+// (launch.h).
 struct alignas(128) TensorMap {
     unsigned char bytes[128];
 };
 
-// How the dense pass (dense.h) cuts a call up.
+// Which pass over uint8 rows a caller wants; where it does not serve, the plan takes another.
+enum class Pass : int { planned = 0, stream = 1, dense = 2, fused = 3 };
+
+// How the dense pass (dense.h), or the fused one (fused.h), cuts a call up.
 struct DenseLayout {
     int group;                        // queries that go through the data together; 0: there is no dense pass
     int clusters;                     // of blocks, at once
+    int cluster, stages;              // the fused pass: blocks of a cluster, pieces in shared memory; else 0
     int64_t groups;                   // of queries
     int64_t row_tiles, column_tiles;  // of the data
     int64_t shares;                   // of the row tiles, in the second product

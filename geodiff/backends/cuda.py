@@ -4,6 +4,7 @@ Nothing here waits for the device once the engine is open, so that whole traject
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +37,8 @@ else:
 
 #: What answered a query, by its number in csrc/common/stored.h: the pass over bytes, or float64 differences.
 PATHS = {1: "dense", 3: "exact"}
+#: Passes over uint8 rows that GEODIFF_CUDA_PASS may name, by their number in csrc/cuda/types.h.
+PASSES = {"stream": 1, "dense": 2, "fused": 3}
 #: The oldest compute capability that the core is compiled for.
 OLDEST = (8, 0)
 
@@ -109,6 +112,18 @@ def dense(device: torch.device, dtype: torch.dtype, d: int) -> bool:
     return _core.dense(index, number_of(dtype), d, 1)
 
 
+def asked_pass() -> int:
+    """The pass over uint8 rows that GEODIFF_CUDA_PASS names, a value of PASSES; 0: the one that was measured fastest.
+
+    An engine keeps what it was opened with, and takes another pass where that one does not serve. Raises ValueError if
+    the variable names none of PASSES.
+    """
+    name = os.environ.get("GEODIFF_CUDA_PASS", "")
+    if name and name not in PASSES:
+        raise ValueError(f"GEODIFF_CUDA_PASS: expected a pass over uint8 rows, found {name!r}; allowed {list(PASSES)}")
+    return PASSES.get(name, 0)
+
+
 class CudaEngine(Engine):
     """Rows on a GPU, and what two passes over them found: norms [N], mean [d], radius."""
 
@@ -137,6 +152,7 @@ class CudaEngine(Engine):
             half_norm=self._half_norm.data_ptr(),
             radii=(away, math.sqrt(2 * float(self._half_norm.max())), model),
             device=rows.device.index or 0,
+            pass_=asked_pass(),
         )
         #: which path answered each query of the last call, as keys of PATHS: for tests and benchmarks
         self.last_paths = torch.empty(0, dtype=torch.int8)

@@ -35,10 +35,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     here: dict[str, Any] = {
         "DEVICE": "cpu",
         "BACKENDS": ("cpu",),
+        "PASSING": "cpu",
+        "FEW": 1,
         "SECONDS": 0.001,
         "FLUSHED": 1024,
         "DECISIVE": (
-            module.Size(300, 75, torch.uint8, (1, 5), (0.5, 20.0), (2,)),
+            module.Size(300, 75, torch.uint8, (1, 5), (0.5, 20.0), (2,), ("dense", "fused")),
             module.Size(300, 75, torch.float32, (1, 5)),
         ),
         "MORE": (module.Size(400, 75, torch.uint8, (2,), (20.0,)),),
@@ -77,6 +79,12 @@ def test_the_whole_of_it(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.Mo
     document = json.loads(out.read_text())
     assert document["cells"][: len(first["cells"])] == first["cells"], "what was there is kept"
     cells = document["cells"]
+    by_pass = [c for c in cells if "pass" in c]
+    assert [(c["pass"], c["B"], c["sigma"]) for c in by_pass] == [
+        (name, 1, sigma) for sigma in (0.5, 20.0) for name in ("dense", "fused")
+    ]
+    assert all(c["error"] <= gpu.TOL and c["ms"] > 0 for c in by_pass)
+    cells = [c for c in cells if "pass" not in c]
     assert [(c["N"], c["dtype"], c["B"], c["sigma"]) for c in cells] == [
         *((300, "uint8", batch, sigma) for batch in (1, 5) for sigma in (0.5, 20.0)),
         *((300, "float32", batch, sigma) for batch in (1, 5) for sigma in (0.5, 20.0)),

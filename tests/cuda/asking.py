@@ -53,6 +53,14 @@ def check(found: Posterior, x: Tensor, rows: Tensor, sigma: float | Tensor, prio
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
 
 
+def check_contract(engine: CudaEngine, batch: int) -> None:
+    """Contract 1 at every sigma, by a pass over bytes where sigma is not small."""
+    for sigma in SIGMAS:
+        x = queries(engine.rows, batch, sigma)
+        check(answer(engine, x, sigma, topk=min(2, len(engine.rows))), x, engine.rows, sigma)
+        assert set(engine.last_paths.tolist()) <= ({DENSE, EXACT} if sigma < 0.3 else {DENSE})
+
+
 def check_products(engine: CudaEngine, x: Tensor, rows: Tensor, width: int) -> None:
     """Inner products, weighted means and the distances to `width` rows for each query, beside the formulas."""
     points, (batch, n) = reference.model_space(rows, torch.float64), (len(x), len(rows))
@@ -108,3 +116,57 @@ def check_duplicates(core: Any, n: int, d: int) -> None:
     check(found, x, rows, 1e-3)
     assert found.indices[0, :2].tolist() == [2, n - 1]
     assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
+
+
+def check_part(engine: CudaEngine, begin: int, end: int) -> None:
+    x = queries(engine.rows, 3, 1.0)
+    found = answer(engine, x, 1.0, rows=range(begin, end))
+    assert set(engine.last_paths.tolist()) == {DENSE}
+    expected = reference.posterior(x, engine.rows[begin:end], 1.0)
+    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=0, atol=1e-4)
+
+
+def check_single_precision(engine: CudaEngine) -> None:
+    """float32 queries are answered as the same numbers in float64 are."""
+    x = queries(engine.rows, 4, 1.0).float()
+    query = Query(x, torch.ones(4, dtype=torch.float64), rows=range(len(engine.rows)))
+    mean, _ = engine._run(engine._placed(query, (torch.float32,)))
+    assert torch.equal(mean, engine._run(engine._placed(query))[0])
+
+
+def check_priors(engine: CudaEngine) -> None:
+    """Of all queries and of each, over 300 rows of which whole tiles, and some of the next, are left out."""
+    prior = torch.randn(300, dtype=torch.float64)
+    prior[:133] = -torch.inf
+    prior = prior.log_softmax(0)
+    for sigma in (0.05, 2.0, 100.0):
+        x = queries(engine.rows, 3, sigma)
+        check(answer(engine, x, sigma, log_prior=prior), x, engine.rows, sigma, prior)
+    own = torch.stack([prior, torch.randn(300, dtype=torch.float64).log_softmax(0)])
+    x = queries(engine.rows, 2, 2.0)
+    found = answer(engine, x, 2.0, log_prior=own)
+    for q in range(2):
+        expected = reference.posterior(x[q : q + 1], engine.rows, 2.0, log_weights=own[q])
+        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+
+
+def check_levels(engine: CudaEngine, levels: Tensor, alone: tuple[int, ...], rtol: float) -> None:
+    """Every query has its own level and sees none of the others."""
+    x = torch.cat([queries(engine.rows, 1, float(level)) for level in levels])
+    together = answer(engine, x, levels)
+    check(together, x, engine.rows, levels)
+    for q in alone:
+        found = answer(engine, x[q : q + 1], levels[q : q + 1])
+        torch.testing.assert_close(found.mean[0], together.mean[q], rtol=rtol, atol=rtol)
+
+
+def check_rising(engine: CudaEngine, rise: float, batch: int, tile: int) -> None:
+    """The largest logit rises by about `rise` from one tile of so many rows to the next, falls, or does both."""
+    rows, n = engine.rows, len(engine.rows)
+    number = torch.arange(n) // tile
+    for steps in (number, 10 - number, torch.tensor([0, 3, 1, 3, 2, 4, 0, 5, 1, 4])[number]):
+        prior = (rise * steps + 0.3 * torch.randn(n, dtype=torch.float64)).log_softmax(0)
+        x = queries(rows, batch, 40.0)
+        check(answer(engine, x, 40.0, log_prior=prior), x, rows, 40.0, prior)
+        assert set(engine.last_paths.tolist()) == {DENSE}

@@ -19,12 +19,13 @@ static_assert(sizeof(Barrier) == 8);
 
 namespace emulated {
 
-struct Bulk {  // `rows` pieces of `bytes` each, 16 at a time where `map` says; or one piece from `from`
+struct Bulk {  // `bytes` from `from`, or the tile at a place of `map`, or the value itself
     uint8_t* to;
     const uint8_t* from;
     unsigned bytes;
     const geodiff::cuda::TensorMap* map;
     int column, row;
+    uint4 value;
 };
 inline std::map<geodiff::cuda::Barrier*, std::vector<Bulk>> under_way;
 
@@ -40,11 +41,11 @@ inline void deliver(geodiff::cuda::Barrier* b) {
     for (const Bulk& copy : std::exchange(found->second, {})) {
         ++progress;
         if (copy.map == nullptr) {
-            std::memcpy(copy.to, copy.from, copy.bytes);
+            std::memcpy(copy.to, copy.from == nullptr ? static_cast<const void*>(&copy.value) : copy.from, copy.bytes);
         } else {
             Matrix from;
             std::memcpy(&from, copy.map->bytes, sizeof from);
-            for (int r = 0; r < geodiff::cuda::kTile; ++r)
+            for (int r = 0; r < from.together; ++r)
                 for (int k = 0; k < geodiff::cuda::kTile; ++k) {
                     const int64_t row = copy.row + r, column = copy.column + k;
                     const bool inside = row < from.n && column < from.d;
@@ -88,14 +89,29 @@ inline void wait(Barrier* b, unsigned parity) {
 }
 inline void copy_tile(uint8_t* to, const TensorMap* from, int column, int row, Barrier* b) {
     if (uintptr_t(to) % 1024 != 0) throw std::logic_error("a swizzled tile starts at a multiple of 1024");
-    std::memset(to, 0xcd, kTile * kTile);
-    emulated::under_way[b].push_back({to, nullptr, kTile * kTile, from, column, row});
+    emulated::Matrix matrix;
+    std::memcpy(&matrix, from->bytes, sizeof matrix);
+    const auto bytes = unsigned(matrix.together * kTile);
+    std::memset(to, 0xcd, bytes);
+    emulated::under_way[b].push_back({to, nullptr, bytes, from, column, row, {}});
 }
+inline void copy_bytes(uint8_t* to, const uint8_t* from, unsigned bytes, Barrier* b) {
+    std::memset(to, 0xcd, bytes);
+    emulated::under_way[b].push_back({to, from, bytes, nullptr, 0, 0, {}});
+}
+inline void send(void* to, const uint4& value, Barrier* b, int rank) {
+    auto* there = static_cast<uint8_t*>(emulated::at_peer(to, size_t(rank)));
+    if (uintptr_t(there) % sizeof value != 0) throw std::logic_error("a misaligned store to another block");
+    std::memset(there, 0xcd, sizeof value);
+    emulated::under_way[emulated::at_peer(b, size_t(rank))].push_back(
+        {there, nullptr, sizeof value, nullptr, 0, 0, value});
+}
+inline void fence_products() {}
 inline void copy_to_both(uint8_t* to, const uint8_t* from, unsigned bytes, Barrier* b) {
     for (size_t rank = 0; rank < 2; ++rank) {
         uint8_t* there = emulated::at_peer(to, rank);
         std::memset(there, 0xcd, bytes);
-        emulated::under_way[emulated::at_peer(b, rank)].push_back({there, from, bytes, nullptr, 0, 0});
+        emulated::under_way[emulated::at_peer(b, rank)].push_back({there, from, bytes, nullptr, 0, 0, {}});
     }
 }
 
@@ -116,15 +132,15 @@ void products_wait() {
         for (const emulated::Product& one : groups[i]) {
             for (int at = 0; at < one.numbers; ++at) {
                 const int half = at % 4 / 2, row = first + 8 * half, column = at / 4 * 8 + 2 * t + at % 2;
-                int sum = one.add ? one.c[at] : 0;
+                unsigned sum = one.add ? unsigned(one.c[at]) : 0;  // wraps around
                 for (int k = 0; k < 32; ++k) {
                     const uint8_t b = one.b[swizzled(column, one.kb + k)];
                     if (one.a != nullptr)
-                        sum += int(one.a[swizzled(row, one.ka + k)]) * int(int8_t(b));
+                        sum += unsigned(int(one.a[swizzled(row, one.ka + k)]) * int(int8_t(b)));
                     else
-                        sum += int(one.rows[half][k]) * int(b);
+                        sum += unsigned(int(one.rows[half][k]) * int(b));
                 }
-                one.c[at] = sum;
+                one.c[at] = int(sum);
             }
         }
         groups[i].clear();
@@ -137,18 +153,27 @@ void product(int (&c)[M], const uint8_t* a, int ka, const uint8_t* b, int kb, in
     emulated::current->products.back().push_back({c, M, a, ka, b, kb, add != 0, {}});
 }
 
-template <int M>
-void product(int (&c)[M], unsigned a0, unsigned a1, unsigned a2, unsigned a3, const uint8_t* b, int kb) {
-    struct Words {
-        unsigned a[4];
-    } all[32];
-    emulated::from_all(Words{{a0, a1, a2, a3}}, all);
+template <class First, int M>
+void product_of_registers(int (&c)[M], const uint4& a, const uint8_t* b, int kb) {
+    uint4 all[32];
+    emulated::from_all(a, all);
     emulated::Product one{c, M, nullptr, 0, b, kb, true, {}};
     const int g = emulated::lane() / 4;
-    for (int t = 0; t < 4; ++t)
+    for (int t = 0; t < 4; ++t) {
+        const uint4& of = all[4 * g + t];
+        const unsigned words[4] = {of.x, of.y, of.z, of.w};
         for (int i = 0; i < 4; ++i)
-            for (int k = 0; k < 4; ++k) one.rows[i % 2][i / 2 * 16 + 4 * t + k] = int8_t(all[4 * g + t].a[i] >> 8 * k);
+            for (int k = 0; k < 4; ++k) one.rows[i % 2][i / 2 * 16 + 4 * t + k] = First(words[i] >> 8 * k);
+    }
     emulated::current->products.back().push_back(one);
+}
+template <int M>
+void product(int (&c)[M], const uint4& a, const uint8_t* b, int kb) {
+    product_of_registers<int8_t>(c, a, b, kb);
+}
+template <int M>
+void product_of_bytes(int (&c)[M], const uint4& a, const uint8_t* b, int kb) {
+    product_of_registers<uint8_t>(c, a, b, kb);
 }
 
 template <int M>

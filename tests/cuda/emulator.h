@@ -70,12 +70,13 @@ struct Product {
     const uint8_t* b;
     int kb;
     bool add;
-    int8_t rows[2][32];
+    int16_t rows[2][32];
 };
 
 struct Matrix {  // what a TensorMap holds
     const uint8_t* rows;
     int64_t n, d;
+    int together;  // rows of a tile
 };
 
 constexpr size_t kAligned = 1024;  // where shared memory starts

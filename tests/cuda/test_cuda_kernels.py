@@ -23,6 +23,7 @@ from tests.cuda.asking import (
     check_duplicates,
     check_open_queries,
     check_products,
+    check_rising,
     check_same_in_every_order,
     near_tie,
     queries,
@@ -114,13 +115,7 @@ def test_the_largest_logit_rises_from_tile_to_tile(emulated: Any, rise: float, b
     emulated.emulator.set_machine(1, 232448, True)
     engine = CudaEngine(rows, emulated.core)
     assert engine._data.plan(rows=300, batch=batch).parts == 2
-    tile = torch.arange(300) // 32
-    for steps in (tile, 10 - tile, torch.tensor([0, 3, 1, 3, 2, 4, 0, 5, 1, 4])[tile]):
-        prior = (rise * steps + 0.3 * torch.randn(300, dtype=torch.float64)).log_softmax(0)
-        x = queries(rows, batch, 40.0)
-        found = answer(engine, x, 40.0, log_prior=prior)
-        check(found, x, rows, 40.0, prior)
-        assert set(engine.last_paths.tolist()) == {DENSE}
+    check_rising(engine, rise, batch, 32)
 
 
 def test_sums_that_an_integer_would_not_hold(emulated: Any) -> None:

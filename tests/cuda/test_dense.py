@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from geodiff import reference
-from geodiff.backends import Query
 from geodiff.backends.cuda import CudaEngine
 from tests.cuda.asking import (
-    DENSE,
-    EXACT,
-    SIGMAS,
     answer,
     check,
+    check_contract,
     check_duplicates,
+    check_levels,
     check_open_queries,
+    check_part,
+    check_priors,
     check_same_in_every_order,
+    check_single_precision,
     near_tie,
     queries,
     stored,
@@ -38,12 +38,7 @@ def made(emulated: Any, n: int, d: int) -> CudaEngine:
 @pytest.mark.parametrize(("n", "d", "batch"), [(1, 16, 1), (129, 48, 16), (200, 272, 5), (130, 160, 17), (40, 32, 70)])
 def test_contract(emulated: Any, n: int, d: int, batch: int) -> None:
     engine = made(emulated, n, d)
-    for sigma in SIGMAS:
-        x = queries(engine.rows, batch, sigma)
-        check(answer(engine, x, sigma, topk=min(2, n)), x, engine.rows, sigma)
-        assert set(engine.last_paths.tolist()) <= {DENSE, EXACT}
-        if sigma >= 0.3:
-            assert set(engine.last_paths.tolist()) == {DENSE}
+    check_contract(engine, batch)
 
 
 @pytest.mark.parametrize(("batch", "d"), [(5, 1168), (20, 656)])
@@ -66,21 +61,11 @@ def test_lanes_that_load_at_once_meet_in_no_bank(emulated: Any) -> None:
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 300), (1, 290), (37, 165)])
 def test_a_part_of_the_rows(emulated: Any, begin: int, end: int) -> None:
-    engine = made(emulated, 300, 48)
-    x = queries(engine.rows, 3, 1.0)
-    found = answer(engine, x, 1.0, rows=range(begin, end))
-    assert set(engine.last_paths.tolist()) == {DENSE}
-    expected = reference.posterior(x, engine.rows[begin:end], 1.0)
-    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=0, atol=1e-4)
+    check_part(made(emulated, 300, 48), begin, end)
 
 
 def test_single_precision_queries_are_taken_as_they_are(emulated: Any) -> None:
-    engine = made(emulated, 140, 32)
-    x = queries(engine.rows, 4, 1.0).float()
-    query = Query(x, torch.ones(4, dtype=torch.float64), rows=range(140))
-    mean, _ = engine._run(engine._placed(query, (torch.float32,)))
-    assert torch.equal(mean, engine._run(engine._placed(query))[0])
+    check_single_precision(made(emulated, 140, 32))
 
 
 @pytest.mark.parametrize("d", [8, 24, 33])
@@ -94,30 +79,12 @@ def test_rows_that_the_memory_engine_cannot_copy_go_another_way(emulated: Any, d
 
 
 def test_priors_of_all_and_of_each_query(emulated: Any) -> None:
-    engine = made(emulated, 300, 32)
-    prior = torch.randn(300, dtype=torch.float64)
-    prior[:133] = -torch.inf  # a whole tile, and some of the next
-    prior = prior.log_softmax(0)
-    for sigma in (0.05, 2.0, 100.0):
-        x = queries(engine.rows, 3, sigma)
-        check(answer(engine, x, sigma, log_prior=prior), x, engine.rows, sigma, prior)
-    own = torch.stack([prior, torch.randn(300, dtype=torch.float64).log_softmax(0)])
-    x = queries(engine.rows, 2, 2.0)
-    found = answer(engine, x, 2.0, log_prior=own)
-    for q in range(2):
-        expected = reference.posterior(x[q : q + 1], engine.rows, 2.0, log_weights=own[q])
-        torch.testing.assert_close(found.mean[q], expected.mean[0], rtol=0, atol=1e-7)
+    check_priors(made(emulated, 300, 32))
 
 
 def test_every_query_has_its_own_level_and_none_sees_the_others(emulated: Any) -> None:
-    engine = made(emulated, 200, 48)
     levels = torch.tensor([1e-3, 0.1, 1.0, 5.0, 50.0, 1000.0, 2.0] * 3, dtype=torch.float64)
-    x = torch.cat([queries(engine.rows, 1, float(level)) for level in levels])
-    together = answer(engine, x, levels)
-    check(together, x, engine.rows, levels)
-    for q in (0, 8, 20):
-        alone = answer(engine, x[q : q + 1], levels[q : q + 1])
-        torch.testing.assert_close(alone.mean[0], together.mean[q], rtol=1e-12, atol=1e-12)
+    check_levels(made(emulated, 200, 48), levels, (0, 8, 20), 1e-12)
 
 
 def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:

@@ -15,11 +15,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = re.compile(
-    r"^ *(?:__syncthreads|__syncwarp|cluster_sync|__pipeline_wait_prior|ring\.take|products_wait<\d>|wait)\(.*?\);",
+    r"^ *(?:__syncthreads|__syncwarp|cluster_sync|__pipeline_wait_prior|ring\.take|at\.wait_for_room"
+    r"|products_wait<\d>|wait)\(.*?\);",
     re.MULTILINE,
 )
 SOURCES = ("stream.cu", "exact.cu", "settle.cu", "prepare.cu", "block.h")
 DENSE = ("dense_logits.cu", "dense_sums.cu", "dense_weights.cu", "dense_pipeline.h")
+FUSED = ("fused.cu", "fused_ring.h")
 #: (file, how many calls stand before it) -> why it may go.
 SPARE = {
     ("stream.cu", 5): "shuffles stand between reading a state and writing it; CUDA says not that they order memory",
@@ -29,13 +31,16 @@ SPARE = {
         3,
     ): "lanes that wait for one which copies come together, as the barrier of a cluster asks of a GPU",
     ("dense_sums.cu", 2): "the same",
+    ("fused.cu", 6): "shuffles stand between, as in stream.cu",
+    ("fused.cu", 8): "weights that have come are made of the whole tile; on a GPU it makes what was copied seen",
+    ("fused_ring.h", 3): "what lanes read of a piece they load together, which brings them together",
 }
 TESTS = ("test_the_order_of_threads_does_not_matter", "test_contract", "test_every_way_to_lay_a_tile_out")
 
 
 def mutants() -> list[tuple[str, int]]:
     found = []
-    for source in SOURCES + DENSE:
+    for source in SOURCES + DENSE + FUSED:
         calls = list(CALLS.finditer((ROOT / "csrc/cuda" / source).read_text()))
         found += [(source, number) for number in range(len(calls)) if (source, number) not in SPARE]
     return found
@@ -44,6 +49,10 @@ def mutants() -> list[tuple[str, int]]:
 def without(text: str, number: int) -> str:
     call = list(CALLS.finditer(text))[number]
     return text[: call.start()] + ";" + text[call.end() :]
+
+
+def suite_of(source: str) -> str:
+    return "test_dense.py" if source in DENSE else "test_fused.py" if source in FUSED else "test_cuda_kernels.py"
 
 
 @pytest.mark.heavy
@@ -56,7 +65,7 @@ def test_nothing_works_without_it(source: str, number: int, tmp_path: Path) -> N
     target.write_text(without(target.read_text(), number))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"pythonpath={ROOT}"]
     done = subprocess.run(
-        [*command, f"tests/cuda/test_{'dense' if source in DENSE else 'cuda_kernels'}.py", "-k", " or ".join(TESTS)],
+        [*command, f"tests/cuda/{suite_of(source)}", "-k", " or ".join(TESTS)],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -69,4 +78,4 @@ def test_nothing_works_without_it(source: str, number: int, tmp_path: Path) -> N
 
 def test_every_barrier_is_among_them() -> None:
     assert len(mutants()) >= 20
-    assert set(SPARE) <= {(source, number) for source in SOURCES + DENSE for number in range(20)}
+    assert set(SPARE) <= {(source, number) for source in SOURCES + DENSE + FUSED for number in range(20)}
