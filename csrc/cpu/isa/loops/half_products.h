@@ -158,27 +158,36 @@ inline void finish_columns(const typename V::Vec* sums, uint8_t* columns) {
     }
 }
 
-// One or two slots alone: interleaved rows are used once, straight from the registers they are made in. Rows first,
-// first + 1, ... of two registers of columns, added to `acc` and, for unsigned digits, to `sums`.
-template <class V, int SLOTS, bool BIASED, bool WHOLE, int FIRST>
+// One or two slots alone: interleaved rows are used once, straight from the registers they are made in. COUNT registers
+// of columns from FIRST on, of R rows, added to `acc` and, for unsigned digits, to `sums`. Every four rows AHEAD rows
+// at `ahead` are asked for: a processor drops what it is asked for beyond what it can have on the way.
+template <class V, int SLOTS, bool BIASED, bool WHOLE, int FIRST, int COUNT, int AHEAD>
 GEODIFF_BLOCK void few_block_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, const int16_t* p,
-                                    typename V::Vec (*acc)[4], typename V::Vec* sums) {
+                                    typename V::Vec (*acc)[4], typename V::Vec* sums, const uint8_t* ahead) {
     typedef typename V::Vec Vec;
-    Vec a[SLOTS][2], s2[2];
-    GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {
+    Vec a[SLOTS][COUNT], s2[COUNT];
+    GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) {
         s2[j] = sums[FIRST + j];
         GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) a[s][j] = acc[s][FIRST + j];
     }
-    for (int r = 0; r < R; r += 2, p += SLOTS * 2, X += 2 * ldx) {
-        Vec x[2];
-        const int64_t next = r + 1 < R ? ldx : 0;  // the weight of a row that is not there is zero
-        V::template pairs<FIRST>(load_columns<V, WHOLE>(X, len), load_columns<V, WHOLE>(X + next, len), x);
+    const auto add = [&](const uint8_t* first, const uint8_t* second) GEODIFF_INLINE_LAMBDA {
+        const Vec u = load_columns<V, WHOLE>(first, len), v = load_columns<V, WHOLE>(second, len);
+        Vec x[COUNT];
+        V::template pairs<FIRST>(u, v, x);
+        if constexpr (COUNT == 4) V::template pairs<2>(u, v, x + 2);
         V::template each_slot<SLOTS>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
-            GEODIFF_UNROLL for (int j = 0; j < 2; ++j) V::weigh(a[s][j], x[j], y);
+            GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) V::weigh(a[s][j], x[j], y);
         });
-        if constexpr (BIASED) GEODIFF_UNROLL for (int j = 0; j < 2; ++j) s2[j] = V::add_halves(s2[j], x[j]);
+        if constexpr (BIASED) GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) V::add_halves_to(s2[j], x[j]);
+        p += SLOTS * 2;
+    };
+    for (R = in_register(R); R >= 4; R -= 4, X += 4 * ldx, ahead += AHEAD * ldx) {
+        GEODIFF_UNROLL for (int i = 0; i < AHEAD; ++i) __builtin_prefetch(ahead + i * ldx, 0, 2);
+        add(X, X + ldx);
+        add(X + 2 * ldx, X + 3 * ldx);
     }
-    GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {
+    for (; R > 0; R -= 2, X += 2 * ldx) add(X, R > 1 ? X + ldx : X);  // the weight of a row that is not there is zero
+    GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) {
         sums[FIRST + j] = s2[j];
         GEODIFF_UNROLL for (int s = 0; s < SLOTS; ++s) acc[s][FIRST + j] = a[s][j];
     }
@@ -191,16 +200,22 @@ inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, co
                            int64_t lda, const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
     constexpr int kParts = int(kPad / V::bytes), kRows = 16;
+    constexpr int kBringing = kParts < 2 ? 1 : 2, kAhead = 2 / kBringing;  // parts, and rows: half of the next tile
+    constexpr int kCount = SLOTS == 1 ? 4 : 2;  // registers of columns at a time, with those of their sums
     Vec acc[kParts][SLOTS][4] = {}, sums[kParts][4] = {};
     for (int first = 0; first < R; first += kRows) {
         const int rows = R - first < kRows ? R - first : kRows;
-        for (int r = first; r < first + rows; r += 2) prefetch_two(prefetch, ldx, R, r);
         const int16_t* p = static_cast<const int16_t*>(w.digits) + first * SLOTS;
         for (int part = 0; part < kParts; ++part) {
             const uint8_t* column = X + first * ldx + part * V::bytes;
+            const bool brings = prefetch && part < kBringing;
+            const uint8_t* ahead = brings ? prefetch + (first / 2 + part * rows / 4) * ldx : column;
             const int64_t rest = len - part * V::bytes;
-            few_block_halves<V, SLOTS, BIASED, WHOLE, 0>(column, ldx, rows, rest, p, acc[part], sums[part]);
-            few_block_halves<V, SLOTS, BIASED, WHOLE, 2>(column, ldx, rows, rest, p, acc[part], sums[part]);
+            few_block_halves<V, SLOTS, BIASED, WHOLE, 0, kCount, kAhead>(column, ldx, rows, rest, p, acc[part],
+                                                                         sums[part], ahead);
+            if constexpr (kCount < 4)
+                few_block_halves<V, SLOTS, BIASED, WHOLE, 4 - kCount, kCount, 0>(column, ldx, rows, rest, p, acc[part],
+                                                                                 sums[part], ahead);
         }
     }
     for (int part = 0; part < kParts; ++part, A += V::bytes) {
@@ -265,7 +280,7 @@ inline void sum_columns_halves(const uint8_t* X, int64_t ldx, int R, int64_t len
             V::template pairs<2>(a, b, x + 2);
             GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
                 V::store(Xi[part] + (4 * i + j) * V::bytes, x[j]);
-                if constexpr (BIASED) sums[part][j] = V::add_halves(sums[part][j], x[j]);
+                if constexpr (BIASED) V::add_halves_to(sums[part][j], x[j]);
             }
         }
     }

@@ -9,8 +9,7 @@
 namespace {
 
 // Of `groups` groups that take the rows of a tile one after the other, `group`. Each asks for its share of the tile at
-// `next`. A group alone, and the first one where there is no `next`, find rows in memory: they ask for those that they
-// take next.
+// `next`. Where there is none, the first one finds rows in memory: it asks for those that it takes next.
 struct RowsAhead {
     const uint8_t* next;
     int group, groups;
@@ -31,8 +30,8 @@ struct RowsAhead {
 
     // What to bring while rows r to r + size of X are worked on, as many; null: nothing.
     GEODIFF_INLINE const uint8_t* beside(const uint8_t* X, int64_t ldx, int r, int size) const {
-        if (groups == 1 || (!next && group == 0)) return X + (r + size) * ldx;
-        return next && r / size % groups == group ? next + r * ldx : nullptr;
+        if (!next) return group == 0 ? X + (r + size) * ldx : nullptr;
+        return r / size % groups == group ? next + r * ldx : nullptr;
     }
 };
 

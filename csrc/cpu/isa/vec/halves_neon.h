@@ -16,8 +16,9 @@ struct HalvesNeon : NeonRegister<65536> {
     static constexpr int dot_to = 4, sum_to = 2;
 
     static GEODIFF_INLINE Vec add(Vec a, Vec b) { return vaddq_s32(a, b); }
-    static GEODIFF_INLINE Vec add_halves(Vec a, Vec b) {
-        return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+    // acc += x, numbers of 16 bits
+    static GEODIFF_INLINE void add_halves_to(Vec& acc, Vec x) {
+        acc = vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(acc), vreinterpretq_s16_s32(x)));
     }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return vshlq_n_s32(a, 15); }
 

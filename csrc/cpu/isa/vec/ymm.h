@@ -28,7 +28,6 @@ struct Ymm {
     }
 
     static GEODIFF_INLINE Vec add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
-    static GEODIFF_INLINE Vec add_halves(Vec a, Vec b) { return _mm256_add_epi16(a, b); }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm256_slli_epi32(a, 15); }
     static GEODIFF_INLINE Vec products_of_pairs(Vec a, Vec b) { return _mm256_madd_epi16(a, b); }
     // u8 <-> s8

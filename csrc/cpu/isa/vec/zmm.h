@@ -26,7 +26,6 @@ struct Zmm {
     }
 
     static GEODIFF_INLINE Vec add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
-    static GEODIFF_INLINE Vec add_halves(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm512_slli_epi32(a, 15); }
     static GEODIFF_INLINE Vec products_of_pairs(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
     static GEODIFF_INLINE Vec centred(Vec v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
