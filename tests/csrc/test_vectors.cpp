@@ -183,3 +183,25 @@ TEST_CASE("digits of a product are joined, onto nothing or onto what is there") 
                 }
     }
 }
+
+TEST_CASE("how far logits reach with their errors, whichever row it is") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        for (const int R : {1, 3, 8, 17, 40, 120, 128}) {
+            std::vector<double> l = random_doubles(R, uint64_t(R));
+            std::vector<float> away(static_cast<size_t>(R));
+            for (int r = 0; r < R; ++r) away[size_t(r)] = float(r % 7) + 0.5f;
+            for (const int at : {0, R / 2, R - 1}) {
+                l[size_t(at)] = 1e4;
+                const Reach found = table->reach(l.data(), away.data(), 2.0, 0.25, R);
+                const double error = 2.0 * double(away[size_t(at)]) + 0.25;
+                CHECK(found.lower == 1e4 - error);
+                CHECK(found.upper == 1e4 + error);
+                l[size_t(at)] = -1e308;  // a row that must not be seen
+            }
+            const Reach unseen = table->reach(std::vector<double>(size_t(R), -1e308).data(), away.data(), 2.0, 0.25, R);
+            CHECK(unseen.lower == -1e308);
+            CHECK(unseen.upper == -1e308);
+        }
+    }
+}

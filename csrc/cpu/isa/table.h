@@ -108,6 +108,10 @@ struct FloatLayout {
     int few_lanes;  // `dot_few` sums column k of each kFewFold in lane k % few_lanes
 };
 
+struct Reach {
+    double lower, upper;
+};
+
 struct Table {
     const char* name = nullptr;
     FloatLayout floats{};
@@ -141,6 +145,9 @@ struct Table {
                         double offset, int R, double* l) = nullptr;
     // l[r] = (l[r] - half_norm[r]) inverse + prior[r] (null: 0)
     void (*to_logits)(const double* half_norm, double inverse, const double* prior, int R, double* l) = nullptr;
+
+    // The largest l[r] - e[r] and the largest l[r] + e[r], with e[r] = row_error away[r] + base_error
+    Reach (*reach)(const double* l, const float* away, double row_error, double base_error, int R) = nullptr;
 
     // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can
     // matter. `rescale` is what older partial sums must be multiplied with.

@@ -6,15 +6,9 @@ namespace geodiff {
 
 void Candidates::offer(const double* logits, const float* away, int64_t first, int R) {
     if (overflowed_) return;
-    double lower = -1e308, upper = -1e308;
-#pragma omp simd reduction(max : lower, upper)
-    for (int r = 0; r < R; ++r) {
-        const double error = row_error_ * double(away[r]) + base_error_;
-        lower = std::max(lower, logits[r] - error);
-        upper = std::max(upper, logits[r] + error);
-    }
-    if (upper < threshold()) return;
-    max_ = std::max(max_, lower);
+    const Reach reach = kernels_.reach(logits, away, row_error_, base_error_, R);
+    if (reach.upper < threshold()) return;
+    max_ = std::max(max_, reach.lower);
     if (nearest_.wanted() > 0)
         for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, first + r);
     double least = threshold();
@@ -57,7 +51,7 @@ void Candidates::collect(double least, std::vector<Candidate>& rows) const {
 
 Candidates::Ends Candidates::ends(const std::vector<const Candidates*>& parts) {
     const Candidates& first = *parts.front();
-    Candidates all(first.cut_, first.width_, 0, 0, first.nearest_.wanted());
+    Candidates all(first.kernels_, first.cut_, first.width_, 0, 0, first.nearest_.wanted());
     for (const Candidates* part : parts) {
         all.max_ = std::max(all.max_, part->max_);
         all.width_ = std::min(all.width_, part->width_);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../isa/table.h"
 #include "top.h"
 
 namespace geodiff {
@@ -20,8 +21,13 @@ struct Candidate {
 // `width` >= cut below the largest as well.
 class Candidates {
   public:
-    Candidates(double cut, double width, double row_error, double base_error, int64_t wanted)
-        : cut_(cut), width_(width), row_error_(row_error), base_error_(base_error), nearest_(wanted) {}
+    Candidates(const Table& kernels, double cut, double width, double row_error, double base_error, int64_t wanted)
+        : kernels_(kernels),
+          cut_(cut),
+          width_(width),
+          row_error_(row_error),
+          base_error_(base_error),
+          nearest_(wanted) {}
 
     // Offers R logits of rows first, first + 1, ...; away[0..R) belongs to them.
     void offer(const double* logits, const float* away, int64_t first, int R);
@@ -39,6 +45,7 @@ class Candidates {
     double threshold() const;
     void forget(double least);
 
+    const Table& kernels_;
     double cut_, width_, row_error_, base_error_;
     double max_ = -1e308;  // of the lower ends of the logits
     bool overflowed_ = false;

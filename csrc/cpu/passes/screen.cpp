@@ -40,8 +40,8 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
     const auto nothing = [&] {
         Share share;
         for (int64_t i = 0; i < count; ++i)
-            share.emplace_back(cut, std::max(cut, wider.width), logits.row_error(i), logits.base_error(i),
-                               std::min(request.topk, request.rows.n));
+            share.emplace_back(request.kernels, cut, std::max(cut, wider.width), logits.row_error(i),
+                               logits.base_error(i), std::min(request.topk, request.rows.n));
         return share;
     };
     const auto visit = [&](Logits::Work& work, Share& share, const Tile& t) {

@@ -53,6 +53,17 @@ void to_logits(const double* half_norm, double inverse, const double* prior, int
     }
 }
 
+geodiff::Reach reach(const double* l, const float* away, double row_error, double base_error, int R) {
+    double lower = -std::numeric_limits<double>::infinity(), upper = lower;
+#pragma omp simd reduction(max : lower, upper)
+    for (int r = 0; r < R; ++r) {
+        const double error = row_error * double(away[r]) + base_error;
+        lower = l[r] - error > lower ? l[r] - error : lower;
+        upper = l[r] + error > upper ? l[r] + error : upper;
+    }
+    return {lower, upper};
+}
+
 // Makes the maximum that of the tile as well; false if no row of the tile can matter. Returns what older sums were
 // multiplied with in `rescale`.
 GEODIFF_INLINE bool raise_maximum(const double* l, int R, double cut, Online* state, double* rescale) {

@@ -31,6 +31,7 @@ const geodiff::Table& table_of(const char* name) {
         t.to_floats = to_floats;
         t.join_digits = join_digits;
         t.to_logits = to_logits;
+        t.reach = reach;
         t.softmax = softmax;
         t.softmax_f32 = softmax_f32;
         t.distance = distance;
