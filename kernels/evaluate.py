@@ -14,7 +14,7 @@ from geodiff.kernels.logits import logits
 from geodiff.kernels.merge import Running
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.queries import INV, Queries, prepare
-from geodiff.kernels.weighted_sum import PARTS, Marks
+from geodiff.kernels.weighted_sum import PARTS, Marks, splits
 
 _BYTES = 2**30  # of logits and weights at a time
 
@@ -44,7 +44,9 @@ def evaluate(data: Prepared, asked: Asked, mean: Tensor, path: Tensor) -> Runnin
 def multiply(data: Prepared, queries: Queries, chunk: Chunk) -> Tensor:
     """The logits [B, C] of a chunk."""
     rows, half = data.rows[chunk.rows], data.half[chunk.rows]
-    out = torch.empty(len(queries.centred), len(rows), dtype=torch.float64, device=rows.device)
+    # Whole splits: then the logits of every query begin where wide stores may.
+    width = splits(len(rows)) * SPLIT
+    out = torch.empty(len(queries.centred), width, dtype=torch.float64, device=rows.device)[:, : len(rows)]
     logits(queries, rows, half, chunk.seen, queries.numbers[INV], out)
     return out
 

@@ -29,8 +29,8 @@ def three_parts(x):
 
 @triton.jit
 def _tile(
-    half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
-    BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
+    half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, out_stride, bias_stride,
+    start, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
 ):  # fmt: skip
     """out[b, r] = (scale_b total - half_r) inv_b + bias_r, in float64; total [BN, BB]; best[b] = max(best[b], out).
 
@@ -48,47 +48,76 @@ def _tile(
     if EXCLUDE:
         gone = tl.load(exclude_ptr + b, mask=b < B, other=-1)[None, :] - start
         logit = tl.where(r[:, None] == gone, float("-inf"), logit)
-    tl.store(out_ptr + b.to(tl.int64)[None, :] * C + r[:, None], logit, mask=inside)
+    tl.store(out_ptr + b.to(tl.int64)[None, :] * out_stride + r[:, None], logit, mask=inside)
     # What overflowed says nothing.
     known = tl.where(inside & (tl.abs(logit) < float("inf")), logit, float("-inf"))
     tl.atomic_max(best_ptr + b, tl.max(known, 0), mask=b < B, sem="relaxed")
 
 
 @triton.jit
-def _digits(
-    row, query, rows_inside, b, k, B, d, part_stride, PARTS: tl.constexpr, LONG: tl.constexpr,
-    BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+def _three_digits(
+    row, pair, last, k, d, LONG: tl.constexpr, BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """<x, v> in units of the last digit, [BN, BB] float64, from PARTS digits, at query + 0, 1, ... part_stride.
+    """<x, v> in units of the last digit, [BN, BB] float64, from two digits at `pair`, [BD, 2 BB], and one at `last`.
 
-    LONG: d may overflow int32.
+    The two digits of a query are columns side by side of one product. LONG: d may overflow int32.
     """
+    pairs, s2 = tl.zeros((BN, 2 * BB), tl.int32), tl.zeros((BN, BB), tl.int32)
+    total = tl.zeros((BN, BB), tl.float64)
+    for first in range(0, d, BD):
+        here = k[:, None] < d - first
+        v = _signed(row + first, k, d - first)
+        pairs = tl.dot(v, tl.load(pair + first, mask=here, other=0), pairs, out_dtype=tl.int32)
+        s2 = tl.dot(v, tl.load(last + first, mask=here, other=0), s2, out_dtype=tl.int32)
+        if LONG:
+            s0, s1 = tl.split(tl.reshape(pairs, (BN, BB, 2)))
+            total += _joined(s0, s1, s2)
+            pairs, s2 = tl.zeros_like(pairs), tl.zeros_like(s2)
+    if not LONG:
+        s0, s1 = tl.split(tl.reshape(pairs, (BN, BB, 2)))
+        total = _joined(s0, s1, s2)
+    return total
+
+
+@triton.jit
+def _four_digits(
+    row, last, k, d, part_stride, LONG: tl.constexpr, BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The same of four digits, `part_stride` apart, one at a time: registers do not hold more."""
     zero = tl.zeros((BN, BB), tl.int32)
     s0, s1, s2, s3 = zero, zero, zero, zero
     total = tl.zeros((BN, BB), tl.float64)
     for first in range(0, d, BD):
-        left = d - first
-        # What lies outside counts for nothing: it meets digits 0, or its sums are not kept.
-        u = tl.load(row + first, mask=rows_inside & (k[None, :] < left), other=0)
-        v = (u ^ 128).to(tl.int8, bitcast=True)  # u - 128
-        here = (b[None, :] < B) & (k[:, None] < left)
-        s0 = tl.dot(v, tl.load(query + first, mask=here, other=0), s0, out_dtype=tl.int32)
-        s1 = tl.dot(v, tl.load(query + first + part_stride, mask=here, other=0), s1, out_dtype=tl.int32)
-        s2 = tl.dot(v, tl.load(query + first + 2 * part_stride, mask=here, other=0), s2, out_dtype=tl.int32)
-        if PARTS > 3:
-            s3 = tl.dot(v, tl.load(query + first + 3 * part_stride, mask=here, other=0), s3, out_dtype=tl.int32)
+        here, at = k[:, None] < d - first, last + first
+        v = _signed(row + first, k, d - first)
+        s0 = tl.dot(v, tl.load(at - 3 * part_stride, mask=here, other=0), s0, out_dtype=tl.int32)
+        s1 = tl.dot(v, tl.load(at - 2 * part_stride, mask=here, other=0), s1, out_dtype=tl.int32)
+        s2 = tl.dot(v, tl.load(at - part_stride, mask=here, other=0), s2, out_dtype=tl.int32)
+        s3 = tl.dot(v, tl.load(at, mask=here, other=0), s3, out_dtype=tl.int32)
         if LONG:
-            total += _joined(s0, s1, s2, s3, PARTS)
+            total += _joined(s0, s1, s2) * 256 + s3.to(tl.float64)
             s0, s1, s2, s3 = zero, zero, zero, zero
     if not LONG:
-        total = _joined(s0, s1, s2, s3, PARTS)
+        total = _joined(s0, s1, s2) * 256 + s3.to(tl.float64)
     return total
+
+
+@triton.jit
+def _signed(row, k, left):
+    """u - 128 as int8 of bytes u [BN, BD]; columns beyond the last count for nothing: they meet digits 0."""
+    return (tl.load(row, mask=k[None, :] < left, other=0) ^ 128).to(tl.int8, bitcast=True)
+
+
+@triton.jit
+def _joined(s0, s1, s2):
+    """The digits' sums as one number, exact in float64."""
+    return (s0.to(tl.float64) * 256 + s1.to(tl.float64)) * 256 + s2.to(tl.float64)
 
 
 @triton.jit
 def logits_bytes(
     q_ptr, rows_ptr, half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, digits_ptr, best_ptr, out_ptr,
-    B, C, d, part_stride, bias_stride, start, LONG: tl.constexpr, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
+    B, C, d, part_stride, out_stride, bias_stride, start, LONG: tl.constexpr, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """uint8 rows [C, d] times digits q [4, B, d]: exact integers in int32. digits [B]: how many of the four are used.
@@ -98,34 +127,28 @@ def logits_bytes(
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BD)
-    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
-    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    # Beyond the last row and query it is read again, and its sums are not kept: no load has to be masked for it.
+    row = rows_ptr + tl.minimum(r, C - 1).to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
     part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
-    rows_inside = r[:, None] < C
+    each = tl.arange(0, 2 * BB)
+    of = tl.minimum(tl.program_id(0) * BB + each // 2, B - 1).to(tl.int64)
+    pair = q_ptr + (of * d + (1 + each % 2) * part_stride)[None, :] + k[:, None]  # [BD, 2 BB]
+    last = q_ptr + (tl.minimum(b, B - 1).to(tl.int64) * d + 3 * part_stride)[None, :] + k[:, None]  # [BD, BB]
     total = tl.zeros((BN, BB), tl.float64)
     if tl.max(tl.load(digits_ptr + b, mask=b < B, other=0), 0) > 3:
-        total = _digits(row, query, rows_inside, b, k, B, d, part_stride, 4, LONG, BN, BB, BD)
+        total = _four_digits(row, last, k, d, part_stride, LONG, BN, BB, BD)
     else:
-        total = _digits(row, query + part_stride, rows_inside, b, k, B, d, part_stride, 3, LONG, BN, BB, BD)
+        total = _three_digits(row, pair, last, k, d, LONG, BN, BB, BD)
     _tile(
-        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
-        BIAS, EXCLUDE,
+        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, out_stride,
+        bias_stride, start, BIAS, EXCLUDE,
     )  # fmt: skip
-
-
-@triton.jit
-def _joined(s0, s1, s2, s3, PARTS: tl.constexpr):
-    """The digits' sums as one number, exact in float64."""
-    total = (s0.to(tl.float64) * 256 + s1.to(tl.float64)) * 256 + s2.to(tl.float64)
-    if PARTS > 3:
-        total = total * 256 + s3.to(tl.float64)
-    return total
 
 
 @triton.jit
 def logits_floats(
     q_ptr, rows_ptr, half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr,
-    B, C, d, part_stride, bias_stride, start, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
+    B, C, d, part_stride, out_stride, bias_stride, start, BIAS: tl.constexpr, EXCLUDE: tl.constexpr,
     BN: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Float rows [C, d] times q [3, B, d]: float32 within BD columns, float64 beyond; small terms are added first.
@@ -135,14 +158,15 @@ def logits_floats(
     b = tl.program_id(0) * BB + tl.arange(0, BB)
     r = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BD)
-    row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
-    query = q_ptr + b.to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
+    # As for bytes: beyond the last row and query it is read again.
+    row = rows_ptr + tl.minimum(r, C - 1).to(tl.int64)[:, None] * d + k[None, :]  # [BN, BD]
+    query = q_ptr + tl.minimum(b, B - 1).to(tl.int64)[None, :] * d + k[:, None]  # [BD, BB]
     part_stride = tl.full((), 0, tl.int64) + part_stride  # a few of them may exceed 2^31
     total = tl.zeros((BN, BB), tl.float64)
     for first in range(0, d, BD):
         left = d - first
-        x = tl.load(row + first, mask=(r[:, None] < C) & (k[None, :] < left), other=0.0)
-        here = (b[None, :] < B) & (k[:, None] < left)
+        here = k[:, None] < left
+        x = tl.load(row + first, mask=k[None, :] < left, other=0.0)
         q0 = tl.load(query + first, mask=here, other=0.0)
         q1 = tl.load(query + first + part_stride, mask=here, other=0.0)
         q2 = tl.load(query + first + 2 * part_stride, mask=here, other=0.0)
@@ -161,8 +185,8 @@ def logits_floats(
             s = product(x, q0, s)
         total += s.to(tl.float64)
     _tile(
-        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, bias_stride, start,
-        BIAS, EXCLUDE,
+        half_ptr, bias_ptr, exclude_ptr, scale_ptr, inv_ptr, best_ptr, out_ptr, total, r, b, B, C, out_stride,
+        bias_stride, start, BIAS, EXCLUDE,
     )  # fmt: skip
 
 
@@ -183,7 +207,7 @@ def logits(queries: Queries, rows: Tensor, half: Tensor, seen: Seen, inv: Tensor
         return triton.cdiv(batch, tiles["BB"]), triton.cdiv(count, tiles["BN"])
 
     starts = queries.parts, rows, half, seen.bias_or(half), seen.exclude_or(half), queries.numbers[SCALE], inv
-    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d}
+    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * d, "out_stride": out.stride(0)}
     sizes |= {"bias_stride": seen.stride, "start": seen.start}
     sizes |= {"BIAS": seen.kind, "EXCLUDE": seen.exclude is not None, "enable_fp_fusion": True}
     if rows.dtype == torch.uint8:

@@ -36,21 +36,22 @@ _SUMS = 2**24  # numbers in the partial sums: some hundreds of programs where qu
 @triton.jit
 def softmax_state(
     l_ptr, half_ptr, away_ptr, bias_ptr, exclude_ptr, numbers_ptr, facts_ptr, best_ptr, state_ptr, p_ptr, mark_ptr,
-    counts_ptr, count_ptr, B, C, stride, bias_stride, part_stride, mark_stride, counts_stride, start, cut,
+    counts_ptr, count_ptr, B, C, l_stride, stride, bias_stride, part_stride, mark_stride, counts_stride, start, cut,
     BIAS: tl.constexpr, EXCLUDE: tl.constexpr, BB: tl.constexpr, SPLIT: tl.constexpr, WORD: tl.constexpr,
 ):  # fmt: skip
-    """state [STATE, S, B] float64 of logits l [B, C], and the weights p = exp(l - best) in parts [PARTS, B, C].
+    """state [STATE, S, B] float64 of logits l [B, C], and the weights p = exp(l - best) in parts [PARTS, B, S SPLIT].
 
-    One program per split and BB queries; stride = S B, part_stride = B C. A row may count for a query if its logit,
-    with the error it may have, reaches the best one's least value - cut. Those are marked, a bit each, [B, S SPLIT /
-    WORD], and counted, [B, S] and in all [B]; the others have weight 0. BIAS, EXCLUDE: as for `logits_bytes`.
+    One program per split and BB queries; logits of queries are l_stride apart, stride = S B, part_stride = B S SPLIT.
+    A row may count for a query if its logit, with the error it may have, reaches the best one's least value - cut.
+    Those are marked, a bit each, [B, S SPLIT / WORD], and counted, [B, S] and in all [B]; the others have weight 0.
+    BIAS, EXCLUDE: as for `logits_bytes`.
     """
     split = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     r = split * SPLIT + tl.arange(0, SPLIT)
     inside = (b[:, None] < B) & (r[None, :] < C)
-    place = b.to(tl.int64)[:, None] * C + r[None, :]
     part_stride = tl.full((), 0, tl.int64) + part_stride
+    place = b.to(tl.int64)[:, None] * l_stride + r[None, :]
     logit = tl.load(l_ptr + place, mask=inside, other=float("-inf"))  # [BB, SPLIT]
     half = tl.load(half_ptr + r, mask=r < C, other=0.0)[None, :]
     away = tl.load(away_ptr + r, mask=r < C, other=0.0)[None, :]
@@ -72,7 +73,8 @@ def softmax_state(
         keep = keep & (r[None, :] != tl.load(exclude_ptr + b, mask=b < B, other=-1)[:, None] - start)
     below = (logit - tl.where(best == float("-inf"), 0.0, best)[:, None]).to(tl.float32)  # -inf - -inf would be NaN
     weight = tl.exp(below)
-    _write_parts(p_ptr, tl.where(keep, weight, 0.0), place, part_stride, inside)
+    place = b.to(tl.int64)[:, None] * (tl.num_programs(0) * SPLIT) + r[None, :]
+    _write_parts(p_ptr, tl.where(keep, weight, 0.0), place, part_stride, (b[:, None] < B) & (r[None, :] >= 0))
     p = weight.to(tl.float64)
     out = state_ptr + split.to(tl.int64) * B + b
     tl.store(out, tl.sum(p, 1), mask=b < B)
@@ -177,20 +179,21 @@ def _split_sum(
     SPLIT: tl.constexpr, STEP: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """The sum of one split's weighted rows for queries b and columns k, [BB, BD] float32."""
+    width = tl.cdiv(C, SPLIT) * SPLIT
     end = tl.minimum(split * SPLIT + SPLIT, C)
     step = tl.arange(0, STEP)
+    # The last row is read again beyond it: there weights are 0.
+    weights = p_ptr + b.to(tl.int64)[:, None] * width + step[None, :]
+    asked = b[:, None] < B
+    here = k[None, :] < d
     acc = tl.zeros((BB, BD), tl.float32)
     for first in range(split * SPLIT, end, STEP):
-        r = first + step
-        at = p_ptr + b.to(tl.int64)[:, None] * C + r[None, :]
-        seen = (b[:, None] < B) & (r[None, :] < C)
-        p0 = tl.load(at, mask=seen, other=0.0)  # [BB, STEP]
-        p1 = tl.load(at + part_stride, mask=seen, other=0.0)
-        row = rows_ptr + r.to(tl.int64)[:, None] * d + k[None, :]  # [STEP, BD]
-        here = (r[:, None] < C) & (k[None, :] < d)
+        at = weights + first
+        p0 = tl.load(at, mask=asked, other=0.0)  # [BB, STEP]
+        p1 = tl.load(at + part_stride, mask=asked, other=0.0)
+        row = rows_ptr + tl.minimum(first + step, C - 1).to(tl.int64)[:, None] * d + k[None, :]  # [STEP, BD]
         s = tl.zeros((BB, BD), tl.float32)
         if rows_ptr.dtype.element_ty == tl.uint8:
-            # What lies outside counts for nothing: its weights are 0, or its sums are not kept.
             u = tl.load(row, mask=here, other=0)
             # 0x6400 | u is the float16 1024 + u: cheaper than a conversion, and exact.
             v = (u.to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - 1152.0
@@ -199,7 +202,7 @@ def _split_sum(
             v = tl.load(row, mask=here, other=0.0)
             s = product(p0, v, product(p1, v, s)) * (1 / 32768.0)
         else:
-            p2 = tl.load(at + 2 * part_stride, mask=seen, other=0.0)
+            p2 = tl.load(at + 2 * part_stride, mask=asked, other=0.0)
             if rows_ptr.dtype.element_ty == tl.bfloat16:
                 v = tl.load(row, mask=here, other=0.0)
                 s = product(p0, v, product(p1, v, product(p2, v, s)))
@@ -241,8 +244,9 @@ class Marks:
 def softmax(
     logits: Tensor, data: Prepared, chunk: Chunk, queries: Queries, marks: Marks, cut: float
 ) -> tuple[Tensor, Tensor]:
-    """(state [STATE, S, B] float64, weights in parts [PARTS, B, C]) of logits [B, C] of a chunk; see `softmax_state`.
+    """(state [STATE, S, B] float64, weights in parts [PARTS, B, S SPLIT]) of logits [B, C] of a chunk.
 
+    See `softmax_state`. Weights are 0 beyond the last row, so that those of every query begin where wide loads may.
     The chunk's bias is in the logits: only its weighted mean is wanted here.
     """
     (batch, count), rows, seen = logits.shape, chunk.rows, chunk.seen
@@ -250,11 +254,11 @@ def softmax(
     parts, dtype = PARTS[data.rows.dtype]
     half = data.half[rows]
     state = torch.empty(STATE, pieces, batch, dtype=torch.float64, device=logits.device)
-    weights = torch.empty(parts, batch, count, dtype=dtype, device=logits.device)
+    weights = torch.empty(parts, batch, pieces * SPLIT, dtype=dtype, device=logits.device)
     softmax_state[(pieces, triton.cdiv(batch, _QUERIES))](
         logits, half, data.away[rows], seen.bias_or(half), seen.exclude_or(half), queries.numbers, data.facts,
         queries.best, state, weights, marks.bits, marks.counts, queries.count,
-        batch, count, pieces * batch, seen.stride, batch * count,
+        batch, count, logits.stride(0), pieces * batch, seen.stride, batch * pieces * SPLIT,
         marks.bits.stride(0), marks.counts.stride(0), seen.start, cut,
         BIAS=seen.kind, EXCLUDE=seen.exclude is not None, BB=_QUERIES, SPLIT=SPLIT, WORD=WORD, num_warps=_WARPS,
         enable_fp_fusion=True,
@@ -289,18 +293,18 @@ class Sums:
 
 
 def weighted_sum(weights: Tensor, rows: Tensor, queries: Queries, marks: Marks, most: int) -> Sums:
-    """Sums of weights in parts [PARTS, B, C] over rows [C, d].
+    """Sums of weights in parts [PARTS, B, S SPLIT] over rows [C, d].
 
     most: rows that may count up to which a query is left out.
     """
-    _, batch, count = weights.shape
-    d = rows.shape[1]
+    _, batch, width = weights.shape
+    count, d = rows.shape
     found = Sums.empty(count, batch, d, rows.device)
 
     def grid(tiles: dict[str, int]) -> tuple[int, int, int]:
         return triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), len(found.sums)
 
-    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * count, "counts_stride": marks.counts.stride(0)}
+    sizes = {"B": batch, "C": count, "d": d, "part_stride": batch * width, "counts_stride": marks.counts.stride(0)}
     sizes |= {"most": most, "per_group": found.per_group, "SEVERAL": found.per_group > 1}
     sizes |= {"SPLIT": SPLIT, "STEP": STEP, "enable_fp_fusion": True}
     _weighted_sum[rows.dtype][grid](

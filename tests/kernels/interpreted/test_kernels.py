@@ -92,7 +92,7 @@ def test_three_floats_hold_the_bits_of_the_query(dtype: torch.dtype, bits: int) 
     torch.testing.assert_close(query.numbers[RESIDUAL], (x - value(query)).norm(dim=1), rtol=1e-3, atol=1e-30)
 
 
-@pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (127, 65, 3), (129, 129, 17), (130, 64, 33)])
+@pytest.mark.parametrize(("n", "d", "batch"), [(1, 1, 1), (127, 65, 3), (129, 129, 17), (130, 128, 33)])
 def test_logits(n: int, d: int, batch: int, stored: torch.dtype) -> None:
     data = Prepared(some_rows(n, d, stored))
     x = torch.randn(batch, d, dtype=torch.float64) * 100
@@ -159,17 +159,18 @@ def test_every_table_has_a_configuration_for_every_batch_and_chip() -> None:
 CONFIGS = [(table, config) for table in ("bytes", "floats") for config in vars(configs)[f"LOGITS_{table.upper()}"]]
 
 
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize(("table", "config"), CONFIGS, ids=lambda value: str(value).replace(" ", ""))
-def test_logits_in_every_configuration(table: str, config: triton.Config) -> None:
+def test_logits_in_every_configuration(table: str, config: triton.Config, even: bool) -> None:
     tiles = config.kwargs
-    n, d, batch = tiles["BN"] + 1, tiles["BD"] + 1, tiles["BB"] + 1
+    n, d, batch = tiles["BN"] + 1, 2 * tiles["BD"] + (not even), tiles["BB"] + 1
     stored = torch.uint8 if table == "bytes" else torch.float32
     data, x = Prepared(some_rows(n, d, stored)), torch.randn(batch, d, dtype=torch.float64)
     query = ready(data, x)
     rows, zero, one = data.rows, torch.zeros(n).double(), torch.ones(batch).double()
-    out = torch.full((batch, n), NAN, dtype=torch.float64)
+    out = torch.full((batch, n + 3), NAN, dtype=torch.float64)
     grid = triton.cdiv(batch, tiles["BB"]), triton.cdiv(n, tiles["BN"])
-    ends = query.best, out, batch, n, d, batch * d, 0, 0
+    ends = query.best, out, batch, n, d, batch * d, n + 3, 0, 0
     starts = query.parts, rows, zero, zero, zero, query.numbers[SCALE], one
     if table == "bytes":
         logits_bytes[grid](*starts, query.digits, *ends, LONG=False, BIAS=0, EXCLUDE=False, **tiles)
@@ -177,7 +178,8 @@ def test_logits_in_every_configuration(table: str, config: triton.Config) -> Non
         logits_floats[grid](*starts, *ends, BIAS=0, EXCLUDE=False, **tiles)
     expected = value(query) @ twins.centred(rows).T
     scale = x.norm(dim=1).max() * twins.centred(rows).norm(dim=1).max()
-    assert float((out - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
+    assert float((out[:, :n] - expected).abs().max() / scale) < (1e-14 if table == "bytes" else 2e-6)
+    assert out[:, n:].isnan().all()
 
 
 def exact_queries(data: Prepared, scores: Tensor) -> Queries:
@@ -200,7 +202,7 @@ def merged(scores: Tensor, data: Prepared, chunk: int, cut: float, bias: Tensor 
     return running
 
 
-SIZES = [(1, 1, 1), (63, 65, 3), (65, 129, 18), (1023, 1, 2), (1025, 3, 5)]
+SIZES = [(1, 1, 1), (63, 65, 3), (65, 129, 18), (1023, 1, 2), (1025, 3, 5), (1026, 128, 2)]
 
 
 @pytest.mark.parametrize(("n", "d", "batch"), SIZES)
@@ -218,8 +220,9 @@ def test_weighted_sum_and_merge(n: int, d: int, batch: int, stored: torch.dtype)
 
 
 def in_parts(weights: Tensor, stored: torch.dtype) -> Tensor:
-    """As `softmax_state` writes them, [PARTS, B, C]."""
+    """As `softmax_state` writes them, [PARTS, B, S SPLIT]."""
     count, dtype = weighted_sum.PARTS[stored]
+    weights = torch.nn.functional.pad(weights, (0, -weights.shape[1] % SPLIT))
     rest, parts = weights.float() * (2**15 if dtype == torch.float16 else 1), []
     for _ in range(count):
         parts.append(rest.to(dtype))
@@ -227,11 +230,11 @@ def in_parts(weights: Tensor, stored: torch.dtype) -> Tensor:
     return torch.stack(parts)
 
 
-@pytest.mark.parametrize("per_group", [1, 2])
-def test_weighted_sum_in_every_configuration(per_group: int, stored: torch.dtype) -> None:
+@pytest.mark.parametrize(("per_group", "even"), [(1, False), (1, True), (2, False), (2, True)])
+def test_weighted_sum_in_every_configuration(per_group: int, even: bool, stored: torch.dtype) -> None:
     for config in configs.WEIGHTED_SUM[stored]:
         tiles = config.kwargs
-        n, d, batch = (per_group - 1) * SPLIT + configs.STEP + 1, tiles["BD"] + 1, tiles["BB"] + 1
+        n, d, batch = (per_group - 1) * SPLIT + configs.STEP + 1, tiles["BD"] + (not even), tiles["BB"] + 1
         data, weights = Prepared(some_rows(n, d, stored)), torch.rand(batch, n, dtype=torch.float64)
         queries = exact_queries(data, weights)
         queries.count.fill_(n)
@@ -240,7 +243,7 @@ def test_weighted_sum_in_every_configuration(per_group: int, stored: torch.dtype
         grid = triton.cdiv(d, tiles["BD"]), triton.cdiv(batch, tiles["BB"]), 1
         weighted_sum.weighted_sum_kernel[grid](
             in_parts(weights, stored), queries.count.expand(2, -1).T.contiguous(), queries.numbers, queries.count,
-            data.rows, out, summed, batch, n, d, batch * n, 2, -1, per_group,
+            data.rows, out, summed, batch, n, d, batch * per_group * SPLIT, 2, -1, per_group,
             SPLIT=configs.SPLIT, STEP=configs.STEP, SEVERAL=per_group > 1, **tiles,
         )  # fmt: skip
         expected = weights @ twins.centred(data.rows)
