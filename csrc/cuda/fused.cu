@@ -155,7 +155,7 @@ __device__ void write_down(const Dense& a, const FewPlaces<Q>& at, const Order* 
 #pragma unroll
         for (int k = 0; k < Few<Q>::tiles; ++k) {
             int* of = sums[k] + 8 * i;
-            if (k % kBoxes == 0) asm volatile("" ::: "memory");  // XX
+            if (k % kBoxes == 0) asm volatile("" ::: "memory");  // few at a time: registers do not hold what all read
             if (column + k * kTile < p.d) {
                 auto* two = reinterpret_cast<double2*>(out + column + k * kTile);
                 double2 sum{0, 0};
@@ -243,10 +243,6 @@ __global__ void __launch_bounds__(kFewThreads, 1) fused_kernel(const __grid_cons
     }
     // Whatever is sent to a block, some warp of it waits for: it may leave before the others.
 }
-
-}  // namespace
-
-namespace {
 
 int64_t shared_of(const FewShape& at) {
     return at.queries == 4   ? Few<4>::shared(at.cluster, at.stages)
