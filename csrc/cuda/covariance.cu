@@ -15,13 +15,13 @@ constexpr int kState = 5;
 
 struct Shared {
     Online state;
-    double logit[kRows], c[kRows], far[kRows], weighted[kRows];
-    double sum_c, sum_far, crossed, rescale;
+    double logit[kRows], c[kRows], far[kRows], weighted[kRows][1];
+    double sum_c, sum_far, crossed, rescale[1];
     int any;
 };
 
 template <DType T>
-__global__ void __launch_bounds__(kThreads) covariance_kernel(Covariance a) {
+__global__ void __launch_bounds__(kThreads, 3) covariance_kernel(Covariance a) {
     const Problem& p = a.problem;
     const int64_t part = blockIdx.x, q = blockIdx.y, d = p.d;
     auto& shared = *reinterpret_cast<Shared*>(shared_memory());
@@ -60,19 +60,21 @@ __global__ void __launch_bounds__(kThreads) covariance_kernel(Covariance a) {
             const double weighted = weight * shared.c[lane], far = shared.far[lane];
             const double sum_c = warp_sum(weighted), sum_far = warp_sum(weight * far);
             const double crossed = warp_sum(weighted * far);
-            shared.weighted[lane] = weighted;
+            shared.weighted[lane][0] = weighted;
             __syncwarp();
             if (lane == 0) {
                 shared.state = state;
                 shared.sum_c = shared.sum_c * rescale + sum_c;
                 shared.sum_far = shared.sum_far * rescale + sum_far;
                 shared.crossed = shared.crossed * rescale + crossed;
-                shared.rescale = rescale;
+                shared.rescale[0] = rescale;
                 shared.any = any;
             }
         }
         __syncthreads();
-        if (shared.any) add_tile<T>(p, shared.weighted, [&](int r) { return first + r; }, shared.rescale, sums);
+        if (shared.any)
+            add_tile<T>(
+                p, shared.weighted, [&](int r) { return first + r; }, shared.rescale, [&](int) { return sums; });
         __syncthreads();
     }
     if (threadIdx.x != 0) return;

@@ -121,7 +121,7 @@ Plan make_plan(const Machine& machine, DType dtype, int64_t n, int64_t d, int64_
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t most = std::min(tiles, std::max<int64_t>(1, kSumBytes / (p.padded * d * 8)));
     p.parts = std::clamp<int64_t>(at_once / (p.padded / p.queries), 1, most);
-    p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / p.batch, 1, most);
+    p.exact_parts = std::clamp<int64_t>(4 * machine.multiprocessors / ((p.batch + kTogether - 1) / kTogether), 1, most);
     return p;
 }
 

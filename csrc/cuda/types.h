@@ -10,6 +10,7 @@ namespace geodiff::cuda {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kRows = 32;          // rows of a tile: one per lane in the softmax, one k-step of the second product
+constexpr int kTogether = 4;       // queries that read rows together in float64
 constexpr int kDigits = 4;         // base-256 digits of a query and of a weight: 31 bits
 constexpr int kQueriesPerMma = 4;  // times kDigits: the 16 rows of one mma
 constexpr int kTile = 128;         // rows of a tile of the dense pass, and bytes of each

@@ -47,31 +47,54 @@ struct Stored<DType::f32> {
     __host__ __device__ static double value(Item f) { return double(f); }
 };
 
-// Sum over a warp of f(column, value) along one row, 16 bytes per lane and load where the row lies right for that.
-// Every lane gets the sum.
-template <DType T, class F>
-__device__ __forceinline__ double warp_over_row(const void* rows, int64_t row, int64_t d, F f) {
+// Calls f(column, values) for the columns of some rows that a lane of a warp has, `values` one for each row. 16 bytes
+// per lane, row and load where rows lie right for that.
+template <DType T, int Rows, class F>
+__device__ __forceinline__ void over_rows(const void* rows, const int64_t (&row)[Rows], int64_t d, F f) {
     using Item = typename Stored<T>::Item;
     constexpr int kPer = 16 / int(sizeof(Item));
-    const Item* at = static_cast<const Item*>(rows) + row * d;
-    const int lane = threadIdx.x % 32;
-    double total = 0;
-    if (uintptr_t(at) % 16 == 0 && d % kPer == 0) {
-        for (int64_t k = int64_t(lane) * kPer; k < d; k += 32 * kPer) {
-            const uint4 packed = *reinterpret_cast<const uint4*>(at + k);
-            const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};
+    const Item* at[Rows];
+    for (int r = 0; r < Rows; ++r) at[r] = static_cast<const Item*>(rows) + row[r] * d;
+    const int lane = threadIdx.x % 32, columns = int(d);
+    double values[Rows];
+    if (uintptr_t(rows) % 16 == 0 && d % kPer == 0) {
+        for (int k = lane * kPer; k < columns; k += 32 * kPer) {
+            unsigned words[Rows][4];
+#pragma unroll
+            for (int r = 0; r < Rows; ++r) {
+                const uint4 packed = *reinterpret_cast<const uint4*>(at[r] + k);
+                words[r][0] = packed.x;
+                words[r][1] = packed.y;
+                words[r][2] = packed.z;
+                words[r][3] = packed.w;
+            }
 #pragma unroll
             for (int i = 0; i < kPer; ++i) {
-                const unsigned bits = words[i * int(sizeof(Item)) / 4] >> (i * int(sizeof(Item)) % 4 * 8);
-                if constexpr (T == DType::f32)
-                    total += f(k + i, Stored<T>::value(float_of_bits(bits)));
-                else
-                    total += f(k + i, Stored<T>::value(Item(bits)));
+#pragma unroll
+                for (int r = 0; r < Rows; ++r) {
+                    const unsigned bits = words[r][i * int(sizeof(Item)) / 4] >> (i * int(sizeof(Item)) % 4 * 8);
+                    if constexpr (T == DType::f32)
+                        values[r] = Stored<T>::value(float_of_bits(bits));
+                    else
+                        values[r] = Stored<T>::value(Item(bits));
+                }
+                f(k + i, values);
             }
         }
     } else {
-        for (int64_t k = lane; k < d; k += 32) total += f(k, Stored<T>::value(at[k]));
+        for (int k = lane; k < columns; k += 32) {
+            for (int r = 0; r < Rows; ++r) values[r] = Stored<T>::value(at[r][k]);
+            f(k, values);
+        }
     }
+}
+
+// Sum over a warp of f(column, value) along one row. Every lane gets the sum.
+template <DType T, class F>
+__device__ __forceinline__ double warp_over_row(const void* rows, int64_t row, int64_t d, F f) {
+    double total = 0;
+    const int64_t one[1] = {row};
+    over_rows<T>(rows, one, d, [&](int64_t k, const double (&value)[1]) { total += f(k, value[0]); });
     return warp_sum(total);
 }
 

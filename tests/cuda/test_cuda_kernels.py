@@ -174,6 +174,28 @@ def test_what_the_pass_cannot_promise_is_done_in_float64(emulated: Any) -> None:
     check_open_queries(emulated.core, 50, 40)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("batch", [1, 2, 4, 5, 7])
+def test_contract_of_queries_that_read_rows_together(emulated: Any, dtype: torch.dtype, batch: int) -> None:
+    rows = stored(200, 40, dtype)
+    emulated.emulator.set_machine(1, 232448, True)  # few parts, of several tiles
+    engine = CudaEngine(rows, emulated.core)
+    # Of bytes those at small levels stay open and read together: all, some, and one of a block.
+    sigma = torch.tensor([1e-3, 3.0, 0.5, 2e-3, 40.0, 5e-3, 1.0], dtype=torch.float64)[:batch]
+    x = queries(rows, batch, 1.0)
+    prior = torch.randn(len(rows), dtype=torch.float64)
+    prior[::3] = -torch.inf
+    prior = prior.log_softmax(0)
+    exclude = torch.arange(batch) * 9 + 1
+    found = answer(engine, x, sigma, log_prior=prior, exclude=exclude)
+    for b in range(batch):
+        seen = prior.index_fill(0, exclude[b], -torch.inf)
+        one = slice(b, b + 1)
+        expected = reference.posterior(x[one], rows, sigma[b], log_weights=seen)
+        torch.testing.assert_close(found.mean[one], expected.mean, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(found.ess[one], expected.ess, rtol=1e-6, atol=1e-9)
+
+
 def test_exact_duplicates_share_the_weight(emulated: Any) -> None:
     check_duplicates(emulated.core, 40, 33)
 
