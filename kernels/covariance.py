@@ -151,5 +151,5 @@ def covariance(
     )  # fmt: skip
     covariance_merge_kernel[(triton.cdiv(d, MERGED_COLUMNS), batch)](
         acc, state, mean, *out, batch, d, parts, data.shift, data.unit,
-        SB=MERGED_PARTS, BD=MERGED_COLUMNS, enable_fp_fusion=True,
+        SB=MERGED_PARTS, BD=MERGED_COLUMNS, num_warps=8, enable_fp_fusion=True,  # with 4, Triton 3.6 has a stack
     )  # fmt: skip

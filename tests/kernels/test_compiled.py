@@ -187,7 +187,7 @@ def _differences(configs: Any) -> Iterator[Variant]:
             yield Variant("drawn.mass_kernel", pointers, constants, warps=8)
             yield Variant("drawn.pick_kernel", pointers, constants, warps=8)
     pointers = _doubles("acc", "state", "mean", "rows_out", "far_out")
-    yield Variant("covariance.covariance_merge_kernel", pointers, {"SB": 8, "BD": 128}, scalars=UNITS)
+    yield Variant("covariance.covariance_merge_kernel", pointers, {"SB": 8, "BD": 128}, warps=8, scalars=UNITS)
     pointers = {**_doubles("acc", "state", "mean", "told"), **COUNTED}
     yield Variant("exact.exact_merge_kernel", pointers, {"SB": 8, "BD": 128, "PATH": 3}, scalars=UNITS)
 
