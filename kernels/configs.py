@@ -48,7 +48,7 @@ LOGITS_BYTES = [_config(4, 4, BN=128, BB=16, BD=128), _config(3, 8, BN=128, BB=3
 LOGITS_FLOATS = [_config(3, 4, BN=64, BB=16, BD=FLUSH), _config(3, 4, BN=64, BB=32, BD=FLUSH), _FLOATS_90]
 # BB queries x BD columns per program, STEP rows at a time; by what one number of the product is split into.
 TWO_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 4, BB=64, BD=64), _TWO_PARTS_90]
-# Rows of two bytes: with four warps Triton 3.6 spills 16 bytes on sm_80.
+# Rows of two bytes, here and below: with four warps Triton 3.6 spills 16 bytes on sm_80.
 TWO_PARTS_OF_HALVES = [_config(3, 4, BB=16, BD=128), _config(3, 8, BB=64, BD=64), _TWO_PARTS_90]
 THREE_PARTS = [_config(3, 4, BB=16, BD=128), _config(3, 8, BB=64, BD=64)]
 SIX_PARTS = [_config(3, 4, BB=16, BD=64), _config(3, 8, BB=32, BD=64)]

@@ -15,8 +15,8 @@ struct Data {
     double radius, max_norm, max_model_norm;  // centred units, as in Stats
     int device;
     Machine machine;
-    TensorMap map,
-        few;  // of the rows, where the machine has the dense pass: in its tiles, and in those of the fused one
+    // Of the rows, where the machine has the dense pass: in its tiles, and in those of the fused one.
+    TensorMap map, few;
 
     double unit() const { return unit_of(dtype); }
     double shift() const { return shift_of(dtype); }
