@@ -217,7 +217,8 @@ def crops_apart_kernel(
     scale = scale_of(sigma_ptr, b, unit)
     crops = down * beside
     norm_ptr += 2 * b * crops + u * beside + v
-    best = tl.load(norm_ptr, mask=begun, other=0.0)
+    if C > 0:
+        best = tl.load(norm_ptr, mask=begun, other=0.0)
     in_u, in_v = u + place // K, v + place % K
     a0 = tl.zeros((HB, WB), tl.float64)
     a1, a2, a3, q0, q1, q2, q3 = a0, a0, a0, a0, a0, a0, a0
@@ -229,6 +230,8 @@ def crops_apart_kernel(
                 x_ptr, row_ptr, MIRRORED and j >= n, u0, v0, channels, height, width, plane, line, step, shift, unit,
                 K, C, HB, WB, SIDE, USED, ONE,
             )  # fmt: skip
+            if C == 0:  # not before, since windows want the registers
+                best = tl.load(norm_ptr, mask=begun, other=0.0)
             weight = tl.exp(bias - scale * e - best)
             column = tl.where(j < n, in_v, width - 1 - in_v) if MIRRORED else in_v
             at_row = in_u * line + column * step + c0 * plane

@@ -9,6 +9,7 @@ from geodiff.kernels.weighted_sum import WORD
 
 ROWS_AT_ONCE = 16 if not INTERPRETED else WORD  # of a tile, which lie in one word of marks
 COLUMNS = 128 if not INTERPRETED else 512
+FEWER_COLUMNS = COLUMNS // 2  # for as many there are registers beside running sums
 MERGED_COLUMNS, MERGED_PARTS = 128, 8
 _PARTS = 256 if not INTERPRETED else 4  # shares of the rows at most, each a program of its own
 _SUMS = 2**24  # numbers in their sums

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from geodiff.base.lots import fallen
 from geodiff.kernels.asked import Asked
-from geodiff.kernels.differences import COLUMNS, ROWS_AT_ONCE, biases, marked, squares
+from geodiff.kernels.differences import FEWER_COLUMNS, ROWS_AT_ONCE, biases, marked, squares
 from geodiff.kernels.marking import mark
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.weighted_sum import WORD
 
 #: Rows whose weights are summed up at first, and of which one lot is looked at again for each draw.
 _LOT = 256
-_COLUMNS = COLUMNS // 2  # beside a running sum there are registers for so many
 
 
 @triton.jit
@@ -95,7 +94,7 @@ def drawn(data: Prepared, asked: Asked, uniform: Tensor) -> Tensor:
     top, mass = uniform.new_empty(2, lots, batch)
     starts = queries.centred, rows, seen.bias_or(rows), queries.numbers, marks.bits, top
     sizes = {"bias_stride": seen.stride, "mark_stride": marks.bits.stride(0), "BIAS": seen.kind, "WORD": WORD}
-    sizes |= {"LOT": _LOT, "BP": ROWS_AT_ONCE, "BD": _COLUMNS, "num_warps": 8, "enable_fp_fusion": True}
+    sizes |= {"LOT": _LOT, "BP": ROWS_AT_ONCE, "BD": FEWER_COLUMNS, "num_warps": 8, "enable_fp_fusion": True}
     mass_kernel[(lots, batch)](*starts, mass, batch, n, d, **sizes)
     lot, target = fallen(top, mass, uniform)
     out = torch.empty(batch, count, dtype=torch.int64, device=uniform.device)

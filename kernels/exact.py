@@ -7,7 +7,7 @@ import triton.language as tl
 from geodiff.kernels.asked import Asked
 from geodiff.kernels.decide import tell
 from geodiff.kernels.differences import (
-    COLUMNS,
+    FEWER_COLUMNS,
     MERGED_COLUMNS,
     MERGED_PARTS,
     ROWS_AT_ONCE,
@@ -119,7 +119,7 @@ def exact(asked: Asked, running: Running, marks: Marks) -> None:
     exact_kernel[(parts, batch)](
         queries.centred, rows, seen.bias_or(rows), queries.numbers, marks.bits, queries.path, acc, state,
         batch, n, d, per_part, seen.stride, marks.bits.stride(0),
-        BIAS=seen.kind, WORD=WORD, BP=ROWS_AT_ONCE, BD=COLUMNS, PATH=EXACT, enable_fp_fusion=True,
+        BIAS=seen.kind, WORD=WORD, BP=ROWS_AT_ONCE, BD=FEWER_COLUMNS, PATH=EXACT, enable_fp_fusion=True,
     )  # fmt: skip
     exact_merge_kernel[(triton.cdiv(d, MERGED_COLUMNS), batch)](
         acc, state, queries.path, running.mean, running.told, batch, d, parts, data.shift, data.unit,

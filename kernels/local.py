@@ -70,7 +70,8 @@ def local_kernel(
                     second_held, third_held, fourth_held = further(held, channels - c0, C)
                 column = tl.where(j < n, row_v, width - 1 - row_v) if MIRRORED else row_v
                 at_row = row_u * line + column * step + c0 * plane
-                y0, y1, y2, y3 = row_values(row_ptr, at_row, plane, held, second_held, third_held, fourth_held, G)
+                if not WHOLE or C > 0 or RULE > 1:
+                    y0, y1, y2, y3 = row_values(row_ptr, at_row, plane, held, second_held, third_held, fourth_held, G)
                 if WHOLE:
                     if C > 0:
                         e = squares_of(x0, x1, x2, x3, y0, y1, y2, y3, held, G)
@@ -89,6 +90,8 @@ def local_kernel(
                 logit = bias - scale * e
                 if RULE > 1:
                     logit = tl.where(alike_u & alike_v, logit, float("-inf"))
+                if WHOLE and C == 0 and RULE < 2:  # not before, since windows want the registers
+                    y0, y1, y2, y3 = row_values(row_ptr, at_row, plane, held, second_held, third_held, fourth_held, G)
                 best, higher, kept, weight = raised(best, logit)
                 total = total * kept + weight
                 a0 = a0 * kept + weight * y0
@@ -197,7 +200,7 @@ def tile_of(images: Images, *, details: bool) -> Tile:
 
 def registers(tile: Tile, images: Images) -> dict[str, int]:
     """How `local_kernel` is launched."""
-    return tile.registers if images.rule and images.shape[0] > tile.G else {}
+    return tile.registers if images.rule and images.shape[0] > tile.G and tile.warps < 16 else {}
 
 
 def local(x: Tensor, sigma: Tensor, candidates: Candidates, images: Images, *, details: bool) -> Found:

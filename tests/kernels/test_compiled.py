@@ -180,7 +180,7 @@ def _differences(configs: Any) -> Iterator[Variant]:
             yield Variant("candidates.candidate_kernel", pointers, {**sizes, **marks, "PATH": 0})
             constants = {**sizes, "BD": 64, "PATH": 0}
             yield Variant("candidates.candidate_sum_kernel", pointers, constants, scalars=UNITS)
-            yield Variant("exact.exact_kernel", pointers, {**sizes, "WORD": 32, "PATH": 3})
+            yield Variant("exact.exact_kernel", pointers, {**sizes, "BD": 64, "WORD": 32, "PATH": 3})
             pointers |= {**_doubles("v", "along", "top", "mass", "target"), "lot_ptr": "*i64", "out_ptr": "*i64"}
             yield Variant("covariance.covariance_kernel", pointers, {**sizes, "WORD": 32})
             constants = {**sizes, "BD": 64, "WORD": 32, "LOT": 256}
