@@ -125,9 +125,9 @@ class DenseCovariance {
         };
         const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
             mine.sum.begin(t.R, t.seed);
-            const auto before = [&](int64_t b) { along_.block(w.along, t.first, t.R, b, tile_); };
+            const auto before = [&](int64_t b) { along_.multiply(w.along, t.first, t.R, b, tile_); };
             logits_.over(w.work, t.first, t.R, tile_, before, [&](int64_t i, const double* l) {
-                weigh(i, l, w.along.logits.data() + i % kQueryBlock * tile_, t, w.p.data(), mine);
+                weigh(i, l, along_.logits(w.along, t.first, t.R, i, tile_), t, w.p.data(), mine);
             });
             mine.sum.add(t.first, t.ahead);
         };

@@ -77,9 +77,9 @@ void inner_products(const Request& asked, double* out) {
         const Logits logits(request, which.data(), int64_t(which.size()), Precision::fine);
         const auto visit = [&](Logits::Work& work, int, const Tile& t) {
             for (int64_t b = 0; b < logits.blocks(); ++b) {
-                logits.products(work, t.first, t.R, b, tile);
-                for (int64_t q = 0; q < logits.block_size(b); ++q)
-                    std::copy_n(work.logits.data() + q * tile, t.R, out + (base + b * kQueryBlock + q) * n + t.first);
+                logits.multiply(work, t.first, t.R, b, tile);
+                for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + logits.block_size(b); ++i)
+                    std::copy_n(logits.products(work, t.R, i, tile), t.R, out + (base + i) * n + t.first);
             }
         };
         over_tiles(

@@ -335,7 +335,7 @@ void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64
     }
 }
 
-void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
     double* l = w.logits.data();
     if (integer()) {
@@ -347,12 +347,7 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
         integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
                        block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile,
                        next);
-        if (!known_.empty()) {
-            products_with_known(w, first, R, b, tile);
-            return;
-        }
-        for (int64_t q = 0; q < size; ++q)
-            join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, nullptr, l + q * tile);
+        if (!known_.empty()) products_with_known(w, first, R, b, tile);
         return;
     }
     const void* rows = rows_.row(first);
@@ -366,18 +361,20 @@ void Logits::products(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     }
 }
 
-void Logits::block(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
-    products(w, first, R, b, tile);
-    const int64_t size = block_size(b), start = b * kQueryBlock;
-    double* l = w.logits.data();
-    const double* h = stats_.half_norm + first;
-    for (int64_t q = 0; q < size; ++q) {
-        double* out = l + q * tile;
-        const double* prior = prior_[size_t(start + q)];
-        kernels_.to_logits(h, inv_sigma2_[size_t(start + q)], prior ? prior + first : nullptr, R, out);
-        const int64_t excluded = excluded_[size_t(start + q)] - first;
-        if (excluded >= 0 && excluded < R) out[excluded] = kUnseen;
-    }
+double* Logits::products(Work& w, int R, int64_t i, int64_t tile) const {
+    const int64_t q = i % kQueryBlock;
+    double* l = w.logits.data() + q * tile;
+    if (integer() && known_.empty()) join_digits(w.sums.data() + q * parts_ * tile, i, R, tile, nullptr, l);
+    return l;
+}
+
+const double* Logits::logits(Work& w, int64_t first, int R, int64_t i, int64_t tile) const {
+    double* l = products(w, R, i, tile);
+    const double* prior = prior_[size_t(i)];
+    kernels_.to_logits(stats_.half_norm + first, inv_sigma2_[size_t(i)], prior ? prior + first : nullptr, R, l);
+    const int64_t excluded = excluded_[size_t(i)] - first;
+    if (excluded >= 0 && excluded < R) l[excluded] = kUnseen;
+    return l;
 }
 
 }  // namespace geodiff

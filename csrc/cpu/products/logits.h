@@ -38,20 +38,23 @@ class Logits {
     int64_t blocks() const { return (count_ + kQueryBlock - 1) / kQueryBlock; }
     int64_t block_size(int64_t b) const { return std::min(kQueryBlock, count_ - b * kQueryBlock); }
 
-    // Fills work.logits for rows [first, first + R) with
-    //   l[q, r] = (<x_q, v_r> - |v_r|^2 / 2) / sigma_q^2 + log prior_r     (stride `tile`, the |x|^2 term is common)
-    // and -inf for the row that the query must not see.
-    void block(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
-    // The products alone, <x_q, v_r>, in the same place.
-    void products(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+    // Multiplies rows [first, first + R) with the queries of block b. One query after the other is then to be asked
+    // for, so that what is made of its products is in L1 when it is used; what this returns lies `tile` apart.
+    void multiply(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+    // <x_i, v_r> for query i of that block.
+    double* products(Work& work, int R, int64_t i, int64_t tile) const;
+    //   l[r] = (<x_i, v_r> - |v_r|^2 / 2) / sigma_i^2 + log prior_r     (the |x|^2 term is common)
+    // and -inf for the row that the query must not see. Once for each query: they take the place of the products.
+    const double* logits(Work& work, int64_t first, int R, int64_t i, int64_t tile) const;
 
     // each(i, l) for every query i of the pass with its logits l[0..R); before(b) ahead of each block b.
     template <class Each, class Before>
     void over(Work& work, int64_t first, int R, int64_t tile, Before&& before, Each&& each) const {
         for (int64_t b = 0; b < blocks(); ++b) {
-            block(work, first, R, b, tile);
+            multiply(work, first, R, b, tile);
             before(b);
-            for (int64_t q = 0; q < block_size(b); ++q) each(b * kQueryBlock + q, work.logits.data() + q * tile);
+            for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + block_size(b); ++i)
+                each(i, logits(work, first, R, i, tile));
         }
     }
     template <class Each>

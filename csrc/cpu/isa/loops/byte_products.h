@@ -13,17 +13,37 @@
 #include "query_digits.h"
 #include "row_ends.h"
 #include "rows_ahead.h"
+#include "transpose.h"
 #include "weight_digits.h"
 
 namespace {
 
 constexpr int64_t kDotChunk = 4096;  // 8 vectors of this length: 32 KiB, resident in L1 while rows stream by
 
-// S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, then those of `ends`. An int32 cannot overflow below
+// What one group of digits sums up over a tile, as its blocks leave it: a row of digits for each row. Doubles, digit by
+// digit, would take as many instructions of a block as 15 % of its products (AVX-512, 3 x 8).
+template <class V>
+struct GroupSums {
+    static constexpr int width = (V::dot_group + kD - 1) / kD * kD;
+    alignas(64) int32_t at[geodiff::kMaxTileRows + kD][width];
+
+    // S[q*lds + r] = (add ? S : start[q]) + the sum of row r and digit q
+    void spread(int R, int digits, const double* start, double* S, int64_t lds, bool add) const {
+        each_element(
+            R, digits, [&](int r, int q) GEODIFF_INLINE_LAMBDA { return load<HalfI>(at[r] + q); },
+            [&](int q, int r, HalfI sums, int there) GEODIFF_INLINE_LAMBDA {
+                double* to = S + q * lds + r;
+                const VecD before = add ? load_first(to, there) : start[q] - VecD{};
+                store_first(to, before + as_doubles(sums), there);
+            });
+    }
+};
+
+// S[r][q] = <u_r, q_q> over whole blocks of columns, then those of `ends`. An int32 cannot overflow below
 // 2^31 / (255 128) = 65,793 columns. PREFETCH: the rows at `ahead`, as many as these.
 template <class V, int RB, int QB, bool PREFETCH>
 GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t* ahead, const int8_t* Q, int64_t blocks,
-                                   const RowEnds& ends, double* S, int64_t lds, bool add) {
+                                   const RowEnds& ends, int32_t (*S)[GroupSums<V>::width]) {
     typedef typename V::Vec Vec;
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
@@ -43,11 +63,7 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
                 }
             }
         }
-    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-        int32_t sums[V::dot_group];
-        V::sums(acc[r], sums);
-        for (int q = 0; q < QB; ++q) S[q * lds + r] = (add ? S[q * lds + r] : 0) + double(sums[q]);
-    }
+    GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::sums(acc[r], S[r]);
 }
 
 // Rows of a block for so many digits: as many as leave registers for them and for a vector of digits.
@@ -60,16 +76,18 @@ constexpr int byte_rows(int digits) {
 
 template <class V, int QB>
 inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const RowsAhead& prefetch, const int8_t* Q, int64_t d,
-                            const RowEnds& ends, double* S, int64_t lds) {
+                            const RowEnds& ends, const double* start, double* S, int64_t lds) {
     constexpr int RB = byte_rows<V>(QB);
+    GroupSums<V> sums;
     for (int64_t k = 0; k < d; k += kDotChunk, Q += kDotChunk * QB) {
         const int64_t blocks = (d - k < kDotChunk ? d - k : kDotChunk) / kPad;
         const RowEnds last = d - k <= kDotChunk ? ends : RowEnds{};
         prefetch.each_block<RB>(X, ldx, R,
                                 [&](int r, auto rows, auto prefetches, const uint8_t* ahead) GEODIFF_INLINE_LAMBDA {
                                     dot_block_bytes<V, rows, QB, prefetches>(X + r * ldx + k, ldx, ahead + k, Q, blocks,
-                                                                             last.from(r), S + r, lds, k > 0);
+                                                                             last.from(r), sums.at + r);
                                 });
+        sums.spread(R, QB, start, S, lds, k > 0);
     }
 }
 
@@ -80,15 +98,12 @@ void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const 
     RowEndsRoom room;
     const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
+        double start[V::dot_group];  // v = u - 128
+        for (int q = 0; q < group; ++q) start[q] = V::unsigned_rows ? -128.0 * double(total[q]) : 0.0;
         with_constant<V::dot_group + 1>(group, [&](auto size) {
             constexpr int QB = decltype(size)::value;
-            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, {next, g, groups}, Q, d, ends, S, lds);
+            if constexpr (QB > 0) dot_group_bytes<V, QB>(X, ldx, R, {next, g, groups}, Q, d, ends, start, S, lds);
         });
-        if constexpr (V::unsigned_rows)
-            for (int q = 0; q < group; ++q) {  // v = u - 128
-                const double shift = -128.0 * double(total[q]);
-                for (int r = 0; r < R; ++r) S[q * lds + r] += shift;
-            }
     }
 }
 
@@ -140,10 +155,6 @@ GEODIFF_INLINE void load_four(const uint8_t* X, int64_t ldx, int rows, int64_t l
     if constexpr (!V::template raw<SIGNED>()) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) out[j] = V::centred(out[j]);
 }
 
-// Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
-// busy through both products.
-inline int half_of(int R, const uint8_t* prefetch) { return prefetch ? (R + 1) / 2 : 0; }
-
 // Four rows; where the next tile has fewer, nothing comes of it.
 GEODIFF_INLINE void prefetch_four(const uint8_t* next, int64_t ldx) {
     for (int i = 0; i < 4; ++i) __builtin_prefetch(next + i * ldx, 0, 2);
@@ -153,7 +164,7 @@ GEODIFF_INLINE void prefetch_four(const uint8_t* next, int64_t ldx) {
 // registers of columns, added to `acc`.
 template <class V, int SLOTS, bool SIGNED, bool WHOLE, int FIRST>
 GEODIFF_INLINE void few_block_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const int8_t* p,
-                                    typename V::Vec (*acc)[4], const uint8_t* prefetch, int prefetched) {
+                                    typename V::Vec (*acc)[4], const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
     constexpr int CB = V::few_vectors;
     Vec a[SLOTS][CB];
@@ -167,7 +178,7 @@ GEODIFF_INLINE void few_block_bytes(const uint8_t* X, int64_t ldx, int R, int64_
         });
     };
     int r = 0;
-    for (; r < prefetched && r + 4 <= R; r += 4, p += SLOTS * 4, X += 4 * ldx, prefetch += 4 * ldx) {
+    for (; prefetch && r + 4 <= R; r += 4, p += SLOTS * 4, X += 4 * ldx, prefetch += 4 * ldx) {
         prefetch_four(prefetch, ldx);
         add(4);
     }
@@ -179,8 +190,8 @@ GEODIFF_INLINE void few_block_bytes(const uint8_t* X, int64_t ldx, int R, int64_
 
 template <class V, int SLOTS, bool SIGNED, bool WHOLE, int FIRST>
 GEODIFF_BLOCK void few_part_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len, const int8_t* p,
-                                  typename V::Vec (*acc)[4], const uint8_t* prefetch, int prefetched) {
-    few_block_bytes<V, SLOTS, SIGNED, WHOLE, FIRST>(X, ldx, R, len, p, acc, prefetch, prefetched);
+                                  typename V::Vec (*acc)[4], const uint8_t* prefetch) {
+    few_block_bytes<V, SLOTS, SIGNED, WHOLE, FIRST>(X, ldx, R, len, p, acc, prefetch);
 }
 
 // A cache line of a few rows at a time, where a register holds less than a line: rows a multiple of 1 KiB apart share
@@ -195,7 +206,7 @@ GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t l
         GEODIFF_UNROLL for (int j = 0; j < 4; ++j) acc[part][s][j] = start_of_sum<V, SIGNED>(w.total[s]);
     const int8_t* digits = static_cast<const int8_t*>(w.digits);
     if constexpr (kParts == 1 && V::few_vectors == 4) {
-        few_block_bytes<V, SLOTS, SIGNED, WHOLE, 0>(X, ldx, R, len, digits, acc[0], prefetch, half_of(R, prefetch));
+        few_block_bytes<V, SLOTS, SIGNED, WHOLE, 0>(X, ldx, R, len, digits, acc[0], prefetch);
     } else {
         for (int first = 0; first < R; first += kRows) {
             const int rows = R - first < kRows ? R - first : kRows;
@@ -203,11 +214,10 @@ GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t l
             for (int part = 0; part < kParts; ++part) {
                 const uint8_t* column = X + first * ldx + part * V::bytes;
                 const int64_t rest = len - part * V::bytes;
-                const int half = part == 0 ? half_of(R, prefetch) - first : 0;
-                few_part_bytes<V, SLOTS, SIGNED, WHOLE, 0>(column, ldx, rows, rest, p, acc[part],
-                                                           prefetch ? prefetch + first * ldx : nullptr, half);
+                const uint8_t* next = prefetch && part == 0 ? prefetch + first * ldx : nullptr;
+                few_part_bytes<V, SLOTS, SIGNED, WHOLE, 0>(column, ldx, rows, rest, p, acc[part], next);
                 if constexpr (V::few_vectors < 4)
-                    few_part_bytes<V, SLOTS, SIGNED, WHOLE, 2>(column, ldx, rows, rest, p, acc[part], nullptr, 0);
+                    few_part_bytes<V, SLOTS, SIGNED, WHOLE, 2>(column, ldx, rows, rest, p, acc[part], nullptr);
             }
         }
     }
@@ -250,7 +260,7 @@ inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len,
     alignas(64) uint8_t Xi[kParts][geodiff::kMaxTileRows * V::bytes];
     const int steps = (R + 3) / 4;
     for (int r = 0; r < R; r += 4, X += 4 * ldx) {
-        if (r < half_of(R, prefetch)) prefetch_four(prefetch + r * ldx, ldx);
+        if (prefetch) prefetch_four(prefetch + r * ldx, ldx);
         GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
             typename V::Vec x[4];
             const int64_t at = part * V::bytes;

@@ -4,8 +4,7 @@
 // ever runs across lanes. A few rows at a time are widened to a buffer in L1, one block of columns after the other.
 #pragma once
 
-#include <utility>
-
+#include "transpose.h"
 #include "widen.h"
 
 namespace {
@@ -111,39 +110,15 @@ inline void dot_tile(const char* X, int64_t d, int R, const T* Q, int nq, T* par
     }
 }
 
-// kD vectors, of which vector i has element j of vector j as its element i: pairs of vectors exchange halves of ever
-// larger blocks.
-template <int S, int... I>
-GEODIFF_INLINE void exchange(VecD* a, std::integer_sequence<int, I...>) {
-    GEODIFF_UNROLL for (int i = 0; i < kD; ++i) {
-        if (i & S) continue;
-        const VecD x = a[i], y = a[i + S];
-        a[i] = __builtin_shufflevector(x, y, (I & S ? kD + I - S : I)...);
-        a[i + S] = __builtin_shufflevector(x, y, (I & S ? kD + I : I + S)...);
-    }
-    if constexpr (2 * S < kD) exchange<2 * S>(a, std::integer_sequence<int, I...>{});
-}
-GEODIFF_INLINE void transpose(VecD* a) { exchange<1>(a, std::make_integer_sequence<int, kD>{}); }
-
 // S[q*lds + r] = sums of query q and row r, where those of so many lanes lie side by side.
 template <int LANES>
 inline void spread_lanes(const double* sums, int rows, int nq, double* S, int64_t lds) {
-    for (int q = 0; q < nq; q += kD) {
-        const double* from = sums + q / LANES * LANES * kDotTile + q % LANES;
-        const int some = nq - q < kD ? nq - q : kD;
-        for (int r = 0; r < rows; r += kD) {  // `sums` has room for more rows than a tile
-            VecD block[kD];
-            GEODIFF_UNROLL for (int i = 0; i < kD; ++i) block[i] = load<VecD>(from + (r + i) * LANES);
-            transpose(block);
-            double* to = S + q * lds + r;
-            if (rows - r >= kD) GEODIFF_UNROLL for (int i = 0; i < kD; ++i) {
-                    if (i < some) store(to + i * lds, block[i]);
-                }
-            else
-                for (int i = 0; i < some; ++i)
-                    for (int j = 0; j < rows - r; ++j) to[i * lds + j] = block[i][j];
-        }
-    }
+    each_element(
+        rows, nq,
+        [&](int r, int q) GEODIFF_INLINE_LAMBDA {  // `sums` has room for more rows than a tile
+            return load<VecD>(sums + q / LANES * LANES * kDotTile + r * LANES + q % LANES);
+        },
+        [&](int q, int r, VecD v, int there) GEODIFF_INLINE_LAMBDA { store_first(S + q * lds + r, v, there); });
 }
 
 template <class T>

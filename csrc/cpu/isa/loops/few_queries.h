@@ -43,10 +43,12 @@ inline void dot_few_rows(const char* X, int64_t d, int R, const float* Q, int64_
 template <DType T, int QB, int CB>
 inline void sum_few_block(const char* X, int64_t d, int R, int64_t c, const float* P, int64_t ldp, const float* rescale,
                           float* A, int64_t lda, const char* prefetch) {
+    // Rows of float32 keep memory busy as it is.
+    constexpr bool kAllAhead = kBytes<T> < 4;
     VecF acc[QB][CB] = {};
     for (int r = 0; r < R; ++r) {
         const char* row = X + r * d * kBytes<T>;
-        if (prefetch && 2 * r < R)
+        if (prefetch && (kAllAhead || 2 * r < R))
             GEODIFF_UNROLL for (int64_t byte = 0; byte < CB * kF * kBytes<T>; byte += 64)
                 __builtin_prefetch(prefetch + (r * d + c) * kBytes<T> + byte, 0, 2);
         GEODIFF_UNROLL for (int j = 0; j < CB; ++j) {

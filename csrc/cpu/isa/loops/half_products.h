@@ -139,14 +139,6 @@ GEODIFF_INLINE typename V::Vec load_columns(const uint8_t* row, int64_t len) {
     return WHOLE ? V::load(row) : V::first_of(row, len);
 }
 
-// Only the first half of the next tile is prefetched: the first product then reads the rest from memory, and memory is
-// busy through both products.
-inline void prefetch_two(const uint8_t* next, int64_t ldx, int R, int r) {
-    if (!next || 2 * r >= R) return;
-    __builtin_prefetch(next + r * ldx, 0, 2);
-    __builtin_prefetch(next + (r + 1 < R ? r + 1 : r) * ldx, 0, 2);
-}
-
 // Sums over the rows of a block, as start_of_halves wants them: 2^15 sum u of unsigned digits.
 template <class V>
 inline void finish_columns(const typename V::Vec* sums, uint8_t* columns) {
@@ -200,7 +192,7 @@ inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, co
                            int64_t lda, const uint8_t* prefetch) {
     typedef typename V::Vec Vec;
     constexpr int kParts = int(kPad / V::bytes), kRows = 16;
-    constexpr int kBringing = kParts < 2 ? 1 : 2, kAhead = 2 / kBringing;  // parts, and rows: half of the next tile
+    constexpr int kBringing = kParts < 2 ? 1 : 2, kAhead = 4 / kBringing;  // parts, and rows
     constexpr int kCount = SLOTS == 1 ? 4 : 2;  // registers of columns at a time, with those of their sums
     Vec acc[kParts][SLOTS][4] = {}, sums[kParts][4] = {};
     for (int first = 0; first < R; first += kRows) {
@@ -209,7 +201,7 @@ inline void sum_few_halves(const uint8_t* X, int64_t ldx, int R, int64_t len, co
         for (int part = 0; part < kParts; ++part) {
             const uint8_t* column = X + first * ldx + part * V::bytes;
             const bool brings = prefetch && part < kBringing;
-            const uint8_t* ahead = brings ? prefetch + (first / 2 + part * rows / 4) * ldx : column;
+            const uint8_t* ahead = brings ? prefetch + (first + part * rows / 2) * ldx : column;
             const int64_t rest = len - part * V::bytes;
             few_block_halves<V, SLOTS, BIASED, WHOLE, 0, kCount, kAhead>(column, ldx, rows, rest, p, acc[part],
                                                                          sums[part], ahead);
@@ -271,7 +263,10 @@ inline void sum_columns_halves(const uint8_t* X, int64_t ldx, int R, int64_t len
     Vec sums[kParts][4] = {};
     for (int i = 0; i < steps; ++i, X += 2 * ldx) {
         const int64_t next = 2 * i + 1 < R ? ldx : 0;  // the weight of a row that is not there is zero
-        prefetch_two(prefetch, ldx, R, 2 * i);
+        if (prefetch) {
+            __builtin_prefetch(prefetch + 2 * i * ldx, 0, 2);
+            __builtin_prefetch(prefetch + 2 * i * ldx + next, 0, 2);
+        }
         GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
             Vec x[4];
             const int64_t at = part * V::bytes;

@@ -47,7 +47,7 @@ inline void sum_tile(const char* X, int64_t d, int R, const float* P, int64_t ld
             const int64_t at = (r * d + c) * kBytes<D>;
             widen_part<D>(X + r * d * kBytes<D>, c, len, columns + r * kPad);
             if (len < kPad) std::memset(columns + r * kPad + len, 0, size_t(kPad - len) * sizeof(float));
-            if (prefetch && 2 * r < R)  // half: the first product then reads the rest, and memory is busy through both
+            if (prefetch)
                 for (int64_t byte = 0; byte < kPad * kBytes<D>; byte += 64)
                     __builtin_prefetch(prefetch + at + byte, 0, 2);
         }

@@ -8,13 +8,6 @@ namespace {
 
 using geodiff::kPad;
 
-// The first n < kD of them, zero from there on
-inline VecD some_of(const double* x, int64_t n) {
-    double v[kD] = {};
-    for (int64_t i = 0; i < n; ++i) v[i] = x[i];
-    return load<VecD>(v);
-}
-
 template <class From>
 bool centre(const From* from, int64_t n, double factor, double term, double* to) {
     double wrong = 0;
@@ -72,7 +65,7 @@ geodiff::VectorSize size_of(const double* x, int64_t n, int64_t fold, bool in_la
                 sum[j] += v * v;
             }
         for (int j = 0; k < end; k += kD, ++j) {
-            const VecD v = end - k < kD ? some_of(x + k, end - k) : load<VecD>(x + k);
+            const VecD v = end - k < kD ? load_first(x + k, end - k) : load<VecD>(x + k);
             top[j] = larger(top[j], larger(v, -v));
             sum[j] += v * v;
         }

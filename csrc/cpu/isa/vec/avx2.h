@@ -17,6 +17,7 @@ struct Shape {
 namespace {
 
 inline VecD as_doubles(HalfF v) { return VecD(_mm256_cvtps_pd(__m128(v))); }
+inline VecD as_doubles(HalfI v) { return VecD(_mm256_cvtepi32_pd(__m128i(v))); }
 
 inline VecF widen_u8(const uint8_t* p) {
     const __m128i bytes = _mm_loadl_epi64((const __m128i*)p);

@@ -20,6 +20,7 @@ struct Shape {
 namespace {
 
 inline VecD as_doubles(HalfF v) { return VecD(_mm512_cvtps_pd(__m256(v))); }
+inline VecD as_doubles(HalfI v) { return VecD(_mm512_cvtepi32_pd(__m256i(v))); }
 
 inline VecF widen_u8(const uint8_t* p) {
     const __m128i bytes = load<__m128i>(p);

@@ -23,6 +23,7 @@ typedef double VecD __attribute__((vector_size(Shape::bytes)));
 typedef int64_t VecL __attribute__((vector_size(Shape::bytes)));
 typedef int32_t VecI __attribute__((vector_size(Shape::bytes)));
 typedef float HalfF __attribute__((vector_size(Shape::bytes / 2)));
+typedef int32_t HalfI __attribute__((vector_size(Shape::bytes / 2)));
 
 template <class V, class T>
 inline V load(const T* p) {
@@ -34,6 +35,18 @@ inline V load(const T* p) {
 template <class V, class T>
 inline void store(T* p, V v) {
     std::memcpy(p, &v, sizeof v);
+}
+
+// The first n of a register's numbers, and zeros
+inline VecD load_first(const double* p, int64_t n) {
+    if (n >= kD) return load<VecD>(p);
+    double v[kD] = {};
+    for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+    return load<VecD>(v);
+}
+inline void store_first(double* p, VecD v, int64_t n) {
+    if (n >= kD) return store(p, v);
+    for (int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
 
 template <class V, class T>
@@ -52,6 +65,7 @@ constexpr bool kShifts = false;
 
 #ifndef GEODIFF_OWN_DOUBLES
 inline VecD as_doubles(HalfF v) { return __builtin_convertvector(v, VecD); }
+inline VecD as_doubles(HalfI v) { return __builtin_convertvector(v, VecD); }
 #endif
 
 inline float bits_to_float(uint32_t u) {
