@@ -126,7 +126,7 @@ struct Table {
     void (*dot_f64)(const void* X, DType dtype, int64_t d, int R, const double* Q, int nq, double* S,
                     int64_t lds) = nullptr;
     // A[q*lda + k] = rescale[q] A + sum_r P[q*ldp + r] v_r, up to padded(d) columns. `prefetch` (or null): the next R
-    // rows, brought to L2 meanwhile (of long rows of float32 half may be)
+    // rows, brought to L2 meanwhile
     void (*sum_f32)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale,
                     int nq, float* A, int64_t lda, const void* prefetch) = nullptr;
 
