@@ -119,7 +119,11 @@ struct Data::Coordinating final : ShapingSource {
     const Query& query;
 
     Coordinating(const Data& data, const Query& query) : data(data), query(query) {}
-    Shaping wanted() const override { return data.shaping(query); }
+    Shaping wanted() const override {
+        data.shape(*query.kernels, query.threads);
+        return at_hand();
+    }
+    Shaping at_hand() const override { return data.shaping(query); }
 };
 
 void Data::shape(const Table& kernels, int threads) const {
@@ -145,8 +149,7 @@ void Data::read_coordinates(const char* from) const {
 }
 
 Shaping Data::shaping(const Query& query) const {
-    shape(*query.kernels, query.threads);
-    return coordinates_ ? coordinates_->view().from(query.begin) : Shaping{};
+    return shaped() ? coordinates_->view(found_->mean.data()).from(query.begin) : Shaping{};
 }
 
 void Data::posterior(const Query& query, int64_t topk, Answer& answer) const {

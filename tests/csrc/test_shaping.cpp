@@ -52,7 +52,7 @@ TEST_CASE(
     for (const Table* table : tables()) {
         CAPTURE(table->name);
         const Coordinates made = data.coordinates(*table, 1), again = data.coordinates(*table, 3);
-        const Shaping s = made.view();
+        const Shaping s = made.view(data.found.mean.data());
         double worst = 0;
         for (int64_t i = 0; i < kDirections; ++i)
             for (int64_t j = 0; j <= i; ++j) {
@@ -77,9 +77,11 @@ TEST_CASE(
         CHECK(saturated == 0);
         CHECK(off < 0.51);
         for (int64_t i = 0; i < data.n * kDirections; ++i)
-            if (s.coordinates[i] != again.view().coordinates[i]) FAIL("another number of threads, another coordinate");
+            if (s.coordinates[i] != again.view(data.found.mean.data()).coordinates[i])
+                FAIL("another number of threads, another coordinate");
         for (int64_t i = 0; i < data.n; ++i)
-            if (s.chance[i] != again.view().chance[i]) FAIL("another number of threads, another chance");
+            if (s.chance[i] != again.view(data.found.mean.data()).chance[i])
+                FAIL("another number of threads, another chance");
     }
 }
 
@@ -99,7 +101,7 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
         request.x = x.data();
         request.sigma = sigmas.data();
         request.tol = 1e-5;
-        request.shaping = made.view();
+        request.shaping = made.view(data.found.mean.data());
         std::vector<int64_t> which;
         for (int64_t q = 0; q < batch; ++q) which.push_back(q);
         const Logits logits(request, which.data(), batch, Precision::normal);
@@ -146,7 +148,7 @@ TEST_CASE("the error of logits, measured on drawn rows, is a bound and no wild o
         request.x = x.data();
         request.sigma = one.data();
         request.tol = 1e-5;
-        request.shaping = made.view();
+        request.shaping = made.view(data.found.mean.data());
         // Exact logits, and those of a query that is off by a random vector.
         std::vector<double> delta(size_t(data.d)), exact(size_t(data.n)), off(size_t(data.n));
         for (double& v : delta) v = 0.3 * random.normal();

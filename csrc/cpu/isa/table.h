@@ -45,6 +45,7 @@ struct IntegerLayout {
     int dot_to, sum_to;          // the first and the second product do up to so many queries
     int free_to;                 // queries for which memory sets the pace, not the digits of weights
     int shaped_from;             // queries from which a digit less is worth the principal coordinates
+    int side_by_side = 0;        // queries in lanes beside each other in `nearest` and `left`; 0: it has neither
     int bias;                    // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 
@@ -80,6 +81,38 @@ struct RoundedWeights {
     double total, variance;  // of the integers; of their rounding
 };
 
+// Rows X + list[i] ldx of a tile, `count` of them.
+struct ListedRows {
+    const uint8_t* X;
+    int64_t ldx;
+    const int32_t* list;
+    int count;
+};
+
+// Principal coordinates of R rows and what they leave out: see passes/prune.h.
+struct CoordinateRows {
+    const uint8_t* coordinates[2];          // [R, kTail] each, the second null where there are no more than kTail
+    const float *outside, *rounded, *half;  // [R]
+    int R;
+
+    int columns() const { return int(coordinates[1] ? 2 * kTail : kTail); }
+};
+
+// Rows of `bytes` bytes that are brought to L2 meanwhile.
+struct RowsToBring {
+    const uint8_t* const* rows = nullptr;
+    int count = 0;
+    int64_t bytes = 0;
+};
+
+// The same of queries in lanes, `groups` of `side_by_side`. All numbers [groups*side_by_side].
+struct CoordinateQueries {
+    int groups, parts;
+    const void* digits;    // [groups][columns/u][parts][side_by_side][u], u = 32 / digit_bits of them in a dword
+    const int32_t* start;  // [groups][parts][side_by_side]  what a sum of v = u - 128 starts at if u are multiplied
+    const float *scale, *outside, *along, *least;
+};
+
 // Exact products of uint8 rows with integers: see products/digits.h.
 struct IntegerProducts {
     IntegerLayout layout;
@@ -92,10 +125,19 @@ struct IntegerProducts {
     // go on in `tail` [R, kTail], which may be null. `prefetch`: as for `sum`.
     void (*dot)(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* Q, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* prefetch);
+    // S[i] = <v_r, q> for the rows r of a list and one vector of digits of `dot`'s, whose blocks of 64 columns lie
+    // `stride` digits apart.
+    void (*dot_listed)(const ListedRows& rows, const void* q, int64_t stride, int64_t total, int64_t d, double* S);
     // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
+    // With p = scale sum_j (b_j - 128) g_j, b the coordinates of a row and g those of a query:
+    // about the largest p - half, and its row: best[] and row[] as the queries. The first digit and half of them.
+    void (*nearest)(const CoordinateRows& rows, const CoordinateQueries& queries, float* best, int32_t* row);
+    // the rows with p + outside_r outside_q + rounded_r along_q - half_r >= least_q, in order: list [.., ld], count.
+    void (*left)(const CoordinateRows& rows, const CoordinateQueries& queries, int32_t* list, int64_t ld,
+                 int32_t* count, const RowsToBring& bring);
     // The products in registers alone, so many rounds of a loop; returns the multiply-adds done.
     int64_t (*peak)(int64_t rounds);
 };

@@ -4,13 +4,14 @@
 
 namespace geodiff {
 
-void Candidates::offer(const double* logits, const float* away, int64_t first, int R) {
+void Candidates::offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list) {
     if (overflowed_) return;
     const Reach reach = kernels_.reach(logits, away, row_error_, base_error_, R);
     if (reach.upper < threshold()) return;
     max_ = std::max(max_, reach.lower);
+    const auto row = [&](int r) { return first + (list ? list[r] : r); };
     if (nearest_.wanted() > 0)
-        for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, first + r);
+        for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, row(r));
     double least = threshold();
     for (int r = 0; r < R; ++r) {
         const double most = logits[r] + row_error_ * double(away[r]) + base_error_;
@@ -29,7 +30,7 @@ void Candidates::offer(const double* logits, const float* away, int64_t first, i
                 return;
             }
         }
-        kept_.push_back({first + r, most});
+        kept_.push_back({row(r), most});
     }
 }
 

@@ -29,8 +29,9 @@ class Candidates {
           base_error_(base_error),
           nearest_(wanted) {}
 
-    // Offers R logits of rows first, first + 1, ...; away[0..R) belongs to them.
-    void offer(const double* logits, const float* away, int64_t first, int R);
+    // Offers R logits of rows first, first + 1, ..., or first + list[0], first + list[1], ...; away[0..R) belongs to
+    // them.
+    void offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list = nullptr);
     bool overflowed() const { return overflowed_; }
     // Appends what is kept of the rows whose logit may be at least `least`.
     void collect(double least, std::vector<Candidate>& rows) const;

@@ -1,13 +1,17 @@
 #include "screen.h"
 
+#include <optional>
+
 #include "candidates.h"
+#include "prune.h"
 #include "refine.h"
 #include "tiles.h"
 
 namespace geodiff {
 namespace {
 
-constexpr double kWidth = 4;  // cuts, of a list that is kept for other states
+constexpr double kLikelyLeft = 0.05;  // of how far rows lie apart, beside principal directions
+constexpr double kWidth = 4;          // cuts, of a list that is kept for other states
 
 // Leaves the candidates that a list is to have; returns the margin to all other rows.
 double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, double cut, int64_t room) {
@@ -27,35 +31,62 @@ double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, 
     return std::max(margin, cut);
 }
 
-}  // namespace
-
-Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,
-           const Wider& wider) {
+// With `shaping` on its coordinates, too, else without.
+Found find(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double cut,
+           Precision precision, const Wider& wider) {
     const int64_t count = int64_t(which.size()), tile = tile_rows(request, count);
     Found out;
     if (count == 0) return out;
+    const int64_t nearest = std::min(request.topk, request.rows.n);
+    const double width = std::max(cut, wider.width);
     const Logits logits(request, which.data(), count, precision);
+    std::optional<Pruning> pruning;
+    if (shaping) pruning.emplace(request, shaping, which, width, nearest);
     const Pieces pieces(request.rows.n, tile, request.threads, true);
-    typedef std::vector<Candidates> Share;
+    struct Share {
+        std::vector<Candidates> candidates;
+        int64_t read = 0;
+    };
+    struct Worker {
+        Logits::Work logits;
+        Pruning::Work pruning;
+        Buffer<float> away;
+    };
+    const auto worker = [&] {
+        return Worker{logits.work(tile), pruning ? pruning->work(tile) : Pruning::Work{}, Buffer<float>(tile)};
+    };
     const auto nothing = [&] {
         Share share;
         for (int64_t i = 0; i < count; ++i)
-            share.emplace_back(request.kernels, cut, std::max(cut, wider.width), logits.row_error(i),
-                               logits.base_error(i), std::min(request.topk, request.rows.n));
+            share.candidates.emplace_back(request.kernels, cut, width, logits.row_error(i), logits.base_error(i),
+                                          nearest);
         return share;
     };
-    const auto visit = [&](Logits::Work& work, Share& share, const Tile& t) {
-        logits.over(work, t.first, t.R, tile, [&](int64_t i, const double* l) {
-            share[size_t(i)].offer(l, request.stats.away + t.first, t.first, t.R);
-        });
+    const auto visit = [&](Worker& mine, Share& share, const Tile& t) {
+        const float* away = request.stats.away + t.first;
+        const Pruning::Left* left = pruning ? &pruning->over(mine.pruning, t.first, t.R, t.ahead ? t.R : 0) : nullptr;
+        share.read += left ? int64_t(left->rows.size()) : t.R;
+        if (!left || left->most) {
+            logits.over(mine.logits, t.first, t.R, tile,
+                        [&](int64_t i, const double* l) { share.candidates[size_t(i)].offer(l, away, t.first, t.R); });
+            return;
+        }
+        for (int64_t i = 0; i < count; ++i) {
+            const int32_t* list = left->list(i);
+            const int size = left->count[size_t(i)];
+            if (size == 0) continue;
+            for (int r = 0; r < size; ++r) mine.away[r] = away[list[r]];
+            share.candidates[size_t(i)].offer(logits.listed(mine.logits, t.first, list, size, i, tile),
+                                              mine.away.data(), t.first, size, list);
+        }
     };
-    const auto shares = over_tiles(request.rows, pieces, tile, [&] { return logits.work(tile); }, nothing, visit);
-    request.read(request.rows.n);
+    const auto shares = over_tiles(request.rows, pieces, tile, worker, nothing, visit);
+    for (const Share& s : shares) request.read(s.read);
     for (int64_t i = 0; i < count; ++i) {
         std::vector<const Candidates*> parts;
         bool overflowed = false;
         for (const Share& s : shares) {
-            parts.push_back(&s[size_t(i)]);
+            parts.push_back(&s.candidates[size_t(i)]);
             overflowed |= parts.back()->overflowed();
         }
         if (overflowed) {
@@ -73,6 +104,45 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
         out.lists.push_back(std::move(list));
     }
     return out;
+}
+
+// Where they may be of use: with exact integer products, and for rows that differ in nothing but their distance.
+Shaping coordinates_for(const Request& request, const std::vector<int64_t>& which, double width) {
+    if (!request.coordinates || !request.integers() || request.log_prior ||
+        request.integers()->layout.side_by_side == 0)
+        return {};
+    const Shaping there = request.coordinates->at_hand();
+    const auto promising = [&](int64_t q) {
+        return Pruning::worthwhile(request, kLikelyLeft * request.stats.mean_square, q, width);
+    };
+    // Few queries do not make them, but take what is there.
+    const int64_t few = request.integers()->layout.shaped_from;
+    if (there || int64_t(which.size()) < few || std::count_if(which.begin(), which.end(), promising) < few)
+        return there;
+    return request.coordinates->wanted();
+}
+
+}  // namespace
+
+void Found::append(Found&& other) {
+    const auto join = [](auto& to, auto& from) {
+        to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+    };
+    join(queries, other.queries), join(lists, other.lists), join(margins, other.margins);
+    join(open.blurred, other.open.blurred), join(open.crowded, other.open.crowded);
+}
+
+Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,
+           const Wider& wider) {
+    const double width = std::max(cut, wider.width);
+    const Shaping shaping = precision == Precision::coarse ? coordinates_for(request, which, width) : Shaping{};
+    if (!shaping) return find(request, {}, which, cut, precision, wider);
+    std::vector<int64_t> few, all;
+    for (const int64_t q : which)
+        (Pruning::worthwhile(request, shaping.outside_square, q, width) ? few : all).push_back(q);
+    Found found = find(request, shaping, few, cut, precision, wider);
+    found.append(find(request, {}, all, cut, precision, wider));
+    return found;
 }
 
 Unanswered screen(const Request& request, const std::vector<int64_t>& which, Precision precision, Answer& answer,

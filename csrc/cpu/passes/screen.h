@@ -30,6 +30,8 @@ struct Found {
     std::vector<std::vector<int64_t>> lists;  // as `queries`
     std::vector<double> margins;              // as `queries`
     Unanswered open;
+
+    void append(Found&& other);
 };
 
 Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,

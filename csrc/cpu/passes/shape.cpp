@@ -11,21 +11,23 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 4096;  // rows that the directions are found from
-constexpr int kRounds = 2;         // of the iteration, which begins with rows of the data
-constexpr int64_t kGroup = 16;     // directions that one thread improves at a time
-constexpr int64_t kTile = 96;      // a multiple of what the float32 products like: see FloatLayout
-constexpr double kRoom = 1.5;      // the largest coordinate held, in units of the sample's largest
+constexpr int64_t kSample = 4096;                   // rows that the directions are found from
+constexpr int kRounds = 2;                          // of the iteration, which begins with rows of the data
+constexpr int64_t kGroup = 16;                      // directions that one thread improves at a time
+constexpr int64_t kTile = 96;                       // a multiple of what the float32 products like: see FloatLayout
+constexpr int64_t kManyColumns = 16 * kDirections;  // from which twice as many directions are worth their bytes
+constexpr double kLeastStep = 1e-30;
+constexpr double kRoom = 1.5;  // the largest coordinate held, in units of the sample's largest
 
 // Directions one after the other, each taken out of those behind it; one that is a sum of the others becomes 0.
-void orthonormalise(double* u, int64_t d, int threads) {
+void orthonormalise(double* u, int64_t count, int64_t d, int threads) {
     std::vector<double> before;
-    for (int64_t j = 0; j < kDirections; ++j) before.push_back(norm(u + j * d, d));
-    for (int64_t j = 0; j < kDirections; ++j) {
+    for (int64_t j = 0; j < count; ++j) before.push_back(norm(u + j * d, d));
+    for (int64_t j = 0; j < count; ++j) {
         double* mine = u + j * d;
         const double length = norm(mine, d), factor = length > 1e-9 * before[size_t(j)] ? 1 / length : 0;
         for (int64_t k = 0; k < d; ++k) mine[k] *= factor;
-        const int64_t behind = kDirections - j - 1;
+        const int64_t behind = count - j - 1;
         in_shares(behind, 2 * behind * d, threads, [&](int64_t begin, int64_t end) {
             for (double* other = mine + (begin + 1) * d; other < mine + (end + 1) * d; other += d) {
                 const double along = dot(mine, other, d);
@@ -33,6 +35,25 @@ void orthonormalise(double* u, int64_t d, int threads) {
             }
         });
     }
+}
+
+// |U U^T - 1| in the Frobenius norm, U the directions in float32, which take the place of `wide`. Those that are 0
+// stand for nothing.
+double skew(const Table& kernels, const float* directions, int64_t count, int64_t d, int threads, double* wide) {
+    for (int64_t i = 0; i < count * d; ++i) wide[i] = double(directions[i]);
+    std::vector<double> square(static_cast<size_t>(count));
+    in_shares(count, count * count * d, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            for (int64_t j = 0; j <= i; ++j) {
+                const double product = kernels.vectors.dot(wide + i * d, wide + j * d, d);
+                if (i == j && product == 0) continue;
+                const double off = i == j ? product - 1 : product;
+                square[size_t(i)] += (i == j ? 1 : 2) * off * off;
+            }
+    });
+    double sum = 0;
+    for (const double s : square) sum += s;
+    return std::sqrt(sum) * (1 + 1e-9) + 1e-12;
 }
 
 // Vectors [count, d] as the float32 first product takes them.
@@ -47,9 +68,9 @@ Buffer<float> packed(const Table& kernels, const Number* vectors, int64_t count,
 
 // along[j, r] = <u_j, v> for R rows from `first` on; `vectors`: all directions, packed.
 void along_all(const Table& kernels, const Rows& rows, int64_t first, int R, const Buffer<float>& vectors,
-               Buffer<double>& along) {
+               int64_t count, Buffer<double>& along) {
     static_assert(kDirections % kDotQueries == 0);
-    for (int64_t j = 0; j < kDirections; j += kDotQueries)
+    for (int64_t j = 0; j < count; j += kDotQueries)
         kernels.dot_f32(rows.row(first), rows.dtype, rows.d, R, vectors.data() + j * rows.d, kDotQueries,
                         along.data() + j * kTile, kTile);
 }
@@ -72,19 +93,25 @@ double gumbel(int64_t row) {
 }  // namespace
 
 Coordinates::Coordinates(int64_t n, int64_t d)
-    : directions_(kDirections * d),
+    : n_(n),
+      count_(d >= kManyColumns ? 2 * kDirections : kDirections),
+      directions_(count_ * d),
       log_size_(n),
       chance_(n),
-      coordinates_(n * kDirections),
-      centre_(kDirections),
-      step_(kDirections) {}
+      outside_(n),
+      rounded_(n),
+      coordinates_(n * count_),
+      centre_(count_),
+      step_(count_) {}
 
 template <class Self, class Visit>
 void Coordinates::each_part(Self& self, Visit&& visit) {
     const auto array = [&](auto& buffer) { visit(buffer.data(), size_t(buffer.size()) * sizeof(buffer[0])); };
     array(self.directions_), array(self.log_size_), array(self.chance_), array(self.coordinates_);
+    array(self.outside_), array(self.rounded_);
     array(self.centre_), array(self.step_);
     visit(&self.left_, sizeof self.left_), visit(&self.mean_square_, sizeof self.mean_square_);
+    visit(&self.skew_, sizeof self.skew_), visit(&self.outside_square_, sizeof self.outside_square_);
 }
 
 Coordinates::Coordinates(int64_t n, int64_t d, const char* from) : Coordinates(n, d) {
@@ -95,8 +122,8 @@ Coordinates::Coordinates(int64_t n, int64_t d, const char* from) : Coordinates(n
 }
 
 int64_t Coordinates::bytes(int64_t n, int64_t d) {
-    const int64_t floats = kDirections * d + 2 * n, doubles = 2 * kDirections + 2;
-    return floats * int64_t(sizeof(float)) + n * kDirections + doubles * int64_t(sizeof(double));
+    const int64_t count = Coordinates(0, d).count_, floats = count * d + 4 * n, doubles = 2 * count + 4;
+    return floats * int64_t(sizeof(float)) + n * count + doubles * int64_t(sizeof(double));
 }
 
 void Coordinates::write(char* to) const {
@@ -113,7 +140,7 @@ Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& st
     const Buffer<char> copied = evenly(rows, count);
     const Rows sample{copied.data(), rows.dtype, count, rows.d};
     iterate(kernels, sample, mean, threads);
-    for (int64_t j = 0; j < kDirections; ++j) {
+    for (int64_t j = 0; j < count_; ++j) {
         double sum = 0;
         for (int64_t k = 0; k < rows.d; ++k) sum += double(directions_[j * rows.d + k]) * mean[k];
         centre_[j] = sum;
@@ -122,14 +149,20 @@ Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& st
     fill(kernels, rows, stats, threads);
 }
 
-Shaping Coordinates::view() const {
+Shaping Coordinates::view(const double* mean) const {
     Shaping s;
     s.directions = directions_.data();
     s.coordinates = coordinates_.data();
+    if (count_ > kDirections) s.beyond = coordinates_.data() + n_ * kDirections;
     s.centre = centre_.data();
     s.step = step_.data();
     s.log_size = log_size_.data();
     s.chance = chance_.data();
+    s.outside = outside_.data();
+    s.rounded = rounded_.data();
+    s.mean = mean;
+    s.skew = skew_;
+    s.outside_square = outside_square_;
     s.left = left_;
     s.mean_square = mean_square_;
     return s;
@@ -138,16 +171,16 @@ Shaping Coordinates::view() const {
 // u_j <- sum_i <v_i - mean, u_j> (v_i - mean), made orthonormal, kRounds times.
 void Coordinates::iterate(const Table& kernels, const Rows& sample, const double* mean, int threads) {
     const int64_t d = sample.d, dp = padded(d);
-    Buffer<double> u(kDirections * d);
-    for (int64_t j = 0; j < kDirections; ++j) {
+    Buffer<double> u(count_ * d);
+    for (int64_t j = 0; j < count_; ++j) {
         double* mine = u.data() + j * d;
         for (int64_t k = 0; k < d; ++k) mine[k] = -mean[k];
-        kernels.axpy(1, sample.row(sample.n * j / kDirections), sample.dtype, d, mine);
+        kernels.axpy(1, sample.row(sample.n * j / count_), sample.dtype, d, mine);
     }
-    orthonormalise(u.data(), d, threads);
+    orthonormalise(u.data(), count_, d, threads);
     const std::vector<float> keep(size_t(kGroup), 1.0f);
     for (int round = 0; round < kRounds; ++round) {
-        one_by_one(kDirections / kGroup, threads, [&](int64_t group) {
+        one_by_one(count_ / kGroup, threads, [&](int64_t group) {
             double* mine = u.data() + group * kGroup * d;
             const Buffer<float> vectors = packed(kernels, mine, kGroup, d);
             Buffer<double> along(kGroup * kTile);
@@ -170,48 +203,61 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
             for (int64_t j = 0; j < kGroup; ++j)
                 for (int64_t k = 0; k < d; ++k) mine[j * d + k] = double(sums[j * dp + k]) - total[j] * mean[k];
         });
-        orthonormalise(u.data(), d, threads);
+        orthonormalise(u.data(), count_, d, threads);
     }
-    for (int64_t i = 0; i < kDirections * d; ++i) directions_[i] = float(u[i]);
+    for (int64_t i = 0; i < count_ * d; ++i) directions_[i] = float(u[i]);
+    skew_ = skew(kernels, directions_.data(), count_, d, threads, u.data());
 }
 
 // How far the sample reaches along each direction, and what is left.
 void Coordinates::measure(const Table& kernels, const Rows& sample) {
-    const Buffer<float> vectors = packed(kernels, directions_.data(), kDirections, sample.d);
-    Buffer<double> along(kDirections * kTile);
-    double largest[kDirections] = {}, square[kDirections] = {};
+    const Buffer<float> vectors = packed(kernels, directions_.data(), count_, sample.d);
+    Buffer<double> along(count_ * kTile);
+    std::vector<double> largest(size_t(count_), 0.0), square(size_t(count_), 0.0);
     for (int64_t first = 0; first < sample.n; first += kTile) {
         const int R = int(std::min(kTile, sample.n - first));
-        along_all(kernels, sample, first, R, vectors, along);
-        for (int64_t j = 0; j < kDirections; ++j)
+        along_all(kernels, sample, first, R, vectors, count_, along);
+        for (int64_t j = 0; j < count_; ++j)
             for (int r = 0; r < R; ++r) {
                 const double c = along[j * kTile + r] - centre_[j];
-                largest[j] = std::max(largest[j], std::fabs(c));
-                square[j] += c * c;
+                largest[size_t(j)] = std::max(largest[size_t(j)], std::fabs(c));
+                square[size_t(j)] += c * c;
             }
     }
-    left_ = mean_square_;
-    for (int64_t j = 0; j < kDirections; ++j) {
-        step_[j] = std::max(kRoom * largest[j] / 127, 1e-30);
-        left_ -= square[j] / double(sample.n);
+    left_ = outside_square_ = mean_square_;
+    for (int64_t j = 0; j < count_; ++j) {
+        step_[j] = std::max(kRoom * largest[size_t(j)] / 127, kLeastStep);
+        const double along_it = square[size_t(j)] / double(sample.n);
+        if (j < kDirections) left_ -= along_it;
+        outside_square_ -= along_it;
     }
+    outside_square_ = std::max(outside_square_, 0.0);
     left_ = std::max(left_, 1e-3 * mean_square_);  // the sample's variance may exceed that of all rows
 }
 
 void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads) {
-    const Buffer<float> vectors = packed(kernels, directions_.data(), kDirections, rows.d);
+    const Buffer<float> vectors = packed(kernels, directions_.data(), count_, rows.d);
+    // As far as a product may be off: products/logits.cpp has the same bound.
+    const double off = (kFold + kFoldBlocks * kFoldBlocks + 4) * kUnitRoundoff * stats.max_norm;
     const auto visit = [&](Buffer<double>& along, int, const Tile& t) {
-        along_all(kernels, rows, t.first, t.R, vectors, along);
+        along_all(kernels, rows, t.first, t.R, vectors, count_, along);
         for (int r = 0; r < t.R; ++r) {
             const int64_t row = t.first + r;
-            uint8_t* bytes = coordinates_.data() + row * kDirections;
             const double away = double(stats.away[row]);
-            double rest = away * away;
-            for (int64_t j = 0; j < kDirections; ++j) {
-                const double c = along[j * kTile + r] - centre_[j];
-                bytes[j] = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
-                rest -= c * c;
+            double rest = away * away, outside = rest, rounded = 0;
+            for (int64_t j = 0; j < count_; ++j) {
+                const double c = along[j * kTile + r] - centre_[j], at_least = std::max(std::fabs(c) - off, 0.0);
+                uint8_t& byte = coordinates_[(j / kDirections * rows.n + row) * kDirections + j % kDirections];
+                byte = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
+                if (j < kDirections) rest -= c * c;
+                outside -= at_least * at_least;
+                if (step_[j] <= kLeastStep) continue;  // along a direction that is 0
+                const double lost = std::fabs(c / step_[j] - (double(byte) - 128)) + off / step_[j];
+                rounded += lost * lost;
             }
+            // What two rounded lengths lose, directions that are not quite orthonormal, and float32.
+            outside_[row] = float(std::sqrt(std::max(outside, 0.0) + (skew_ * 2 + 1e-6) * away * away) * (1 + 1e-6));
+            rounded_[row] = float(std::sqrt(rounded) * (1 + 1e-6));
             // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are
             // drawn in proportion, so that none that is drawn counts for much more than another.
             log_size_[row] = float(0.5 * std::log((away * away + mean_square_) * (std::max(rest, 0.0) + left_)));
@@ -219,7 +265,7 @@ void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stat
         }
     };
     over_tiles(
-        rows, Pieces(rows.n, kTile, threads, false), kTile, [] { return Buffer<double>(kDirections * kTile); },
+        rows, Pieces(rows.n, kTile, threads, false), kTile, [&] { return Buffer<double>(count_ * kTile); },
         [] { return 0; }, visit);
 }
 

@@ -17,7 +17,7 @@ class Coordinates {
     static int64_t bytes(int64_t n, int64_t d);
     void write(char* to) const;
 
-    Shaping view() const;
+    Shaping view(const double* mean) const;
 
   private:
     Coordinates(int64_t n, int64_t d);
@@ -27,10 +27,11 @@ class Coordinates {
     void measure(const Table& kernels, const Rows& sample);
     void fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads);
 
-    Buffer<float> directions_, log_size_, chance_;
+    int64_t n_, count_;  // rows, directions
+    Buffer<float> directions_, log_size_, chance_, outside_, rounded_;
     Buffer<uint8_t> coordinates_;
     Buffer<double> centre_, step_;
-    double left_ = 0, mean_square_;
+    double left_ = 0, mean_square_, skew_ = 0, outside_square_ = 0;
 };
 
 }  // namespace geodiff

@@ -377,4 +377,24 @@ const double* Logits::logits(Work& w, int64_t first, int R, int64_t i, int64_t t
     return l;
 }
 
+const double* Logits::listed(Work& w, int64_t first, const int32_t* list, int count, int64_t i, int64_t tile) const {
+    const Block& block = blocks_[size_t(i / kQueryBlock)];
+    const int64_t digit = integers_->layout.digit_bits / 8, stride = block.group * kPad;
+    const ListedRows rows{static_cast<const uint8_t*>(rows_.row(first)), rows_.d, list, count};
+    for (int part = 0; part < parts_; ++part) {
+        const int64_t slot = i % kQueryBlock * parts_ + part;
+        const int64_t at = slot / block.group * block.group * columns_ + slot % block.group * kPad;
+        integers_->dot_listed(rows, block.digits.data() + at * digit, stride, block.total[size_t(slot)], rows_.d,
+                              w.sums.data() + part * tile);
+    }
+    double* l = w.logits.data();
+    join_digits(w.sums.data(), i, count, tile, nullptr, l);
+    for (int r = 0; r < count; ++r) {
+        const int64_t row = first + list[r];
+        l[r] = (l[r] - stats_.half_norm[row]) * inv_sigma2_[size_t(i)];
+        if (row == excluded_[size_t(i)]) l[r] = kUnseen;
+    }
+    return l;
+}
+
 }  // namespace geodiff

@@ -47,6 +47,9 @@ class Logits {
     // and -inf for the row that the query must not see. Once for each query: they take the place of the products.
     const double* logits(Work& work, int64_t first, int R, int64_t i, int64_t tile) const;
 
+    // The same for rows first + list[0..count) of a tile and one query, in `work.logits`.
+    const double* listed(Work& work, int64_t first, const int32_t* list, int count, int64_t i, int64_t tile) const;
+
     // each(i, l) for every query i of the pass with its logits l[0..R); before(b) ahead of each block b.
     template <class Each, class Before>
     void over(Work& work, int64_t first, int R, int64_t tile, Before&& before, Each&& each) const {

@@ -17,23 +17,35 @@ constexpr int64_t kDrawn = 96;  // rows on which the error that is left is measu
 
 // A view, as Stats is; null pointers where there are no coordinates.
 struct Shaping {
-    const float* directions = nullptr;  // [kDirections, d]  orthonormal u_j
+    const float* directions = nullptr;  // [count(), d]  orthonormal u_j
     const uint8_t* coordinates =
-        nullptr;                      // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
-    const double* centre = nullptr;   // [kDirections]
-    const double* step = nullptr;     // [kDirections]
+        nullptr;  // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
+    // [n, kDirections]  the same along kDirections more, which passes/prune.h takes as well; null: there are none
+    const uint8_t* beyond = nullptr;
+    const double* centre = nullptr;   // [count()]
+    const double* step = nullptr;     // [count()]
     const float* log_size = nullptr;  // [n]  log f: rows are drawn in proportion to weight times f, see passes/drawn.h
     const float* chance = nullptr;    // [n]  log f plus a Gumbel number: the largest logit + chance are drawn
-    double left = 0;                  // mean_i |v_i - mean|^2 without what lies along the directions
-    double mean_square = 0;           // with it
+    // What the bytes do not say of a row: see passes/prune.h.
+    const float* outside = nullptr;  // [n]  the length of what lies along no direction, rounded up
+    const float* rounded = nullptr;  // [n]  the length of what bytes have lost along them, in units of their steps
+    const double* mean = nullptr;    // [d]  of the rows, which the directions begin at
+    double skew = 0;                 // how far they are from orthonormal: |U U^T - 1|, at most
+    double outside_square = 0;       // mean_i |v_i - mean|^2 without what lies along all of the directions
+    double left = 0;                 // mean_i |v_i - mean|^2 without what lies along the directions
+    double mean_square = 0;          // with it
 
     explicit operator bool() const { return coordinates != nullptr; }
+    int64_t count() const { return beyond ? 2 * kDirections : kDirections; }
     // The same for the rows from `first` on.
     Shaping from(int64_t first) const {
         Shaping other = *this;
         if (*this) other.coordinates += first * kDirections;
+        if (beyond) other.beyond += first * kDirections;
         if (*this) other.log_size += first;
         if (*this) other.chance += first;
+        if (*this) other.outside += first;
+        if (*this) other.rounded += first;
         return other;
     }
     // What `error_of_logits` (passes/drawn.h) is to find, before any pass: `query_step` as in DenseErrors.
@@ -44,6 +56,7 @@ struct Shaping {
 class ShapingSource {
   public:
     virtual Shaping wanted() const = 0;
+    virtual Shaping at_hand() const = 0;  // none where they are not made yet
 
   protected:
     ~ShapingSource() = default;

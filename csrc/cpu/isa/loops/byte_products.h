@@ -9,6 +9,8 @@
 
 #include "../table.h"
 #include "../vec/constants.h"
+#include "coordinate_bounds.h"
+#include "listed_rows.h"
 #include "peaks.h"
 #include "query_digits.h"
 #include "row_ends.h"
@@ -315,6 +317,8 @@ inline geodiff::IntegerProducts byte_products() {
     p.place = place_digits<int8_t>;
     p.round = round_weights_of<int8_t, 4>;
     p.dot = dot_bytes<V>;
+    p.dot_listed = dot_listed_bytes<V>;
+    add_bounds<V, ByteLanes<V>>(p);
     p.sum = sum_bytes<V>;
     p.peak = peak_integer<V, 4>;
     return p;

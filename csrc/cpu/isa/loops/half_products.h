@@ -8,6 +8,8 @@
 
 #include "../table.h"
 #include "../vec/constants.h"
+#include "coordinate_bounds.h"
+#include "listed_rows.h"
 #include "peaks.h"
 #include "query_digits.h"
 #include "row_ends.h"
@@ -326,6 +328,10 @@ inline geodiff::IntegerProducts half_products() {
     p.place = place_digits<int16_t>;
     p.round = round_weights_of<int16_t, 2>;
     p.dot = dot_halves<V>;
+    if constexpr (V::adjacent_pairs) {
+        p.dot_listed = dot_listed_halves<V, kHalfChunk<V>>;
+        add_bounds<V, HalfLanes<V>>(p);
+    }
     p.sum = sum_halves<V>;
     p.peak = peak_integer<V, 2>;
     return p;

@@ -8,6 +8,7 @@ namespace {
 
 struct HalvesNeon : NeonRegister<65536> {
     static constexpr int columns = 8, registers = 32;
+    static constexpr bool adjacent_pairs = false;
     static constexpr int sums = 24;                       // of a block
     static constexpr int dot_group = 6;                   // query digits of a block of the first product
     static constexpr int sum_group = 6, sum_vectors = 4;  // weight digits and registers of columns of the second's

@@ -14,6 +14,7 @@ template <class R>
 struct HalvesX86 : R {
     typedef typename R::Vec Vec;
     static constexpr int columns = R::bytes / 2;
+    static constexpr bool adjacent_pairs = true;  // two numbers that are beside each other go into a dword
 
     // acc += x . y, two products to a dword, modulo 2^32. Assembly keeps the sum where it is: GCC 12 moves sums from
     // register to register, and spills from 8 of them on.

@@ -1,0 +1,219 @@
+#include "prune.h"
+
+#include <cmath>
+#include <limits>
+
+#include "../products/bounds.h"
+#include "../products/digits.h"
+#include "tiles.h"
+#include "top.h"
+
+namespace geodiff {
+namespace {
+
+constexpr int kBits = 16;           // of the coordinates of a query: their rounding is nothing beside what is left out
+constexpr double kShare = 0.5;      // of how far rows lie apart, that coordinates may leave open
+constexpr double kMostLeft = 0.25;  // of a tile: a row by itself takes three times what it takes among others
+constexpr int64_t kTried = 4;       // rows that may be the nearest
+constexpr double kWide = 1e-9, kNarrow = 8 * kUnitRoundoff;  // at most, of a bound that some operations make
+constexpr float kNever = std::numeric_limits<float>::infinity();
+
+float up(double x) { return float(x * (1 + kNarrow)); }
+
+}  // namespace
+
+bool Pruning::worthwhile(const Request& request, double left, int64_t q, double width) {
+    const double variance = request.sigma[q] * request.sigma[q];
+    // Near the data y is noise where the rows do not reach.
+    const double outside = std::sqrt(variance * double(request.rows.d - kDirections) + left);
+    return outside * std::sqrt(left) + width * variance < kShare * request.stats.mean_square;
+}
+
+Pruning::Pruning(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double width,
+                 int64_t nearest)
+    : integers_(*request.integers()),
+      rows_(request.rows),
+      stats_(request.stats),
+      shaping_(shaping),
+      count_(int64_t(which.size())),
+      slots_((count_ + integers_.layout.side_by_side - 1) / integers_.layout.side_by_side *
+             integers_.layout.side_by_side),
+      parts_(integers_.layout.digits(kBits)),
+      digits_(slots_ * shaping.count() * parts_ * integers_.layout.digit_bits / 8, true),
+      start_(size_t(slots_ * parts_), 0),
+      scale_(size_t(slots_), 0.0f),
+      outside_(size_t(slots_), 0.0f),
+      along_(size_t(slots_), 0.0f),
+      least_(size_t(slots_), kNever),
+      half_square_(which.size()),
+      slack_(which.size()) {
+    pack(request, which);
+    find_nearest(request, which, width, nearest);
+}
+
+void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
+    const Table& kernels = request.kernels;
+    const int64_t d = request.rows.d, dp = padded(d), k = shaping_.count(), few = kernels.floats.few;
+    const double reach = stats_.scale.radius, longest = 128 * std::sqrt(double(k));  // >= |w|, >= |b - 128|
+    double steps = 0;
+    for (int64_t j = 0; j < k; ++j) steps += shaping_.step[j] * shaping_.step[j];
+    in_shares((count_ + few - 1) / few, 2 * count_ * k * d, request.threads, [&](int64_t begin, int64_t end) {
+        Buffer<float> narrow(few * dp, true);
+        Buffer<double> along(few * k);
+        for (int64_t start = begin * few; start < std::min(end * few, count_); start += few) {
+            const int64_t size = std::min(few, count_ - start);
+            for (int64_t i = 0; i < size; ++i)
+                kernels.vectors.narrow(request.query(which[size_t(start + i)]), d, narrow.data() + i * dp);
+            std::fill(along.data(), along.data() + few * k, 0.0);
+            kernels.dot_few(shaping_.directions, DType::f32, d, int(k), narrow.data(), dp, int(size), along.data(), k);
+            for (int64_t i = start; i < start + size; ++i) {
+                const int64_t q = which[size_t(i)];
+                double* g = along.data() + (i - start) * k;
+                const double square = kernels.vectors.squared_distance(request.query(q), shaping_.mean, d);
+                // How far <x, u_j> may be off in float32, as in products/logits.cpp.
+                const double off = double(kFewFold / kernels.floats.few_lanes + 4) * kUnitRoundoff * request.length(q);
+                double outside = square, length = 0, top = 0;
+                for (int64_t j = 0; j < k; ++j) {
+                    const double y = g[j] - shaping_.centre[j], at_least = std::max(std::fabs(y) - off, 0.0);
+                    const double at_most = (std::fabs(y) + off) * shaping_.step[j];
+                    outside -= at_least * at_least;
+                    length += at_most * at_most;
+                    g[j] = y * shaping_.step[j];
+                    top = std::max(top, std::fabs(g[j]));
+                }
+                const double step = std::max(top, 1e-300) / (largest_balanced(integers_.layout.digit_bits, parts_) - 1);
+                double lost = 0;
+                place(i, g, step, &lost);
+                scale_[size_t(i)] = float(step);
+                outside_[size_t(i)] = up(std::sqrt(std::max(outside, 0.0) + (2 * shaping_.skew + kWide) * square));
+                along_[size_t(i)] = up(std::sqrt(length));
+                // Digits; <y, u_j> times the coordinates of a row, whose length is at most that of the row and of its
+                // rounding; directions that are not quite orthonormal; float32.
+                const double around = std::sqrt(square) + reach;
+                slack_[size_t(i)] = lost * longest + off * std::sqrt(double(k)) * (2 * reach + 128 * std::sqrt(steps)) +
+                                    2 * shaping_.skew * std::sqrt(square) * reach +
+                                    kNarrow * (around * around + std::sqrt(length) * longest);
+                half_square_[size_t(i)] = square / 2;
+            }
+        }
+    });
+}
+
+// g[0..directions) of query i as digits in units of `step`; how long what rounding loses is.
+void Pruning::place(int64_t i, const double* g, double step, double* lost) {
+    const int64_t unit = 32 / integers_.layout.digit_bits, group = integers_.layout.side_by_side;
+    const int64_t g0 = i / group, lane = i % group, base = int64_t(1) << integers_.layout.digit_bits;
+    double square = 0;
+    for (int64_t j = 0; j < shaping_.count(); ++j) {
+        int64_t value = int64_t(std::nearbyint(g[j] / step));
+        square += (g[j] / step - double(value)) * (g[j] / step - double(value));
+        for (int part = parts_ - 1; part >= 0; --part) {
+            const int64_t low = part == 0 ? value : ((value + base / 2) & (base - 1)) - base / 2;
+            const int64_t at = (((g0 * shaping_.count() + j) / unit * parts_ + part) * group + lane) * unit + j % unit;
+            if (base == 256)
+                digits_[at] = char(low);
+            else
+                reinterpret_cast<int16_t*>(digits_.data())[at] = int16_t(low);
+            start_[size_t((g0 * parts_ + part) * group + lane)] -= int32_t(128 * low);
+            value = (value - low) / base;
+        }
+    }
+    *lost = std::sqrt(square) * step * (1 + kWide);
+}
+
+Pruning::Work Pruning::work(int64_t tile) const {
+    const auto left = [&] {
+        Left l;
+        l.tile = tile;
+        l.lists = Buffer<int32_t>(slots_ * tile);
+        l.count.assign(size_t(slots_), 0);
+        return l;
+    };
+    return {Buffer<float>(tile), std::vector<uint8_t>(size_t(tile), 0), left(), left()};
+}
+
+CoordinateRows Pruning::coordinates(Buffer<float>& half, int64_t first, int R) const {
+    for (int r = 0; r < R; ++r) {
+        const float away = stats_.away[first + r];
+        half[r] = 0.5f * away * away * float(1 - kNarrow);  // `away` is rounded up
+    }
+    const int64_t at = first * kDirections;
+    return {{shaping_.coordinates + at, shaping_.beyond ? shaping_.beyond + at : nullptr},
+            shaping_.outside + first,
+            shaping_.rounded + first,
+            half.data(),
+            R};
+}
+
+CoordinateQueries Pruning::queries() const {
+    return {int(slots_ / integers_.layout.side_by_side),
+            parts_,
+            digits_.data(),
+            start_.data(),
+            scale_.data(),
+            outside_.data(),
+            along_.data(),
+            least_.data()};
+}
+
+void Pruning::find_nearest(const Request& request, const std::vector<int64_t>& which, double width, int64_t nearest) {
+    const int64_t wanted = nearest + kTried;
+    struct Worker {
+        Buffer<float> half, best;
+        Buffer<int32_t> row;
+    };
+    const auto worker = [&] {
+        return Worker{Buffer<float>(kMaxTileRows), Buffer<float>(slots_), Buffer<int32_t>(slots_)};
+    };
+    const auto nothing = [&] { return std::vector<Top>(size_t(count_), Top(wanted)); };
+    const auto visit = [&](Worker& w, std::vector<Top>& tops, const Tile& t) {
+        integers_.nearest(coordinates(w.half, t.first, t.R), queries(), w.best.data(), w.row.data());
+        for (int64_t i = 0; i < count_; ++i) tops[size_t(i)].offer(double(w.best[i]), t.first + w.row[i]);
+    };
+    const Rows bytes{shaping_.coordinates, DType::u8, request.rows.n, kDirections};
+    const Pieces pieces(request.rows.n, kMaxTileRows, request.threads, false);
+    const auto shares = over_tiles(bytes, pieces, kMaxTileRows, worker, nothing, visit);
+    in_shares(count_, count_ * wanted * request.rows.d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t q = which[size_t(i)];
+            Top all(wanted);
+            for (const auto& share : shares) all.merge(share[size_t(i)]);
+            std::vector<double> seen;  // -|x - v|^2 / 2 of rows that the query sees
+            for (const Top::Entry& e : all.entries())
+                if (e.row != request.excluded_of(q)) seen.push_back(-0.5 * request.distance(q, e.row));
+            std::sort(seen.rbegin(), seen.rend());
+            double least = -std::numeric_limits<double>::infinity();  // every row is left
+            if (!seen.empty() && int64_t(seen.size()) >= nearest)
+                least = std::min(seen.front() - width * request.sigma[q] * request.sigma[q],
+                                 seen[size_t(std::max<int64_t>(nearest, 1) - 1)]);
+            least += half_square_[size_t(i)] - slack_[size_t(i)];
+            least_[size_t(i)] = float(least - kNarrow * std::fabs(least));
+        }
+    });
+}
+
+void Pruning::find(Work& w, Left& left, int64_t first, int R, const std::vector<const uint8_t*>& bring) const {
+    integers_.left(coordinates(w.half, first, R), queries(), left.lists.data(), left.tile, left.count.data(),
+                   {bring.data(), int(bring.size()), rows_.d});
+    left.first = first;
+    int64_t total = 0;
+    for (const int32_t count : left.count) total += count;
+    left.most = double(total) > kMostLeft * double(R) * double(count_);
+    std::fill_n(w.any.begin(), R, uint8_t(left.most));
+    for (int64_t i = 0; i < count_ && !left.most; ++i)
+        for (int r = 0; r < left.count[size_t(i)]; ++r) w.any[size_t(left.list(i)[r])] = 1;
+    left.rows.clear();
+    for (int r = 0; r < R; ++r)
+        if (w.any[size_t(r)]) left.rows.push_back(static_cast<const uint8_t*>(rows_.row(first + r)));
+}
+
+const Pruning::Left& Pruning::over(Work& w, int64_t first, int R, int ahead) const {
+    if (w.next.first == first)
+        std::swap(w.now, w.next);
+    else
+        find(w, w.now, first, R, {});
+    if (ahead > 0) find(w, w.next, first + R, ahead, w.now.rows);
+    return w.now;
+}
+
+}  // namespace geodiff
