@@ -1,0 +1,104 @@
+"""Contract 1 and 4 where principal coordinates tell most rows from the nearest ones before anything else is read."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import geodiff
+from geodiff import OptimalDenoiser
+from geodiff.backends import cpu
+
+N, D = 16_500, 2_100  # large enough for coordinates, and for twice as many of them
+SIGMAS = (0.02, 0.2, 0.7)
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    """A few waves and noise, with duplicates, near-duplicates and rows that are like no other."""
+    random = np.random.default_rng(3)
+    waves = np.cumsum(random.standard_normal((16, D)), axis=1)
+    waves /= np.abs(waves).max(axis=1, keepdims=True)
+    rows = random.standard_normal((N, 16)).astype(np.float32) @ (30 * waves).astype(np.float32)
+    rows += 8 * random.standard_normal((N, D), dtype=np.float32) + 128
+    rows[100:140] = rows[100]
+    rows[200:230] = random.uniform(0, 255, (30, D))
+    stored = np.clip(rows, 0, 255).astype(np.uint8)
+    stored[300:310] = stored[300]
+    stored[np.arange(300, 310), np.arange(10)] ^= 1
+    return stored
+
+
+def queries(data: np.ndarray, sigma: float) -> Tensor:
+    """Noised rows of each kind, a constant, and one far away."""
+    rows = [100, 204, 303, 5_000, 16_499, *range(7_000, 7_015)]
+    x = torch.from_numpy(data[rows]).float() / 127.5 - 1
+    x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(int(100 * sigma)))
+    x[5], x[6] = 0.3, 4 * x[6]
+    return x
+
+
+def squares(data: np.ndarray, x: Tensor) -> Tensor:
+    """|x - x_i|^2 in float64 difference form."""
+    out = torch.empty(len(x), N, dtype=torch.float64)
+    for first in range(0, N, 1_000):
+        points = torch.from_numpy(data[first : first + 1_000]).double() / 127.5 - 1
+        for q, one in enumerate(x.double()):
+            out[q, first : first + 1_000] = ((one - points) ** 2).sum(1)
+    return out
+
+
+def means(data: np.ndarray, weights: Tensor) -> Tensor:
+    mean = torch.zeros(len(weights), D, dtype=torch.float64)
+    for first in range(0, N, 1_000):
+        points = torch.from_numpy(data[first : first + 1_000]).double() / 127.5 - 1
+        mean += weights[:, first : first + 1_000] @ points
+    return mean
+
+
+@pytest.mark.parametrize("isa", cpu.isas())
+def test_contract_with_rows_left_out_and_the_nearest(data: np.ndarray, isa: str) -> None:
+    with cpu.use_isa(isa):
+        denoiser = OptimalDenoiser(data, backend="cpu").prepare()
+        for sigma in SIGMAS:
+            x = queries(data, sigma)
+            exclude = torch.full((20,), -1)
+            exclude[:5] = torch.tensor([100, 204, 303, -1, 16_499])
+            found = denoiser.posterior(x, sigma, topk=4, exclude=exclude)
+            away = squares(data, x[:7])
+            for q in range(7):
+                if exclude[q] >= 0:
+                    away[q, exclude[q]] = torch.inf
+            exact = means(data, torch.softmax(-away / (2 * sigma**2), 1))
+            errors = (found.mean[:7] - exact).norm(dim=1)
+            assert (errors <= 1e-5 * exact.norm(dim=1).clamp(min=0.1)).all(), (sigma, errors)
+            nearest = away.sort(dim=1, stable=True).indices[:, :4]
+            # Duplicates have one distance: which of them is named is settled by their number.
+            assert torch.equal(found.indices[:7], nearest), (sigma, found.indices[:7], nearest)
+
+
+@pytest.mark.parametrize("isa", cpu.isas())
+def test_few_queries_get_the_same_bits_with_and_without(data: np.ndarray, isa: str) -> None:
+    with cpu.use_isa(isa):
+        fresh, ready = OptimalDenoiser(data, backend="cpu"), OptimalDenoiser(data, backend="cpu").prepare()
+        for sigma in SIGMAS:
+            for x in queries(data, sigma).split(1):
+                assert torch.equal(fresh(x, sigma), ready(x, sigma)), sigma
+
+
+def test_most_rows_are_not_read(data: np.ndarray) -> None:
+    if not cpu.isas()[-1].startswith("avx"):
+        pytest.skip("no instruction set with integer products in lanes runs here")
+    x = torch.from_numpy(data[7_000:7_003]).float() / 127.5 - 1
+    x = x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    sigmas = torch.tensor([0.2, 0.1, 0.0], dtype=torch.float64)
+    rows = {}
+    for name, denoiser in (
+        ("fresh", OptimalDenoiser(data, backend="cpu")),
+        ("ready", OptimalDenoiser(data, backend="cpu").prepare()),
+    ):
+        trajectory = geodiff.sample(denoiser, x, sigmas, solver="euler")
+        assert trajectory.cost[0].paths == {"screened": 3}
+        rows[name] = trajectory.cost[0].rows
+    assert rows["fresh"] >= N
+    assert rows["ready"] < N / 10
