@@ -17,7 +17,7 @@ namespace {
 // Rows that vary along some directions, and a little everywhere; the second half of a page again, one row off by one
 // number, and one far from all others, whose coordinates no byte holds.
 struct Lines {
-    static constexpr int64_t n = 700;
+    static constexpr int64_t n = 1500;
     int64_t d;
     std::vector<uint8_t> stored;
     Rows rows;
@@ -61,7 +61,7 @@ struct Asked {
         Random random(uint64_t(batch) + 4);
         for (int64_t q = 0; q < batch; ++q) {
             which.push_back(q);
-            sigma.push_back(std::vector<double>{0.13, 13, 64, 130}[size_t(q % 4)]);
+            sigma.push_back(q % 16 == 15 ? 130 : std::vector<double>{0.13, 2, 8, 20}[size_t(q % 4)]);
             const int64_t row = q % 5 == 0 ? 503 : q % 7 == 6 ? 333 : q * 37 % data.n;
             exclude.push_back(q % 3 == 0 ? row : -1);
             for (int64_t k = 0; k < data.d; ++k)
@@ -121,8 +121,9 @@ TEST_CASE("every row that may matter is left, and most others are not") {
             CAPTURE(table->name);
             const Coordinates made(*table, data.rows, data.stats, data.found.mean.data(), 1);
             const Shaping shaping = made.view(data.found.mean.data());
-            for (const int64_t batch : {1, 17, 70})
+            for (const int64_t batch : {1, 17, 66})
                 for (const int64_t nearest : {0, 3}) {
+                    if (batch > 17 && nearest > 0) continue;
                     const Asked asked(data, batch);
                     Request request = requested(*table, data, asked);
                     request.threads = 2;
@@ -154,13 +155,13 @@ TEST_CASE("every row that may matter is left, and most others are not") {
                         const double least = std::min(sorted[0] - width, nearest > 0 ? sorted[2] : sorted[0]);
                         for (int64_t i = 0; i < data.n; ++i)
                             lost += l[size_t(i)] >= least && !left[size_t(q)][size_t(i)];
-                        if (asked.sigma[size_t(q)] > 20 || q % 11 == 10) continue;
+                        if (asked.sigma[size_t(q)] > 8 || q % 11 == 10) continue;
                         told += data.n;
                         total += std::count(left[size_t(q)].begin(), left[size_t(q)].end(), uint8_t(1));
                     }
                     CHECK(lost == 0);
                     CHECK(brought > 0);
-                    if (batch == 1 && nearest == 0) CHECK(double(total) < 0.1 * double(told));
+                    if (nearest == 0) CHECK(double(total) < 0.1 * double(told));
                 }
         }
     }
