@@ -38,9 +38,9 @@ struct Lines {
         for (double& a : along) a = random.normal();
         for (int64_t i = 0; i < n; ++i) {
             double c[9];
-            for (double& a : c) a = (i == far ? 20 : 3) * random.normal();
+            for (double& a : c) a = (i == far ? 25 : 5) * random.normal();
             for (int64_t k = 0; k < d; ++k) {
-                double value = 120 + 6 * random.normal();
+                double value = 120 + 8 * random.normal();
                 for (int j = 0; j < 9; ++j) value += c[j] * along[size_t(j * d + k)];
                 stored[size_t(i * d + k)] = uint8_t(std::clamp(std::round(value), 0.0, 255.0));
             }
@@ -85,7 +85,7 @@ Request requested(const Table& table, const Lines& data, const Asked& asked) {
 
 TEST_CASE("what coordinates leave out of a row is no longer than they say") {
     for (const int64_t d : {int64_t(1100), int64_t(2100)}) {  // one and two halves
-        const int64_t far = 61;                               // beside the sample
+        const int64_t far = 55;                               // beside the sample
         const Lines data(d, 4500, far);
         const Coordinates made(kernels_for(""), data.rows, data.stats, data.found.mean.data(), 2);
         const Shaping s = made.view(data.found.mean.data());
@@ -159,13 +159,13 @@ TEST_CASE("every row that may matter is left, and most others are not") {
                         const double least = std::min(sorted[0] - width, nearest > 0 ? sorted[2] : sorted[0]);
                         for (int64_t i = 0; i < data.n; ++i)
                             lost += l[size_t(i)] >= least && !left[size_t(q)][size_t(i)];
-                        if (asked.sigma[size_t(q)] > 8 || q % 11 == 10) continue;
+                        if (asked.sigma[size_t(q)] > 8 || asked.exclude[size_t(q)] >= 0 || q % 11 == 10) continue;
                         told += data.n;
                         total += std::count(left[size_t(q)].begin(), left[size_t(q)].end(), uint8_t(1));
                     }
                     CHECK(lost == 0);
                     CHECK(brought > 0);
-                    if (nearest == 0) CHECK(double(total) < 0.1 * double(told));
+                    if (nearest == 0 && told > 0) CHECK(double(total) < 0.1 * double(told));
                 }
         }
     }
