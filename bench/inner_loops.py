@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 X86 = {"vpmaddwd": 16, "vpdpbusd": 8}  # bits of a multiply-add
 ARM = {"smlal": 4, "smlal2": 4, "udot": 16, "sdot": 16, "usdot": 16, "ummla": 32, "smmla": 32, "usmmla": 32}
 WIDTH = {"x": 128, "y": 256, "z": 512}
-PRODUCT = {"dot": "first", "sum": "second"}
+PRODUCT = {"dot": "first", "sum": "second", "multiply": "bounds", "listed": "listed"}
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 _LINE = re.compile(r"^\s*([0-9a-f]+):\s+(?:[0-9a-f]{8}\s+)?(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
-_NAMED = re.compile(r"\b(dot|sum)_(?:\w+_)?(?:bytes|halves|matrices)\b")
+_NAMED = re.compile(r"\b(dot|sum|listed|multiply)_(?:\w+_)?(?:bytes|halves|matrices|lanes)\b")
 _AIM = re.compile(r"(?:^|[\s,])([0-9a-f]+)\s+<")
 
 
@@ -209,13 +209,14 @@ def main(arguments: list[str] | None = None) -> int:
             )
             print(loop.function + (f"  STACK {len(loop.on_stack)}" if loop.on_stack else ""))
     else:
-        print("| instruction set | first product | second product |\n|---|---|---|")
+        print("| instruction set | first product | second product | bounds | listed rows |\n|---|---|---|---|---|")
         for isa in dict.fromkeys(loop.isa for loop in loops):
             cells = [
-                min((loop.each for loop in loops if (loop.isa, loop.product) == (isa, product)), default=float("nan"))
+                min((loop.each for loop in loops if (loop.isa, loop.product) == (isa, product)), default=None)
                 for product in PRODUCT.values()
             ]
-            print(f"| `{isa}` | {cells[0]:.3f} | {cells[1]:.3f} |")
+            shown = ("none" if cell is None else f"{cell:.3f}" for cell in cells)
+            print(f"| `{isa}` | {' | '.join(shown)} |")
     spilled = [loop for loop in loops if loop.on_stack]
     for loop in spilled:
         print(f"{loop.isa}: {loop.function} touches the stack: {'; '.join(loop.on_stack)[:200]}", file=sys.stderr)

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "../../csrc/cpu/products/digits.h"
 #include "problem.h"
@@ -76,6 +78,148 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                     CHECK(wrong == 0);
                 }
         }
+    }
+}
+
+TEST_CASE("first product of listed rows: exact, whichever rows and however many") {
+    for (const Table* table : tables()) {
+        if (!table->integers || !table->integers->dot_listed) continue;
+        CAPTURE(table->name);
+        const IntegerProducts& products = *table->integers;
+        const int bits = products.layout.digit_bits;
+        for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {19, 65}, {40, 300}, {3, 5000}, {11, 2048}}) {
+            const Points points(DType::u8, n, d, uint64_t(d));
+            const int64_t dp = padded(d), group = 3;  // digits of three vectors lie between each other
+            Random random{uint64_t(n)};
+            std::vector<char> digits = random_digits(group * dp, bits, random);
+            const auto at = [&](int64_t q, int64_t k) { return k / kPad * kPad * group + q * kPad + k % kPad; };
+            for (int64_t q = 0; q < group; ++q) {
+                int64_t total = 0;
+                for (int64_t k = 0; k < dp; ++k) {
+                    if (k >= d) std::memset(&digits[size_t(at(q, k) * bits / 8)], 0, size_t(bits / 8));
+                    total += digit_at(digits, bits, at(q, k));
+                }
+                for (int count = 1; count <= n; count += 1 + count / 4) {
+                    std::vector<int32_t> list;
+                    for (int i = 0; i < count; ++i) list.push_back(int32_t((i * 7 + count) % n));
+                    std::vector<double> S(size_t(count + 1), -12345.0);
+                    const ListedRows rows{reinterpret_cast<const uint8_t*>(points.stored.data()), d, list.data(),
+                                          count};
+                    products.dot_listed(rows, digits.data() + at(q, 0) * bits / 8, group * kPad, total, d, S.data());
+                    for (int i = 0; i < count; ++i) {
+                        double exact = 0;
+                        for (int64_t k = 0; k < d; ++k)
+                            exact +=
+                                points.v[size_t(list[size_t(i)] * d + k)] * double(digit_at(digits, bits, at(q, k)));
+                        CHECK(S[size_t(i)] == exact);
+                    }
+                    CHECK(S[size_t(count)] == -12345.0);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, in order") {
+    for (const Table* table : tables()) {
+        if (!table->integers || table->integers->layout.side_by_side == 0) continue;
+        CAPTURE(table->name);
+        const IntegerProducts& products = *table->integers;
+        const int bits = products.layout.digit_bits, parts = products.layout.digits(16), unit = 32 / bits;
+        const int64_t lanes = products.layout.side_by_side;
+        for (const int R : {1, 4, 23, 90})
+            for (const int64_t halves : {1, 2})
+                for (const int groups : {1, 2, 3}) {
+                    const int64_t columns = halves * kTail, slots = groups * lanes;
+                    Random random{uint64_t(R + groups)};
+                    const Points first(DType::u8, R, kTail, 5), second(DType::u8, R, kTail, 6);
+                    std::vector<char> digits = random_digits(slots * columns * parts, bits, random);
+                    const auto value = [&](int64_t q, int64_t j, int part) {
+                        const int64_t g = q / lanes, lane = q % lanes;
+                        const int64_t at = (((g * columns + j) / unit * parts + part) * lanes + lane) * unit + j % unit;
+                        return digit_at(digits, bits, at);
+                    };
+                    std::vector<int32_t> start(size_t(slots * parts), 0);
+                    std::vector<float> scale, beside, along, least, outside, rounded, half;
+                    for (int64_t q = 0; q < slots; ++q) {
+                        for (int part = 0; part < parts; ++part)
+                            for (int64_t j = 0; j < columns; ++j)
+                                start[size_t((q / lanes * parts + part) * lanes + q % lanes)] -=
+                                    int32_t(128 * value(q, j, part));
+                        scale.push_back(float(1e-6 * (1 + random.uniform())));
+                        beside.push_back(float(random.uniform()));
+                        along.push_back(float(random.uniform()));
+                        least.push_back(q % 5 == 4 ? std::numeric_limits<float>::infinity()
+                                                   : float(20 * random.normal()));
+                    }
+                    for (int r = 0; r < R; ++r) {
+                        outside.push_back(float(20 * random.uniform()));
+                        rounded.push_back(float(20 * random.uniform()));
+                        half.push_back(float(20 * random.uniform()));
+                    }
+                    const auto bytes = [](const Points& p) {
+                        return reinterpret_cast<const uint8_t*>(p.stored.data());
+                    };
+                    const CoordinateRows rows{{bytes(first), halves > 1 ? bytes(second) : nullptr},
+                                              outside.data(),
+                                              rounded.data(),
+                                              half.data(),
+                                              R};
+                    const CoordinateQueries queries{groups,       parts,         digits.data(), start.data(),
+                                                    scale.data(), beside.data(), along.data(),  least.data()};
+                    // p of one query and row, of so many digits and columns
+                    const auto product = [&](int64_t q, int r, int most, int64_t until) {
+                        double sum = 0;
+                        for (int part = 0; part < parts; ++part) {
+                            sum *= double(int64_t(1) << bits);
+                            for (int64_t j = 0; j < until && part < most; ++j)
+                                sum += double(value(q, j, part)) *
+                                       (j < kTail ? first : second).v[size_t(r * kTail + j % kTail)];
+                        }
+                        return double(scale[size_t(q)]) * sum;
+                    };
+                    std::vector<float> best(size_t(slots), -1.0f), behind(size_t(slots), -1.0f);
+                    std::vector<int32_t> row(size_t(slots), -1), after(size_t(slots), -1), count(size_t(slots), -1),
+                        list(size_t(slots * (R + 2)), -7);
+                    products.nearest(rows, queries, best.data(), row.data());
+                    const int half_way = R / 2;  // the rows from here on by themselves
+                    CoordinateRows others = rows;
+                    for (const uint8_t*& c : others.coordinates) c = c ? c + half_way * kTail : nullptr;
+                    others.half += half_way;
+                    others.R -= half_way;
+                    products.nearest(others, queries, behind.data(), after.data());
+                    std::vector<const uint8_t*> bring;
+                    for (int r = 0; r < R; ++r) bring.push_back(bytes(first) + r * kTail);
+                    products.left(rows, queries, list.data(), R + 2, count.data(), {bring.data(), R, kTail});
+                    for (int64_t q = 0; q < slots; ++q) {
+                        double most = -1e308, most_behind = -1e308;
+                        const auto about = [&](int r) { return product(q, r, 1, kTail) - double(half[size_t(r)]); };
+                        for (int r = 0; r < R; ++r) most = std::max(most, about(r));
+                        for (int r = half_way; r < R; ++r) most_behind = std::max(most_behind, about(r));
+                        CHECK(about(row[size_t(q)]) >= most - 1e-3);
+                        CHECK(about(half_way + after[size_t(q)]) >= most_behind - 1e-3);
+                        CHECK(std::fabs(double(best[size_t(q)]) - double(behind[size_t(q)]) - (most - most_behind)) <
+                              1e-3);
+                        std::vector<uint8_t> in(size_t(R), 0);
+                        REQUIRE(count[size_t(q)] >= 0);
+                        REQUIRE(count[size_t(q)] <= R);
+                        for (int i = 0; i < count[size_t(q)]; ++i) {
+                            const int32_t r = list[size_t(q * (R + 2) + i)];
+                            REQUIRE(r >= 0);
+                            REQUIRE(r < R);
+                            if (i > 0) CHECK(r > list[size_t(q * (R + 2) + i - 1)]);
+                            in[size_t(r)] = 1;
+                        }
+                        for (int r = 0; r < R; ++r) {
+                            const double p = product(q, r, parts, columns);
+                            const double upper = p + double(outside[size_t(r)]) * double(beside[size_t(q)]) +
+                                                 double(rounded[size_t(r)]) * double(along[size_t(q)]) -
+                                                 double(half[size_t(r)]);
+                            if (std::fabs(upper - double(least[size_t(q)])) > 1e-4 * (40 + std::fabs(p)))
+                                CHECK(bool(in[size_t(r)]) == (upper > double(least[size_t(q)])));
+                        }
+                    }
+                }
     }
 }
 

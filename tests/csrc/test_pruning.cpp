@@ -104,7 +104,8 @@ TEST_CASE("what coordinates leave out of a row is no longer than they say") {
                 for (int64_t k = 0; k < d; ++k) rest[size_t(k)] -= c * double(u[k]);
                 const uint8_t* half = j < kDirections ? s.coordinates : s.beyond;
                 clamped += i == far && half[i * kDirections + j % kDirections] % 255 == 0;
-                rounded += std::pow(c / s.step[j] - (double(half[i * kDirections + j % kDirections]) - 128), 2);
+                const double lost = c / s.step[j] - (double(half[i * kDirections + j % kDirections]) - 128);
+                rounded += s.step[j] * lost * lost;
             }
             double outside = 0;
             for (const double r : rest) outside += r * r;

@@ -133,7 +133,8 @@ struct IntegerProducts {
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
     // With p = scale sum_j (b_j - 128) g_j, b the coordinates of a row and g those of a query:
-    // about the largest p - half, and its row: best[] and row[] as the queries. The first digit and half of them.
+    // the largest p - half and its row, about: the first digit and kTail coordinates, and `best` up to what all rows
+    // have in common. best[] and row[] as the queries.
     void (*nearest)(const CoordinateRows& rows, const CoordinateQueries& queries, float* best, int32_t* row);
     // the rows with p + outside_r outside_q + rounded_r along_q - half_r >= least_q, in order: list [.., ld], count.
     void (*left)(const CoordinateRows& rows, const CoordinateQueries& queries, int32_t* list, int64_t ld,

@@ -57,6 +57,7 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
     const double reach = stats_.scale.radius, longest = 128 * std::sqrt(double(k));  // >= |w|, >= |b - 128|
     double steps = 0;
     for (int64_t j = 0; j < k; ++j) steps += shaping_.step[j] * shaping_.step[j];
+    const double held = 2 * reach + 128 * std::sqrt(steps);  // >= what bytes say that a row is along the directions
     in_shares((count_ + few - 1) / few, 2 * count_ * k * d, request.threads, [&](int64_t begin, int64_t end) {
         Buffer<float> narrow(few * dp, true);
         Buffer<double> along(few * k);
@@ -75,9 +76,9 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
                 double outside = square, length = 0, top = 0;
                 for (int64_t j = 0; j < k; ++j) {
                     const double y = g[j] - shaping_.centre[j], at_least = std::max(std::fabs(y) - off, 0.0);
-                    const double at_most = (std::fabs(y) + off) * shaping_.step[j];
+                    const double at_most = std::fabs(y) + off;
                     outside -= at_least * at_least;
-                    length += at_most * at_most;
+                    length += shaping_.step[j] * at_most * at_most;
                     g[j] = y * shaping_.step[j];
                     top = std::max(top, std::fabs(g[j]));
                 }
@@ -87,12 +88,10 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
                 scale_[size_t(i)] = float(step);
                 outside_[size_t(i)] = up(std::sqrt(std::max(outside, 0.0) + (2 * shaping_.skew + kWide) * square));
                 along_[size_t(i)] = up(std::sqrt(length));
-                // Digits; <y, u_j> times the coordinates of a row, whose length is at most that of the row and of its
-                // rounding; directions that are not quite orthonormal; float32.
-                const double around = std::sqrt(square) + reach;
-                slack_[size_t(i)] = lost * longest + off * std::sqrt(double(k)) * (2 * reach + 128 * std::sqrt(steps)) +
-                                    2 * shaping_.skew * std::sqrt(square) * reach +
-                                    kNarrow * (around * around + std::sqrt(length) * longest);
+                // Digits; <y, u_j> times the coordinates of a row; directions that are not quite orthonormal; float32.
+                const double away = std::sqrt(square), around = away + reach;
+                slack_[size_t(i)] = lost * longest + off * std::sqrt(double(k)) * held +
+                                    2 * shaping_.skew * away * reach + kNarrow * (around * around + away * held);
                 half_square_[size_t(i)] = square / 2;
             }
         }

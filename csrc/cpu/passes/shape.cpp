@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../products/bounds.h"
+#include "../products/digits.h"
 #include "tiles.h"
 
 namespace geodiff {
@@ -37,15 +38,15 @@ void orthonormalise(double* u, int64_t count, int64_t d, int threads) {
     }
 }
 
-// |U U^T - 1| in the Frobenius norm, U the directions in float32, which take the place of `wide`. Those that are 0
-// stand for nothing.
-double skew(const Table& kernels, const float* directions, int64_t count, int64_t d, int threads, double* wide) {
+// |U U^T - 1| in the Frobenius norm, U the directions. Those that are 0 stand for nothing.
+double skew(const Table& kernels, const Buffer<float>& directions, int64_t count, int64_t d, int threads) {
+    Buffer<double> wide(count * d);
     for (int64_t i = 0; i < count * d; ++i) wide[i] = double(directions[i]);
     std::vector<double> square(static_cast<size_t>(count));
     in_shares(count, count * count * d, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
             for (int64_t j = 0; j <= i; ++j) {
-                const double product = kernels.vectors.dot(wide + i * d, wide + j * d, d);
+                const double product = kernels.vectors.dot(wide.data() + i * d, wide.data() + j * d, d);
                 if (i == j && product == 0) continue;
                 const double off = i == j ? product - 1 : product;
                 square[size_t(i)] += (i == j ? 1 : 2) * off * off;
@@ -66,14 +67,81 @@ Buffer<float> packed(const Table& kernels, const Number* vectors, int64_t count,
     return out;
 }
 
-// along[j, r] = <u_j, v> for R rows from `first` on; `vectors`: all directions, packed.
-void along_all(const Table& kernels, const Rows& rows, int64_t first, int R, const Buffer<float>& vectors,
-               int64_t count, Buffer<double>& along) {
-    static_assert(kDirections % kDotQueries == 0);
-    for (int64_t j = 0; j < count; j += kDotQueries)
-        kernels.dot_f32(rows.row(first), rows.dtype, rows.d, R, vectors.data() + j * rows.d, kDotQueries,
-                        along.data() + j * kTile, kTile);
-}
+}  // namespace
+
+// Products with all directions, which are exact: of each direction what 24 bits hold is taken for it.
+class Along {
+  public:
+    // Rounds `directions`.
+    Along(const Table& kernels, Buffer<float>& directions, int64_t count, int64_t d)
+        : kernels_(kernels),
+          integers_(*kernels.integers),
+          parts_(integers_.layout.digits(kBits)),
+          d_(d),
+          units_(size_t(count)),
+          packed_(size_t(count / kTogether)) {
+        // What float32 holds, too.
+        const double largest = std::min(largest_balanced(integers_.layout.digit_bits, parts_) - 1, 0x1p23);
+        const int64_t vectors = kTogether * parts_, most = integers_.layout.dot_group;
+        groups_ = (vectors + most - 1) / most;
+        group_ = (vectors + groups_ - 1) / groups_;
+        for (int64_t j = 0; j < count; ++j) {
+            float* u = directions.data() + j * d;
+            double top = 0;
+            for (int64_t k = 0; k < d; ++k) top = std::max(top, std::fabs(double(u[k])));
+            // A power of two, so that float32 holds its multiples.
+            const double unit = units_[size_t(j)] = top > 0 ? std::exp2(std::ceil(std::log2(top / largest))) : 1;
+            Packed& mine = packed_[size_t(j / kTogether)];
+            if (j % kTogether == 0) {
+                mine.digits = Buffer<char>(groups_ * group_ * padded(d) * integers_.layout.digit_bits / 8, true);
+                mine.total.assign(size_t(groups_ * group_), 0);
+            }
+            std::vector<double> rounded(static_cast<size_t>(d));
+            for (int64_t k = 0; k < d; ++k) u[k] = float(rounded[size_t(k)] = unit * std::nearbyint(u[k] / unit));
+            integers_.place(rounded.data(), d, {unit, nullptr, parts_, j % kTogether * parts_, nullptr},
+                            {mine.digits.data(), mine.total.data(), group_, padded(d)});
+        }
+    }
+
+    struct Work {
+        Buffer<double> sums, along;  // along[j, r] = <u_j, v_r>, rows kTile apart
+    };
+    Work work() const {
+        return {Buffer<double>(groups_ * group_ * kTile), Buffer<double>(int64_t(units_.size()) * kTile)};
+    }
+    void operator()(const Rows& rows, int64_t first, int R, Work& work) const {
+        const double base = double(int64_t(1) << integers_.layout.digit_bits);
+        for (size_t i = 0; i < packed_.size(); ++i) {
+            const Packed& mine = packed_[i];
+            integers_.dot(static_cast<const uint8_t*>(rows.row(first)), d_, nullptr, R, mine.digits.data(),
+                          mine.total.data(), padded(d_), int(groups_), int(group_), d_, work.sums.data(), kTile,
+                          nullptr);
+            for (int64_t j = 0; j < kTogether; ++j) {
+                const int64_t at = int64_t(i) * kTogether + j;
+                kernels_.join_digits(work.sums.data() + j * parts_ * kTile, kTile, parts_, units_[size_t(at)], base,
+                                     nullptr, 0, R, work.along.data() + at * kTile);
+            }
+        }
+    }
+
+  private:
+    static constexpr int kBits = 24;
+    static constexpr int64_t kTogether = 64;  // whose products with a tile are in L2 together
+    static_assert(kDirections % kTogether == 0);
+    struct Packed {
+        Buffer<char> digits;
+        std::vector<int64_t> total;
+    };
+    const Table& kernels_;
+    const IntegerProducts& integers_;
+    const int parts_;
+    const int64_t d_;
+    int64_t groups_ = 0, group_ = 0;
+    std::vector<double> units_;
+    std::vector<Packed> packed_;
+};
+
+namespace {
 
 Buffer<char> evenly(const Rows& rows, int64_t count) {
     const int64_t bytes = rows.d * item_size(rows.dtype);
@@ -140,13 +208,15 @@ Coordinates::Coordinates(const Table& kernels, const Rows& rows, const Stats& st
     const Buffer<char> copied = evenly(rows, count);
     const Rows sample{copied.data(), rows.dtype, count, rows.d};
     iterate(kernels, sample, mean, threads);
+    const Along along_all(kernels, directions_, count_, rows.d);
+    skew_ = skew(kernels, directions_, count_, rows.d, threads);
     for (int64_t j = 0; j < count_; ++j) {
         double sum = 0;
         for (int64_t k = 0; k < rows.d; ++k) sum += double(directions_[j * rows.d + k]) * mean[k];
         centre_[j] = sum;
     }
-    measure(kernels, sample);
-    fill(kernels, rows, stats, threads);
+    measure(along_all, sample);
+    fill(along_all, rows, stats, threads);
 }
 
 Shaping Coordinates::view(const double* mean) const {
@@ -206,17 +276,16 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
         orthonormalise(u.data(), count_, d, threads);
     }
     for (int64_t i = 0; i < count_ * d; ++i) directions_[i] = float(u[i]);
-    skew_ = skew(kernels, directions_.data(), count_, d, threads, u.data());
 }
 
 // How far the sample reaches along each direction, and what is left.
-void Coordinates::measure(const Table& kernels, const Rows& sample) {
-    const Buffer<float> vectors = packed(kernels, directions_.data(), count_, sample.d);
-    Buffer<double> along(count_ * kTile);
+void Coordinates::measure(const Along& along_all, const Rows& sample) {
+    Along::Work work = along_all.work();
+    const Buffer<double>& along = work.along;
     std::vector<double> largest(size_t(count_), 0.0), square(size_t(count_), 0.0);
     for (int64_t first = 0; first < sample.n; first += kTile) {
         const int R = int(std::min(kTile, sample.n - first));
-        along_all(kernels, sample, first, R, vectors, count_, along);
+        along_all(sample, first, R, work);
         for (int64_t j = 0; j < count_; ++j)
             for (int r = 0; r < R; ++r) {
                 const double c = along[j * kTile + r] - centre_[j];
@@ -235,27 +304,25 @@ void Coordinates::measure(const Table& kernels, const Rows& sample) {
     left_ = std::max(left_, 1e-3 * mean_square_);  // the sample's variance may exceed that of all rows
 }
 
-void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads) {
-    const Buffer<float> vectors = packed(kernels, directions_.data(), count_, rows.d);
-    // As far as a product may be off: products/logits.cpp has the same bound.
-    const double off = (kFold + kFoldBlocks * kFoldBlocks + 4) * kUnitRoundoff * stats.max_norm;
-    const auto visit = [&](Buffer<double>& along, int, const Tile& t) {
-        along_all(kernels, rows, t.first, t.R, vectors, count_, along);
+void Coordinates::fill(const Along& along_all, const Rows& rows, const Stats& stats, int threads) {
+    const auto visit = [&](Along::Work& work, int, const Tile& t) {
+        along_all(rows, t.first, t.R, work);
+        const Buffer<double>& along = work.along;
         for (int r = 0; r < t.R; ++r) {
             const int64_t row = t.first + r;
             const double away = double(stats.away[row]);
             double rest = away * away, outside = rest, rounded = 0;
             for (int64_t j = 0; j < count_; ++j) {
-                const double c = along[j * kTile + r] - centre_[j], at_least = std::max(std::fabs(c) - off, 0.0);
+                const double c = along[j * kTile + r] - centre_[j];
                 uint8_t& byte = coordinates_[(j / kDirections * rows.n + row) * kDirections + j % kDirections];
                 byte = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
                 if (j < kDirections) rest -= c * c;
-                outside -= at_least * at_least;
+                outside -= c * c;
                 if (step_[j] <= kLeastStep) continue;  // along a direction that is 0
-                const double lost = std::fabs(c / step_[j] - (double(byte) - 128)) + off / step_[j];
-                rounded += lost * lost;
+                const double lost = c / step_[j] - (double(byte) - 128);
+                rounded += step_[j] * lost * lost;
             }
-            // What two rounded lengths lose, directions that are not quite orthonormal, and float32.
+            // Directions that are not quite orthonormal, and float32.
             outside_[row] = float(std::sqrt(std::max(outside, 0.0) + (skew_ * 2 + 1e-6) * away * away) * (1 + 1e-6));
             rounded_[row] = float(std::sqrt(rounded) * (1 + 1e-6));
             // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are
@@ -265,8 +332,7 @@ void Coordinates::fill(const Table& kernels, const Rows& rows, const Stats& stat
         }
     };
     over_tiles(
-        rows, Pieces(rows.n, kTile, threads, false), kTile, [&] { return Buffer<double>(count_ * kTile); },
-        [] { return 0; }, visit);
+        rows, Pieces(rows.n, kTile, threads, false), kTile, [&] { return along_all.work(); }, [] { return 0; }, visit);
 }
 
 }  // namespace geodiff

@@ -7,9 +7,11 @@
 
 namespace geodiff {
 
+class Along;
+
 class Coordinates {
   public:
-    // `mean` [d] in centred units. The same whatever the number of threads.
+    // `mean` [d] in centred units; `kernels` has integer products. The same whatever the number of threads.
     Coordinates(const Table& kernels, const Rows& rows, const Stats& stats, const double* mean, int threads);
 
     // As `write` has left them.
@@ -24,8 +26,8 @@ class Coordinates {
     template <class Self, class Visit>
     static void each_part(Self& self, Visit&& visit);  // every array and number, as memory
     void iterate(const Table& kernels, const Rows& sample, const double* mean, int threads);
-    void measure(const Table& kernels, const Rows& sample);
-    void fill(const Table& kernels, const Rows& rows, const Stats& stats, int threads);
+    void measure(const Along& along_all, const Rows& sample);
+    void fill(const Along& along_all, const Rows& rows, const Stats& stats, int threads);
 
     int64_t n_, count_;  // rows, directions
     Buffer<float> directions_, log_size_, chance_, outside_, rounded_;

@@ -28,7 +28,7 @@ struct Shaping {
     const float* chance = nullptr;    // [n]  log f plus a Gumbel number: the largest logit + chance are drawn
     // What the bytes do not say of a row: see passes/prune.h.
     const float* outside = nullptr;  // [n]  the length of what lies along no direction, rounded up
-    const float* rounded = nullptr;  // [n]  the length of what bytes have lost along them, in units of their steps
+    const float* rounded = nullptr;  // [n]  the length of what bytes have lost along them, over the root of their steps
     const double* mean = nullptr;    // [d]  of the rows, which the directions begin at
     double skew = 0;                 // how far they are from orthonormal: |U U^T - 1|, at most
     double outside_square = 0;       // mean_i |v_i - mean|^2 without what lies along all of the directions
