@@ -31,7 +31,8 @@ struct ByteLanes {
     static constexpr int parts = 2, most_groups = V::registers >= 30 ? 2 : 1, unit = 4, base = 256;
     typedef uint8_t Coordinate;
 
-    static GEODIFF_INLINE const uint8_t* coordinates(const uint8_t* row, Coordinate*) { return row; }
+    // kBoundRows rows of kTail coordinates as products take them
+    static GEODIFF_INLINE const uint8_t* coordinates(const uint8_t* rows, Coordinate*) { return rows; }
     static GEODIFF_INLINE typename V::Vec row(const uint8_t* four) { return V::row(V::set1(dword_at(four))); }
     static GEODIFF_INLINE typename V::Vec digits(const void* p) { return V::load(p); }
     // rows as V::row leaves them
@@ -44,8 +45,8 @@ struct HalfLanes {
     static constexpr int parts = 1, most_groups = 2, unit = 2, base = 65536;
     typedef int16_t Coordinate;
 
-    static GEODIFF_INLINE const int16_t* coordinates(const uint8_t* row, Coordinate* room) {
-        for (int64_t j = 0; j < kTail; j += V::columns) V::store(room + j, V::widen(row + j));
+    static GEODIFF_INLINE const int16_t* coordinates(const uint8_t* rows, Coordinate* room) {
+        for (int64_t j = 0; j < kBoundRows * kTail; j += V::columns) V::store(room + j, V::widen(rows + j));
         return room;
     }
     static GEODIFF_INLINE typename V::Vec row(const int16_t* two) { return V::broadcast2(two); }
@@ -82,23 +83,22 @@ struct Extent {
 
 // sums[r][q] of kBoundRows rows with G groups of queries, whose digits lie `step` bytes apart.
 template <class V, class L, class E, int G>
-GEODIFF_BLOCK void multiply_lanes(const uint8_t* const (*rows)[2], const char* digits, int64_t step,
-                                  const int32_t* start, Bringing& bringing, int32_t (*sums)[2 * V::bytes / 4]) {
+GEODIFF_BLOCK void multiply_lanes(const uint8_t* const* rows, const char* digits, int64_t step, const int32_t* start,
+                                  Bringing& bringing, int32_t (*sums)[2 * V::bytes / 4]) {
     constexpr int P = E::parts, kLanes = V::bytes / 4;
     typename V::Vec acc[kBoundRows][P][G];
     GEODIFF_UNROLL for (int r = 0; r < kBoundRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
         GEODIFF_UNROLL for (int g = 0; g < G; ++g) acc[r][p][g] = L::start(start + (g * L::parts + p) * kLanes);
-    for (int half = 0; half < E::halves && rows[0][half]; ++half) {
-        alignas(64) typename L::Coordinate room[kBoundRows][kTail];
-        const typename L::Coordinate* c[kBoundRows];
-        GEODIFF_UNROLL for (int r = 0; r < kBoundRows; ++r) c[r] = L::coordinates(rows[r][half], room[r]);
+    for (int half = 0; half < E::halves && rows[half]; ++half) {
+        alignas(64) typename L::Coordinate room[kBoundRows * kTail];
+        const typename L::Coordinate* c = L::coordinates(rows[half], room);
         for (int64_t j = 0; j < kTail; j += L::unit, digits += L::parts * V::bytes) {
             bringing.some();
             typename V::Vec y[P][G];
             GEODIFF_UNROLL for (int p = 0; p < P; ++p) GEODIFF_UNROLL for (int g = 0; g < G; ++g) y[p][g] =
                 L::digits(digits + g * step + p * V::bytes);
             GEODIFF_UNROLL for (int r = 0; r < kBoundRows; ++r) {
-                const auto x = L::row(c[r] + j);
+                const auto x = L::row(c + r * kTail + j);
                 GEODIFF_UNROLL for (int p = 0; p < P; ++p) GEODIFF_UNROLL for (int g = 0; g < G; ++g)
                     V::dot(acc[r][p][g], x, y[p][g]);
             }
@@ -122,12 +122,17 @@ GEODIFF_INLINE void each_product(const CoordinateRows& rows, const CoordinateQue
     constexpr int kLanes = V::bytes / 4;
     const int64_t step = int64_t(rows.columns()) / L::unit * L::parts * V::bytes;
     for (int first = 0; first < rows.R; first += kBoundRows) {
-        const uint8_t* at[kBoundRows][2];
-        for (int r = 0; r < kBoundRows; ++r)
-            for (int half = 0; half < 2; ++half) {
-                const uint8_t* all = rows.coordinates[half];
-                at[r][half] = all ? all + std::min(first + r, rows.R - 1) * kTail : nullptr;
-            }
+        // The last rows beside each other and, where they are too few, the last one again.
+        uint8_t last[2][kBoundRows * kTail];
+        const uint8_t* at[2];
+        for (int half = 0; half < 2; ++half) {
+            const uint8_t* all = rows.coordinates[half];
+            at[half] = all ? all + first * kTail : nullptr;
+            if (!all || first + kBoundRows <= rows.R) continue;
+            for (int r = 0; r < kBoundRows; ++r)
+                std::memcpy(last[half] + r * kTail, all + std::min(first + r, rows.R - 1) * kTail, size_t(kTail));
+            at[half] = last[half];
+        }
         const auto some = [&](int g, auto groups) GEODIFF_INLINE_LAMBDA {
             alignas(64) int32_t sums[kBoundRows][2 * kLanes];
             multiply_lanes<V, L, E, groups>(at, static_cast<const char*>(queries.digits) + g * step, step,

@@ -91,7 +91,7 @@ GEODIFF_BLOCK void listed_halves(const uint8_t* const* rows, int64_t from, const
             const auto y = V::digits(q + i);
             GEODIFF_UNROLL for (int r = 0; r < ROWS; ++r) V::dot(acc[r], V::widen(rows[r] + from + i), y);
         }
-    V::sums4(acc, sums);
+    GEODIFF_UNROLL for (int i = 0; i < 4; i += 4) V::sums4(acc + i, sums + i);
 }
 
 // V as for loops/half_products.h; CHUNK: columns that a dword sums without overflow.
