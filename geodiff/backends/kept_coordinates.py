@@ -13,7 +13,7 @@ SUFFIX, FORMAT = "geodiff-coordinates", "2"
 class WithKeptCoordinates:
     """A `_cpu.Data` that takes coordinates from the file before a call makes them, and keeps those that one has made.
 
-    Single queries neither want nor make any.
+    Single queries make none, and to read them takes longer than a query does.
     """
 
     def __init__(self, data: Any, beside: KeptBeside) -> None:

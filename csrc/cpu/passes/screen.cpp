@@ -10,8 +10,7 @@
 namespace geodiff {
 namespace {
 
-constexpr double kLikelyLeft = 0.05;  // of how far rows lie apart, beside principal directions
-constexpr double kWidth = 4;          // cuts, of a list that is kept for other states
+constexpr double kWidth = 4;  // cuts, of a list that is kept for other states
 
 // Leaves the candidates that a list is to have; returns the margin to all other rows.
 double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, double cut, int64_t room) {
@@ -106,20 +105,11 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     return out;
 }
 
-// Where they may be of use: with exact integer products, and for rows that differ in nothing but their distance.
-Shaping coordinates_for(const Request& request, const std::vector<int64_t>& which, double width) {
-    if (!request.coordinates || !request.integers() || request.log_prior ||
-        request.integers()->layout.side_by_side == 0)
-        return {};
-    const Shaping there = request.coordinates->at_hand();
-    const auto promising = [&](int64_t q) {
-        return Pruning::worthwhile(request, kLikelyLeft * request.stats.mean_square, q, width);
-    };
-    // Few queries do not make them, but take what is there.
-    const int64_t few = request.integers()->layout.shaped_from;
-    if (there || int64_t(which.size()) < few || std::count_if(which.begin(), which.end(), promising) < few)
-        return there;
-    return request.coordinates->wanted();
+// What coordinates there are, with exact integer products, for rows that differ in nothing but their distance. A pass that
+// screens makes none: that takes many times as long. Whether they are there changes no bit of an answer.
+Shaping coordinates_of(const Request& request) {
+    const bool bounded = request.coordinates && request.integers() && request.integers()->layout.side_by_side > 0;
+    return bounded && !request.log_prior ? request.coordinates->at_hand() : Shaping{};
 }
 
 }  // namespace
@@ -135,7 +125,7 @@ void Found::append(Found&& other) {
 Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,
            const Wider& wider) {
     const double width = std::max(cut, wider.width);
-    const Shaping shaping = precision == Precision::coarse ? coordinates_for(request, which, width) : Shaping{};
+    const Shaping shaping = precision == Precision::coarse ? coordinates_of(request) : Shaping{};
     if (!shaping) return find(request, {}, which, cut, precision, wider);
     std::vector<int64_t> few, all;
     for (const int64_t q : which)

@@ -52,7 +52,7 @@ struct Shaping {
     double expected_error(double query_step, double sigma) const;
 };
 
-// Where they come from: they are made when a dense pass first wants them, and screening never does.
+// Where they come from: they are made when a dense pass first wants them; screening takes what is at hand.
 class ShapingSource {
   public:
     virtual Shaping wanted() const = 0;
