@@ -87,6 +87,21 @@ def test_few_queries_get_the_same_bits_with_and_without(data: np.ndarray, isa: s
                 assert torch.equal(fresh(x, sigma), ready(x, sigma)), sigma
 
 
+def test_the_same_bits_where_a_piece_of_the_rows_is_full_of_alike(data: np.ndarray) -> None:
+    rows = data.copy()
+    rows[300:15_000] = rows[100]  # more than any list holds, far from what is asked for
+    fresh, ready = OptimalDenoiser(rows, backend="cpu"), OptimalDenoiser(rows, backend="cpu").prepare()
+    x = torch.from_numpy(rows[[16_000, 50, 250]]).float() / 127.5 - 1
+    x = x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    sigmas = torch.tensor([0.2, 0.1, 0.0], dtype=torch.float64)
+    for denoiser in (fresh, ready):
+        assert geodiff.sample(denoiser, x, sigmas, solver="euler").cost[0].paths == {"screened": 3}
+    for one in x.split(1):
+        assert torch.equal(fresh(one, 0.2), ready(one, 0.2))
+    at_them = torch.from_numpy(rows[[400]]).float() / 127.5 - 1 + 0.2
+    assert torch.equal(fresh(at_them, 0.2), ready(at_them, 0.2))
+
+
 def test_most_rows_are_not_read(data: np.ndarray) -> None:
     if not cpu.isas()[-1].startswith("avx"):
         pytest.skip("no instruction set with integer products in lanes runs here")

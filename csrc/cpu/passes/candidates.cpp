@@ -5,10 +5,10 @@
 namespace geodiff {
 
 void Candidates::offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list) {
-    if (overflowed_) return;
     const Reach reach = kernels_.reach(logits, away, row_error_, base_error_, R);
     if (reach.upper < threshold()) return;
     max_ = std::max(max_, reach.lower);
+    if (overflowed_) return;
     const auto row = [&](int r) { return first + (list ? list[r] : r); };
     if (nearest_.wanted() > 0)
         for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, row(r));

@@ -21,18 +21,22 @@ struct Candidate {
 // `width` >= cut below the largest as well.
 class Candidates {
   public:
-    Candidates(const Table& kernels, double cut, double width, double row_error, double base_error, int64_t wanted)
+    // `best`: what the largest logit is known to be at least.
+    Candidates(const Table& kernels, double cut, double width, double row_error, double base_error, int64_t wanted,
+               double best = -1e308)
         : kernels_(kernels),
           cut_(cut),
           width_(width),
           row_error_(row_error),
           base_error_(base_error),
+          max_(best),
           nearest_(wanted) {}
 
     // Offers R logits of rows first, first + 1, ..., or first + list[0], first + list[1], ...; away[0..R) belongs to
     // them.
     void offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list = nullptr);
     bool overflowed() const { return overflowed_; }
+    double best() const { return max_; }  // the largest logit is no less, even where too many rows were kept
     // Appends what is kept of the rows whose logit may be at least `least`.
     void collect(double least, std::vector<Candidate>& rows) const;
     // After `parts` have each seen their share of the rows: the largest logit is no less than `best`; all rows are kept
@@ -48,7 +52,7 @@ class Candidates {
 
     const Table& kernels_;
     double cut_, width_, row_error_, base_error_;
-    double max_ = -1e308;  // of the lower ends of the logits
+    double max_;  // of the lower ends of the logits
     bool overflowed_ = false;
     Top nearest_;  // by lower end
     std::vector<Candidate> kept_;

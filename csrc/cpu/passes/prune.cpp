@@ -14,6 +14,7 @@ namespace {
 constexpr int kBits = 16;           // of the coordinates of a query: their rounding is nothing beside what is left out
 constexpr double kShare = 0.5;      // of how far rows lie apart, that coordinates may leave open
 constexpr double kMostLeft = 0.25;  // of a tile: a row by itself takes three times what it takes among others
+constexpr double kLikely = 0.02;    // of it, what directions leave of the rows: little
 constexpr double kFarthest = 1e3;   // radii of the data: beyond, float32 says nothing, and at last overflows
 constexpr int64_t kTried = 4;       // rows that may be the nearest
 constexpr double kWide = 1e-9, kNarrow = 8 * kUnitRoundoff;  // at most, of a bound that some operations make
@@ -21,14 +22,23 @@ constexpr float kNever = std::numeric_limits<float>::infinity();
 
 float up(double x) { return float(x * (1 + kNarrow)); }
 
-}  // namespace
-
-bool Pruning::worthwhile(const Request& request, double left, int64_t q, double width) {
+// Where the directions leave `left` of the mean square by which rows lie apart.
+bool worth(const Request& request, double left, int64_t q, double width) {
     const double variance = request.sigma[q] * request.sigma[q];
     // Near the data y is noise where the rows do not reach.
     const double outside = std::sqrt(variance * double(request.rows.d - kDirections) + left);
     return outside * std::sqrt(left) + width * variance < kShare * request.stats.mean_square &&
            request.length(q) < kFarthest * request.stats.scale.radius;
+}
+
+}  // namespace
+
+bool Pruning::worthwhile(const Request& request, const Shaping& shaping, int64_t q, double width) {
+    return promising(request, q, width) && worth(request, shaping.outside_square, q, width);
+}
+
+bool Pruning::promising(const Request& request, int64_t q, double width) {
+    return worth(request, kLikely * request.stats.mean_square, q, width);
 }
 
 Pruning::Pruning(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double width,

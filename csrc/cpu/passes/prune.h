@@ -21,9 +21,10 @@ class Pruning {
     Pruning(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double width,
             int64_t nearest);
 
-    // Whether enough rows are likely to fall away for query q, where the directions leave `left` (Shaping) of the rows;
-    // `width` as above.
-    static bool worthwhile(const Request& request, double left, int64_t q, double width);
+    // Whether enough rows are likely to fall away for query q, with these coordinates and, `promising`, with any that
+    // data as a rule have. `width` as above.
+    static bool worthwhile(const Request& request, const Shaping& shaping, int64_t q, double width);
+    static bool promising(const Request& request, int64_t q, double width);
 
     // What is left of the rows of a tile: of query i, first + list(i)[0..count[i]).
     struct Left {

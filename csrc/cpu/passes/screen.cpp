@@ -30,9 +30,16 @@ double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, 
     return std::max(margin, cut);
 }
 
-// With `shaping` on its coordinates, too, else without.
+// Queries of which a piece of the rows has kept too many before it saw any as near as another piece did.
+struct Overflowed {
+    std::vector<int64_t> queries;
+    std::vector<double> best;  // what the largest logit is at least
+};
+
+// With `shaping` on its coordinates, too. `best`: as in Candidates, or nothing. What overflows is crowded; queries for
+// which pruning may pay go to `again` instead, if it is given.
 Found find(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double cut,
-           Precision precision, const Wider& wider) {
+           Precision precision, const Wider& wider, const std::vector<double>& best, Overflowed* again) {
     const int64_t count = int64_t(which.size()), tile = tile_rows(request, count);
     Found out;
     if (count == 0) return out;
@@ -58,7 +65,7 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
         Share share;
         for (int64_t i = 0; i < count; ++i)
             share.candidates.emplace_back(request.kernels, cut, width, logits.row_error(i), logits.base_error(i),
-                                          nearest);
+                                          nearest, best.empty() ? -1e308 : best[size_t(i)]);
         return share;
     };
     const auto visit = [&](Worker& mine, Share& share, const Tile& t) {
@@ -84,12 +91,19 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     for (int64_t i = 0; i < count; ++i) {
         std::vector<const Candidates*> parts;
         bool overflowed = false;
+        double most = -1e308;
         for (const Share& s : shares) {
             parts.push_back(&s.candidates[size_t(i)]);
             overflowed |= parts.back()->overflowed();
+            most = std::max(most, parts.back()->best());
         }
         if (overflowed) {
             const bool blurred = logits.gap_error(i) > 0.1 * cut;
+            if (!blurred && again && Pruning::promising(request, which[size_t(i)], width)) {
+                again->queries.push_back(which[size_t(i)]);
+                again->best.push_back(most);
+                continue;
+            }
             (blurred ? out.open.blurred : out.open.crowded).push_back(which[size_t(i)]);
             continue;
         }
@@ -126,12 +140,13 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
            const Wider& wider) {
     const double width = std::max(cut, wider.width);
     const Shaping shaping = precision == Precision::coarse ? coordinates_of(request) : Shaping{};
-    if (!shaping) return find(request, {}, which, cut, precision, wider);
     std::vector<int64_t> few, all;
-    for (const int64_t q : which)
-        (Pruning::worthwhile(request, shaping.outside_square, q, width) ? few : all).push_back(q);
-    Found found = find(request, shaping, few, cut, precision, wider);
-    found.append(find(request, {}, all, cut, precision, wider));
+    for (const int64_t q : which) (shaping && Pruning::worthwhile(request, shaping, q, width) ? few : all).push_back(q);
+    Overflowed again;
+    Found found = find(request, shaping, few, cut, precision, wider, {}, &again);
+    found.append(find(request, {}, all, cut, precision, wider, {}, &again));
+    // With coordinates or without them: so that whether they are there changes no bit of an answer.
+    found.append(find(request, {}, again.queries, cut, precision, wider, again.best, nullptr));
     return found;
 }
 

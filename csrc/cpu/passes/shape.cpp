@@ -90,7 +90,9 @@ class Along {
             double top = 0;
             for (int64_t k = 0; k < d; ++k) top = std::max(top, std::fabs(double(u[k])));
             // A power of two, so that float32 holds its multiples.
-            const double unit = units_[size_t(j)] = top > 0 ? std::exp2(std::ceil(std::log2(top / largest))) : 1;
+            int exponent = 0;
+            std::frexp(top / largest, &exponent);
+            const double unit = units_[size_t(j)] = std::ldexp(1, exponent);
             Packed& mine = packed_[size_t(j / kTogether)];
             if (j % kTogether == 0) {
                 mine.digits = Buffer<char>(groups_ * group_ * padded(d) * integers_.layout.digit_bits / 8, true);
