@@ -40,6 +40,25 @@ class Random {
     uint64_t state_;
 };
 
+// Bytes of n rows that vary along some lines, by `swing(i)` in row i, and a little everywhere.
+template <class Swing>
+std::vector<uint8_t> bytes_along_lines(int64_t n, int64_t d, int lines, Swing&& swing, double level, double noise,
+                                       uint64_t seed) {
+    std::vector<uint8_t> stored(size_t(n * d));
+    Random random(seed);
+    std::vector<double> along(size_t(lines * d)), c(static_cast<size_t>(lines));
+    for (double& a : along) a = random.normal();
+    for (int64_t i = 0; i < n; ++i) {
+        for (double& a : c) a = swing(i) * random.normal();
+        for (int64_t k = 0; k < d; ++k) {
+            double value = level + noise * random.normal();
+            for (int64_t j = 0; j < lines; ++j) value += c[size_t(j)] * along[size_t(j * d + k)];
+            stored[size_t(i * d + k)] = uint8_t(std::min(255.0, std::max(0.0, std::round(value))));
+        }
+    }
+    return stored;
+}
+
 inline float narrowed(float v, DType dtype) {  // to what the storage dtype holds, by cutting the mantissa
     uint32_t bits;
     std::memcpy(&bits, &v, 4);

@@ -32,19 +32,8 @@ struct Lines {
           stats(found.stats(rows)) {}
 
     static std::vector<uint8_t> made(int64_t d, int64_t n, int64_t far) {
-        std::vector<uint8_t> stored(size_t(n * d));
-        Random random(11);
-        std::vector<double> along(size_t(9 * d));
-        for (double& a : along) a = random.normal();
-        for (int64_t i = 0; i < n; ++i) {
-            double c[9];
-            for (double& a : c) a = (i == far ? 25 : 5) * random.normal();
-            for (int64_t k = 0; k < d; ++k) {
-                double value = 120 + 8 * random.normal();
-                for (int j = 0; j < 9; ++j) value += c[j] * along[size_t(j * d + k)];
-                stored[size_t(i * d + k)] = uint8_t(std::clamp(std::round(value), 0.0, 255.0));
-            }
-        }
+        std::vector<uint8_t> stored =
+            bytes_along_lines(n, d, 9, [&](int64_t i) { return i == far ? 25.0 : 5.0; }, 120, 8, 11);
         std::copy_n(stored.begin(), 20 * d, stored.begin() + 500 * d);
         stored[size_t(503 * d)] ^= 1;
         return stored;

@@ -17,27 +17,11 @@ namespace {
 // Rows that vary along a few directions, and a little everywhere.
 struct Shaped {
     static constexpr int64_t n = 900, d = 1100;
-    std::vector<uint8_t> stored = made();
+    std::vector<uint8_t> stored = bytes_along_lines(n, d, 6, [](int64_t) { return 12.0; }, 128, 4, 5);
     Rows rows{stored.data(), DType::u8, n, d};
     Statistics found = prepare(kernels_for("portable"), rows, 1);
     Stats stats = found.stats(rows);
 
-    static std::vector<uint8_t> made() {
-        std::vector<uint8_t> stored(size_t(n * d));
-        Random random(5);
-        std::vector<double> along(size_t(6 * d));
-        for (double& a : along) a = random.normal();
-        for (int64_t i = 0; i < n; ++i) {
-            double c[6];
-            for (double& a : c) a = 12 * random.normal();
-            for (int64_t k = 0; k < d; ++k) {
-                double value = 128 + 4 * random.normal();
-                for (int j = 0; j < 6; ++j) value += c[j] * along[size_t(j * d + k)];
-                stored[size_t(i * d + k)] = uint8_t(std::clamp(std::round(value), 0.0, 255.0));
-            }
-        }
-        return stored;
-    }
     double value(int64_t i, int64_t k) const { return double(stored[size_t(i * d + k)]) - 128; }
     Coordinates coordinates(const Table& table, int threads) const {
         return {table, rows, stats, found.mean.data(), threads};

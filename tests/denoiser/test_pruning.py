@@ -8,6 +8,7 @@ from torch import Tensor
 import geodiff
 from geodiff import OptimalDenoiser
 from geodiff.backends import cpu
+from tests.denoiser.large_data import squared_distances, wavy, weighted_means
 
 N, D = 16_500, 2_100  # large enough for coordinates, and for twice as many of them
 SIGMAS = (0.02, 0.2, 0.7)
@@ -15,15 +16,8 @@ SIGMAS = (0.02, 0.2, 0.7)
 
 @pytest.fixture(scope="module")
 def data() -> np.ndarray:
-    """A few waves and noise, with duplicates, near-duplicates and rows that are like no other."""
-    random = np.random.default_rng(3)
-    waves = np.cumsum(random.standard_normal((16, D)), axis=1)
-    waves /= np.abs(waves).max(axis=1, keepdims=True)
-    rows = random.standard_normal((N, 16)).astype(np.float32) @ (30 * waves).astype(np.float32)
-    rows += 8 * random.standard_normal((N, D), dtype=np.float32) + 128
-    rows[100:140] = rows[100]
-    rows[200:230] = random.uniform(0, 255, (30, D))
-    stored = np.clip(rows, 0, 255).astype(np.uint8)
+    """Waves and noise, with near-duplicates."""
+    stored = wavy(N, D, waves=16, swing=30, noise=8, seed=3)
     stored[300:310] = stored[300]
     stored[np.arange(300, 310), np.arange(10)] ^= 1
     return stored
@@ -38,24 +32,6 @@ def queries(data: np.ndarray, sigma: float) -> Tensor:
     return x
 
 
-def squares(data: np.ndarray, x: Tensor) -> Tensor:
-    """|x - x_i|^2 in float64 difference form."""
-    out = torch.empty(len(x), N, dtype=torch.float64)
-    for first in range(0, N, 1_000):
-        points = torch.from_numpy(data[first : first + 1_000]).double() / 127.5 - 1
-        for q, one in enumerate(x.double()):
-            out[q, first : first + 1_000] = ((one - points) ** 2).sum(1)
-    return out
-
-
-def means(data: np.ndarray, weights: Tensor) -> Tensor:
-    mean = torch.zeros(len(weights), D, dtype=torch.float64)
-    for first in range(0, N, 1_000):
-        points = torch.from_numpy(data[first : first + 1_000]).double() / 127.5 - 1
-        mean += weights[:, first : first + 1_000] @ points
-    return mean
-
-
 @pytest.mark.parametrize("isa", cpu.isas())
 def test_contract_with_rows_left_out_and_the_nearest(data: np.ndarray, isa: str) -> None:
     with cpu.use_isa(isa):
@@ -65,11 +41,11 @@ def test_contract_with_rows_left_out_and_the_nearest(data: np.ndarray, isa: str)
             exclude = torch.full((20,), -1)
             exclude[:5] = torch.tensor([100, 204, 303, -1, 16_499])
             found = denoiser.posterior(x, sigma, topk=4, exclude=exclude)
-            away = squares(data, x[:7])
+            away = squared_distances(data, x[:7])
             for q in range(7):
                 if exclude[q] >= 0:
                     away[q, exclude[q]] = torch.inf
-            exact = means(data, torch.softmax(-away / (2 * sigma**2), 1))
+            exact = weighted_means(data, torch.softmax(-away / (2 * sigma**2), 1))
             errors = (found.mean[:7] - exact).norm(dim=1)
             assert (errors <= 1e-5 * exact.norm(dim=1).clamp(min=0.1)).all(), (sigma, errors)
             nearest = away.sort(dim=1, stable=True).indices[:, :4]

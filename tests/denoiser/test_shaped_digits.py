@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geodiff import OptimalDenoiser
 from geodiff.backends import cpu
+from tests.denoiser.large_data import squared_distances, wavy, weighted_means
 
 N, SHAPE = 24_000, (3, 22, 22)  # 35 MB: csrc/cpu/products/shaping.cpp, worth_shaping
 D = 3 * 22 * 22
@@ -15,30 +16,16 @@ TOLS = (1e-5, 1e-3)
 
 @pytest.fixture(scope="module")
 def data() -> np.ndarray:
-    """Pictures of a few smooth waves and noise, with duplicates and rows that are like no other."""
-    random = np.random.default_rng(0)
-    waves = np.cumsum(random.standard_normal((12, D)), axis=1)
-    waves /= np.abs(waves).max(axis=1, keepdims=True)
-    rows = random.standard_normal((N, 12)).astype(np.float32) @ (35 * waves).astype(np.float32)
-    rows += 12 * random.standard_normal((N, D), dtype=np.float32) + 128
-    rows[100:140] = rows[100]
-    rows[200:230] = random.uniform(0, 255, (30, D))
-    return np.clip(rows, 0, 255).astype(np.uint8).reshape(N, *SHAPE)
+    return wavy(N, D, waves=12, swing=35, noise=12, seed=0).reshape(N, *SHAPE)
 
 
 def truth(data: np.ndarray, x: Tensor, sigma: float, log_prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and log sum in float64 difference form."""
-    rows = torch.from_numpy(data).reshape(N, D)
-    logits = torch.empty(len(x), N, dtype=torch.float64)
-    for i, part in enumerate(rows.split(2000)):
-        points = part.double() / 127.5 - 1
-        for q, query in enumerate(x.flatten(1).double()):
-            logits[q, 2000 * i : 2000 * i + len(part)] = -((query - points) ** 2).sum(1) / (2 * sigma**2)
+    rows = data.reshape(N, D)
+    logits = -squared_distances(rows, x.flatten(1)) / (2 * sigma**2)
     if log_prior is not None:
         logits = logits + log_prior
-    weights, mean = torch.softmax(logits, 1), torch.zeros(len(x), D, dtype=torch.float64)
-    for i, part in enumerate(rows.split(2000)):
-        mean += weights[:, 2000 * i : 2000 * i + len(part)] @ (part.double() / 127.5 - 1)
+    mean = weighted_means(rows, torch.softmax(logits, 1))
     return mean, torch.logsumexp(logits, 1)
 
 

@@ -12,9 +12,9 @@ namespace geodiff {
 namespace {
 
 constexpr int kBits = 16;           // of the coordinates of a query: their rounding is nothing beside what is left out
-constexpr double kShare = 0.5;      // of how far rows lie apart, that coordinates may leave open
+constexpr double kShare = 0.5;      // of the mean square by which rows lie apart, that coordinates may leave open
+constexpr double kLikely = 0.02;    // of the same, what directions leave of rows as a rule: little
 constexpr double kMostLeft = 0.25;  // of a tile: a row by itself takes three times what it takes among others
-constexpr double kLikely = 0.02;    // of it, what directions leave of the rows: little
 constexpr double kFarthest = 1e3;   // radii of the data: beyond, float32 says nothing, and at last overflows
 constexpr int64_t kTried = 4;       // rows that may be the nearest
 constexpr double kWide = 1e-9, kNarrow = 8 * kUnitRoundoff;  // at most, of a bound that some operations make
@@ -27,7 +27,8 @@ bool worth(const Request& request, double left, int64_t q, double width) {
     const double variance = request.sigma[q] * request.sigma[q];
     // Near the data y is noise where the rows do not reach.
     const double outside = std::sqrt(variance * double(request.rows.d - kDirections) + left);
-    return outside * std::sqrt(left) + width * variance < kShare * request.stats.mean_square &&
+    return request.rows.d > kDirections &&
+           outside * std::sqrt(left) + width * variance < kShare * request.stats.mean_square &&
            request.length(q) < kFarthest * request.stats.scale.radius;
 }
 
@@ -95,8 +96,7 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
                     top = std::max(top, std::fabs(g[j]));
                 }
                 const double step = std::max(top, 1e-300) / (largest_balanced(integers_.layout.digit_bits, parts_) - 1);
-                double lost = 0;
-                place(i, g, step, &lost);
+                const double lost = place(i, g, step);
                 scale_[size_t(i)] = float(step);
                 outside_[size_t(i)] = up(std::sqrt(std::max(outside, 0.0) + (2 * shaping_.skew + kWide) * square));
                 along_[size_t(i)] = up(std::sqrt(length));
@@ -110,26 +110,24 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
     });
 }
 
-// g[0..directions) of query i as digits in units of `step`; how long what rounding loses is.
-void Pruning::place(int64_t i, const double* g, double step, double* lost) {
-    const int64_t unit = 32 / integers_.layout.digit_bits, group = integers_.layout.side_by_side;
-    const int64_t g0 = i / group, lane = i % group, base = int64_t(1) << integers_.layout.digit_bits;
-    double square = 0;
-    for (int64_t j = 0; j < shaping_.count(); ++j) {
-        int64_t value = int64_t(std::nearbyint(g[j] / step));
-        square += (g[j] / step - double(value)) * (g[j] / step - double(value));
-        for (int part = parts_ - 1; part >= 0; --part) {
-            const int64_t low = part == 0 ? value : ((value + base / 2) & (base - 1)) - base / 2;
-            const int64_t at = (((g0 * shaping_.count() + j) / unit * parts_ + part) * group + lane) * unit + j % unit;
-            if (base == 256)
-                digits_[at] = char(low);
-            else
-                reinterpret_cast<int16_t*>(digits_.data())[at] = int16_t(low);
-            start_[size_t((g0 * parts_ + part) * group + lane)] -= int32_t(128 * low);
-            value = (value - low) / base;
+// g[0..count) of query i as digits in units of `step`, in its lane; returns the length of what rounding loses.
+double Pruning::place(int64_t i, const double* g, double step) {
+    const IntegerLayout& layout = integers_.layout;
+    const int64_t k = shaping_.count(), bytes = layout.digit_bits / 8, unit = 4 / bytes, lanes = layout.side_by_side;
+    Buffer<char> apart(k * parts_ * bytes);  // [k/64][parts][64]
+    std::vector<int64_t> total(size_t(parts_), 0);
+    const double lost =
+        integers_.place(g, k, {step, nullptr, parts_, 0, nullptr}, {apart.data(), total.data(), parts_, k});
+    const int64_t group = i / lanes, lane = i % lanes;
+    for (int part = 0; part < parts_; ++part) {
+        start_[size_t((group * parts_ + part) * lanes + lane)] = int32_t(-128 * total[size_t(part)]);
+        for (int64_t j = 0; j < k; ++j) {
+            const int64_t from = (j / kPad * parts_ + part) * kPad + j % kPad;
+            const int64_t to = (((group * k + j) / unit * parts_ + part) * lanes + lane) * unit + j % unit;
+            std::copy_n(apart.data() + from * bytes, bytes, digits_.data() + to * bytes);
         }
     }
-    *lost = std::sqrt(square) * step * (1 + kWide);
+    return lost * (1 + kNarrow);
 }
 
 Pruning::Work Pruning::work(int64_t tile) const {

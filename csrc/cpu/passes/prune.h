@@ -49,7 +49,7 @@ class Pruning {
 
   private:
     void pack(const Request& request, const std::vector<int64_t>& which);
-    void place(int64_t i, const double* g, double step, double* lost);
+    double place(int64_t i, const double* g, double step);
     void find_nearest(const Request& request, const std::vector<int64_t>& which, double width, int64_t nearest);
     void find(Work& work, Left& left, int64_t first, int R, const std::vector<const uint8_t*>& bring) const;
     CoordinateRows coordinates(Buffer<float>& half, int64_t first, int R) const;
