@@ -131,6 +131,8 @@ GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup
         Vec acc[kSlots][CB];
         GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[s][c] =
             start_of_sum<V, SIGNED>(w.total[s]);
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
+            __builtin_prefetch(A + q * lda + c * V::bytes / 4, 1, 3);
         const int8_t* p = w.digits;
         for (int i = 0; i < steps; ++i, p += kSlots * 4) {
             Vec x[CB];
@@ -311,7 +313,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.shaped_from = 17;
-    p.layout.tile = p.layout.crowded_tile = 384 << 10;
+    p.layout.tile = 552 << 10; p.layout.crowded_tile = 736 << 10;
     p.layout.row_unit = 24;  // at most 6 in the first product, 4 in the second, 8 in the softmax
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
     p.place = place_digits<int8_t>;
