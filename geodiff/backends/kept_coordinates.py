@@ -7,7 +7,7 @@ import torch
 from geodiff.backends.kept_beside import KeptBeside
 
 #: How the file is called beside that of the rows, and of which format it is.
-SUFFIX, FORMAT = "geodiff-coordinates", "2"
+SUFFIX, FORMAT = "geodiff-coordinates", "3"
 
 
 class WithKeptCoordinates:

@@ -103,7 +103,7 @@ TEST_CASE("what coordinates leave out of a row is no longer than they say") {
             slack = std::max(slack, double(s.outside[i]) - std::sqrt(outside));
         }
         CHECK(clamped > 0);
-        CHECK(slack < 0.1 * std::sqrt(s.outside_square));
+        CHECK(slack < 0.1 * std::sqrt(s.left));
     }
 }
 

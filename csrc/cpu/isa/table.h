@@ -13,7 +13,7 @@
 namespace geodiff {
 
 constexpr int64_t kPad = 64;         // columns are padded to this many elements, with zeros
-constexpr int64_t kTail = 2 * kPad;  // columns that rows may have in another place: see IntegerProducts::dot
+constexpr int64_t kTail = 2 * kPad;  // columns that rows may have in another place, or in two: see RowTail
 constexpr int kMaxTileRows = 256;
 constexpr int64_t kFold = 64;       // columns summed in float32, one by one
 constexpr int64_t kFoldBlocks = 4;  // such sums added in float32 before they move to float64
@@ -74,11 +74,20 @@ struct WeightPlace {
     int64_t step;    // digits from weight_rows rows of it to the next
     void* digits;    // of row 0
     int32_t* total;  // [parts]  sums of the digits
+
+    // What rounding takes from each weight, as one more balanced digit in units of quantum / rest_units; null: not wanted
+    void* rest = nullptr;
+    int64_t rest_step = 0;
+    int32_t* rest_total = nullptr;
+    double rest_units = 0;
+    const float* rest_up = nullptr;
+    const float* size = nullptr;  // [R] which the rounding's variance is weighted with
 };
 
 struct RoundedWeights {
     float quantum;           // what one unit is worth
     double total, variance;  // of the integers; of their rounding
+    double sized = 0;        // the same, each row's times its size
 };
 
 // Rows X + list[i] ldx of a tile, `count` of them.
@@ -89,13 +98,18 @@ struct ListedRows {
     int count;
 };
 
+// What R rows have in other places, behind their columns.
+struct RowTail {
+    const uint8_t* half[2] = {};  // [R, kTail] each; the second null where there are no more than kTail, both for none
+
+    int64_t columns() const { return half[1] ? 2 * kTail : half[0] ? kTail : 0; }
+};
+
 // Principal coordinates of R rows and what they leave out: see passes/prune.h.
 struct CoordinateRows {
-    const uint8_t* coordinates[2];          // [R, kTail] each, the second null where there are no more than kTail
+    RowTail coordinates;
     const float *outside, *rounded, *half;  // [R]
     int R;
-
-    int columns() const { return int(coordinates[1] ? 2 * kTail : kTail); }
 };
 
 // Rows of `bytes` bytes that are brought to L2 meanwhile.
@@ -121,9 +135,9 @@ struct IntegerProducts {
     // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.
     double (*place)(const double* x, int64_t d, const DigitRounding& how, const DigitPlace& to);
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
-    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and kTail more where rows
-    // go on in `tail` [R, kTail], which may be null. `prefetch`: as for `sum`.
-    void (*dot)(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* Q, const int64_t* total,
+    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and as many more as rows
+    // have in `tail`. `prefetch`: as for `sum`.
+    void (*dot)(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* Q, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* prefetch);
     // S[i] = <v_r, q> for the rows r of a list and one vector of digits of `dot`'s, whose blocks of 64 columns lie
     // `stride` digits apart.

@@ -124,12 +124,12 @@ class DenseCovariance {
                          WeightedSum(request_, count_, tile_, bits_, WeightedSum::Weights::either_sign)};
         };
         const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
-            mine.sum.begin(t.R, t.seed);
+            mine.sum.begin(t.first, t.R, t.seed);
             const auto before = [&](int64_t b) { along_.multiply(w.along, t.first, t.R, b, tile_); };
             logits_.over(w.work, t.first, t.R, tile_, before, [&](int64_t i, const double* l) {
                 weigh(i, l, along_.logits(w.along, t.first, t.R, i, tile_), t, w.p.data(), mine);
             });
-            mine.sum.add(t.first, t.ahead);
+            mine.sum.add(t.ahead);
         };
         shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing, visit);
     }
@@ -257,7 +257,8 @@ void covariance(const Request& asked, const Direction& direction, Covariance& ou
     if (small(request.rows)) return exactly(numbers_from(0, request.batch));
     const int64_t batch = queries_per_pass(request);
     for (int64_t base = 0; base < request.batch; base += batch) {
-        auto [few, some, many, most] = by_spread(request, numbers_from(base, std::min(batch, request.batch - base)));
+        const auto [few, even] = by_spread(request, numbers_from(base, std::min(batch, request.batch - base)));
+        auto [some, many, most] = by_units(even);
         append(many, most);  // weights of either sign have half as many steps
         double cut = 0;
         for (const int64_t q : few) cut = std::max(cut, covariance_cut(request, direction, q));

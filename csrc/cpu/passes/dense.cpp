@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "../products/bounds.h"
+#include "../products/digits.h"
 #include "../products/weighted_sum.h"
 #include "drawn.h"
 #include "plan.h"
@@ -16,6 +17,7 @@ namespace {
 
 constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
 constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
+constexpr int64_t kTogether = 16;  // queries that directions serve at a time
 
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
@@ -32,6 +34,10 @@ struct Share {  // what one piece of the rows adds to every answer
     void set(int64_t i, const float* w, double rescale) {
         i < with_coarser ? coarser.set(i, w, rescale) : finer.set(i - with_coarser, w, rescale);
     }
+    WeightedSum::Rest rest(int64_t i) const {
+        return i < with_coarser ? coarser.rest(i) : finer.rest(i - with_coarser);
+    }
+    bool carries(int64_t i) const { return i < with_coarser ? coarser.carries() : finer.carries(); }
     bool integer(int64_t i) const { return i < with_coarser ? coarser.integer() : finer.integer(); }
     void add_to(Pooled& pooled, int64_t i, double factor) const {
         i < with_coarser ? pooled.add(coarser, i, factor) : pooled.add(finer, i - with_coarser, factor);
@@ -50,9 +56,10 @@ class Dense {
           count_(int64_t(which.size())),
           precision_(precision),
           tile_(tile_rows(request, count_)),
-          logits_(request, which.data(), count_, precision),
+          logits_(request, which.data(), count_, precision, by_bits.exact),
           settles_(by_bits.heaviest && !logits_.integer()),
-          tops_(std::max(request.topk > 0 ? request.topk + kSpareTop : 0, settles_ ? kHeavy : 0)) {}
+          tops_(std::max(request.topk > 0 ? request.topk + kSpareTop : 0, settles_ ? kHeavy : 0)),
+          carried_(by_bits.carried) {}
 
     void pass() {
         const auto worker = [&] {
@@ -62,8 +69,8 @@ class Dense {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
                          std::vector<Top>(size_t(count_), Top(logits_.shaped() ? kDrawn + 1 : 0)),
-                         WeightedSum(request_, with_coarser_, tile_, coarser_bits_),
-                         WeightedSum(request_, count_ - with_coarser_, tile_, finer_bits_),
+                         weighted_sum(with_coarser_, coarser_bits_),
+                         weighted_sum(count_ - with_coarser_, finer_bits_),
                          with_coarser_};
         };
         shares_ = over_tiles(request_.rows, pieces_with_sums(request_, count_, tile_), tile_, worker, nothing,
@@ -72,8 +79,14 @@ class Dense {
     }
 
     bool shaped() const { return logits_.shaped(); }
-    // Joins what the pieces add to query i; false if the error bound exceeds the contract.
-    bool finish(int64_t i, Pooled& pooled, Answer& answer) const;
+    // What the digits of weights have lost of queries [begin, end) and coordinates say: [end - begin, padded(d)], in
+    // the order of sums.
+    Buffer<float> carried(int64_t begin, int64_t end) const;
+    bool carries() const { return bool(carried_); }
+    bool carries(int64_t i) const { return carries() && shares_.front().carries(i); }
+    // Joins what the pieces add to query i, and what is `carried` of it, if anything; false if the error bound exceeds
+    // the contract.
+    bool finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const;
 
   private:
     struct Worker {
@@ -82,12 +95,16 @@ class Dense {
         Buffer<float> w;
     };
 
+    WeightedSum weighted_sum(int64_t count, int bits) const {
+        return {request_, count, tile_, bits, WeightedSum::Weights::positive, carried_};
+    }
+    const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double *p = worker.p.data(), *chances = worker.chances.data();
         float* w = worker.w.data();
         const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
-        mine.coarser.begin(t.R, t.seed);
-        mine.finer.begin(t.R, t.seed);
+        mine.coarser.begin(t.first, t.R, t.seed);
+        mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
             mine.tops[size_t(i)].offer(l, t.first, t.R);
             if (logits_.shaped()) {
@@ -104,8 +121,8 @@ class Dense {
             else if (!mine.integer(i) && request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale))
                 mine.set(i, w, rescale);
         });
-        mine.coarser.add(t.first, t.ahead);
-        mine.finer.add(t.first, with_coarser_ > 0 ? nullptr : t.ahead);
+        mine.coarser.add(t.ahead);
+        mine.finer.add(with_coarser_ > 0 ? nullptr : t.ahead);
     }
 
     const Request& request_;
@@ -118,17 +135,54 @@ class Dense {
     const Logits logits_;
     const bool settles_;
     const int64_t tops_;
+    const Shaping carried_;
     std::vector<Share> shares_;
 };
 
-bool Dense::finish(int64_t i, Pooled& pooled, Answer& answer) const {
+// sum eta_i (mean + sum_j step_j (b_ij - 128) u_j) of the rows of all pieces.
+Buffer<float> Dense::carried(int64_t begin, int64_t end) const {
+    const int64_t d = request_.rows.d, dp = padded(d), k = carried_.count(), count = end - begin;
+    const uint8_t* order = request_.integers()->layout.column_of_slot;
+    Buffer<float> along(count * k, true), keep(count), sums(count * dp, true), ordered(count * dp);
+    std::vector<double> total(size_t(count), 0.0);
+    for (int64_t i = 0; i < count; ++i) {
+        keep[i] = 1;
+        if (!carries(begin + i)) continue;
+        join(
+            shares_, [&](const Share& s) -> const Online& { return state(s, begin + i); },
+            [&](const Share& s, double scale) {
+                const WeightedSum::Rest rest = s.rest(begin + i);
+                total[size_t(i)] += scale * rest.sum;
+                for (int64_t j = 0; j < k; ++j) {
+                    const int64_t to = j / kPad * kPad + order[j % kPad];
+                    along[i * k + to] += float(scale * double(rest.along[j]) * carried_.step[to]);
+                }
+            });
+    }
+    request_.kernels.sum_f32(carried_.directions, DType::f32, d, int(k), along.data(), k, keep.data(), int(count),
+                             sums.data(), dp, nullptr);
+    for (int64_t i = 0; i < count; ++i)
+        for (int64_t at = 0; at < dp; ++at) {
+            const int64_t column = at / kPad * kPad + order[at % kPad];
+            const double mean = column < d ? carried_.mean[column] : 0;
+            ordered[i * dp + at] = sums[i * dp + column] + float(total[size_t(i)] * mean);
+        }
+    return ordered;
+}
+
+bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const {
     const int64_t q = which_[size_t(i)], d = request_.rows.d;
     const Stats& stats = request_.stats;
     double* mean = answer.mean + q * d;
     pooled.clear();
+    double unsaid = 0;  // the variance that carried weights leave
     Online all = join(
-        shares_, [&](const Share& s) -> const Online& { return s.states[size_t(i)]; },
-        [&](const Share& s, double scale) { s.add_to(pooled, i, scale); });
+        shares_, [&](const Share& s) -> const Online& { return state(s, i); },
+        [&](const Share& s, double scale) {
+            s.add_to(pooled, i, scale);
+            if (carried) unsaid += scale * scale * s.rest(i).variance;
+        });
+    if (carried) pooled.add(carried, request_.integers()->layout.column_of_slot, 1);
     const Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
     double square = found.square;
 
@@ -152,6 +206,11 @@ bool Dense::finish(int64_t i, Pooled& pooled, Answer& answer) const {
     e.concentration = all.sum_2 / (all.sum * all.sum);
     e.length = logits_.shaped() ? 0 : length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
+    if (carried) {  // what is left, and what the digit of the rest itself is rounded by, on all of a row
+        const double units = largest_balanced(request_.integers()->layout.digit_bits, 1);
+        e.weight_noise = unsaid / (all.sum_q * all.sum_q) + e.weight_noise * e.spread * e.spread / units;
+        e.spread = 1;
+    }
     const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };
     Top nearest(tops_);
     for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
@@ -194,10 +253,18 @@ Open dense(const Request& request, const ByBits& by_bits, Precision precision, A
     request.read(request.rows.n);
     std::vector<uint8_t> done(size_t(count), 0);
     const int threads = int(std::min<int64_t>(request.threads, count));
+    const int64_t dp = padded(request.rows.d);
     parallel(threads, [&](int t) {
         const Range mine = share(count, 1, t, threads);
         Pooled pooled;
-        for (int64_t i = mine.begin; i < mine.end; ++i) done[size_t(i)] = pass.finish(i, pooled, answer);
+        for (int64_t begin = mine.begin; begin < mine.end; begin += kTogether) {
+            const int64_t end = std::min(begin + kTogether, mine.end);
+            const Buffer<float> carried = pass.carries() ? pass.carried(begin, end) : Buffer<float>();
+            for (int64_t i = begin; i < end; ++i) {
+                const float* of_query = pass.carries(i) ? carried.data() + (i - begin) * dp : nullptr;
+                done[size_t(i)] = pass.finish(i, of_query, pooled, answer);
+            }
+        }
     });
     Open open;
     open.shaped = pass.shaped();

@@ -1,8 +1,10 @@
 #include "posterior.h"
 
+#include <cmath>
 #include <utility>
 
 #include "../products/bounds.h"
+#include "../products/digits.h"
 #include "dense.h"
 #include "plan.h"
 #include "refine.h"
@@ -12,9 +14,15 @@
 namespace geodiff {
 namespace {
 
+constexpr int64_t kFailing = 8;     // one query of so many asked again costs what exact logits do
+constexpr double kFloatCost = 1.1;  // of a product in float32, for each digit that it stands for
+constexpr double kMany = 1e300;     // units: as many as there are
+constexpr double kCarrying = 0.1;   // of a digit: what else it takes to carry what digits lose
+constexpr double kShared = 1.5;     // what a query is rounded by takes its part of what is allowed
+
 // Two kinds of integer weights share a pass.
-ByBits weights(const Request& request, std::vector<int64_t> some, std::vector<int64_t> many,
-               std::vector<int64_t> most) {
+ByBits in_two(const Request& request, ByUnits by) {
+    auto& [some, many, most] = by;
     const IntegerLayout& layout = request.dense_integers()->layout;
     const int64_t count = int64_t(some.size() + many.size() + most.size());
     if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && layout.digits(8) < layout.digits(16) &&
@@ -24,6 +32,32 @@ ByBits weights(const Request& request, std::vector<int64_t> some, std::vector<in
     // Where every third query needs more digits, the guess is about to fail for others, which would cost another pass.
     if (int64_t(many.size()) <= layout.free_to || 2 * some.size() > many.size()) append(some, std::exchange(many, {}));
     return {std::move(many), std::move(some), 16, 24};
+}
+
+// What the digits of weights cost a pass, in products of one digit with all of a row.
+double digits_of_weights(const IntegerLayout& layout, const ByBits& by) {
+    const auto cost = [&](const std::vector<int64_t>& queries, int bits) {
+        const int digits = layout.digits(bits);
+        return double(queries.size()) * digits * (digits > layout.worth ? kFloatCost : 1);
+    };
+    return cost(by.coarser, by.coarser_bits) + cost(by.finer, by.finer_bits);
+}
+
+// With principal coordinates that carry what digits lose, if these save more than they cost.
+ByBits weights(const Request& request, const std::vector<Even>& even, const Shaping& shaping) {
+    ByBits plain = in_two(request, by_units(even));
+    int64_t uneven = 0;
+    for (const Even& e : even) uneven += e.uneven;
+    plain.exact = kFailing * uneven > int64_t(even.size());
+    if (!shaping) return plain;
+    const IntegerLayout& layout = request.dense_integers()->layout;
+    const double left = shaping.left / shaping.mean_square + 1 / largest_balanced(layout.digit_bits, 1);
+    ByBits carried = in_two(request, by_units(even, kShared * std::sqrt(left)));
+    const double more = double(even.size()) * (double(shaping.count()) / double(request.rows.d) + kCarrying);
+    if (digits_of_weights(layout, carried) + more >= digits_of_weights(layout, plain)) return plain;
+    carried.carried = shaping;
+    carried.exact = plain.exact;
+    return carried;
 }
 
 // In float32: queries of which few rows carry most of the weight need these settled; to keep them costs the others as
@@ -42,30 +76,35 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
     const size_t batch = size_t(queries_per_pass(request));
     for (size_t base = 0; base < which.size(); base += batch) {
         const auto first = which.begin() + int64_t(base);
-        auto [few, some, many, most] =
-            by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
+        auto [few, even] = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
+        const auto uneven = [&even = even](const std::vector<int64_t>& queries) {
+            for (const int64_t q : queries) even.push_back({q, kMany, true});
+        };
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer, memory);
-        append(some, left.crowded);
+        uneven(left.crowded);
         left = screen(request, left.blurred, Precision::sharp, answer, memory);
-        append(some, left.crowded);
-        append(some, left.blurred);
+        uneven(left.crowded);
+        uneven(left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
-            for (const auto* rest : {&some, &many, &most}) exact(request, *rest, kUnderflow, answer);
+            std::vector<int64_t> all;
+            for (const Even& e : even) all.push_back(e.query);
+            exact(request, all, kUnderflow, answer);
             continue;
         }
         if (!request.dense_integers()) {
-            append(many, most);
-            dense_floats(request, std::move(many), std::move(some), answer);
+            std::vector<int64_t> by_evenness[2];
+            for (const Even& e : even) by_evenness[e.uneven].push_back(e.query);
+            dense_floats(request, std::move(by_evenness[false]), std::move(by_evenness[true]), answer);
             continue;
         }
-        const int64_t wanted = int64_t(some.size() + many.size() + most.size());
-        const bool asks = request.coordinates && wanted >= request.integers()->layout.shaped_from;
-        const ByBits by_bits = weights(request, std::move(some), std::move(many), std::move(most));
-        Open open =
-            dense(request.shaped(asks ? request.coordinates->wanted() : Shaping{}), by_bits, Precision::normal, answer);
+        const bool asks = request.coordinates && int64_t(even.size()) >= request.integers()->layout.shaped_from;
+        const Shaping shaping = asks ? request.coordinates->wanted() : Shaping{};
+        const ByBits by_bits = weights(request, even, shaping);
+        Open open = dense(request.shaped(shaping), by_bits, Precision::normal, answer);
         if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack
-        append(open.finer, dense(request, {{}, open.coarser}, Precision::normal, answer).finer);
+        const ByBits again{{}, open.coarser, by_bits.coarser_bits, by_bits.finer_bits};
+        append(open.finer, dense(request, again, Precision::normal, answer).finer);
         open = dense(request, {{}, open.finer}, Precision::fine, answer);
         exact(request, open.finer, kUnderflow, answer);
     }

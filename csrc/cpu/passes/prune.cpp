@@ -35,7 +35,7 @@ bool worth(const Request& request, double left, int64_t q, double width) {
 }  // namespace
 
 bool Pruning::worthwhile(const Request& request, const Shaping& shaping, int64_t q, double width) {
-    return promising(request, q, width) && worth(request, shaping.outside_square, q, width);
+    return promising(request, q, width) && worth(request, shaping.left, q, width);
 }
 
 bool Pruning::promising(const Request& request, int64_t q, double width) {
@@ -146,8 +146,7 @@ CoordinateRows Pruning::coordinates(Buffer<float>& half, int64_t first, int R) c
         const float away = stats_.away[first + r];
         half[r] = 0.5f * away * away * float(1 - kNarrow);  // `away` is rounded up
     }
-    const int64_t at = first * kDirections;
-    return {{shaping_.coordinates + at, shaping_.beyond ? shaping_.beyond + at : nullptr},
+    return {shaping_.of_rows(first),
             shaping_.outside + first,
             shaping_.rounded + first,
             half.data(),

@@ -115,7 +115,7 @@ class Along {
         const double base = double(int64_t(1) << integers_.layout.digit_bits);
         for (size_t i = 0; i < packed_.size(); ++i) {
             const Packed& mine = packed_[i];
-            integers_.dot(static_cast<const uint8_t*>(rows.row(first)), d_, nullptr, R, mine.digits.data(),
+            integers_.dot(static_cast<const uint8_t*>(rows.row(first)), d_, {}, R, mine.digits.data(),
                           mine.total.data(), padded(d_), int(groups_), int(group_), d_, work.sums.data(), kTile,
                           nullptr);
             for (int64_t j = 0; j < kTogether; ++j) {
@@ -168,6 +168,7 @@ Coordinates::Coordinates(int64_t n, int64_t d)
       directions_(count_ * d),
       log_size_(n),
       chance_(n),
+      unsaid_(n),
       outside_(n),
       rounded_(n),
       coordinates_(n * count_),
@@ -178,10 +179,10 @@ template <class Self, class Visit>
 void Coordinates::each_part(Self& self, Visit&& visit) {
     const auto array = [&](auto& buffer) { visit(buffer.data(), size_t(buffer.size()) * sizeof(buffer[0])); };
     array(self.directions_), array(self.log_size_), array(self.chance_), array(self.coordinates_);
-    array(self.outside_), array(self.rounded_);
+    array(self.unsaid_), array(self.outside_), array(self.rounded_);
     array(self.centre_), array(self.step_);
     visit(&self.left_, sizeof self.left_), visit(&self.mean_square_, sizeof self.mean_square_);
-    visit(&self.skew_, sizeof self.skew_), visit(&self.outside_square_, sizeof self.outside_square_);
+    visit(&self.skew_, sizeof self.skew_);
 }
 
 Coordinates::Coordinates(int64_t n, int64_t d, const char* from) : Coordinates(n, d) {
@@ -192,7 +193,7 @@ Coordinates::Coordinates(int64_t n, int64_t d, const char* from) : Coordinates(n
 }
 
 int64_t Coordinates::bytes(int64_t n, int64_t d) {
-    const int64_t count = Coordinates(0, d).count_, floats = count * d + 4 * n, doubles = 2 * count + 4;
+    const int64_t count = Coordinates(0, d).count_, floats = count * d + 5 * n, doubles = 2 * count + 3;
     return floats * int64_t(sizeof(float)) + n * count + doubles * int64_t(sizeof(double));
 }
 
@@ -230,11 +231,11 @@ Shaping Coordinates::view(const double* mean) const {
     s.step = step_.data();
     s.log_size = log_size_.data();
     s.chance = chance_.data();
+    s.unsaid = unsaid_.data();
     s.outside = outside_.data();
     s.rounded = rounded_.data();
     s.mean = mean;
     s.skew = skew_;
-    s.outside_square = outside_square_;
     s.left = left_;
     s.mean_square = mean_square_;
     return s;
@@ -295,14 +296,11 @@ void Coordinates::measure(const Along& along_all, const Rows& sample) {
                 square[size_t(j)] += c * c;
             }
     }
-    left_ = outside_square_ = mean_square_;
+    left_ = mean_square_;
     for (int64_t j = 0; j < count_; ++j) {
         step_[j] = std::max(kRoom * largest[size_t(j)] / 127, kLeastStep);
-        const double along_it = square[size_t(j)] / double(sample.n);
-        if (j < kDirections) left_ -= along_it;
-        outside_square_ -= along_it;
+        left_ -= square[size_t(j)] / double(sample.n);
     }
-    outside_square_ = std::max(outside_square_, 0.0);
     left_ = std::max(left_, 1e-3 * mean_square_);  // the sample's variance may exceed that of all rows
 }
 
@@ -313,23 +311,24 @@ void Coordinates::fill(const Along& along_all, const Rows& rows, const Stats& st
         for (int r = 0; r < t.R; ++r) {
             const int64_t row = t.first + r;
             const double away = double(stats.away[row]);
-            double rest = away * away, outside = rest, rounded = 0;
+            double outside = away * away, rounded = 0, square = 0;
             for (int64_t j = 0; j < count_; ++j) {
                 const double c = along[j * kTile + r] - centre_[j];
                 uint8_t& byte = coordinates_[(j / kDirections * rows.n + row) * kDirections + j % kDirections];
                 byte = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
-                if (j < kDirections) rest -= c * c;
                 outside -= c * c;
                 if (step_[j] <= kLeastStep) continue;  // along a direction that is 0
                 const double lost = c / step_[j] - (double(byte) - 128);
                 rounded += step_[j] * lost * lost;
+                square += step_[j] * step_[j] * lost * lost;
             }
             // Directions that are not quite orthonormal, and float32.
             outside_[row] = float(std::sqrt(std::max(outside, 0.0) + (skew_ * 2 + 1e-6) * away * away) * (1 + 1e-6));
             rounded_[row] = float(std::sqrt(rounded) * (1 + 1e-6));
+            unsaid_[row] = outside_[row] * outside_[row] + float(square);
             // What a row adds to the error of r is as a rule |v - r| times the length that is left of it: rows are
             // drawn in proportion, so that none that is drawn counts for much more than another.
-            log_size_[row] = float(0.5 * std::log((away * away + mean_square_) * (std::max(rest, 0.0) + left_)));
+            log_size_[row] = float(0.5 * std::log((away * away + mean_square_) * (std::max(outside, 0.0) + left_)));
             chance_[row] = log_size_[row] + float(gumbel(row));
         }
     };

@@ -30,10 +30,10 @@ class Coordinates {
     void fill(const Along& along_all, const Rows& rows, const Stats& stats, int threads);
 
     int64_t n_, count_;  // rows, directions
-    Buffer<float> directions_, log_size_, chance_, outside_, rounded_;
+    Buffer<float> directions_, log_size_, chance_, unsaid_, outside_, rounded_;
     Buffer<uint8_t> coordinates_;
     Buffer<double> centre_, step_;
-    double left_ = 0, mean_square_, skew_ = 0, outside_square_ = 0;
+    double left_ = 0, mean_square_, skew_ = 0;
 };
 
 }  // namespace geodiff

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "../products/bounds.h"
 #include "../products/digits.h"
@@ -12,40 +13,36 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSample = 64;   // rows looked at, and fewer of few: a wrong guess costs no more than they do
+constexpr int64_t kSample = 256;  // rows looked at, and fewer of few: a wrong guess costs no more than they do
+constexpr int64_t kBrief = 64;    // the same for queries that memory sets the pace for
 constexpr int64_t kEvery = 32;    // one row in so many
 constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembered a fifth less
-constexpr double kCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
+constexpr double kCaution = 1.3;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
-enum class Spread : uint8_t { few, some, many, most };
-
-Spread judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
+// Nothing where few rows matter.
+std::optional<Even> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
     Online state;
     float weights[kSample];
     double rescale;
     if (!request.kernels.softmax_f32(logits, logits, int(samples), request.cut(), &state, weights, &rescale))
-        return Spread::few;  // none of them is seen
+        return {};  // none of them is seen
     const double sum = state.sum, squares = state.sum_2;
     int64_t within = 0;
     for (int64_t i = 0; i < samples; ++i) within += weights[i] > 0;
-    if (within <= 2 || within * kFewShare <= samples) return Spread::few;
+    if (within <= 2 || within * kFewShare <= samples) return {};
     const double allowed = stats.scale.allowed(stats.mean_norm, request.tol), n = double(request.rows.n);
-    if (!request.dense_integers()) {
-        DenseErrors e{};
-        e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
-        e.trace = stats.mean_square;
-        e.concentration = kCaution * squares / (sum * sum) * double(samples) / n;
-        e.weight = 1;
-        return dense_error(e, request.sigma[q]) < allowed ? Spread::many : Spread::some;
-    }
+    DenseErrors e{};
+    e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
+    e.trace = stats.mean_square;
+    e.concentration = kCaution * squares / (sum * sum) * double(samples) / n;
+    e.weight = 1;
+    const bool uneven = dense_error(e, request.sigma[q]) >= allowed;
     // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
     // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
     const double noise = double(samples) / sum / std::sqrt(6 * n);
-    const double error = kCaution * kDeviations * noise * std::sqrt(stats.mean_square);
-    if (error < allowed * largest_unsigned(8, 1)) return Spread::most;
-    return error < allowed * largest_unsigned(16, 1) ? Spread::many : Spread::some;
+    return Even{q, kCaution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
 }
 
 }  // namespace
@@ -53,7 +50,8 @@ Spread judge(const Request& request, int64_t q, const double* logits, int64_t sa
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const Rows& rows = request.rows;
     const int64_t count = int64_t(which.size());
-    const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, kSample)), d = rows.d, dp = padded(d),
+    const int64_t most = count > 16 ? kSample : kBrief;
+    const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, most)), d = rows.d, dp = padded(d),
                   bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
     Buffer<char> sampled(samples * bytes);
@@ -62,7 +60,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
         row[i] = rows.n * i / samples;
         std::memcpy(sampled.data() + i * bytes, rows.row(row[i]), size_t(bytes));
     }
-    std::vector<Spread> spread(static_cast<size_t>(count));
+    std::vector<std::optional<Even>> found(static_cast<size_t>(count));
     in_shares((count + few - 1) / few, count * samples * d, request.threads, [&](int64_t begin, int64_t end) {
         Buffer<float> queries(few * dp, true);
         Buffer<double> logits(few * kSample);
@@ -79,18 +77,26 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
                 double* l = logits.data() + q * kSample;
                 for (int64_t i = 0; i < samples; ++i)
                     l[i] = (l[i] - request.stats.half_norm[row[i]]) / (sigma * sigma) + request.prior_at(query, row[i]);
-                spread[size_t(start + q)] = judge(request, query, l, samples);
+                found[size_t(start + q)] = judge(request, query, l, samples);
             }
         }
     });
     BySpread out;
     for (int64_t i = 0; i < count; ++i) {
-        const Spread s = spread[size_t(i)];
-        auto& same = s == Spread::few    ? out.few
-                     : s == Spread::some ? out.some
-                     : s == Spread::many ? out.many
-                                         : out.most;
-        same.push_back(which[size_t(i)]);
+        if (found[size_t(i)])
+            out.even.push_back(*found[size_t(i)]);
+        else
+            out.few.push_back(which[size_t(i)]);
+    }
+    return out;
+}
+
+ByUnits by_units(const std::vector<Even>& even, double factor) {
+    ByUnits out;
+    for (const Even& e : even) {
+        const double units = factor * e.units;
+        auto& same = units < largest_unsigned(8, 1) ? out.most : units < largest_unsigned(16, 1) ? out.many : out.some;
+        same.push_back(e.query);
     }
     return out;
 }

@@ -8,15 +8,26 @@
 
 namespace geodiff {
 
+// A query for the dense pass.
+struct Even {
+    int64_t query;
+    double units;  // how large an integer the largest of its weights must be
+    bool uneven;   // so few rows carry so much of the weight that logits in float32 will hardly do
+};
+
 struct BySpread {
     std::vector<int64_t> few;  // screening and refinement of single rows is cheaper than the dense pass
-    // Dense, but weights so unequal that 16 bits will hardly hold them, or logits in float32 the heaviest of them.
-    std::vector<int64_t> some;
-    std::vector<int64_t> many;
-    std::vector<int64_t> most;  // 8 bits of weights will do
+    std::vector<Even> even;
 };
 
 // Of the queries `which`, in their order.
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which);
+
+// By the bits that hold their weights: 8 for `most`, 16 for `many`, more for `some`.
+struct ByUnits {
+    std::vector<int64_t> some, many, most;
+};
+// `factor`: of the units that are wanted.
+ByUnits by_units(const std::vector<Even>& even, double factor = 1);
 
 }  // namespace geodiff

@@ -41,7 +41,7 @@ void weighted_mean(const Request& request, const double* l, int64_t base, int64_
         return Share{std::vector<Online>(size_t(count)), WeightedSum(request, count, tile, 24)};
     };
     const auto visit = [&](Buffer<double>& p, Share& mine, const Tile& t) {
-        mine.sum.begin(t.R, t.seed);
+        mine.sum.begin(t.first, t.R, t.seed);
         for (int64_t q = 0; q < count; ++q) {
             double rescale = 1;
             Online& state = mine.states[size_t(q)];
@@ -50,7 +50,7 @@ void weighted_mean(const Request& request, const double* l, int64_t base, int64_
                                         &rescale))
                 mine.sum.set(q, p.data(), rescale, state);
         }
-        mine.sum.add(t.first, nullptr);
+        mine.sum.add(nullptr);
     };
     const Pieces pieces(n, tile, request.threads, false);
     const auto shares = over_tiles(rows, pieces, tile, worker, nothing, visit);

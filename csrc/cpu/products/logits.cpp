@@ -40,7 +40,7 @@ int64_t tile_rows(const Request& request, int64_t count) {
     return std::clamp(fit, unit, most);
 }
 
-Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision)
+Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact)
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
@@ -78,7 +78,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
             shaping_ = request.shaping;
         }
     }
-    if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to) {
+    if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to && !exact) {
         integers_ = nullptr;
         shaping_ = {};
         known_.clear();
@@ -159,9 +159,9 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     // one.
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
-    columns_ = dp + (shaping_ && known_.empty() ? kDirections : 0);
+    columns_ = dp + (shaping_ && known_.empty() ? shaping_.count() : 0);
     blocks_ = make_blocks(columns_);
-    if (shaping_ && !known_.empty()) tails_ = make_blocks(kDirections);
+    if (shaping_ && !known_.empty()) tails_ = make_blocks(shaping_.count());
     if (shaping_) offset_.assign(size_t(count_), 0.0);
     if (shaping_ || !known_.empty()) lost_ = Buffer<float>(count_ * dp, true);
     const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
@@ -203,7 +203,7 @@ std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
 
 // Where the digits of the coordinates of block b go.
 DigitPlace Logits::tail_place(int64_t b) {
-    if (!tails_.empty()) return place(tails_[size_t(b)], kDirections);
+    if (!tails_.empty()) return place(tails_[size_t(b)], shaping_.count());
     DigitPlace tail = place(blocks_[size_t(b)], columns_);
     tail.digits += padded(rows_.d) * tail.group * integers_->layout.digit_bits / 8;
     return tail;
@@ -231,18 +231,17 @@ void Logits::commit() const {
 // What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
 // the rows: rounding it costs far less than what is left.
 void Logits::pack_coordinates(int64_t first, int64_t count) {
-    const int64_t d = rows_.d, dp = padded(d);
+    const int64_t d = rows_.d, dp = padded(d), k = shaping_.count();
     const int bits = integers_->layout.digit_bits;
     const double most = largest_balanced(bits, parts_);
     float* lost = lost_.data() + first * dp;
-    Buffer<double> along(count * kDirections, true);
-    kernels_.dot_few(shaping_.directions, DType::f32, d, int(kDirections), lost, dp, int(count), along.data(),
-                     kDirections);
-    Buffer<float> carried(count * kDirections), keep(count);
+    Buffer<double> along(count * k, true);
+    kernels_.dot_few(shaping_.directions, DType::f32, d, int(k), lost, dp, int(count), along.data(), k);
+    Buffer<float> carried(count * k), keep(count);
     for (int64_t i = first; i < first + count; ++i) {
-        const int64_t at = (i - first) * kDirections;
+        const int64_t at = (i - first) * k;
         const double step = scale_[size_t(i)];
-        for (int64_t j = 0; j < kDirections; ++j) {
+        for (int64_t j = 0; j < k; ++j) {
             const double digit = std::clamp(std::nearbyint(along[at + j] * shaping_.step[j] / step), -most, most);
             const double g = digit * step / shaping_.step[j];
             along[at + j] = digit;
@@ -250,11 +249,11 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
             offset_[size_t(i)] += g * shaping_.centre[j];
         }
         keep[i - first] = 1;
-        integers_->place(along.data() + at, kDirections, {1, nullptr, parts_, i % kQueryBlock * parts_, nullptr},
+        integers_->place(along.data() + at, k, {1, nullptr, parts_, i % kQueryBlock * parts_, nullptr},
                          tail_place(i / kQueryBlock));
     }
-    kernels_.sum_few(shaping_.directions, DType::f32, d, int(kDirections), carried.data(), kDirections, keep.data(),
-                     int(count), lost, dp, nullptr);
+    kernels_.sum_few(shaping_.directions, DType::f32, d, int(k), carried.data(), k, keep.data(), int(count), lost, dp,
+                     nullptr);
 }
 
 void Logits::pack_floats(const Request& request, const int64_t* which) {
@@ -325,9 +324,9 @@ void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64
         std::copy_n(l + q * tile, R, known_[size_t(start + q)].entry->products.get() + first);
     if (tails_.empty()) return;
     const Block& tail = tails_[size_t(b)];
-    integers_->dot(shaping_.coordinates + first * kDirections, kDirections, nullptr, R, tail.digits.data(),
-                   tail.total.data(), kDirections, int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile,
-                   nullptr);
+    const RowTail of_rows = shaping_.of_rows(first);
+    integers_->dot(of_rows.half[0], kDirections, {{of_rows.half[1]}}, R, tail.digits.data(), tail.total.data(),
+                   shaping_.count(), int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile, nullptr);
     for (int64_t q = 0; q < size; ++q) {
         double* out = l + q * tile;
         for (int r = 0; r < R; ++r) out[r] += offset_[size_t(start + q)];
@@ -343,7 +342,7 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
         const int64_t end = first + R;
         const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
         const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
-        const uint8_t* tail = shaping_ && known_.empty() ? shaping_.coordinates + first * kDirections : nullptr;
+        const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first) : RowTail{};
         integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
                        block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile,
                        next);

@@ -25,8 +25,9 @@ int64_t tile_rows(const Request& request, int64_t count);
 
 class Logits {
   public:
-    // `which[0..count)` picks the queries of `request`.
-    Logits(const Request& request, const int64_t* which, int64_t count, Precision precision);
+    // `which[0..count)` picks the queries of `request`. `exact`: products are integers where that is possible, even if
+    // those in float32 would be faster.
+    Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact = false);
 
     // Scratch of one thread.
     struct Work {

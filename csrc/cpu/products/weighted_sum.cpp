@@ -23,24 +23,17 @@ const IntegerProducts* integers_for(const Request& request, int64_t count, int b
 
 }  // namespace
 
-WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights)
+WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights,
+                         const Shaping& carried)
     : kernels_(request.kernels),
       rows_(request.rows),
       integers_(integers_for(request, count, bits)),
       count_(count),
       tile_(rounded_up(tile, kMostWeightRows)),
-      dp_(padded(rows_.d)),
-      balanced_(weights == Weights::either_sign) {
+      dp_(padded(rows_.d)) {
     int64_t most = kernels_.floats.sum_group;
-    if (integers_) {
-        const IntegerLayout& layout = integers_->layout;
-        parts_ = layout.digits(bits);
-        most = layout.sum_group / parts_;
-        balanced_ |= layout.bias != 0 && parts_ > 1;  // 31 bits are as many as will be wanted, and need no bias
-        const double held =
-            balanced_ ? largest_balanced(layout.digit_bits, parts_) : largest_unsigned(layout.digit_bits, parts_);
-        units_ = std::min(held, double(INT32_MAX));
-    }
+    const int parts = integers_ ? integers_->layout.digits(bits) : 1;
+    if (integers_) most = integers_->layout.sum_group / parts;
     groups_ = (count + most - 1) / most;
     group_ = integers_ && count > 0 ? (count + groups_ - 1) / groups_ : most;
     const int64_t slots = groups_ * group_;
@@ -48,44 +41,74 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     active_.assign(size_t(groups_), 0);
     set_.assign(size_t(slots), 0);
     rescale_.assign(size_t(slots), 1.0f);
-    if (integers_) {
-        digits_ = Buffer<char>(slots * parts_ * tile_ * integers_->layout.digit_bits / 8);
-        total_.assign(size_t(slots * parts_), 0);
-        quantum_.assign(size_t(slots), 0.0f);
-    } else {
+    if (!integers_) {
         weights_ = Buffer<float>(slots * tile_);
+        return;
     }
+    // With a bias 31 bits are as many as will be wanted, and need none.
+    digits_ = make_digits(parts, weights == Weights::either_sign || (integers_->layout.bias != 0 && parts > 1));
+    if (!carried) return;
+    carried_ = carried;
+    rests_ = make_digits(1, true);
+    along_ = Buffer<float>(slots * carried_.count(), true);
+    rest_sum_.assign(size_t(slots), 0.0);
+    rest_variance_.assign(size_t(slots), 0.0);
 }
 
-int64_t WeightedSum::group_bytes() const {
+TileDigits WeightedSum::make_digits(int parts, bool balanced) const {
+    const int bits = integers_->layout.digit_bits;
+    const int64_t slots = groups_ * group_;
+    TileDigits d;
+    d.parts = parts;
+    d.balanced = balanced;
+    d.units = std::min(balanced ? largest_balanced(bits, parts) : largest_unsigned(bits, parts), double(INT32_MAX));
+    d.digits = Buffer<char>(slots * parts * tile_ * bits / 8);
+    d.total.assign(size_t(slots * parts), 0);
+    d.quantum.assign(size_t(slots), 0.0f);
+    return d;
+}
+
+char* WeightedSum::place(TileDigits& d, int64_t slot) const {
     const IntegerLayout& layout = integers_->layout;
-    return group_ * parts_ * rounded_up(R_, layout.weight_rows) * layout.digit_bits / 8;
+    const int64_t of_group = step(d) * (rounded_up(R_, layout.weight_rows) / layout.weight_rows);
+    const int64_t at = slot / group_ * of_group + slot % group_ * d.parts * layout.weight_rows;
+    return d.digits.data() + at * layout.digit_bits / 8;
 }
 
-void WeightedSum::begin(int R, uint64_t seed) {
+void WeightedSum::clear(TileDigits& d, int64_t slot) const {
+    const IntegerLayout& layout = integers_->layout;
+    const int64_t digits = d.parts * layout.weight_rows, bytes = layout.digit_bits / 8;
+    char* at = place(d, slot);
+    for (int64_t r = 0; r < R_; r += layout.weight_rows, at += step(d) * bytes) {
+        if (layout.digit_bits == 8)
+            std::memset(at, 0, size_t(digits));
+        else
+            std::fill_n(reinterpret_cast<int16_t*>(at), digits, d.balanced ? int16_t(0) : int16_t(-layout.bias));
+    }
+    std::fill_n(d.total.begin() + slot * d.parts, d.parts, 0);
+}
+
+WeightDigits WeightedSum::view(const TileDigits& d) const {
+    WeightDigits w{};
+    w.balanced = d.balanced;
+    w.groups = int(groups_);
+    w.group = int(group_);
+    w.parts = d.parts;
+    w.digits = d.digits.data();
+    w.active = active_.data();
+    w.total = d.total.data();
+    w.rescale = rescale_.data();
+    w.quantum = d.quantum.data();
+    return w;
+}
+
+void WeightedSum::begin(int64_t first, int R, uint64_t seed) {
+    first_ = first;
     R_ = R;
     seed_ = seed;
     any_ = false;
     std::fill(active_.begin(), active_.end(), uint8_t(0));
     std::fill(set_.begin(), set_.end(), uint8_t(0));
-}
-
-void WeightedSum::clear(int64_t slot) {
-    rescale_[size_t(slot)] = 1;
-    if (!integers_) {
-        std::fill_n(weights_.data() + slot * tile_, R_, 0.0f);
-        return;
-    }
-    const IntegerLayout& layout = integers_->layout;
-    const int64_t digits = parts_ * layout.weight_rows, steps = rounded_up(R_, layout.weight_rows) / layout.weight_rows;
-    char* at = digits_.data() + slot / group_ * group_bytes() + slot % group_ * digits * layout.digit_bits / 8;
-    for (int64_t i = 0; i < steps; ++i, at += group_ * digits * layout.digit_bits / 8) {
-        if (layout.digit_bits == 8)
-            std::memset(at, 0, size_t(digits));
-        else
-            std::fill_n(reinterpret_cast<int16_t*>(at), digits, balanced_ ? int16_t(0) : int16_t(-layout.bias));
-    }
-    std::fill_n(total_.begin() + slot * parts_, parts_, 0);
 }
 
 void WeightedSum::open(int64_t q, double rescale) {
@@ -97,10 +120,15 @@ void WeightedSum::open(int64_t q, double rescale) {
 
 void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
     open(q, rescale);
-    if (integers_)
-        set_digits(q, p, state);
-    else
+    if (!integers_) {
         state.sum_q += kernels_.to_floats(p, R_, weights_.data() + q * tile_);
+        return;
+    }
+    if (carried_) {
+        rest_sum_[size_t(q)] *= rescale;
+        rest_variance_[size_t(q)] *= rescale * rescale;
+    }
+    set_digits(q, p, state);
 }
 
 void WeightedSum::set(int64_t q, const float* w, double rescale) {
@@ -109,44 +137,61 @@ void WeightedSum::set(int64_t q, const float* w, double rescale) {
 }
 
 void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
-    const IntegerLayout& layout = integers_->layout;
-    const int64_t rows = layout.weight_rows, slot = (q % group_ * parts_) * rows;
-    WeightPlace to{};
-    to.units = units_;
     // The same table for every query and tile, read from another place each time: unbiased, independent, repeatable.
-    to.up = dithers() + (seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull) % kDithers;
-    to.parts = parts_;
-    to.bias = layout.bias;
-    to.step = group_ * parts_ * rows;
-    to.digits = digits_.data() + q / group_ * group_bytes() + slot * layout.digit_bits / 8;
-    to.total = total_.data() + q * parts_;
-    const RoundedWeights found = integers_->round(p, R_, balanced_, to);
-    const double quantum = double(quantum_[size_t(q)] = found.quantum);
+    const uint64_t number = seed_ * 0x9e3779b97f4a7c15ull + uint64_t(q) * 2654435761ull;
+    WeightPlace to{};
+    to.units = digits_.units;
+    to.up = dithers() + number % kDithers;
+    to.parts = digits_.parts;
+    to.bias = integers_->layout.bias;
+    to.step = step(digits_);
+    to.digits = place(digits_, q);
+    to.total = digits_.total.data() + q * digits_.parts;
+    if (carried_) {
+        to.rest = place(rests_, q);
+        to.rest_step = step(rests_);
+        to.rest_total = rests_.total.data() + q;
+        to.rest_units = rests_.units;
+        to.rest_up = dithers() + (number + kDithers / 2) % kDithers;
+        to.size = carried_.unsaid + first_;
+    }
+    const RoundedWeights found = integers_->round(p, R_, digits_.balanced, to);
+    const double quantum = double(digits_.quantum[size_t(q)] = found.quantum);
     state.sum_q += quantum * found.total;
     state.noise += quantum * quantum * found.variance;
+    if (!carried_) return;
+    const float unit = rests_.quantum[size_t(q)] = float(quantum / rests_.units);
+    const double sum = double(unit) * rests_.total[size_t(q)];
+    state.sum_q += sum;
+    rest_sum_[size_t(q)] += sum;
+    rest_variance_[size_t(q)] += quantum * quantum * found.sized;
 }
 
-void WeightedSum::add(int64_t first, const void* next) {
+// The rests of a tile's weights with what coordinates say of its rows. `ahead`: another tile of as many rows follows.
+void WeightedSum::add_rests(bool ahead) {
+    const RowTail of_rows = carried_.of_rows(first_), next = carried_.of_rows(first_ + R_);
+    for (int h = 0; h < 2 && of_rows.half[h]; ++h)
+        integers_->sum(of_rows.half[h], kDirections, R_, kDirections, view(rests_), along_.data() + h * kDirections,
+                       carried_.count(), ahead ? next.half[h] : nullptr);
+}
+
+void WeightedSum::add(const void* next) {
     if (!any_) return;
-    for (int64_t slot = 0; slot < groups_ * group_; ++slot)  // the others of a group take nothing
-        if (!set_[size_t(slot)] && active_[size_t(slot / group_)]) clear(slot);
+    for (int64_t slot = 0; slot < groups_ * group_; ++slot) {  // the others of a group take nothing
+        if (set_[size_t(slot)] || !active_[size_t(slot / group_)]) continue;
+        rescale_[size_t(slot)] = 1;
+        if (!integers_) std::fill_n(weights_.data() + slot * tile_, R_, 0.0f);
+        if (integers_) clear(digits_, slot);
+        if (carried_) clear(rests_, slot);
+    }
     if (integers_) {
-        WeightDigits w{};
-        w.balanced = balanced_;
-        w.groups = int(groups_);
-        w.group = int(group_);
-        w.parts = parts_;
-        w.digits = digits_.data();
-        w.active = active_.data();
-        w.total = total_.data();
-        w.rescale = rescale_.data();
-        w.quantum = quantum_.data();
-        integers_->sum(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, R_, rows_.d, w, sums_.data(), dp_,
-                       static_cast<const uint8_t*>(next));
+        integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
+                       dp_, static_cast<const uint8_t*>(next));
+        if (carried_) add_rests(next != nullptr);
         return;
     }
     if (count_ <= kernels_.floats.few) {
-        kernels_.sum_few(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data(), tile_, rescale_.data(),
+        kernels_.sum_few(rows_.row(first_), rows_.dtype, rows_.d, R_, weights_.data(), tile_, rescale_.data(),
                          int(count_), sums_.data(), dp_, next);
         return;
     }
@@ -154,7 +199,7 @@ void WeightedSum::add(int64_t first, const void* next) {
         int64_t end = g;
         while (end < groups_ && active_[size_t(end)]) ++end;
         if (end > g)
-            kernels_.sum_f32(rows_.row(first), rows_.dtype, rows_.d, R_, weights_.data() + g * group_ * tile_, tile_,
+            kernels_.sum_f32(rows_.row(first_), rows_.dtype, rows_.d, R_, weights_.data() + g * group_ * tile_, tile_,
                              rescale_.data() + g * group_, int(std::min(end * group_, count_) - g * group_),
                              sums_.data() + g * group_ * dp_, dp_, next);
         g = end + 1;

@@ -1,4 +1,8 @@
 // The second product: one thread's weighted sums of rows, tile by tile, for every query of a pass.
+//
+// A weight p is rounded to digits, p = t (digits) + eta. Where principal coordinates of the rows are at hand, what is
+// lost of sum p v along their directions can be carried: one more digit says eta, and of a row v no more than its
+// coordinates is multiplied with it. csrc/cpu/README.md, "Shaped digits".
 #pragma once
 
 #include <vector>
@@ -8,15 +12,27 @@
 
 namespace geodiff {
 
+// Digits of one tile's weights, where the integer product reads them.
+struct TileDigits {
+    int parts = 1;
+    bool balanced = true;
+    double units = 0;      // the largest weight as an integer
+    Buffer<char> digits;   // [groups][steps][group][parts][weight_rows]
+    std::vector<int32_t> total;
+    std::vector<float> quantum;
+};
+
 class WeightedSum {
   public:
     enum class Weights { positive, either_sign };
 
-    // `bits`: of a weight on the integer path, 8, 16 or 24; rounded up to whole digits.
-    WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive);
+    // `bits`: of a weight on the integer path, 8, 16 or 24; rounded up to whole digits. `carried`: the coordinates that
+    // carry what these lose, or none.
+    WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive,
+                const Shaping& carried = {});
 
     // Per tile: `begin`, then `set` for every query that takes something, then `add`.
-    void begin(int R, uint64_t seed);
+    void begin(int64_t first, int R, uint64_t seed);  // of rows [first, first + R)
     // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
     // `state`.
     void set(int64_t q, const double* p, double rescale, Online& state);
@@ -24,32 +40,49 @@ class WeightedSum {
     void set(int64_t q, const float* w, double rescale);
     bool integer() const { return integers_ != nullptr; }
     // `next`: the next tile or null, prefetched meanwhile.
-    void add(int64_t first, const void* next);
+    void add(const void* next);
 
     // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i).
     const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
     const uint8_t* order() const { return integers_ ? integers_->layout.column_of_slot : nullptr; }
 
+    // What the digits lose of the weights of query q: sum eta; the variance of sum eta v, of which coordinates say
+    // nothing; and sum eta (b - 128), b the coordinates, in the same order as `sum`.
+    struct Rest {
+        double sum = 0, variance = 0;
+        const float* along = nullptr;
+    };
+    bool carries() const { return bool(carried_); }
+    Rest rest(int64_t q) const {
+        return {rest_sum_[size_t(q)], rest_variance_[size_t(q)], along_.data() + q * carried_.count()};
+    }
+
   private:
     void open(int64_t q, double rescale);
     void set_digits(int64_t q, const double* p, Online& state);
-    void clear(int64_t slot);     // what it holds from an earlier tile
-    int64_t group_bytes() const;  // digits of one group, this tile
+    TileDigits make_digits(int parts, bool balanced) const;
+    int64_t step(const TileDigits& d) const { return group_ * d.parts * integers_->layout.weight_rows; }  // digits
+    char* place(TileDigits& d, int64_t slot) const;  // of its first digit
+    void clear(TileDigits& d, int64_t slot) const;   // what it holds from an earlier tile
+    WeightDigits view(const TileDigits& d) const;
+    void add_rests(bool ahead);
 
     const Table& kernels_;
     const Rows& rows_;
     const IntegerProducts* integers_;  // null: weights in float32
     int64_t count_, tile_, dp_, group_, groups_;
-    int parts_ = 1, R_ = 0;
+    int64_t first_ = 0;
+    int R_ = 0;
     uint64_t seed_ = 0;
-    bool balanced_, any_ = false;
-    double units_ = 0;       // the largest weight as an integer
+    bool any_ = false;
     Buffer<float> sums_;     // [groups*group, dp]
     Buffer<float> weights_;  // float path: [groups*group, tile]
-    Buffer<char> digits_;
+    TileDigits digits_, rests_;
     std::vector<uint8_t> active_, set_;  // groups and slots that take something from this tile
-    std::vector<int32_t> total_;
-    std::vector<float> rescale_, quantum_;
+    std::vector<float> rescale_;
+    Shaping carried_;
+    Buffer<float> along_;  // [groups*group, carried_.count()]
+    std::vector<double> rest_sum_, rest_variance_;
 };
 
 // The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.
@@ -59,10 +92,11 @@ class Pooled {
         sums_.clear();
         factors_.clear();
     }
-    void add(const WeightedSum& piece, int64_t q, double factor) {
-        sums_.push_back(piece.sum(q));
+    void add(const WeightedSum& piece, int64_t q, double factor) { add(piece.sum(q), piece.order(), factor); }
+    void add(const float* sum, const uint8_t* order, double factor) {
+        sums_.push_back(sum);
         factors_.push_back(factor);
-        order_ = piece.order();
+        order_ = order;
     }
     Joined join(const Table& kernels, int64_t d, double scale, double shift, double* to) const {
         return kernels.vectors.join(sums_.data(), factors_.data(), int(sums_.size()), order_, d, scale, shift, to);

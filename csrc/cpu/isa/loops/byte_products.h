@@ -50,7 +50,7 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
-    for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
+    for (int part = 0;; ++part) {
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (PREFETCH) {
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
@@ -65,6 +65,9 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
                 }
             }
         }
+        if (part == RowEnds::parts) break;
+        X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks;
+    }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::sums(acc[r], S[r]);
 }
 
@@ -94,7 +97,7 @@ inline void dot_group_bytes(const uint8_t* X, int64_t ldx, int R, const RowsAhea
 }
 
 template <class V>
-void dot_bytes(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
+void dot_bytes(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     RowEndsRoom room;

@@ -120,13 +120,13 @@ template <class V, class L, class E, class F>
 GEODIFF_INLINE void each_product(const CoordinateRows& rows, const CoordinateQueries& queries, Bringing& bringing,
                                  F&& f) {
     constexpr int kLanes = V::bytes / 4;
-    const int64_t step = int64_t(rows.columns()) / L::unit * L::parts * V::bytes;
+    const int64_t step = rows.coordinates.columns() / L::unit * L::parts * V::bytes;
     for (int first = 0; first < rows.R; first += kBoundRows) {
         // The last rows beside each other and, where they are too few, the last one again.
         uint8_t last[2][kBoundRows * kTail];
         const uint8_t* at[2];
         for (int half = 0; half < 2; ++half) {
-            const uint8_t* all = rows.coordinates[half];
+            const uint8_t* all = rows.coordinates.half[half];
             at[half] = all ? all + first * kTail : nullptr;
             if (!all || first + kBoundRows <= rows.R) continue;
             for (int r = 0; r < kBoundRows; ++r)

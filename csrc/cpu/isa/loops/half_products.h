@@ -23,19 +23,19 @@ constexpr int kHalfBias = 1 << 15;  // unsigned digits are stored less this: see
 // Columns that a dword sums without overflow, |u q| <= 255 2^15 each, with a tail behind them: a lane takes two of
 // every V::columns. And no more than leave digits in L1.
 template <class V>
-constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - kTail;
+constexpr int64_t kHalfChunk = (V::columns < 16 ? 128 * V::columns : 2048) - 2 * kTail;
 
 // S[q*lds + r] (+)= <u_r, q_q> over whole blocks of columns, at most kHalfChunk, then those of `ends`. PREFETCH: the
 // rows at `ahead`, as many as these.
 template <class V, int RB, int QB, bool PREFETCH>
 GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t* ahead, const int16_t* Q,
                                     int64_t blocks, const RowEnds& ends, double* S, int64_t lds, bool add) {
-    static_assert((kHalfChunk<V> + kTail) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
+    static_assert((kHalfChunk<V> + 2 * kTail) / V::columns * 2 * 255 * 32768 < (int64_t(1) << 31));
     typedef typename V::Vec Vec;
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
-    for (int part = 0; part < 2; ++part, X = ends.at, ldx = ends.stride, blocks = ends.blocks)
+    for (int part = 0;; ++part) {
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (PREFETCH) {
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
@@ -50,6 +50,9 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t
                 }
             }
         }
+        if (part == RowEnds::parts) break;
+        X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks;
+    }
     double sums[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; i += 4) V::sums4(acc + i, sums + i);
     for (int q = 0; q < QB; ++q)
@@ -80,7 +83,7 @@ inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const RowsAhe
 }
 
 template <class V>
-void dot_halves(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
+void dot_halves(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
     const int16_t* Q = static_cast<const int16_t*>(digits);
     RowEndsRoom room;

@@ -17,6 +17,7 @@ namespace {
 
 using geodiff::kPad;
 using geodiff::kTail;
+using geodiff::RowTail;
 
 constexpr int kPairRows = 8;            // rows of a block of the first product: four registers
 constexpr int64_t kMatrixChunk = 2048;  // columns whose digits, joined, stay in L1
@@ -83,17 +84,18 @@ inline void dot_chunk_matrices(const uint8_t* X, int64_t ldx, int R, const int8_
 }
 
 template <class V, int PAIRS>
-inline void dot_group_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const int8_t* Q, int group,
+inline void dot_group_matrices(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const int8_t* Q, int group,
                                int64_t d, double* S, int64_t lds) {
     for (int64_t k = 0; k < d; k += kMatrixChunk) {
         const int64_t len = d - k < kMatrixChunk ? d - k : kMatrixChunk;
         dot_chunk_matrices<V, PAIRS>(X + k, ldx, R, Q, group, k, len, S, lds);
     }
-    if (tail) dot_chunk_matrices<V, PAIRS>(tail, kTail, R, Q, group, geodiff::padded(d), kTail, S, lds);
+    for (int h = 0; h < 2 && tail.half[h]; ++h)
+        dot_chunk_matrices<V, PAIRS>(tail.half[h], kTail, R, Q, group, geodiff::padded(d) + h * kTail, kTail, S, lds);
 }
 
 template <class V>
-void dot_matrices(const uint8_t* X, int64_t ldx, const uint8_t* tail, int R, const void* digits, const int64_t* total,
+void dot_matrices(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
                   int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t*) {
     const int8_t* Q = static_cast<const int8_t*>(digits);
     for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {

@@ -8,7 +8,35 @@
 
 namespace {
 
-template <class Digit, int ROWS, bool BALANCED>
+// What rounding has left of weights, in [-1, 1], as one digit. Returns the variance of that rounding, each row's times
+// its size.
+template <class Digit, int ROWS>
+double place_rests(const float* left, int R, const geodiff::WeightPlace& to) {
+    const float units = float(to.rest_units);
+    const float *const up = to.rest_up, *const size = to.size;
+    const int padded = (R + ROWS - 1) / ROWS * ROWS;
+    Digit digit[geodiff::kMaxTileRows + ROWS];
+    int32_t whole[geodiff::kMaxTileRows + ROWS];
+    int32_t sum = 0;
+    float variance = 0;
+#pragma omp simd reduction(+ : sum, variance)
+    for (int r = 0; r < R; ++r) {
+        const float exact = left[r] * units, away = std::fabs(left[r]);
+        int32_t down = int32_t(exact);
+        down -= exact < float(down) ? 1 : 0;  // where the conversion goes towards 0
+        whole[r] = down + (exact - float(down) > up[r] ? 1 : 0);
+        sum += whole[r];
+        variance += away * (1 - away) * size[r];  // up with the fraction as probability, down with what is missing
+    }
+    for (int r = R; r < padded; ++r) whole[r] = 0;
+    for (int r = 0; r < padded; ++r) digit[r] = Digit(whole[r]);
+    *to.rest_total = sum;
+    Digit* out = static_cast<Digit*>(to.rest);
+    for (int r = 0; r < padded; r += ROWS, out += to.rest_step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
+    return double(variance);
+}
+
+template <class Digit, int ROWS, bool BALANCED, bool REST>
 geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::WeightPlace& to) {
     constexpr int kBits = 8 * int(sizeof(Digit));
     constexpr int32_t kHalf = int32_t(1) << (kBits - 1), kMask = 2 * kHalf - 1;
@@ -25,6 +53,7 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
     int32_t value[geodiff::kMaxTileRows + ROWS];
     double total = 0;  // of integers: exact
     float variance = 0;
+    float left[geodiff::kMaxTileRows];
 #pragma omp simd reduction(+ : total, variance)
     for (int r = 0; r < R; ++r) {
         const double scaled = p[r] * inverse, above = BALANCED && scaled < -units ? -units : scaled;
@@ -33,7 +62,9 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
         if (BALANCED) whole -= exact < double(whole);  // down, where the conversion goes towards 0
         const float rest = float(exact - double(whole));
         variance += rest * (1 - rest);
-        value[r] = whole + (rest > up[r]);
+        const int32_t rounded = rest > up[r] ? 1 : 0;
+        if (REST) left[r] = rest - float(rounded);
+        value[r] = whole + rounded;
         total += double(value[r]);
     }
     for (int i = 0; i < ROWS; ++i) value[R + i] = 0;
@@ -61,12 +92,16 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
         to.total[part] = sum;
         for (int r = 0; r < padded; r += ROWS, out += to.step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
     }
-    return {quantum, total, double(variance)};
+    return {quantum, total, double(variance), REST ? place_rests<Digit, ROWS>(left, R, to) : 0};
 }
 
 template <class Digit, int ROWS>
 geodiff::RoundedWeights round_weights_of(const double* p, int R, bool balanced, const geodiff::WeightPlace& to) {
-    return balanced ? round_weights<Digit, ROWS, true>(p, R, to) : round_weights<Digit, ROWS, false>(p, R, to);
+    if (to.rest)
+        return balanced ? round_weights<Digit, ROWS, true, true>(p, R, to)
+                        : round_weights<Digit, ROWS, false, true>(p, R, to);
+    return balanced ? round_weights<Digit, ROWS, true, false>(p, R, to)
+                    : round_weights<Digit, ROWS, false, false>(p, R, to);
 }
 
 }  // namespace
