@@ -39,11 +39,14 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
         const int bits = products.layout.digit_bits;
         for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {7, 65}, {25, 300}, {3, 5000}, {2, 9000}}) {
             const Points points(DType::u8, n, d, uint64_t(d));
-            for (const bool tailed : {false, true})  // rows that go on in another place
+            for (int halves = 0; halves <= 2; ++halves)  // rows that go on in other places
                 for (int group = 1; group <= products.layout.dot_group; ++group) {
                     const int groups = 2;
-                    const Points tail(DType::u8, n, kTail, 77);
-                    const int64_t dp = padded(d), dq = dp + (tailed ? kTail : 0), slots = groups * group, lds = n + 3;
+                    const Points tails[2] = {{DType::u8, n, kTail, 77}, {DType::u8, n, kTail, 78}};
+                    RowTail tail;
+                    for (int h = 0; h < halves; ++h)
+                        tail.half[h] = reinterpret_cast<const uint8_t*>(tails[h].stored.data());
+                    const int64_t dp = padded(d), dq = dp + tail.columns(), slots = groups * group, lds = n + 3;
                     Random random{uint64_t(group)};
                     std::vector<char> digits = random_digits(slots * dq, bits, random);
                     std::vector<int64_t> total(size_t(slots), 0);
@@ -57,10 +60,9 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                             total[size_t(q)] += digit_at(digits, bits, at(q, k));
                         }
                     std::vector<double> S(size_t(slots * lds), -12345.0);
-                    products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d,
-                                 tailed ? reinterpret_cast<const uint8_t*>(tail.stored.data()) : nullptr, n,
-                                 digits.data(), total.data(), dq, groups, group, d, S.data(), lds,
-                                 tailed ? reinterpret_cast<const uint8_t*>(points.stored.data()) : nullptr);
+                    products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d, tail, n, digits.data(),
+                                 total.data(), dq, groups, group, d, S.data(), lds,
+                                 halves > 0 ? reinterpret_cast<const uint8_t*>(points.stored.data()) : nullptr);
                     int64_t wrong = 0;
                     for (int64_t q = 0; q < slots; ++q) {
                         for (int64_t r = 0; r < n; ++r) {
@@ -68,13 +70,14 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                             for (int64_t k = 0; k < d; ++k)
                                 exact += digit_at(digits, bits, at(q, k)) * int64_t(points.v[size_t(r * d + k)]);
                             for (int64_t k = dp; k < dq; ++k)
-                                exact += digit_at(digits, bits, at(q, k)) * int64_t(tail.v[size_t(r * kTail + k - dp)]);
+                                exact += digit_at(digits, bits, at(q, k)) *
+                                         int64_t(tails[(k - dp) / kTail].v[size_t(r * kTail + (k - dp) % kTail)]);
                             wrong += S[size_t(q * lds + r)] != double(exact);
                         }
                         for (int64_t r = n; r < lds; ++r) wrong += S[size_t(q * lds + r)] != -12345.0;
                     }
                     CAPTURE(group);
-                    CAPTURE(tailed);
+                    CAPTURE(halves);
                     CHECK(wrong == 0);
                 }
         }
@@ -184,7 +187,7 @@ TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, i
                     products.nearest(rows, queries, best.data(), row.data());
                     const int half_way = R / 2;  // the rows from here on by themselves
                     CoordinateRows others = rows;
-                    for (const uint8_t*& c : others.coordinates) c = c ? c + half_way * kTail : nullptr;
+                    for (const uint8_t*& c : others.coordinates.half) c = c ? c + half_way * kTail : nullptr;
                     others.half += half_way;
                     others.R -= half_way;
                     products.nearest(others, queries, behind.data(), after.data());
@@ -294,6 +297,78 @@ TEST_CASE("second product: exact integers, scaled once") {
                         CAPTURE(balanced);
                         CHECK(worst <= 4 * 0x1p-24);
                     }
+    }
+}
+
+TEST_CASE("weights: digits and the digit of their rest make up what they came from, on average without an error") {
+    Random random(8);
+    const int64_t R = 203;
+    std::vector<double> p(static_cast<size_t>(R));
+    std::vector<float> size(static_cast<size_t>(R));
+    for (double& value : p) value = std::pow(random.uniform(), 12);  // most of them small
+    for (float& s : size) s = float(random.uniform());
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(table->name);
+        const IntegerLayout& layout = table->integers->layout;
+        const int bits = layout.digit_bits;
+        for (int parts = 1; parts <= 16 / bits; ++parts) {
+            CAPTURE(parts);
+            const int64_t rows = layout.weight_rows, room = (R + rows - 1) / rows * rows;
+            std::vector<double> total(size_t(R), 0.0);  // of what is lost, in units
+            double variance = 0, square = 0;
+            constexpr int kTrials = 400;
+            double unit = 0;
+            for (int trial = 0; trial < kTrials; ++trial) {
+                std::vector<char> digits(size_t(room * parts * bits / 8)), rest(size_t(room * bits / 8), 55);
+                int32_t sums[3] = {}, rest_sum = 0;
+                WeightPlace to{};
+                to.units = largest_unsigned(bits, parts);
+                to.up = dithers() + 9 * trial;
+                to.parts = parts;
+                to.bias = layout.bias;
+                to.step = parts * rows;
+                to.digits = digits.data();
+                to.total = sums;
+                to.rest = rest.data();
+                to.rest_step = rows;
+                to.rest_total = &rest_sum;
+                to.rest_units = largest_balanced(bits, 1);
+                to.rest_up = dithers() + (9 * trial + 2000) % kDithers;
+                to.size = size.data();
+                const RoundedWeights found = table->integers->round(p.data(), int(R), false, to);
+                unit = double(found.quantum) / to.rest_units;
+                double sum = 0;
+                int64_t rests = 0;
+                for (int64_t r = 0; r < room; ++r) {
+                    double whole = 0;
+                    for (int part = 0; part < parts; ++part) {
+                        const int64_t digit = digit_at(digits, bits, r / rows * to.step + part * rows + r % rows);
+                        whole = whole * double(int64_t(1) << bits) +
+                                double((digit + layout.bias) & ((int64_t(1) << bits) - 1));
+                    }
+                    const int64_t more = digit_at(rest, bits, r);
+                    rests += more;
+                    if (r >= R) {
+                        CHECK(more == 0);
+                        continue;
+                    }
+                    sum += whole;
+                    const double lost = p[size_t(r)] - double(found.quantum) * whole;
+                    square += double(size[size_t(r)]) * std::pow(lost / double(found.quantum), 2) / kTrials;
+                    const double off = (lost - unit * double(more)) / unit;
+                    CHECK(std::fabs(off) < 1.01 + 1e-3 * to.rest_units);  // float32, of numbers of 2^16 and more
+                    total[size_t(r)] += off;
+                }
+                CHECK(sum == found.total);
+                CHECK(rests == rest_sum);
+                variance += found.sized / kTrials;
+            }
+            CHECK(variance == doctest::Approx(square).epsilon(0.1));
+            double bias = 0;
+            for (const double t : total) bias = std::max(bias, std::fabs(t) / kTrials);
+            CHECK(bias < 0.12 + 1e-4 * largest_balanced(bits, 1));  // at most half a unit each: 0.5 / 20 a deviation
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 #include "../../csrc/cpu/passes/drawn.h"
 #include "../../csrc/cpu/passes/shape.h"
 #include "../../csrc/cpu/products/logits.h"
+#include "../../csrc/cpu/products/weighted_sum.h"
 #include "problem.h"
 
 using namespace geodiff;
@@ -114,6 +115,75 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
             }
         }
         CHECK(left < 0.05 * lost);
+    }
+}
+
+TEST_CASE("what digits lose of weights is carried by coordinates: to the variance that is left, and no further") {
+    const Shaped data;
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(table->name);
+        const Coordinates made = data.coordinates(*table, 1);
+        Request request{*table, data.rows, data.stats};
+        const Shaping shaping = made.view(data.found.mean.data());
+        const int64_t count = 5, tile = 48, k = shaping.count();
+        const int bits = table->integers->layout.digit_bits;
+        WeightedSum plain(request, count, tile, 8), sum(request, count, tile, 8, WeightedSum::Weights::positive, shaping);
+        REQUIRE(!plain.carries());
+        REQUIRE(sum.carries());
+        Random random(4);
+        std::vector<double> exact(size_t(count * data.d), 0.0), total(size_t(count), 0.0);
+        std::vector<Online> states(static_cast<size_t>(count)), plain_states(static_cast<size_t>(count));
+        for (int64_t first = 0; first < data.n; first += tile) {
+            const int R = int(std::min(tile, data.n - first));
+            plain.begin(first, R, uint64_t(first));
+            sum.begin(first, R, uint64_t(first));
+            for (int64_t q = 0; q < count; ++q) {
+                if (q == 1 && first == tile) continue;  // takes nothing from this tile
+                const double rescale = q == 2 ? 0.5 : 1;
+                std::vector<double> p(size_t(tile), 0.0);
+                for (int r = 0; r < R; ++r) p[size_t(r)] = random.uniform() * random.uniform();
+                total[size_t(q)] *= rescale;
+                for (int64_t c = 0; c < data.d; ++c) exact[size_t(q * data.d + c)] *= rescale;
+                for (int r = 0; r < R; ++r) {
+                    total[size_t(q)] += p[size_t(r)];
+                    for (int64_t c = 0; c < data.d; ++c)
+                        exact[size_t(q * data.d + c)] += p[size_t(r)] * data.value(first + r, c);
+                }
+                states[size_t(q)].sum_q *= rescale;  // as softmax does
+                sum.set(q, p.data(), rescale, states[size_t(q)]);
+                plain.set(q, p.data(), rescale, plain_states[size_t(q)]);
+            }
+            plain.add(nullptr);
+            sum.add(nullptr);
+        }
+        double off = 0, plain_off = 0, expected = 0;
+        for (int64_t q = 0; q < count; ++q) {
+            const WeightedSum::Rest rest = sum.rest(q);
+            expected += rest.variance;
+            CHECK(states[size_t(q)].sum_q ==
+                  doctest::Approx(total[size_t(q)]).epsilon(1e-2 / largest_balanced(bits, 1)));
+            std::vector<double> carried(size_t(data.d), 0.0);
+            for (int64_t c = 0; c < data.d; ++c) carried[size_t(c)] = rest.sum * data.found.mean[size_t(c)];
+            for (int64_t at = 0; at < k; ++at) {
+                const int64_t j = at / kPad * kPad + sum.order()[at % kPad];
+                for (int64_t c = 0; c < data.d; ++c)
+                    carried[size_t(c)] +=
+                        double(rest.along[at]) * shaping.step[j] * double(shaping.directions[j * data.d + c]);
+            }
+            for (int64_t at = 0; at < padded(data.d); ++at) {
+                const int64_t c = at / kPad * kPad + sum.order()[at % kPad];
+                if (c >= data.d) continue;
+                const double wanted = exact[size_t(q * data.d + c)];
+                off += std::pow(double(sum.sum(q)[at]) + carried[size_t(c)] - wanted, 2);
+                plain_off += std::pow(double(plain.sum(q)[at]) - wanted, 2);
+            }
+        }
+        // float32 sums, which errors of 16 bits are as small as: 20 additions of sums of some thousands
+        const double floats = double(count * data.d) * 20 * std::pow(2e4 * 0x1p-24, 2);
+        CHECK(off < 1.3 * expected + floats);
+        CHECK(off > 0.5 * expected);
+        if (bits == 8) CHECK(off < 0.05 * plain_off);
     }
 }
 
