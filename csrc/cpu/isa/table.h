@@ -75,7 +75,8 @@ struct WeightPlace {
     void* digits;    // of row 0
     int32_t* total;  // [parts]  sums of the digits
 
-    // What rounding takes from each weight, as one more balanced digit in units of quantum / rest_units; null: not wanted
+    // What rounding takes from each weight, as one more balanced digit in units of quantum / rest_units; null: not
+    // wanted
     void* rest = nullptr;
     int64_t rest_step = 0;
     int32_t* rest_total = nullptr;

@@ -15,7 +15,7 @@ struct ByBits {
     int coarser_bits = 16, finer_bits = 24;
     bool heaviest = false;
     bool exact = false;  // no products in float32 where integers can do, if more slowly
-    Shaping carried{};  // the coordinates that carry what digits lose of weights, or none
+    Shaping carried{};   // the coordinates that carry what digits lose of weights, or none
 };
 
 // Answers `which` where the error bound keeps the contract; returns the others, and whether queries had a digit less

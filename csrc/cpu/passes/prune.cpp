@@ -146,11 +146,7 @@ CoordinateRows Pruning::coordinates(Buffer<float>& half, int64_t first, int R) c
         const float away = stats_.away[first + r];
         half[r] = 0.5f * away * away * float(1 - kNarrow);  // `away` is rounded up
     }
-    return {shaping_.of_rows(first),
-            shaping_.outside + first,
-            shaping_.rounded + first,
-            half.data(),
-            R};
+    return {shaping_.of_rows(first), shaping_.outside + first, shaping_.rounded + first, half.data(), R};
 }
 
 CoordinateQueries Pruning::queries() const {

@@ -15,7 +15,7 @@ constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
 constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 8;  // bound by memory; beyond, by arithmetic
-constexpr double kCaution = 1.5;      // a query that fails for one digit too few takes another pass
+constexpr double kCaution = 1.5;     // a query that fails for one digit too few takes another pass
 
 }  // namespace
 

@@ -13,13 +13,13 @@
 namespace geodiff {
 
 constexpr int64_t kDirections = kTail;  // or twice as many
-constexpr int64_t kDrawn = 96;  // rows on which the error that is left is measured
+constexpr int64_t kDrawn = 96;          // rows on which the error that is left is measured
 
 // A view, as Stats is; null pointers where there are no coordinates.
 struct Shaping {
     const float* directions = nullptr;  // [count(), d]  orthonormal u_j
     const uint8_t* coordinates =
-        nullptr;  // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
+        nullptr;                      // [n, kDirections]  bytes b: <u_j, v> = centre_j + step_j (b - 128) + an error
     const uint8_t* beyond = nullptr;  // [n, kDirections]  the same along kDirections more; null: there are none
     const double* centre = nullptr;   // [count()]
     const double* step = nullptr;     // [count()]

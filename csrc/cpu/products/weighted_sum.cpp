@@ -185,8 +185,8 @@ void WeightedSum::add(const void* next) {
         if (carried_) clear(rests_, slot);
     }
     if (integers_) {
-        integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
-                       dp_, static_cast<const uint8_t*>(next));
+        integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_),
+                       sums_.data(), dp_, static_cast<const uint8_t*>(next));
         if (carried_) add_rests(next != nullptr);
         return;
     }

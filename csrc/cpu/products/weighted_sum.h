@@ -16,8 +16,8 @@ namespace geodiff {
 struct TileDigits {
     int parts = 1;
     bool balanced = true;
-    double units = 0;      // the largest weight as an integer
-    Buffer<char> digits;   // [groups][steps][group][parts][weight_rows]
+    double units = 0;     // the largest weight as an integer
+    Buffer<char> digits;  // [groups][steps][group][parts][weight_rows]
     std::vector<int32_t> total;
     std::vector<float> quantum;
 };
