@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../../csrc/cpu/passes/dense.h"
 #include "../../csrc/cpu/passes/drawn.h"
 #include "../../csrc/cpu/passes/shape.h"
 #include "../../csrc/cpu/products/logits.h"
@@ -185,6 +186,57 @@ TEST_CASE("what digits lose of weights is carried by coordinates: to the varianc
         CHECK(off < 1.3 * expected + floats);
         CHECK(off > 0.5 * expected);
         if (bits == 8) CHECK(off < 0.05 * plain_off);
+    }
+}
+
+TEST_CASE("the dense pass with weights carried: nearer to the exact mean, and within its bound") {
+    const Shaped data;
+    const double sigma = 700;  // some hundred rows share the weight
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(table->name);
+        const Coordinates made = data.coordinates(*table, 1);
+        constexpr int64_t batch = 21;
+        std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), sigma), exact(x.size(), 0.0);
+        Random random(6);
+        for (double& v : x) v = sigma * random.normal();
+        Request request{*table, data.rows, data.stats};
+        request.batch = batch;
+        request.x = x.data();
+        request.sigma = sigmas.data();
+        request.tol = 1;
+        request.log_tol = 1;
+        request.threads = 2;
+        ByBits by{{}, {}, 8, 24};  // the last five have weights of 24 bits, which are in float32 in places
+        for (int64_t q = 0; q < batch; ++q) {
+            (q < 16 ? by.coarser : by.finer).push_back(q);
+            double top = -1e300, sum = 0;
+            std::vector<double> l(static_cast<size_t>(data.n));
+            for (int64_t i = 0; i < data.n; ++i) top = std::max(top, l[size_t(i)] = request.logit(q, i));
+            for (int64_t i = 0; i < data.n; ++i) sum += l[size_t(i)] = std::exp(l[size_t(i)] - top);
+            for (int64_t i = 0; i < data.n; ++i) request.add_row(l[size_t(i)] / sum, i, exact.data() + q * data.d);
+        }
+        double off[2] = {}, finer_off[2] = {};
+        for (const bool carries : {false, true}) {
+            if (carries) by.carried = made.view(data.found.mean.data());
+            std::vector<double> mean(x.size()), log_sum(batch), entropy(batch), ess(batch), error(batch),
+                log_error(batch);
+            std::vector<int8_t> path(batch);
+            Answer answer{mean.data(), log_sum.data(), entropy.data(), ess.data(),   nullptr,
+                          nullptr,     nullptr,        path.data(),    error.data(), log_error.data()};
+            const Open open = dense(request, by, Precision::fine, answer);
+            REQUIRE(open.coarser.empty());
+            REQUIRE(open.finer.empty());
+            for (int64_t q = 0; q < batch; ++q) {
+                double square = 0;
+                for (int64_t k = q * data.d; k < (q + 1) * data.d; ++k)
+                    square += std::pow(mean[size_t(k)] - exact[size_t(k)], 2);
+                CHECK(std::sqrt(square) < error[size_t(q)] + 1e-5 * std::sqrt(data.stats.mean_square));  // float32 sums
+                (q < 16 ? off : finer_off)[carries] += square;
+            }
+        }
+        if (table->integers->layout.digit_bits == 8) CHECK(off[1] < 0.1 * off[0]);
+        CHECK(finer_off[1] < 2 * finer_off[0] + 1e-9 * data.stats.mean_square);
     }
 }
 

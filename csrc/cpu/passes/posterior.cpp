@@ -77,15 +77,15 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
     for (size_t base = 0; base < which.size(); base += batch) {
         const auto first = which.begin() + int64_t(base);
         auto [few, even] = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
-        const auto uneven = [&even = even](const std::vector<int64_t>& queries) {
+        const auto take_uneven = [&even = even](const std::vector<int64_t>& queries) {
             for (const int64_t q : queries) even.push_back({q, kMany, true});
         };
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer, memory);
-        uneven(left.crowded);
+        take_uneven(left.crowded);
         left = screen(request, left.blurred, Precision::sharp, answer, memory);
-        uneven(left.crowded);
-        uneven(left.blurred);
+        take_uneven(left.crowded);
+        take_uneven(left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
             std::vector<int64_t> all;
             for (const Even& e : even) all.push_back(e.query);

@@ -14,15 +14,17 @@ namespace geodiff {
 namespace {
 
 constexpr int64_t kSample = 256;  // rows looked at, and fewer of few: a wrong guess costs no more than they do
-constexpr int64_t kBrief = 64;    // the same for queries that memory sets the pace for
+constexpr int64_t kBrief = 64;    // the same where no coordinates can save digits, and of queries that wait for memory
 constexpr int64_t kEvery = 32;    // one row in so many
 constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembered a fifth less
-constexpr double kCaution = 1.3;  // a digit too many costs a part of a pass, one too few a whole one
-constexpr int64_t kFewShare = 4;  // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
+constexpr double kCaution = 1.3,
+                 kMoreCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
+constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
 // Nothing where few rows matter.
 std::optional<Even> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
+    const double caution = samples > kBrief ? kCaution : kMoreCaution;
     Online state;
     float weights[kSample];
     double rescale;
@@ -36,13 +38,13 @@ std::optional<Even> judge(const Request& request, int64_t q, const double* logit
     DenseErrors e{};
     e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
     e.trace = stats.mean_square;
-    e.concentration = kCaution * squares / (sum * sum) * double(samples) / n;
+    e.concentration = caution * squares / (sum * sum) * double(samples) / n;
     e.weight = 1;
     const bool uneven = dense_error(e, request.sigma[q]) >= allowed;
     // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
     // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
     const double noise = double(samples) / sum / std::sqrt(6 * n);
-    return Even{q, kCaution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
+    return Even{q, caution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
 }
 
 }  // namespace
@@ -50,7 +52,8 @@ std::optional<Even> judge(const Request& request, int64_t q, const double* logit
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const Rows& rows = request.rows;
     const int64_t count = int64_t(which.size());
-    const int64_t most = count > 16 ? kSample : kBrief;
+    const bool saves = request.dense_integers() && worth_shaping(rows.n, rows.d) && count > 16;
+    const int64_t most = saves ? kSample : kBrief;
     const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, most)), d = rows.d, dp = padded(d),
                   bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
