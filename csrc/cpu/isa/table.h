@@ -35,18 +35,18 @@ struct Online {
 
 // How numbers and rows lie for the integer products.
 struct IntegerLayout {
-    int digit_bits;              // of a digit, which is stored in as many bits: base 2^digit_bits
-    int weight_rows;             // rows whose digits of one weight lie side by side
-    int dot_group;               // most query digits that the first product holds in registers
-    int sum_group;               // most weight digits that the second product holds in registers
-    int row_unit;                // rows of a full tile are a multiple of every register block's
-    int64_t tile, crowded_tile;  // bytes of the rows of a tile for more than 8 queries, and for more than kDotQueries
-    int worth;                   // digits of a number up to which these products beat those in float32; with more,
-    int dot_to, sum_to;          // the first and the second product do up to so many queries
-    int free_to;                 // queries for which memory sets the pace, not the digits of weights
-    int shaped_from;             // queries from which a digit less is worth the principal coordinates
-    int side_by_side = 0;        // queries in lanes beside each other in `nearest` and `left`; 0: it has neither
-    int bias;                    // unsigned digits are stored less this, where only signed numbers can be multiplied
+    int digit_bits;                // of a digit, which is stored in as many bits: base 2^digit_bits
+    int weight_rows;               // rows whose digits of one weight lie side by side
+    int dot_group;                 // most query digits that the first product holds in registers
+    int sum_group;                 // most weight digits that the second product holds in registers
+    int row_unit;                  // rows of a full tile are a multiple of every register block's
+    int64_t tile, crowded_tile;    // bytes of the rows of a tile for more than 8 queries, and for more than kDotQueries
+    int worth;                     // digits of a number up to which these products beat those in float32; with more,
+    int dot_to, sum_to;            // the first and the second product do up to so many queries
+    int free_to;                   // queries for which memory sets the pace, not the digits of weights
+    int shaped_from;               // queries from which a digit less is worth the principal coordinates
+    int side_by_side = 0;          // queries in lanes beside each other in `nearest` and `left`; 0: it has neither
+    int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 
     int digits(int bits) const { return (bits + digit_bits - 1) / digit_bits; }
@@ -88,7 +88,9 @@ struct WeightPlace {
 struct RoundedWeights {
     float quantum;           // what one unit is worth
     double total, variance;  // of the integers; of their rounding
-    double sized = 0;        // the same, each row's times its size
+    // Where there is a digit of the rest: the same, each row's times its size; and the variance of the rest's own
+    // rounding.
+    double sized = 0, rest_variance = 0;
 };
 
 // Rows X + list[i] ldx of a tile, `count` of them.

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "../products/bounds.h"
-#include "../products/digits.h"
 #include "../products/weighted_sum.h"
 #include "drawn.h"
 #include "plan.h"
@@ -175,12 +174,14 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     const Stats& stats = request_.stats;
     double* mean = answer.mean + q * d;
     pooled.clear();
-    double unsaid = 0;  // the variance that carried weights leave
+    double unsaid = 0, rounding = 0;  // the variances that carried weights leave
     Online all = join(
         shares_, [&](const Share& s) -> const Online& { return state(s, i); },
         [&](const Share& s, double scale) {
             s.add_to(pooled, i, scale);
-            if (carried) unsaid += scale * scale * s.rest(i).variance;
+            if (!carried) return;
+            unsaid += scale * scale * s.rest(i).unsaid;
+            rounding += scale * scale * s.rest(i).rounding;
         });
     if (carried) pooled.add(carried, request_.integers()->layout.column_of_slot, 1);
     const Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
@@ -206,9 +207,8 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     e.concentration = all.sum_2 / (all.sum * all.sum);
     e.length = logits_.shaped() ? 0 : length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
-    if (carried) {  // what is left, and what the digit of the rest itself is rounded by, on all of a row
-        const double units = largest_balanced(request_.integers()->layout.digit_bits, 1);
-        e.weight_noise = unsaid / (all.sum_q * all.sum_q) + e.weight_noise * e.spread * e.spread / units;
+    if (carried) {  // what is left of a row, and all of it for what the digit of the rest is rounded by
+        e.weight_noise = (unsaid + rounding * e.spread * e.spread) / (all.sum_q * all.sum_q);
         e.spread = 1;
     }
     const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };

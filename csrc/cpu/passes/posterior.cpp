@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "../products/bounds.h"
-#include "../products/digits.h"
 #include "dense.h"
 #include "plan.h"
 #include "refine.h"
@@ -51,7 +50,7 @@ ByBits weights(const Request& request, const std::vector<Even>& even, const Shap
     plain.exact = kFailing * uneven > int64_t(even.size());
     if (!shaping) return plain;
     const IntegerLayout& layout = request.dense_integers()->layout;
-    const double left = shaping.left / shaping.mean_square + 1 / largest_balanced(layout.digit_bits, 1);
+    const double left = shaping.left / shaping.mean_square;
     ByBits carried = in_two(request, by_units(even, kShared * std::sqrt(left)));
     const double more = double(even.size()) * (double(shaping.count()) / double(request.rows.d) + kCarrying);
     if (digits_of_weights(layout, carried) + more >= digits_of_weights(layout, plain)) return plain;

@@ -51,8 +51,7 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     carried_ = carried;
     rests_ = make_digits(1, true);
     along_ = Buffer<float>(slots * carried_.count(), true);
-    rest_sum_.assign(size_t(slots), 0.0);
-    rest_variance_.assign(size_t(slots), 0.0);
+    rest_.resize(size_t(slots));
 }
 
 TileDigits WeightedSum::make_digits(int parts, bool balanced) const {
@@ -125,8 +124,10 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
         return;
     }
     if (carried_) {
-        rest_sum_[size_t(q)] *= rescale;
-        rest_variance_[size_t(q)] *= rescale * rescale;
+        Rest& rest = rest_[size_t(q)];
+        rest.sum *= rescale;
+        rest.unsaid *= rescale * rescale;
+        rest.rounding *= rescale * rescale;
     }
     set_digits(q, p, state);
 }
@@ -163,8 +164,10 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     const float unit = rests_.quantum[size_t(q)] = float(quantum / rests_.units);
     const double sum = double(unit) * rests_.total[size_t(q)];
     state.sum_q += sum;
-    rest_sum_[size_t(q)] += sum;
-    rest_variance_[size_t(q)] += quantum * quantum * found.sized;
+    Rest& rest = rest_[size_t(q)];
+    rest.sum += sum;
+    rest.unsaid += quantum * quantum * found.sized;
+    rest.rounding += quantum * quantum * found.rest_variance;
 }
 
 // The rests of a tile's weights with what coordinates say of its rows. `ahead`: another tile of as many rows follows.

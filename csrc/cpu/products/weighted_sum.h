@@ -46,15 +46,18 @@ class WeightedSum {
     const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
     const uint8_t* order() const { return integers_ ? integers_->layout.column_of_slot : nullptr; }
 
-    // What the digits lose of the weights of query q: sum eta; the variance of sum eta v, of which coordinates say
-    // nothing; and sum eta (b - 128), b the coordinates, in the same order as `sum`.
+    // What the digits lose of the weights of query q: sum eta; the variance of what coordinates do not say of sum eta
+    // v; that of sum eta, as its digit is rounded; and sum eta (b - 128), b the coordinates, in the same order as
+    // `sum`.
     struct Rest {
-        double sum = 0, variance = 0;
+        double sum = 0, unsaid = 0, rounding = 0;
         const float* along = nullptr;
     };
     bool carries() const { return bool(carried_); }
     Rest rest(int64_t q) const {
-        return {rest_sum_[size_t(q)], rest_variance_[size_t(q)], along_.data() + q * carried_.count()};
+        Rest rest = rest_[size_t(q)];
+        rest.along = along_.data() + q * carried_.count();
+        return rest;
     }
 
   private:
@@ -82,7 +85,7 @@ class WeightedSum {
     std::vector<float> rescale_;
     Shaping carried_;
     Buffer<float> along_;  // [groups*group, carried_.count()]
-    std::vector<double> rest_sum_, rest_variance_;
+    std::vector<Rest> rest_;
 };
 
 // The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.

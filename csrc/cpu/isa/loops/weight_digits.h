@@ -8,32 +8,34 @@
 
 namespace {
 
-// What rounding has left of weights, in [-1, 1], as one digit. Returns the variance of that rounding, each row's times
-// its size.
+// What rounding has left of weights, in [-1, 1], as one digit.
 template <class Digit, int ROWS>
-double place_rests(const float* left, int R, const geodiff::WeightPlace& to) {
+void place_rests(const float* left, int R, const geodiff::WeightPlace& to, geodiff::RoundedWeights& found) {
     const float units = float(to.rest_units);
     const float *const up = to.rest_up, *const size = to.size;
     const int padded = (R + ROWS - 1) / ROWS * ROWS;
     Digit digit[geodiff::kMaxTileRows + ROWS];
     int32_t whole[geodiff::kMaxTileRows + ROWS];
     int32_t sum = 0;
-    float variance = 0;
-#pragma omp simd reduction(+ : sum, variance)
+    float sized = 0, variance = 0;
+#pragma omp simd reduction(+ : sum, sized, variance)
     for (int r = 0; r < R; ++r) {
         const float exact = left[r] * units, away = std::fabs(left[r]);
         int32_t down = int32_t(exact);
         down -= exact < float(down) ? 1 : 0;  // where the conversion goes towards 0
-        whole[r] = down + (exact - float(down) > up[r] ? 1 : 0);
+        const float rest = exact - float(down);
+        variance += rest * (1 - rest);
+        whole[r] = down + (rest > up[r] ? 1 : 0);
         sum += whole[r];
-        variance += away * (1 - away) * size[r];  // up with the fraction as probability, down with what is missing
+        sized += away * (1 - away) * size[r];  // up with the fraction as probability, down with what is missing
     }
     for (int r = R; r < padded; ++r) whole[r] = 0;
     for (int r = 0; r < padded; ++r) digit[r] = Digit(whole[r]);
     *to.rest_total = sum;
     Digit* out = static_cast<Digit*>(to.rest);
     for (int r = 0; r < padded; r += ROWS, out += to.rest_step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
-    return double(variance);
+    found.sized = double(sized);
+    found.rest_variance = double(variance) / (to.rest_units * to.rest_units);
 }
 
 template <class Digit, int ROWS, bool BALANCED, bool REST>
@@ -92,7 +94,9 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
         to.total[part] = sum;
         for (int r = 0; r < padded; r += ROWS, out += to.step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
     }
-    return {quantum, total, double(variance), REST ? place_rests<Digit, ROWS>(left, R, to) : 0};
+    geodiff::RoundedWeights found{quantum, total, double(variance)};
+    if constexpr (REST) place_rests<Digit, ROWS>(left, R, to, found);
+    return found;
 }
 
 template <class Digit, int ROWS>
