@@ -37,6 +37,16 @@ struct Shaped {
     Coordinates coordinates(const Table& table, int threads) const {
         return {table, rows, stats, found.mean.data(), threads};
     }
+    // Queries x [sigmas, d], which stay where they are.
+    Request request(const Table& table, const std::vector<double>& x, const std::vector<double>& sigmas,
+                    double tol) const {
+        Request asked{table, rows, stats};
+        asked.batch = int64_t(sigmas.size());
+        asked.x = x.data();
+        asked.sigma = sigmas.data();
+        asked.tol = tol;
+        return asked;
+    }
 };
 
 }  // namespace
@@ -92,11 +102,7 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
         std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), sigma);
         Random random(9);
         for (double& v : x) v = sigma * random.normal();
-        Request request{*table, data.rows, data.stats};
-        request.batch = batch;
-        request.x = x.data();
-        request.sigma = sigmas.data();
-        request.tol = 1e-5;
+        Request request = data.request(*table, x, sigmas, 1e-5);
         request.shaping = made.view(data.found.mean.data());
         std::vector<int64_t> which;
         for (int64_t q = 0; q < batch; ++q) which.push_back(q);
@@ -209,11 +215,7 @@ TEST_CASE("the dense pass with weights carried: nearer to the exact mean, and as
         std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), sigma), exact(x.size(), 0.0);
         Random random(6);
         for (double& v : x) v = sigma * random.normal();
-        Request request{*table, data.rows, data.stats};
-        request.batch = batch;
-        request.x = x.data();
-        request.sigma = sigmas.data();
-        request.tol = 1;
+        Request request = data.request(*table, x, sigmas, 1);
         request.log_tol = 1;
         request.threads = 2;
         ByBits by{{}, {}, 8, 24};  // the last five have weights of 24 bits, which are in float32 in places
@@ -265,11 +267,7 @@ TEST_CASE("the error of logits, measured on drawn rows, is a bound and no wild o
     for (int64_t trial = 0; trial < trials; ++trial) {
         std::vector<double> x(size_t(data.d)), one(1, trial % 2 ? sigma : sigma / 6);
         for (double& v : x) v = one[0] * random.normal();
-        Request request{table, data.rows, data.stats};
-        request.batch = 1;
-        request.x = x.data();
-        request.sigma = one.data();
-        request.tol = 1e-5;
+        Request request = data.request(table, x, one, 1e-5);
         request.shaping = made.view(data.found.mean.data());
         // Exact logits, and those of a query that is off by a random vector.
         std::vector<double> delta(size_t(data.d)), exact(size_t(data.n)), off(size_t(data.n));
