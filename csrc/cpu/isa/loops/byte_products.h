@@ -50,7 +50,8 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
     Vec acc[RB][V::dot_group];
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < V::dot_group; ++q) acc[r][q] =
         V::zero();
-    for (int part = 0;; ++part) {
+    for (int part = 0; part <= RowEnds::parts;
+         X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks, ++part)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (PREFETCH) {
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
@@ -65,9 +66,6 @@ GEODIFF_BLOCK void dot_block_bytes(const uint8_t* X, int64_t ldx, const uint8_t*
                 }
             }
         }
-        if (part == RowEnds::parts) break;
-        X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks;
-    }
     GEODIFF_UNROLL for (int r = 0; r < RB; ++r) V::sums(acc[r], S[r]);
 }
 

@@ -35,7 +35,8 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t
     constexpr int kSums = (RB * QB + 3) / 4 * 4;
     Vec acc[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; ++i) acc[i] = V::zero();
-    for (int part = 0;; ++part) {
+    for (int part = 0; part <= RowEnds::parts;
+         X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks, ++part)
         for (; blocks > 0; --blocks, X += kPad, Q += kPad * QB) {
             if constexpr (PREFETCH) {
                 GEODIFF_UNROLL for (int r = 0; r < RB; ++r) __builtin_prefetch(ahead + r * ldx, 0, 2);
@@ -50,9 +51,6 @@ GEODIFF_BLOCK void dot_block_halves(const uint8_t* X, int64_t ldx, const uint8_t
                 }
             }
         }
-        if (part == RowEnds::parts) break;
-        X = ends.part[part].at, ldx = ends.part[part].stride, blocks = ends.part[part].blocks;
-    }
     double sums[kSums];
     GEODIFF_UNROLL for (int i = 0; i < kSums; i += 4) V::sums4(acc + i, sums + i);
     for (int q = 0; q < QB; ++q)

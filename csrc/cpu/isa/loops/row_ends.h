@@ -19,7 +19,7 @@ struct RowEnds {
         int64_t stride = 0, blocks = 0;  // bytes from a row to the next, and blocks of a row
     };
     static constexpr int parts = 2;
-    Part part[parts];
+    Part part[parts + 1];  // the last one is empty
 
     RowEnds from(int r) const {
         RowEnds later = *this;
