@@ -99,7 +99,7 @@ void draw(const Request& asked, const Draws& draws) {
         }
         BySpread by = by_spread(request, numbers_from(base, count));
         std::vector<int64_t> many;
-        for (const Even& e : by.even) many.push_back(e.query);
+        for (const DenseQuery& e : by.even) many.push_back(e.query);
         append(many,
                over_lists(request, by.few, draw_cut(request.rows.n), [&](int64_t q, const std::vector<int64_t>& list) {
                    from_rows(request, draws, q, int64_t(list.size()), [&](int64_t i) { return list[size_t(i)]; });

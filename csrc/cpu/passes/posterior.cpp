@@ -43,10 +43,10 @@ double digits_of_weights(const IntegerLayout& layout, const ByBits& by) {
 }
 
 // With principal coordinates that carry what digits lose, if these save more than they cost.
-ByBits weights(const Request& request, const std::vector<Even>& even, const Shaping& shaping) {
+ByBits weights(const Request& request, const std::vector<DenseQuery>& even, const Shaping& shaping) {
     ByBits plain = in_two(request, by_units(even));
     int64_t uneven = 0;
-    for (const Even& e : even) uneven += e.uneven;
+    for (const DenseQuery& e : even) uneven += e.uneven;
     plain.exact = kFailing * uneven > int64_t(even.size());
     if (!shaping) return plain;
     const IntegerLayout& layout = request.dense_integers()->layout;
@@ -87,13 +87,13 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
         take_uneven(left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
             std::vector<int64_t> all;
-            for (const Even& e : even) all.push_back(e.query);
+            for (const DenseQuery& e : even) all.push_back(e.query);
             exact(request, all, kUnderflow, answer);
             continue;
         }
         if (!request.dense_integers()) {
             std::vector<int64_t> by_evenness[2];
-            for (const Even& e : even) by_evenness[e.uneven].push_back(e.query);
+            for (const DenseQuery& e : even) by_evenness[e.uneven].push_back(e.query);
             dense_floats(request, std::move(by_evenness[false]), std::move(by_evenness[true]), answer);
             continue;
         }

@@ -22,7 +22,7 @@ constexpr double kCaution = 1.3,
 constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 
 // Nothing where few rows matter.
-std::optional<Even> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
+std::optional<DenseQuery> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
     const Stats& stats = request.stats;
     const double caution = samples > kBrief ? kCaution : kMoreCaution;
     Online state;
@@ -44,7 +44,7 @@ std::optional<Even> judge(const Request& request, int64_t q, const double* logit
     // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
     // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
     const double noise = double(samples) / sum / std::sqrt(6 * n);
-    return Even{q, caution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
+    return DenseQuery{q, caution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
         row[i] = rows.n * i / samples;
         std::memcpy(sampled.data() + i * bytes, rows.row(row[i]), size_t(bytes));
     }
-    std::vector<std::optional<Even>> found(static_cast<size_t>(count));
+    std::vector<std::optional<DenseQuery>> found(static_cast<size_t>(count));
     in_shares((count + few - 1) / few, count * samples * d, request.threads, [&](int64_t begin, int64_t end) {
         Buffer<float> queries(few * dp, true);
         Buffer<double> logits(few * kSample);
@@ -94,9 +94,9 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     return out;
 }
 
-ByUnits by_units(const std::vector<Even>& even, double factor) {
+ByUnits by_units(const std::vector<DenseQuery>& even, double factor) {
     ByUnits out;
-    for (const Even& e : even) {
+    for (const DenseQuery& e : even) {
         const double units = factor * e.units;
         auto& same = units < largest_unsigned(8, 1) ? out.most : units < largest_unsigned(16, 1) ? out.many : out.some;
         same.push_back(e.query);

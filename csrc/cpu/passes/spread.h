@@ -8,8 +8,8 @@
 
 namespace geodiff {
 
-// A query for the dense pass.
-struct Even {
+// What a query asks of the dense pass, guessed.
+struct DenseQuery {
     int64_t query;
     double units;  // how large an integer the largest of its weights must be
     bool uneven;   // so few rows carry so much of the weight that logits in float32 will hardly do
@@ -17,7 +17,7 @@ struct Even {
 
 struct BySpread {
     std::vector<int64_t> few;  // screening and refinement of single rows is cheaper than the dense pass
-    std::vector<Even> even;
+    std::vector<DenseQuery> even;
 };
 
 // Of the queries `which`, in their order.
@@ -28,6 +28,6 @@ struct ByUnits {
     std::vector<int64_t> some, many, most;
 };
 // `factor`: of the units that are wanted.
-ByUnits by_units(const std::vector<Even>& even, double factor = 1);
+ByUnits by_units(const std::vector<DenseQuery>& even, double factor = 1);
 
 }  // namespace geodiff

@@ -2,7 +2,7 @@
 //
 // A weight p is rounded to digits, p = t (digits) + eta. Where principal coordinates of the rows are at hand, what is
 // lost of sum p v along their directions can be carried: one more digit says eta, and of a row v no more than its
-// coordinates is multiplied with it. csrc/cpu/README.md, "Shaped digits".
+// coordinates is multiplied with it. csrc/cpu/README.md, "Weights carried".
 #pragma once
 
 #include <vector>

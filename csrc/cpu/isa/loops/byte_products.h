@@ -132,6 +132,7 @@ GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup
         Vec acc[kSlots][CB];
         GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[s][c] =
             start_of_sum<V, SIGNED>(w.total[s]);
+        // Of many queries sums lie beyond L2: products of a whole tile hide their way.
         GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
             __builtin_prefetch(A + q * lda + c * V::bytes / 4, 1, 3);
         const int8_t* p = w.digits;

@@ -123,6 +123,7 @@ GEODIFF_BLOCK void sum_block_halves(const uint8_t* Xi, const uint8_t* columns, i
         Vec acc[kSlots][CB];
         GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[s][c] =
             start_of_halves<V>(w.total[s], V::load(columns + c * V::bytes));
+        // Of many queries sums lie beyond L2: products of a whole tile hide their way.
         GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
             __builtin_prefetch(A + q * lda + c * V::bytes / 4, 1, 3);
         const int16_t* p = w.digits;
