@@ -83,6 +83,12 @@ struct Request {
         return log_prior ? log_prior[q * log_prior_stride + row] : 0;
     }
     double cut() const { return stats.scale.cut(rows.n, tol); }
+    // What contract 1 will allow r, guessed: r is hardly shorter than the mean of the rows, nor than where the query
+    // was when it was asked last.
+    double expected_allowance(int64_t q) const {
+        const double before = known ? known->entry(q).length : 0;
+        return stats.scale.allowed(std::max(stats.mean_norm, before), tol);
+    }
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }

@@ -6,6 +6,7 @@
 #include "../products/bounds.h"
 #include "../products/weighted_sum.h"
 #include "drawn.h"
+#include "heavy.h"
 #include "plan.h"
 #include "settle.h"
 #include "tiles.h"
@@ -21,6 +22,7 @@ constexpr int64_t kTogether = 16;  // queries that directions serve at a time
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
     std::vector<Top> tops, drawn;
+    std::vector<HeavyRows> heavy;
     WeightedSum coarser, finer;  // of the first queries and of the others, by the bits of their weights
     int64_t with_coarser;
 
@@ -68,6 +70,7 @@ class Dense {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
                          std::vector<Top>(size_t(count_), Top(logits_.shaped() ? kDrawn + 1 : 0)),
+                         std::vector<HeavyRows>(size_t(count_)),
                          weighted_sum(with_coarser_, coarser_bits_),
                          weighted_sum(count_ - with_coarser_, finer_bits_),
                          with_coarser_};
@@ -98,6 +101,7 @@ class Dense {
         return {request_, count, tile_, bits, WeightedSum::Weights::positive, carried_};
     }
     const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
+    Joined add(const Pooled& heavy, double factor, double* mean) const;
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double *p = worker.p.data(), *chances = worker.chances.data();
         float* w = worker.w.data();
@@ -108,17 +112,27 @@ class Dense {
             mine.tops[size_t(i)].offer(l, t.first, t.R);
             if (logits_.shaped()) {
                 const float* chance = request_.shaping.chance + t.first;
-                for (int r = 0; r < t.R; ++r) chances[r] = l[r] + double(chance[r]);
-                mine.drawn[size_t(i)].offer(chances, t.first, t.R);
+                Top& drawn = mine.drawn[size_t(i)];
+                if (request_.kernels.reach(l, chance, 1, 0, t.R).upper >= drawn.least()) {
+                    for (int r = 0; r < t.R; ++r) chances[r] = l[r] + double(chance[r]);
+                    drawn.offer(chances, t.first, t.R);
+                }
             }
             double rescale = 1;
             // A tile may be skipped only if it cannot matter even with the logits' error.
             Online& state = mine.states[size_t(i)];
             const double down_to = cut + logits_.gap_error(i);
-            if (mine.integer(i) && request_.kernels.softmax(l, h, t.R, down_to, &state, p, &rescale))
-                mine.set(i, p, rescale);
-            else if (!mine.integer(i) && request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale))
-                mine.set(i, w, rescale);
+            if (!mine.integer(i)) {
+                if (request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale)) mine.set(i, w, rescale);
+                return;
+            }
+            HeavyRows& heavy = mine.heavy[size_t(i)];
+            if (!request_.kernels.softmax(l, h, t.R, down_to, &state, p, &rescale)) {
+                heavy.pass_over(t.R);
+                return;
+            }
+            heavy.take(request_, p, t.first, t.R, state, rescale);
+            mine.set(i, p, rescale);
         });
         mine.coarser.add(t.ahead);
         mine.finer.add(with_coarser_ > 0 ? nullptr : t.ahead);
@@ -169,22 +183,37 @@ Buffer<float> Dense::carried(int64_t begin, int64_t end) const {
     return ordered;
 }
 
+// mean += factor times the sums of heavy rows
+Joined Dense::add(const Pooled& heavy, double factor, double* mean) const {
+    const VectorLoops& vectors = request_.kernels.vectors;
+    const int64_t d = request_.rows.d;
+    std::vector<double> more(static_cast<size_t>(d));
+    heavy.join(request_.kernels, d, factor, 0, more.data());
+    for (int64_t k = 0; k < d; ++k) mean[k] += more[size_t(k)];
+    return {vectors.dot(mean, mean, d), vectors.shifted_square(mean, request_.stats.shift, d)};
+}
+
 bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const {
     const int64_t q = which_[size_t(i)], d = request_.rows.d;
     const Stats& stats = request_.stats;
     double* mean = answer.mean + q * d;
     pooled.clear();
     double unsaid = 0, rounding = 0;  // the variances that carried weights leave
+    Pooled heavy;
     Online all = join(
         shares_, [&](const Share& s) -> const Online& { return state(s, i); },
         [&](const Share& s, double scale) {
             s.add_to(pooled, i, scale);
+            const HeavyRows& apart = s.heavy[size_t(i)];
+            if (apart) heavy.add(apart.sum(), nullptr, scale * apart.factor());
             if (!carried) return;
             unsaid += scale * scale * s.rest(i).unsaid;
             rounding += scale * scale * s.rest(i).rounding;
         });
     if (carried) pooled.add(carried, request_.integers()->layout.column_of_slot, 1);
-    const Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
+    for (const Share& s : shares_) all.sum_q += s.heavy[size_t(i)].weight() * std::exp(state(s, i).max - all.max);
+    Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
+    if (!heavy.empty()) found = add(heavy, 1 / all.sum_q, mean);
     double square = found.square;
 
     const double sigma = request_.sigma[q];
@@ -224,6 +253,7 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         if (!good()) return false;
     }
 
+    if (request_.known) request_.known->entry(q).length = std::sqrt(found.model_square);
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
     const double x2 = logits_.length(i);
     answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int64_t kFailing = 8;     // one query of so many asked again costs what exact logits do
 constexpr double kFloatCost = 1.1;  // of a product in float32, for each digit that it stands for
-constexpr double kMany = 1e300;     // units: as many as there are
 constexpr double kCarrying = 0.1;   // of a digit: what else it takes to carry what digits lose
+constexpr double kApart = 0.2;      // of a digit: what it takes to lay rows out for two kinds of weights, not one
 constexpr double kShared = 1.5;     // what a query is rounded by takes its part of what is allowed
 
 // Two kinds of integer weights share a pass.
@@ -39,7 +39,9 @@ double digits_of_weights(const IntegerLayout& layout, const ByBits& by) {
         const int digits = layout.digits(bits);
         return double(queries.size()) * digits * (digits > layout.worth ? kFloatCost : 1);
     };
-    return cost(by.coarser, by.coarser_bits) + cost(by.finer, by.finer_bits);
+    const bool apart = !by.coarser.empty() && !by.finer.empty();
+    return cost(by.coarser, by.coarser_bits) + cost(by.finer, by.finer_bits) +
+           (apart ? kApart * double(by.coarser.size() + by.finer.size()) : 0);
 }
 
 // With principal coordinates that carry what digits lose, if these save more than they cost.
@@ -76,15 +78,15 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
     for (size_t base = 0; base < which.size(); base += batch) {
         const auto first = which.begin() + int64_t(base);
         auto [few, even] = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
-        const auto take_uneven = [&even = even](const std::vector<int64_t>& queries) {
-            for (const int64_t q : queries) even.push_back({q, kMany, true});
+        const auto take_crowded = [&even = even, &request](const std::vector<int64_t>& queries) {
+            for (const int64_t q : queries) even.push_back(crowded(request, q));
         };
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer, memory);
-        take_uneven(left.crowded);
+        take_crowded(left.crowded);
         left = screen(request, left.blurred, Precision::sharp, answer, memory);
-        take_uneven(left.crowded);
-        take_uneven(left.blurred);
+        take_crowded(left.crowded);
+        take_crowded(left.blurred);
         if (request.tol < kFloat64) {  // float32 sums cannot meet it
             std::vector<int64_t> all;
             for (const DenseQuery& e : even) all.push_back(e.query);

@@ -9,6 +9,7 @@
 #include "../products/digits.h"
 #include "../runtime/buffer.h"
 #include "../runtime/parallel.h"
+#include "heavy.h"
 
 namespace geodiff {
 namespace {
@@ -19,7 +20,15 @@ constexpr int64_t kEvery = 32;    // one row in so many
 constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembered a fifth less
 constexpr double kCaution = 1.3,
                  kMoreCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
+constexpr double kOfHeaviest = 0.2;   // the largest weight of a tile is, on average, of the heaviest that is left
 constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
+
+// What the dense pass will find for the rounding of weights (bounds.h) is what is allowed, if the largest weight of
+// every tile, over the mean of all, is `largest`, and has so many units.
+double units_for(const Request& request, int64_t q, double largest) {
+    const double noise = largest / std::sqrt(6 * double(request.rows.n));
+    return kDeviations * noise * std::sqrt(request.stats.mean_square) / request.expected_allowance(q);
+}
 
 // Nothing where few rows matter.
 std::optional<DenseQuery> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
@@ -34,17 +43,15 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     int64_t within = 0;
     for (int64_t i = 0; i < samples; ++i) within += weights[i] > 0;
     if (within <= 2 || within * kFewShare <= samples) return {};
-    const double allowed = stats.scale.allowed(stats.mean_norm, request.tol), n = double(request.rows.n);
+    const double allowed = request.expected_allowance(q), n = double(request.rows.n);
     DenseErrors e{};
     e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
     e.trace = stats.mean_square;
     e.concentration = caution * squares / (sum * sum) * double(samples) / n;
     e.weight = 1;
     const bool uneven = dense_error(e, request.sigma[q]) >= allowed;
-    // What the dense pass will find for the rounding of weights (bounds.h), if the largest weight of a tile is that of
-    // the sample, the weights average as the sample's do, and r is not shorter than the mean of the data.
-    const double noise = double(samples) / sum / std::sqrt(6 * n);
-    return DenseQuery{q, caution * kDeviations * noise * std::sqrt(stats.mean_square) / allowed, uneven};
+    const double largest = std::min(double(samples) / sum, kOfHeaviest * heaviest_left(request.rows.n));
+    return DenseQuery{q, caution * units_for(request, q, largest), uneven};
 }
 
 }  // namespace
@@ -92,6 +99,10 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
             out.few.push_back(which[size_t(i)]);
     }
     return out;
+}
+
+DenseQuery crowded(const Request& request, int64_t q) {
+    return {q, kCaution * units_for(request, q, kOfHeaviest * heaviest_left(request.rows.n)), true};
 }
 
 ByUnits by_units(const std::vector<DenseQuery>& even, double factor) {

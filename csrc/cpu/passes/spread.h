@@ -23,6 +23,9 @@ struct BySpread {
 // Of the queries `which`, in their order.
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which);
 
+// A query that few rows were expected to answer, and do not.
+DenseQuery crowded(const Request& request, int64_t q);
+
 // By the bits that hold their weights: 8 for `most`, 16 for `many`, more for `some`.
 struct ByUnits {
     std::vector<int64_t> some, many, most;

@@ -33,6 +33,7 @@ class Top {
         }
     }
 
+    double least() const { return least_.logit; }  // a lower logit has no rank
     int64_t wanted() const { return k_; }
     bool full() const { return int64_t(kept_.size()) >= k_; }
 

@@ -138,8 +138,7 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
             const double sigma = request.sigma[which[i]];
             const double error =
                 shaping ? kCaution * shaping.expected_error(step * std::sqrt(1.0 / 12), sigma) : dense_error(e, sigma);
-            return error <= stats_.scale.allowed(stats_.mean_norm, request.tol) &&
-                   (shaping || dense_log_error(e, sigma) <= kLogError);
+            return error <= request.expected_allowance(which[i]) && (shaping || dense_log_error(e, sigma) <= kLogError);
         }
         // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
         // by 4 |delta| |v - mean|.

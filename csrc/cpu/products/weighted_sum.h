@@ -95,6 +95,7 @@ class Pooled {
         sums_.clear();
         factors_.clear();
     }
+    bool empty() const { return sums_.empty(); }
     void add(const WeightedSum& piece, int64_t q, double factor) { add(piece.sum(q), piece.order(), factor); }
     void add(const float* sum, const uint8_t* order, double factor) {
         sums_.push_back(sum);
