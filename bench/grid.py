@@ -3,7 +3,7 @@
     python bench/grid.py --data cifar10_train.npy --out bench/results/cpu_grid_MACHINE.json
 
 Rows are the images of --data, resized to 8 x 8 and 28 x 28 grey, 32 x 32 and 64 x 64 pixels in colour: d = 64,
-784, 3072, 12288. Beyond their number they come mirrored and turned. sigma = 40 and 1 are meant for d = 3072: on
+784, 3072, 12288. Beyond their number they come mirrored and turned. sigma = 40, 6 and 1 are meant for d = 3072: on
 fewer numbers they go down with the square root of d, so that as many rows count. Where the float32 copies of both
 forms of PyTorch do not fit the memory that is free, one is asked; where that does not fit either, the size is left out
 and said so. What is measured is written size by size, and the same command goes on from there.
@@ -33,7 +33,7 @@ from geodiff.measure import baseline_process, benchmark, machine
 SHAPES = {64: (8, 1), 784: (28, 1), 3072: (32, 3), 12288: (64, 3)}
 ROWS = (500, 5000, 50000, 200000)
 BATCHES = (1, 4, 16, 64, 256)
-SIGMAS = (40.0, 1.0)
+SIGMAS = (40.0, 6.0, 1.0)
 PEERS = ("torch-softmax", "torch-addmm")
 #: Below so many milliseconds of PyTorch's, what counts is how many more we take.
 SMALL, BEHIND = 1.0, 0.15

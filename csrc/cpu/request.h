@@ -94,6 +94,7 @@ struct Request {
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
     // The same for the dense pass: of short rows the way of each product to float64 takes longer than the product.
     const IntegerProducts* dense_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
+    bool short_bytes() const { return rows.dtype == DType::u8 && rows.d <= kShortRow; }
     // sum_k (x_k - v_k)^2 for query q and a row
     double distance(int64_t q, int64_t row) const {
         return kernels.distance(query(q), rows.row(row), rows.dtype, rows.d);

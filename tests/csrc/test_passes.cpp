@@ -5,6 +5,7 @@
 
 #include "../../csrc/cpu/passes/covariance.h"
 #include "../../csrc/cpu/passes/draw.h"
+#include "../../csrc/cpu/passes/plan.h"
 #include "../../csrc/cpu/passes/posterior.h"
 #include "../../csrc/cpu/passes/steps.h"
 #include "problem.h"
@@ -53,6 +54,45 @@ TEST_CASE("the posterior keeps contract 1 at every tol") {
                         CHECK(problem.error(q, found.mean.data() + q * request.rows.d, tol) <= 1);
                 }
             }
+}
+
+TEST_CASE("logits of short rows from two parts of a query: some thousandths of float32's error, no more than is said") {
+    for (const Table* table : tables())
+        for (const int64_t d : {7, 64, 128}) {
+            CAPTURE(table->name);
+            CAPTURE(d);
+            const Problem problem(DType::u8, 300, d, 21, 3.0);
+            const Request request = problem.request(*table);
+            const std::vector<int64_t> which = numbers_from(0, request.batch);
+            double off[2] = {};
+            for (const bool in_parts : {false, true}) {
+                CAPTURE(in_parts);
+                const Logits logits(request, which.data(), request.batch, Precision::normal, in_parts);
+                REQUIRE(!logits.integer());
+                const int64_t tile = tile_rows(request, request.batch);
+                const int R = int(std::min<int64_t>(tile, 120));
+                Logits::Work work = logits.work(tile);
+                logits.multiply(work, 24, R, 0, tile);
+                for (int64_t q = 0; q < request.batch; ++q) {
+                    const double* l = logits.logits(work, 24, R, q, tile);
+                    const double sigma2 = request.sigma[q] * request.sigma[q];
+                    double square = 0;
+                    for (int r = 0; r < R; ++r) {
+                        double exact = 0;
+                        for (int64_t k = 0; k < d; ++k) {
+                            const double v = problem.points.v[size_t((24 + r) * d + k)];
+                            exact += (problem.x[size_t(q * d + k)] - v / 2) * v;
+                        }
+                        CHECK(std::fabs(l[r] - exact / sigma2) <= logits.base_error(q));
+                        square += std::pow(l[r] - exact / sigma2, 2) / R;
+                    }
+                    CHECK(std::sqrt(square) <
+                          logits.logit_noise(q) + logits.query_step(q) * problem.stats.max_norm / sigma2);
+                    off[in_parts] += square;
+                }
+            }
+            CHECK(std::sqrt(off[1]) < 4e-3 * std::sqrt(off[0]));
+        }
 }
 
 TEST_CASE("a row that a query must not see is out before the maximum, in every pass") {

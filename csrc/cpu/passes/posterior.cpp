@@ -61,13 +61,16 @@ ByBits weights(const Request& request, const std::vector<DenseQuery>& even, cons
     return carried;
 }
 
-// In float32: queries of which few rows carry most of the weight need these settled; to keep them costs the others as
-// much as both products where rows are short.
+// In float32. Queries of which few rows carry most of the weight need better logits: of short rows of bytes, and more
+// than a few queries, from products in two parts, else from settling those rows; to keep them costs the others as much
+// as both products where rows are short.
 void dense_floats(const Request& request, std::vector<int64_t> even, std::vector<int64_t> uneven, Answer& answer) {
+    if (request.short_bytes() && kFailing * uneven.size() > even.size()) append(uneven, std::exchange(even, {}));
     ByBits by_bits{{}, std::move(even)};
     append(uneven, dense(request, by_bits, Precision::normal, answer).finer);
+    const bool in_parts = request.short_bytes() && int64_t(uneven.size()) > request.kernels.floats.few;
     by_bits.finer = std::move(uneven);
-    by_bits.heaviest = true;
+    (in_parts ? by_bits.exact : by_bits.heaviest) = true;
     by_bits.finer = dense(request, by_bits, Precision::normal, answer).finer;
     exact(request, dense(request, by_bits, Precision::fine, answer).finer, kUnderflow, answer);
 }

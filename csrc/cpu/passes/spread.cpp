@@ -22,6 +22,7 @@ constexpr double kCaution = 1.3,
                  kMoreCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr double kOfHeaviest = 0.2;   // the largest weight of a tile is, on average, of the heaviest that is left
 constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
+constexpr int64_t kFewShort = 32;     // a row by itself costs what 40 in a dense pass do where rows are short
 
 // What the dense pass will find for the rounding of weights (bounds.h) is what is allowed, if the largest weight of
 // every tile, over the mean of all, is `largest`, and has so many units.
@@ -31,7 +32,8 @@ double units_for(const Request& request, int64_t q, double largest) {
 }
 
 // Nothing where few rows matter.
-std::optional<DenseQuery> judge(const Request& request, int64_t q, const double* logits, int64_t samples) {
+std::optional<DenseQuery> judge(const Request& request, int64_t q, const double* logits, int64_t samples,
+                                int64_t share) {
     const Stats& stats = request.stats;
     const double caution = samples > kBrief ? kCaution : kMoreCaution;
     Online state;
@@ -42,7 +44,7 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     const double sum = state.sum, squares = state.sum_2;
     int64_t within = 0;
     for (int64_t i = 0; i < samples; ++i) within += weights[i] > 0;
-    if (within <= 2 || within * kFewShare <= samples) return {};
+    if (within <= 2 || within * share <= samples) return {};
     const double allowed = request.expected_allowance(q), n = double(request.rows.n);
     DenseErrors e{};
     e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
@@ -64,6 +66,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, most)), d = rows.d, dp = padded(d),
                   bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
+    const int64_t share = request.short_bytes() && count > few ? kFewShort : kFewShare;
     Buffer<char> sampled(samples * bytes);
     int64_t row[kSample];
     for (int64_t i = 0; i < samples; ++i) {
@@ -87,7 +90,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
                 double* l = logits.data() + q * kSample;
                 for (int64_t i = 0; i < samples; ++i)
                     l[i] = (l[i] - request.stats.half_norm[row[i]]) / (sigma * sigma) + request.prior_at(query, row[i]);
-                found[size_t(start + q)] = judge(request, query, l, samples);
+                found[size_t(start + q)] = judge(request, query, l, samples, share);
             }
         }
     });

@@ -15,6 +15,7 @@ constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
 constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 8;  // bound by memory; beyond, by arithmetic
+constexpr double kWhole = 512;       // up to so many steps a number leaves nothing to round: 128 products with bytes
 constexpr double kCaution = 1.5;     // a query that fails for one digit too few takes another pass
 
 }  // namespace
@@ -47,6 +48,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       integers_(precision == Precision::normal ? request.dense_integers() : request.integers()),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
+      split_(exact && !integers_ && !wide_ && request.short_bytes()),
       alone_(precision == Precision::coarse || precision == Precision::sharp),
       prior_(size_t(count)),
       excluded_(size_t(count)),
@@ -264,6 +266,7 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
         queries64_ = Buffer<double>(packed, true);
     else
         queries32_ = Buffer<float>(direct() ? count_ * dp : packed, true);
+    if (split_) rests32_ = Buffer<float>(packed, true);
     // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
     // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
     // variance is at most n u^2 max_j |x_j|^2 |v|^2.
@@ -275,10 +278,12 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = request.query(which[i]);
-            const VectorSize found = kernels_.vectors.size(x, d, fold, direct());
+            VectorSize found = kernels_.vectors.size(x, d, fold, direct());
             length_[size_t(i)] = std::sqrt(found.square);
             const int64_t at = i / side_by_side * side_by_side * d + i % side_by_side;
-            if (wide_)
+            if (split_)
+                found = split(x, found.largest, at, side_by_side);
+            else if (wide_)
                 for (int64_t k = 0; k < d; ++k) queries64_[at + k * side_by_side] = x[k];
             else if (direct())
                 kernels_.vectors.narrow(x, d, queries32_.data() + i * dp);
@@ -286,7 +291,7 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
                 for (int64_t k = 0; k < d; ++k) queries32_[at + k * side_by_side] = float(x[k]);
             const double size = unit * stats_.max_norm * inv_sigma2_[size_t(i)];
             row_error_[size_t(i)] = 0;
-            base_error_[size_t(i)] = double(terms + 2) * size * length_[size_t(i)];
+            base_error_[size_t(i)] = double(terms + 2) * size * std::sqrt(found.square);
             query_step_[size_t(i)] = unit * found.largest;
             logit_noise_[size_t(i)] =
                 float_noise(terms, std::sqrt(found.part), stats_.max_norm, request.sigma[which[i]], unit);
@@ -294,10 +299,27 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     });
 }
 
+// Both parts of x, whose largest number is `largest`: multiples of a power of two, and what is left. How large that is.
+VectorSize Logits::split(const double* x, double largest, int64_t at, int64_t stride) {
+    const double step = std::exp2(std::ceil(std::log2(std::max(largest, 1e-30) / kWhole)));
+    const double shift = step * 0x1.8p52;  // beside it multiples of `step` alone are numbers
+    VectorSize left{};
+    for (int64_t k = 0; k < rows_.d; ++k) {
+        const double whole = (x[k] + shift) - shift, rest = x[k] - whole;
+        queries32_[at + k * stride] = float(whole);
+        rests32_[at + k * stride] = float(rest);
+        left.largest = std::max(left.largest, std::fabs(rest));
+        left.square += rest * rest;
+    }
+    left.part = left.square;  // as if one lane saw all of it
+    return left;
+}
+
 Logits::Work Logits::work(int64_t tile) const {
     Work w;
     const int64_t block = std::min(kQueryBlock, count_);
     w.logits = Buffer<double>(block * tile);
+    if (split_) w.sums = Buffer<double>(block * tile);
     if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
     return w;
 }
@@ -357,6 +379,10 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     } else {
         kernels_.dot_f32(rows, rows_.dtype, rows_.d, R, queries32_.data() + start * rows_.d, int(size), l, tile);
     }
+    if (!split_) return;
+    kernels_.dot_f32(rows, rows_.dtype, rows_.d, R, rests32_.data() + start * rows_.d, int(size), w.sums.data(), tile);
+    for (int64_t q = 0; q < size; ++q)
+        for (int64_t at = q * tile; at < q * tile + R; ++at) l[at] += w.sums[at];
 }
 
 double* Logits::products(Work& w, int R, int64_t i, int64_t tile) const {

@@ -26,7 +26,7 @@ int64_t tile_rows(const Request& request, int64_t count);
 class Logits {
   public:
     // `which[0..count)` picks the queries of `request`. `exact`: products are integers where that is possible, even if
-    // those in float32 would be faster.
+    // those in float32 would be faster; of short rows of bytes those in float32 have two parts, of which one is exact.
     Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact = false);
 
     // Scratch of one thread.
@@ -90,7 +90,7 @@ class Logits {
     }
     std::vector<double> measure(const Request& request, const int64_t* which);
     void recollect(const Request& request, const int64_t* which);
-    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // takes `dot_few`
+    bool direct() const { return !integer() && !wide_ && !split_ && count_ <= kernels_.floats.few; }  // `dot_few`
     // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
     int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top, Precision precision,
                    const Shaping& shaping) const;
@@ -99,6 +99,7 @@ class Logits {
     void pack_coordinates(int64_t first, int64_t count);
     void renew(int64_t i, const double* x);
     void pack_floats(const Request& request, const int64_t* which);
+    VectorSize split(const double* x, double largest, int64_t at, int64_t stride);
 
     const Table& kernels_;
     const Rows& rows_;
@@ -106,6 +107,7 @@ class Logits {
     const IntegerProducts* integers_;
     int64_t count_;
     bool wide_;   // float64 products
+    bool split_;  // float32 products of two parts of a query: one that leaves nothing to round, and the rest
     bool alone_;  // no second product follows, which would bring the next tile
     Shaping shaping_;
     int parts_ = 1;
@@ -139,6 +141,7 @@ class Logits {
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]
+    Buffer<float> rests32_;       // the same for the second part of split queries
     Buffer<double> queries64_;    // [vectors of queries, d, lanes]
 };
 
