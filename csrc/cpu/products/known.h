@@ -16,7 +16,7 @@ class Known {
         std::unique_ptr<double[]> products;  // [rows]
         int64_t rows = 0;
         bool whole = false;  // false: a pass over the rows has begun and not ended, or none has
-        double length = 0;   // of the latest r that a pass left, in model space; 0: none has
+        double length = 0;   // of the latest r that a dense pass left, as contract 1 measures it; 0: none has
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
 

@@ -126,6 +126,7 @@ class Logits {
     std::vector<Block> make_blocks(int64_t columns) const;
     DigitPlace tail_place(int64_t b);
     void join_digits(const double* sums, int64_t q, int R, int64_t tile, const double* from, double* l) const;
+    void multiply_floats(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     void products_with_known(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
     int64_t columns_ = 0;  // padded(d), and those of the principal coordinates
