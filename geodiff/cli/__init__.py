@@ -50,12 +50,15 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _stop_again(number: int) -> None:
     """Python drops what is raised in the callback of a weak reference, say, of which each import has one."""
-    error = sys.exception()
-    while error is not None:
-        if isinstance(error, _Stopped):  # it is on its way, and somebody is tidying up
-            return
-        error = error.__context__
-    raise _Stopped(number)
+    if _stopped(sys.exception()) is None:  # else it is on its way, and somebody is tidying up
+        raise _Stopped(number)
+
+
+def _stopped(error: BaseException | None) -> _Stopped | None:
+    """The signal that an error came of, if any: a compiled module that is being imported makes an ImportError of it."""
+    while error is not None and not isinstance(error, _Stopped):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def may_write() -> None:
@@ -86,8 +89,10 @@ def main() -> None:
         from geodiff.cli.commands import app  # here, where signals are heard
 
         app()  # imports the command's module, which takes seconds, and calls may_write
-    except _Stopped as stopped:
-        _end(stopped.number)
+    except BaseException as error:
+        if (stopped := _stopped(error)) is not None:
+            _end(stopped.number)
+        raise
     finally:
         _listen(signal.SIG_IGN)  # too late to stop anything
         if hasattr(signal, "setitimer"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from geodiff import cli
 from tests.cli.endings import check_files
 from tests.processes import run, started
 
@@ -147,3 +148,26 @@ def test_and_from_the_start_of_the_interpreter(
     command: str, number: signal.Signals, after: float, tmp_path: Path
 ) -> None:
     stop_at(command, number, after, tmp_path)
+
+
+def test_a_signal_that_an_import_made_an_error_of_is_still_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        try:
+            try:
+                raise cli._Stopped(signal.SIGTERM)
+            except BaseException as error:  # as pybind11 does for what is raised while a module is set up
+                raise ImportError("initialization failed") from error
+        except ImportError:
+            raise SystemExit(2) from None
+
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "_listen", lambda _: None)
+    monkeypatch.setattr(cli, "_end", ended.append)
+    monkeypatch.setattr("geodiff.cli.commands.app", app)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert ended == [signal.SIGTERM]
+    monkeypatch.setattr("geodiff.cli.commands.app", lambda: sys.exit(2))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert len(ended) == 1

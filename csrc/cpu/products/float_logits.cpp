@@ -56,7 +56,9 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
 
 // Both parts of x, whose largest number is `largest`: multiples of a power of two, and what is left. How large that is.
 VectorSize Logits::split(const double* x, double largest, int64_t at, int64_t stride) {
-    const double step = std::exp2(std::ceil(std::log2(std::max(largest, 1e-30) / kWhole)));
+    int exponent;
+    std::frexp(std::max(largest, 1e-30) / kWhole, &exponent);
+    const double step = std::ldexp(1.0, exponent);
     const double shift = step * 0x1.8p52;  // beside it multiples of `step` alone are numbers
     VectorSize left{};
     for (int64_t k = 0; k < rows_.d; ++k) {
