@@ -56,9 +56,9 @@ def _stop_again(number: int) -> None:
 
 def _stopped(error: BaseException | None) -> _Stopped | None:
     """The signal that an error came of, if any: a compiled module that is being imported makes an ImportError of it."""
-    while error is not None and not isinstance(error, _Stopped):
-        error = error.__cause__ or error.__context__
-    return error
+    if error is None or isinstance(error, _Stopped):
+        return error
+    return _stopped(error.__cause__) or _stopped(error.__context__)
 
 
 def may_write() -> None:

@@ -14,7 +14,7 @@ struct ByBits {
     std::vector<int64_t> coarser, finer;
     int coarser_bits = 16, finer_bits = 24;
     bool heaviest = false;
-    bool exact = false;  // no products in float32 where integers can do, if more slowly
+    bool exact = false;  // logits better than plain float32 products make them: see Logits
     Shaping carried{};   // the coordinates that carry what digits lose of weights, or none
 };
 

@@ -24,8 +24,8 @@ constexpr double kOfHeaviest = 0.2;   // the largest weight of a tile is, on ave
 constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr int64_t kFewShort = 32;     // a row by itself costs what 40 in a dense pass do where rows are short
 
-// What the dense pass will find for the rounding of weights (bounds.h) is what is allowed, if the largest weight of
-// every tile, over the mean of all, is `largest`, and has so many units.
+// How many units a tile's largest weight must have, if it is `largest` times the mean of all weights in every tile, for
+// the dense pass to find that their rounding (bounds.h) takes what is allowed.
 double units_for(const Request& request, int64_t q, double largest) {
     const double noise = largest / std::sqrt(6 * double(request.rows.n));
     return kDeviations * noise * std::sqrt(request.stats.mean_square) / request.expected_allowance(q);

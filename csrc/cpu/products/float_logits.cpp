@@ -1,4 +1,5 @@
 // Products of queries in floating point: how queries are packed, what rounding may do, and the products.
+#include <algorithm>
 #include <cmath>
 
 #include "../runtime/parallel.h"
