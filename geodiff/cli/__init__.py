@@ -56,9 +56,13 @@ def _stop_again(number: int) -> None:
 
 def _stopped(error: BaseException | None) -> _Stopped | None:
     """The signal that an error came of, if any: a compiled module that is being imported makes an ImportError of it."""
-    if error is None or isinstance(error, _Stopped):
-        return error
-    return _stopped(error.__cause__) or _stopped(error.__context__)
+    chain = [error]
+    for error in chain:  # grows; each error once, for its cause is most often its context, too
+        if isinstance(error, _Stopped):
+            return error
+        if error is not None:
+            chain += [other for other in (error.__cause__, error.__context__) if other not in chain]
+    return None
 
 
 def may_write() -> None:

@@ -88,7 +88,8 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path: Path) -> None:
         f"with atomic_path({str(tmp_path / 'out.bin')!r}) as path:\n"
         "    path.write_bytes(b'half')\n"
         "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"  # a signal just before a sleep begins waits for its end: short ones
+        "        time.sleep(0.01)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
