@@ -92,8 +92,8 @@ struct Request {
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
-    // The same for the dense pass: of short rows the way of each product to float64 takes longer than the product.
-    const IntegerProducts* dense_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
+    // The same for weights: of short rows these take longer to become digits than to be multiplied in float32.
+    const IntegerProducts* weight_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
     bool short_bytes() const { return rows.dtype == DType::u8 && rows.d <= kShortRow; }
     // sum_k (x_k - v_k)^2 for query q and a row
     double distance(int64_t q, int64_t row) const {

@@ -86,7 +86,7 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
 
 TEST_CASE("first product of listed rows: exact, whichever rows and however many") {
     for (const Table* table : tables()) {
-        if (!table->integers || !table->integers->dot_listed) continue;
+        if (!table->integers) continue;
         CAPTURE(table->name);
         const IntegerProducts& products = *table->integers;
         const int bits = products.layout.digit_bits;
@@ -125,7 +125,7 @@ TEST_CASE("first product of listed rows: exact, whichever rows and however many"
 
 TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, in order") {
     for (const Table* table : tables()) {
-        if (!table->integers || table->integers->layout.side_by_side == 0) continue;
+        if (!table->integers) continue;
         CAPTURE(table->name);
         const IntegerProducts& products = *table->integers;
         const int bits = products.layout.digit_bits, parts = products.layout.digits(16), unit = 32 / bits;
@@ -139,8 +139,10 @@ TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, i
                     std::vector<char> digits = random_digits(slots * columns * parts, bits, random);
                     const auto value = [&](int64_t q, int64_t j, int part) {
                         const int64_t g = q / lanes, lane = q % lanes;
-                        const int64_t at = (((g * columns + j) / unit * parts + part) * lanes + lane) * unit + j % unit;
-                        return digit_at(digits, bits, at);
+                        const int64_t first = ((g * columns + j) / unit * parts + part) * lanes * unit;
+                        const int64_t at =
+                            products.layout.lane_pairs ? lane * unit + j % unit : j % unit * lanes + lane;
+                        return digit_at(digits, bits, first + at);
                     };
                     std::vector<int32_t> start(size_t(slots * parts), 0);
                     std::vector<float> scale, beside, along, least, outside, rounded, half;
@@ -168,8 +170,11 @@ TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, i
                                               rounded.data(),
                                               half.data(),
                                               R};
-                    const CoordinateQueries queries{groups,       parts,         digits.data(), start.data(),
-                                                    scale.data(), beside.data(), along.data(),  least.data()};
+                    const CoordinateQueries queries{{groups, parts, digits.data(), start.data()},
+                                                    scale.data(),
+                                                    beside.data(),
+                                                    along.data(),
+                                                    least.data()};
                     // p of one query and row, of so many digits and columns
                     const auto product = [&](int64_t q, int r, int most, int64_t until) {
                         double sum = 0;

@@ -170,10 +170,11 @@ TEST_CASE("digits of a product are joined, onto nothing or onto what is there") 
                     const int64_t lds = R + 5;
                     const std::vector<double> s = random_doubles(parts * lds, 5);
                     std::vector<double> l = random_doubles(R + 1, 6), before = l;
-                    table->join_digits(s.data(), lds, parts, 0.01, 256, onto ? l.data() : nullptr, 4, R, l.data());
+                    table->join_digits({s.data(), lds, parts, 0.01, 256}, onto ? l.data() : nullptr, 0.5, 4, R,
+                                       l.data());
                     double worst = 0;
                     for (int r = 0; r < R; ++r) {
-                        double exact = onto ? before[size_t(r)] : 4, weight = 0.01;
+                        double exact = 4 + (onto ? 0.5 * before[size_t(r)] : 0), weight = 0.01;
                         for (int part = parts - 1; part >= 0; --part, weight *= 256)
                             exact += weight * s[size_t(part * lds + r)];
                         worst = std::max(worst, off(l[size_t(r)], exact));

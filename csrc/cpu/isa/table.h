@@ -45,7 +45,8 @@ struct IntegerLayout {
     int dot_to, sum_to;            // the first and the second product do up to so many queries
     int free_to;                   // queries for which memory sets the pace, not the digits of weights
     int shaped_from;               // queries from which a digit less is worth the principal coordinates
-    int side_by_side = 0;          // queries in lanes beside each other in `nearest` and `left`; 0: it has neither
+    int side_by_side;              // queries in lanes beside each other, in `dot_lanes`, `nearest` and `left`
+    bool lane_pairs = true;        // the columns of a dword of one lane lie beside each other, else lanes of a column
     int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
 
@@ -101,11 +102,20 @@ struct ListedRows {
     int count;
 };
 
-// What R rows have in other places, behind their columns.
+// R rows of `width` <= kTail columns, a multiple of 4, and as many more in another place if `half[1]` is not null. Rows
+// lie `stride` bytes apart; columns past these are read as any number.
+struct ShortRows {
+    const uint8_t* half[2];
+    int64_t stride, width;
+    int R;
+};
+
+// What rows have in other places, behind their columns.
 struct RowTail {
     const uint8_t* half[2] = {};  // [R, kTail] each; the second null where there are no more than kTail, both for none
 
     int64_t columns() const { return half[1] ? 2 * kTail : half[0] ? kTail : 0; }
+    ShortRows rows(int R) const { return {{half[0], half[1]}, kTail, kTail, R}; }
 };
 
 // Principal coordinates of R rows and what they leave out: see passes/prune.h.
@@ -122,11 +132,19 @@ struct RowsToBring {
     int64_t bytes = 0;
 };
 
-// The same of queries in lanes, `groups` of `side_by_side`. All numbers [groups*side_by_side].
+// Queries as digits of 16 bits together, in `groups` of `side_by_side` lanes.
+struct LaneQueries {
+    int groups;
+    int parts;           // digits that are not 0: the later ones may all be
+    const void* digits;  // [groups][columns/u][16/digit_bits][side_by_side][u], u = 32 / digit_bits of them in a dword,
+                         // or [..][u][side_by_side] without `lane_pairs`
+    const int32_t* start;  // [groups][16/digit_bits][side_by_side]  what a sum of v = u - 128 starts at if u are
+                           // multiplied
+};
+
+// The same of the coordinates of queries, and what is wanted of them. All numbers [groups*side_by_side].
 struct CoordinateQueries {
-    int groups, parts;
-    const void* digits;    // [groups][columns/u][parts][side_by_side][u], u = 32 / digit_bits of them in a dword
-    const int32_t* start;  // [groups][parts][side_by_side]  what a sum of v = u - 128 starts at if u are multiplied
+    LaneQueries in_lanes;
     const float *scale, *outside, *along, *least;
 };
 
@@ -145,6 +163,9 @@ struct IntegerProducts {
     // S[i] = <v_r, q> for the rows r of a list and one vector of digits of `dot`'s, whose blocks of 64 columns lie
     // `stride` digits apart.
     void (*dot_listed)(const ListedRows& rows, const void* q, int64_t stride, int64_t total, int64_t d, double* S);
+    // S[q*lds + r] = <v_r, q_q> for the first `count` queries, an exact integer: the digits to the base 2^digit_bits,
+    // and 0 for those that are not there.
+    void (*dot_lanes)(const ShortRows& rows, const LaneQueries& queries, int count, double* S, int64_t lds);
     // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
@@ -166,6 +187,14 @@ struct FloatLayout {
     int sum_group;  // queries of a register block of `sum_f32`
     int few;        // most queries that `dot_few` and `sum_few` take
     int few_lanes;  // `dot_few` sums column k of each kFewFold in lane k % few_lanes
+};
+
+// Sums of `parts` digits to such a base, `lds` apart, whose last one counts `weight`.
+struct DigitSums {
+    const double* at;
+    int64_t lds;
+    int parts;
+    double weight, base;
 };
 
 struct Reach {
@@ -199,10 +228,10 @@ struct Table {
 
     // w[r] = p[r] in float32; returns their sum
     double (*to_floats)(const double* p, int R, float* w) = nullptr;
-    // l[r] = (from ? from[r] : offset) + weight (s_0[r] base^(parts-1) + s_1[r] base^(parts-2) + ...), digit by digit
-    // from the last; s_k lie lds apart. `from` may be l.
-    void (*join_digits)(const double* s, int64_t lds, int parts, double weight, double base, const double* from,
-                        double offset, int R, double* l) = nullptr;
+    // l[r] = factor from[r] (null: 0) + offset + weight (s_0[r] base^(parts-1) + s_1[r] base^(parts-2) + ...), digit by
+    // digit from the last; s_k lie lds apart. `from` may be l.
+    void (*join_digits)(const DigitSums& sums, const double* from, double factor, double offset, int R,
+                        double* l) = nullptr;
     // l[r] = (l[r] - half_norm[r]) inverse + prior[r] (null: 0)
     void (*to_logits)(const double* half_norm, double inverse, const double* prior, int R, double* l) = nullptr;
 

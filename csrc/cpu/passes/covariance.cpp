@@ -270,7 +270,7 @@ void covariance(const Request& asked, const Direction& direction, Covariance& ou
             exactly(many);
             continue;
         }
-        if (!request.dense_integers()) {  // float32 weights need no further digits
+        if (!request.weight_integers()) {  // float32 weights need no further digits
             append(many, some);
             some.clear();
         }

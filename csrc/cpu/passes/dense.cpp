@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
 constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
+constexpr int kFineBits = 24;      // of weights, beside which none is heavy
 constexpr int64_t kTogether = 16;  // queries that directions serve at a time
 
 struct Share {  // what one piece of the rows adds to every answer
@@ -32,8 +33,9 @@ struct Share {  // what one piece of the rows adds to every answer
         else
             finer.set(i - with_coarser, p, rescale, states[size_t(i)]);
     }
-    void set(int64_t i, const float* w, double rescale) {
-        i < with_coarser ? coarser.set(i, w, rescale) : finer.set(i - with_coarser, w, rescale);
+    float* weights(int64_t i) { return i < with_coarser ? coarser.weights(i) : finer.weights(i - with_coarser); }
+    void take(int64_t i, double rescale) {
+        i < with_coarser ? coarser.take(i, rescale) : finer.take(i - with_coarser, rescale);
     }
     WeightedSum::Rest rest(int64_t i) const {
         return i < with_coarser ? coarser.rest(i) : finer.rest(i - with_coarser);
@@ -63,9 +65,7 @@ class Dense {
           carried_(by_bits.carried) {}
 
     void pass() {
-        const auto worker = [&] {
-            return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_), Buffer<float>(tile_)};
-        };
+        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_)}; };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
@@ -94,7 +94,6 @@ class Dense {
     struct Worker {
         Logits::Work work;
         Buffer<double> p, chances;
-        Buffer<float> w;
     };
 
     WeightedSum weighted_sum(int64_t count, int bits) const {
@@ -104,7 +103,6 @@ class Dense {
     Joined add(const Pooled& heavy, double factor, double* mean) const;
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double *p = worker.p.data(), *chances = worker.chances.data();
-        float* w = worker.w.data();
         const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
@@ -123,7 +121,8 @@ class Dense {
             Online& state = mine.states[size_t(i)];
             const double down_to = cut + logits_.gap_error(i);
             if (!mine.integer(i)) {
-                if (request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale)) mine.set(i, w, rescale);
+                float* w = mine.weights(i);
+                if (request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale)) mine.take(i, rescale);
                 return;
             }
             HeavyRows& heavy = mine.heavy[size_t(i)];
@@ -131,7 +130,8 @@ class Dense {
                 heavy.pass_over(t.R);
                 return;
             }
-            heavy.take(request_, p, t.first, t.R, state, rescale);
+            if ((i < with_coarser_ ? coarser_bits_ : finer_bits_) < kFineBits)
+                heavy.take(request_, p, t.first, t.R, state, rescale);
             mine.set(i, p, rescale);
         });
         mine.coarser.add(t.ahead);

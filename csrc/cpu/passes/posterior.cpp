@@ -22,7 +22,7 @@ constexpr double kShared = 1.5;     // what a query is rounded by takes its part
 // Two kinds of integer weights share a pass.
 ByBits in_two(const Request& request, ByUnits by) {
     auto& [some, many, most] = by;
-    const IntegerLayout& layout = request.dense_integers()->layout;
+    const IntegerLayout& layout = request.weight_integers()->layout;
     const int64_t count = int64_t(some.size() + many.size() + most.size());
     if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && layout.digits(8) < layout.digits(16) &&
         count > layout.free_to)
@@ -51,7 +51,7 @@ ByBits weights(const Request& request, const std::vector<DenseQuery>& even, cons
     for (const DenseQuery& e : even) uneven += e.uneven;
     plain.exact = kFailing * uneven > int64_t(even.size());
     if (!shaping) return plain;
-    const IntegerLayout& layout = request.dense_integers()->layout;
+    const IntegerLayout& layout = request.weight_integers()->layout;
     const double left = shaping.left / shaping.mean_square;
     ByBits carried = in_two(request, by_units(even, kShared * std::sqrt(left)));
     const double more = double(even.size()) * (double(shaping.count()) / double(request.rows.d) + kCarrying);
@@ -61,16 +61,18 @@ ByBits weights(const Request& request, const std::vector<DenseQuery>& even, cons
     return carried;
 }
 
-// In float32. Queries of which few rows carry most of the weight need better logits: of short rows of bytes, and more
-// than a few queries, from products in two parts, else from settling those rows; to keep them costs the others as much
-// as both products where rows are short.
+// Weights in float32. Queries of which few rows carry most of the weight need better logits than float32 has: those of
+// short rows of bytes are exact integers then, but for few queries, and those of other rows are settled, which costs
+// the rest as much as both products where rows are short.
 void dense_floats(const Request& request, std::vector<int64_t> even, std::vector<int64_t> uneven, Answer& answer) {
-    if (request.short_bytes() && kFailing * uneven.size() > even.size()) append(uneven, std::exchange(even, {}));
+    const IntegerProducts* integers = request.integers();
+    const bool alike = integers && integers->layout.digits(24) <= integers->layout.worth;  // all take integers anyway
+    if (integers && (alike || kFailing * uneven.size() > even.size())) append(uneven, std::exchange(even, {}));
     ByBits by_bits{{}, std::move(even)};
     append(uneven, dense(request, by_bits, Precision::normal, answer).finer);
-    const bool in_parts = request.short_bytes() && int64_t(uneven.size()) > request.kernels.floats.few;
+    const bool exact_logits = integers && !in_floats(request, int64_t(uneven.size()));
     by_bits.finer = std::move(uneven);
-    (in_parts ? by_bits.exact : by_bits.heaviest) = true;
+    (exact_logits ? by_bits.exact : by_bits.heaviest) = true;
     by_bits.finer = dense(request, by_bits, Precision::normal, answer).finer;
     exact(request, dense(request, by_bits, Precision::fine, answer).finer, kUnderflow, answer);
 }
@@ -96,7 +98,7 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
             exact(request, all, kUnderflow, answer);
             continue;
         }
-        if (!request.dense_integers()) {
+        if (!request.weight_integers()) {
             std::vector<int64_t> by_evenness[2];
             for (const DenseQuery& e : even) by_evenness[e.uneven].push_back(e.query);
             dense_floats(request, std::move(by_evenness[false]), std::move(by_evenness[true]), answer);

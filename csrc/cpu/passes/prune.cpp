@@ -49,11 +49,8 @@ Pruning::Pruning(const Request& request, const Shaping& shaping, const std::vect
       stats_(request.stats),
       shaping_(shaping),
       count_(int64_t(which.size())),
-      slots_((count_ + integers_.layout.side_by_side - 1) / integers_.layout.side_by_side *
-             integers_.layout.side_by_side),
-      parts_(integers_.layout.digits(kBits)),
-      digits_(slots_ * shaping.count() * parts_ * integers_.layout.digit_bits / 8, true),
-      start_(size_t(slots_ * parts_), 0),
+      digits_(integers_, count_, shaping.count(), integers_.layout.digits(kBits)),
+      slots_(digits_.slots()),
       scale_(size_t(slots_), 0.0f),
       outside_(size_t(slots_), 0.0f),
       along_(size_t(slots_), 0.0f),
@@ -68,6 +65,8 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
     const Table& kernels = request.kernels;
     const int64_t d = request.rows.d, dp = padded(d), k = shaping_.count(), few = kernels.floats.few;
     const double reach = stats_.scale.radius, longest = 128 * std::sqrt(double(k));  // >= |w|, >= |b - 128|
+    const int bits = integers_.layout.digit_bits;
+    const double units = largest_balanced(bits, integers_.layout.digits(kBits)) - 1;
     double steps = 0;
     for (int64_t j = 0; j < k; ++j) steps += shaping_.step[j] * shaping_.step[j];
     const double held = 2 * reach + 128 * std::sqrt(steps);  // >= what bytes say that a row is along the directions
@@ -95,8 +94,8 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
                     g[j] = y * shaping_.step[j];
                     top = std::max(top, std::fabs(g[j]));
                 }
-                const double step = std::max(top, 1e-300) / (largest_balanced(integers_.layout.digit_bits, parts_) - 1);
-                const double lost = place(i, g, step);
+                const double step = std::max(top, 1e-300) / units;
+                const double lost = digits_.place(i, g, step) * (1 + kNarrow);
                 scale_[size_t(i)] = float(step);
                 outside_[size_t(i)] = up(std::sqrt(std::max(outside, 0.0) + (2 * shaping_.skew + kWide) * square));
                 along_[size_t(i)] = up(std::sqrt(length));
@@ -108,26 +107,6 @@ void Pruning::pack(const Request& request, const std::vector<int64_t>& which) {
             }
         }
     });
-}
-
-// g[0..count) of query i as digits in units of `step`, in its lane; returns the length of what rounding loses.
-double Pruning::place(int64_t i, const double* g, double step) {
-    const IntegerLayout& layout = integers_.layout;
-    const int64_t k = shaping_.count(), bytes = layout.digit_bits / 8, unit = 4 / bytes, lanes = layout.side_by_side;
-    Buffer<char> apart(k * parts_ * bytes);  // [k/64][parts][64]
-    std::vector<int64_t> total(size_t(parts_), 0);
-    const double lost =
-        integers_.place(g, k, {step, nullptr, parts_, 0, nullptr}, {apart.data(), total.data(), parts_, k});
-    const int64_t group = i / lanes, lane = i % lanes;
-    for (int part = 0; part < parts_; ++part) {
-        start_[size_t((group * parts_ + part) * lanes + lane)] = int32_t(-128 * total[size_t(part)]);
-        for (int64_t j = 0; j < k; ++j) {
-            const int64_t from = (j / kPad * parts_ + part) * kPad + j % kPad;
-            const int64_t to = (((group * k + j) / unit * parts_ + part) * lanes + lane) * unit + j % unit;
-            std::copy_n(apart.data() + from * bytes, bytes, digits_.data() + to * bytes);
-        }
-    }
-    return lost * (1 + kNarrow);
 }
 
 Pruning::Work Pruning::work(int64_t tile) const {
@@ -150,14 +129,7 @@ CoordinateRows Pruning::coordinates(Buffer<float>& half, int64_t first, int R) c
 }
 
 CoordinateQueries Pruning::queries() const {
-    return {int(slots_ / integers_.layout.side_by_side),
-            parts_,
-            digits_.data(),
-            start_.data(),
-            scale_.data(),
-            outside_.data(),
-            along_.data(),
-            least_.data()};
+    return {digits_.piece(0), scale_.data(), outside_.data(), along_.data(), least_.data()};
 }
 
 void Pruning::find_nearest(const Request& request, const std::vector<int64_t>& which, double width, int64_t nearest) {

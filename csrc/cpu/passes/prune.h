@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../products/lane_digits.h"
 #include "../products/shaping.h"
 #include "../request.h"
 #include "../runtime/buffer.h"
@@ -49,7 +50,6 @@ class Pruning {
 
   private:
     void pack(const Request& request, const std::vector<int64_t>& which);
-    double place(int64_t i, const double* g, double step);
     void find_nearest(const Request& request, const std::vector<int64_t>& which, double width, int64_t nearest);
     void find(Work& work, Left& left, int64_t first, int R, const std::vector<const uint8_t*>& bring) const;
     CoordinateRows coordinates(Buffer<float>& half, int64_t first, int R) const;
@@ -59,11 +59,10 @@ class Pruning {
     const Rows& rows_;
     const Stats& stats_;
     const Shaping shaping_;
-    const int64_t count_, slots_;
-    const int parts_;
+    const int64_t count_;
+    LaneDigits digits_;
+    const int64_t slots_;
     // See CoordinateQueries. Lanes that no query takes want nothing.
-    Buffer<char> digits_;
-    std::vector<int32_t> start_;
     std::vector<float> scale_, outside_, along_, least_;
     std::vector<double> half_square_, slack_;  // |y|^2 / 2, and how far a bound may be off for other reasons
 };

@@ -122,7 +122,7 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
 // What coordinates there are, with exact integer products, for rows that differ in nothing but their distance. A pass
 // that screens makes none: that takes many times as long. Whether they are there changes no bit of an answer.
 Shaping coordinates_of(const Request& request) {
-    const bool bounded = request.coordinates && request.integers() && request.integers()->layout.side_by_side > 0;
+    const bool bounded = request.coordinates && request.integers();
     return bounded && !request.log_prior ? request.coordinates->at_hand() : Shaping{};
 }
 

@@ -120,8 +120,8 @@ class Along {
                           nullptr);
             for (int64_t j = 0; j < kTogether; ++j) {
                 const int64_t at = int64_t(i) * kTogether + j;
-                kernels_.join_digits(work.sums.data() + j * parts_ * kTile, kTile, parts_, units_[size_t(at)], base,
-                                     nullptr, 0, R, work.along.data() + at * kTile);
+                const DigitSums sums{work.sums.data() + j * parts_ * kTile, kTile, parts_, units_[size_t(at)], base};
+                kernels_.join_digits(sums, nullptr, 0, 0, R, work.along.data() + at * kTile);
             }
         }
     }

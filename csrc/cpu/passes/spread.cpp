@@ -61,7 +61,7 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const Rows& rows = request.rows;
     const int64_t count = int64_t(which.size());
-    const bool saves = request.dense_integers() && worth_shaping(rows.n, rows.d) && count > 16;
+    const bool saves = request.weight_integers() && worth_shaping(rows.n, rows.d) && count > 16;
     const int64_t most = saves ? kSample : kBrief;
     const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, most)), d = rows.d, dp = padded(d),
                   bytes = d * item_size(rows.dtype);
@@ -69,27 +69,30 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const int64_t share = request.short_bytes() && count > few ? kFewShort : kFewShare;
     Buffer<char> sampled(samples * bytes);
     int64_t row[kSample];
+    double half_norm[kSample];
     for (int64_t i = 0; i < samples; ++i) {
         row[i] = rows.n * i / samples;
+        half_norm[i] = request.stats.half_norm[row[i]];
         std::memcpy(sampled.data() + i * bytes, rows.row(row[i]), size_t(bytes));
     }
     std::vector<std::optional<DenseQuery>> found(static_cast<size_t>(count));
     in_shares((count + few - 1) / few, count * samples * d, request.threads, [&](int64_t begin, int64_t end) {
         Buffer<float> queries(few * dp, true);
-        Buffer<double> logits(few * kSample);
+        Buffer<double> logits(few * samples);
         for (int64_t start = begin * few; start < std::min(end * few, count); start += few) {
             const int64_t size = std::min(few, count - start);
             for (int64_t q = 0; q < size; ++q)
                 request.kernels.vectors.narrow(request.query(which[size_t(start + q)]), d, queries.data() + q * dp);
-            std::fill(logits.data(), logits.data() + few * kSample, 0.0);
+            std::fill(logits.data(), logits.data() + size * samples, 0.0);
             request.kernels.dot_few(sampled.data(), rows.dtype, d, int(samples), queries.data(), dp, int(size),
-                                    logits.data(), kSample);
+                                    logits.data(), samples);
             for (int64_t q = 0; q < size; ++q) {
                 const int64_t query = which[size_t(start + q)];
                 const double sigma = request.sigma[query];
-                double* l = logits.data() + q * kSample;
-                for (int64_t i = 0; i < samples; ++i)
-                    l[i] = (l[i] - request.stats.half_norm[row[i]]) / (sigma * sigma) + request.prior_at(query, row[i]);
+                double* l = logits.data() + q * samples;
+                request.kernels.to_logits(half_norm, 1 / (sigma * sigma), nullptr, int(samples), l);
+                if (request.log_prior || request.exclude)
+                    for (int64_t i = 0; i < samples; ++i) l[i] += request.prior_at(query, row[i]);
                 found[size_t(start + q)] = judge(request, query, l, samples, share);
             }
         }

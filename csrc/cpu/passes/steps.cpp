@@ -79,7 +79,7 @@ void inner_products(const Request& asked, double* out) {
             for (int64_t b = 0; b < logits.blocks(); ++b) {
                 logits.multiply(work, t.first, t.R, b, tile);
                 for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + logits.block_size(b); ++i)
-                    std::copy_n(logits.products(work, t.R, i, tile), t.R, out + (base + i) * n + t.first);
+                    std::copy_n(logits.products(work, t.first, t.R, i, tile), t.R, out + (base + i) * n + t.first);
             }
         };
         over_tiles(

@@ -1,5 +1,4 @@
 // Products of queries in floating point: how queries are packed, what rounding may do, and the products.
-#include <algorithm>
 #include <cmath>
 
 #include "../runtime/parallel.h"
@@ -7,11 +6,6 @@
 #include "logits.h"
 
 namespace geodiff {
-namespace {
-
-constexpr double kWhole = 512;  // up to so many steps a number leaves nothing to round: 128 products with bytes
-
-}  // namespace
 
 void Logits::pack_floats(const Request& request, const int64_t* which) {
     const int64_t d = rows_.d, dp = padded(d);
@@ -22,7 +16,6 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
         queries64_ = Buffer<double>(packed, true);
     else
         queries32_ = Buffer<float>(direct() ? count_ * dp : packed, true);
-    if (split_) rests32_ = Buffer<float>(packed, true);
     // Certain: n rounded additions are off by n u |x||v| (Cauchy-Schwarz on sum |x_k v_k|). As independent errors, each
     // addition of lane j errs by at most u |x_j||v_j|, with x_j and v_j what the lane sees of them, so that the
     // variance is at most n u^2 max_j |x_j|^2 |v|^2.
@@ -34,12 +27,10 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = request.query(which[i]);
-            VectorSize found = kernels_.vectors.size(x, d, fold, direct());
+            const VectorSize found = kernels_.vectors.size(x, d, fold, direct());
             length_[size_t(i)] = std::sqrt(found.square);
             const int64_t at = i / side_by_side * side_by_side * d + i % side_by_side;
-            if (split_)
-                found = split(x, found.largest, at, side_by_side);
-            else if (wide_)
+            if (wide_)
                 for (int64_t k = 0; k < d; ++k) queries64_[at + k * side_by_side] = x[k];
             else if (direct())
                 kernels_.vectors.narrow(x, d, queries32_.data() + i * dp);
@@ -55,24 +46,6 @@ void Logits::pack_floats(const Request& request, const int64_t* which) {
     });
 }
 
-// Both parts of x, whose largest number is `largest`: multiples of a power of two, and what is left. How large that is.
-VectorSize Logits::split(const double* x, double largest, int64_t at, int64_t stride) {
-    int exponent;
-    std::frexp(std::max(largest, 1e-30) / kWhole, &exponent);
-    const double step = std::ldexp(1.0, exponent);
-    const double shift = step * 0x1.8p52;  // beside it multiples of `step` alone are numbers
-    VectorSize left{};
-    for (int64_t k = 0; k < rows_.d; ++k) {
-        const double whole = (x[k] + shift) - shift, rest = x[k] - whole;
-        queries32_[at + k * stride] = float(whole);
-        rests32_[at + k * stride] = float(rest);
-        left.largest = std::max(left.largest, std::fabs(rest));
-        left.square += rest * rest;
-    }
-    left.part = left.square;  // as if one lane saw all of it
-    return left;
-}
-
 void Logits::multiply_floats(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock, dp = padded(rows_.d);
     double* l = w.logits.data();
@@ -85,10 +58,6 @@ void Logits::multiply_floats(Work& w, int64_t first, int R, int64_t b, int64_t t
     } else {
         kernels_.dot_f32(rows, rows_.dtype, rows_.d, R, queries32_.data() + start * rows_.d, int(size), l, tile);
     }
-    if (!split_) return;
-    kernels_.dot_f32(rows, rows_.dtype, rows_.d, R, rests32_.data() + start * rows_.d, int(size), w.sums.data(), tile);
-    for (int64_t q = 0; q < size; ++q)
-        for (int64_t at = q * tile; at < q * tile + R; ++at) l[at] += w.sums[at];
 }
 
 }  // namespace geodiff

@@ -44,10 +44,9 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(precision == Precision::normal ? request.dense_integers() : request.integers()),
+      integers_(precision == Precision::normal && in_floats(request, count) ? nullptr : request.integers()),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
-      split_(exact && !integers_ && !wide_ && request.short_bytes()),
       alone_(precision == Precision::coarse || precision == Precision::sharp),
       prior_(size_t(count)),
       excluded_(size_t(count)),
@@ -68,7 +67,9 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         pack_floats(request, which);
         return;
     }
-    if (request.known && (precision == Precision::normal || precision == Precision::fine)) recollect(request, which);
+    const bool dense = precision == Precision::normal || precision == Precision::fine;
+    const bool in_lanes = dense && request.short_bytes();
+    if (request.known && dense && !in_lanes) recollect(request, which);
     const std::vector<double> top = measure(request, which);
     const IntegerLayout& layout = integers_->layout;
     parts_ = digits_for(request, which, top, precision, {});
@@ -79,12 +80,15 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
             shaping_ = request.shaping;
         }
     }
-    if (precision == Precision::normal && parts_ > layout.worth && count_ > layout.dot_to && !exact) {
+    const bool worth = exact || parts_ <= layout.worth || count_ <= layout.dot_to;
+    if (precision == Precision::normal && !worth) {
         integers_ = nullptr;
         shaping_ = {};
         known_.clear();
         pack_floats(request, which);
     } else {
+        if (in_lanes)
+            for (int64_t b = 0; b < blocks(); ++b) lanes_.emplace_back(*integers_, block_size(b), rows_.d, parts_);
         pack_integers(request, which, top, precision);
     }
 }
@@ -160,8 +164,9 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
     columns_ = dp + (shaping_ && known_.empty() ? shaping_.count() : 0);
-    blocks_ = make_blocks(columns_);
-    if (shaping_ && !known_.empty()) tails_ = make_blocks(shaping_.count());
+    if (lanes_.empty()) blocks_ = make_blocks(columns_);
+    if (shaping_ && !known_.empty())
+        for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
     if (shaping_) offset_.assign(size_t(count_), 0.0);
     if (shaping_ || !known_.empty()) lost_ = Buffer<float>(count_ * dp, true);
     const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
@@ -171,9 +176,12 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
             const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
-            const DigitRounding how{step, stochastic ? dithers() : nullptr, parts_, i % kQueryBlock * parts_,
-                                    lost_.data() ? lost_.data() + i * dp : nullptr};
-            const double residual = integers_->place(x, d, how, place(blocks_[size_t(i / kQueryBlock)], columns_));
+            const float* up = stochastic ? dithers() : nullptr;
+            float* lost = lost_.data() ? lost_.data() + i * dp : nullptr;
+            const int64_t b = i / kQueryBlock, of_block = i % kQueryBlock;
+            const double residual = lanes_.empty() ? integers_->place(x, d, {step, up, parts_, of_block * parts_, lost},
+                                                                      place(blocks_[size_t(b)], columns_))
+                                                   : lanes_[size_t(b)].place(of_block, x, step, up, lost);
             if (!known_.empty()) renew(i, request.query(which[i]));
             scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
@@ -199,14 +207,6 @@ std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
         made.push_back(std::move(block));
     }
     return made;
-}
-
-// Where the digits of the coordinates of block b go.
-DigitPlace Logits::tail_place(int64_t b) {
-    if (!tails_.empty()) return place(tails_[size_t(b)], shaping_.count());
-    DigitPlace tail = place(blocks_[size_t(b)], columns_);
-    tail.digits += padded(rows_.d) * tail.group * integers_->layout.digit_bits / 8;
-    return tail;
 }
 
 // The pass will leave the products of x less what query i has lost.
@@ -249,8 +249,12 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
             offset_[size_t(i)] += g * shaping_.centre[j];
         }
         keep[i - first] = 1;
-        integers_->place(along.data() + at, k, {1, nullptr, parts_, i % kQueryBlock * parts_, nullptr},
-                         tail_place(i / kQueryBlock));
+        const int64_t b = i / kQueryBlock, of_block = i % kQueryBlock;
+        if (tails_.empty())
+            integers_->place(along.data() + at, k, {1, nullptr, parts_, of_block * parts_, nullptr},
+                             place(blocks_[size_t(b)], columns_, padded(d)));
+        else
+            tails_[size_t(b)].place(of_block, along.data() + at, 1);
     }
     kernels_.sum_few(shaping_.directions, DType::f32, d, int(k), carried.data(), k, keep.data(), int(count), lost, dp,
                      nullptr);
@@ -260,67 +264,67 @@ Logits::Work Logits::work(int64_t tile) const {
     Work w;
     const int64_t block = std::min(kQueryBlock, count_);
     w.logits = Buffer<double>(block * tile);
-    if (split_) w.sums = Buffer<double>(block * tile);
     if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
     return w;
 }
 
-// l[r] = from[r] (null: what coordinates owe) + the sums of query q, digit by digit.
-void Logits::join_digits(const double* sums, int64_t q, int R, int64_t tile, const double* from, double* l) const {
-    const double base = double(int64_t(1) << integers_->layout.digit_bits);
-    kernels_.join_digits(sums, tile, parts_, scale_[size_t(q)], base, from, shaping_ ? offset_[size_t(q)] : 0, R, l);
+// The sums of query q, digit by digit.
+DigitSums Logits::sums(const Work& w, int64_t q, int64_t tile) const {
+    const double base = double(int64_t(1) << integers_->layout.digit_bits), step = scale_[size_t(q)];
+    if (!lanes_.empty()) return lanes_[size_t(q / kQueryBlock)].sums(w.sums.data(), tile, q % kQueryBlock, step);
+    return {w.sums.data() + q % kQueryBlock * parts_ * tile, tile, parts_, step, base};
 }
 
 // Products with what is known of the queries and the digits of the rest, which are then known, and the coordinates'.
 void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
     const int64_t size = block_size(b), start = b * kQueryBlock;
-    double* l = w.logits.data();
-    for (int64_t q = 0; q < size; ++q) {
-        const Rest& rest = known_[size_t(start + q)];
-        const double* products = rest.entry->products.get() + first;
-        double* out = l + q * tile;
-        for (int r = 0; r < R; ++r) out[r] = rest.factor == 0 ? 0 : rest.factor * products[r];
-        join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, out, out);
+    for (int64_t q = start; q < start + size; ++q) {
+        const Rest& rest = known_[size_t(q)];
+        double* known = rest.entry->products.get() + first;
+        kernels_.join_digits(sums(w, q, tile), rest.factor == 0 ? nullptr : known, rest.factor, 0, R, known);
     }
-    for (int64_t q = 0; q < size; ++q)
-        std::copy_n(l + q * tile, R, known_[size_t(start + q)].entry->products.get() + first);
     if (tails_.empty()) return;
-    const Block& tail = tails_[size_t(b)];
-    const RowTail of_rows = shaping_.of_rows(first);
-    integers_->dot(of_rows.half[0], kDirections, {{of_rows.half[1]}}, R, tail.digits.data(), tail.total.data(),
-                   shaping_.count(), int(tail.groups), int(tail.group), kDirections, w.sums.data(), tile, nullptr);
-    for (int64_t q = 0; q < size; ++q) {
-        double* out = l + q * tile;
-        for (int r = 0; r < R; ++r) out[r] += offset_[size_t(start + q)];
-        join_digits(w.sums.data() + q * parts_ * tile, start + q, R, tile, out, out);
-    }
+    const LaneDigits& tail = tails_[size_t(b)];
+    tail.multiply(shaping_.of_rows(first).rows(R), w.sums.data(), tile);
 }
 
 void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
-    if (integer()) {
-        const Block& block = blocks_[size_t(b)];
-        const int64_t end = first + R;
-        const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
-        const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
-        const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first) : RowTail{};
-        integers_->dot(static_cast<const uint8_t*>(rows_.row(first)), rows_.d, tail, R, block.digits.data(),
-                       block.total.data(), columns_, int(block.groups), int(block.group), rows_.d, w.sums.data(), tile,
-                       next);
-        if (!known_.empty()) products_with_known(w, first, R, b, tile);
-        return;
+    if (!integer()) return multiply_floats(w, first, R, b, tile);
+    const auto* rows = static_cast<const uint8_t*>(rows_.row(first));
+    if (!lanes_.empty()) {
+        const LaneDigits& lanes = lanes_[size_t(b)];
+        return lanes.multiply({{rows, nullptr}, rows_.d, lanes.columns(), R}, w.sums.data(), tile);
     }
-    multiply_floats(w, first, R, b, tile);
+    const Block& block = blocks_[size_t(b)];
+    const int64_t end = first + R;
+    const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
+    const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
+    const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first) : RowTail{};
+    integers_->dot(rows, rows_.d, tail, R, block.digits.data(), block.total.data(), columns_, int(block.groups),
+                   int(block.group), rows_.d, w.sums.data(), tile, next);
+    if (!known_.empty()) products_with_known(w, first, R, b, tile);
 }
 
-double* Logits::products(Work& w, int R, int64_t i, int64_t tile) const {
+double* Logits::products(Work& w, int64_t first, int R, int64_t i, int64_t tile) const {
     const int64_t q = i % kQueryBlock;
     double* l = w.logits.data() + q * tile;
-    if (integer() && known_.empty()) join_digits(w.sums.data() + q * parts_ * tile, i, R, tile, nullptr, l);
+    if (!integer()) return l;
+    const double offset = shaping_ ? offset_[size_t(i)] : 0;
+    if (known_.empty()) {
+        kernels_.join_digits(sums(w, i, tile), nullptr, 0, offset, R, l);
+        return l;
+    }
+    const double* known = known_[size_t(i)].entry->products.get() + first;
+    if (tails_.empty())
+        std::copy_n(known, R, l);
+    else
+        kernels_.join_digits(tails_[size_t(i / kQueryBlock)].sums(w.sums.data(), tile, q, scale_[size_t(i)]), known, 1,
+                             offset, R, l);
     return l;
 }
 
 const double* Logits::logits(Work& w, int64_t first, int R, int64_t i, int64_t tile) const {
-    double* l = products(w, R, i, tile);
+    double* l = products(w, first, R, i, tile);
     const double* prior = prior_[size_t(i)];
     kernels_.to_logits(stats_.half_norm + first, inv_sigma2_[size_t(i)], prior ? prior + first : nullptr, R, l);
     const int64_t excluded = excluded_[size_t(i)] - first;
@@ -339,7 +343,8 @@ const double* Logits::listed(Work& w, int64_t first, const int32_t* list, int co
                               w.sums.data() + part * tile);
     }
     double* l = w.logits.data();
-    join_digits(w.sums.data(), i, count, tile, nullptr, l);
+    const double base = double(int64_t(1) << integers_->layout.digit_bits);
+    kernels_.join_digits({w.sums.data(), tile, parts_, scale_[size_t(i)], base}, nullptr, 0, 0, count, l);
     for (int r = 0; r < count; ++r) {
         const int64_t row = first + list[r];
         l[r] = (l[r] - stats_.half_norm[row]) * inv_sigma2_[size_t(i)];

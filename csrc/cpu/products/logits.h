@@ -7,6 +7,7 @@
 #include "../request.h"
 #include "../runtime/buffer.h"
 #include "digits.h"
+#include "lane_digits.h"
 
 namespace geodiff {
 
@@ -23,10 +24,15 @@ enum class Precision {
 // keep memory busy all the time; many want large ones, over which the sums are written back less often.
 int64_t tile_rows(const Request& request, int64_t count);
 
+// Whether a dense pass over short rows of bytes takes products in float32, as for few queries: lanes would be empty.
+inline bool in_floats(const Request& request, int64_t count) {
+    return request.short_bytes() && count <= request.kernels.floats.few;
+}
+
 class Logits {
   public:
     // `which[0..count)` picks the queries of `request`. `exact`: products are integers where that is possible, even if
-    // those in float32 would be faster; of short rows of bytes those in float32 have two parts, of which one is exact.
+    // those in float32 would be faster.
     Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact = false);
 
     // Scratch of one thread.
@@ -43,7 +49,7 @@ class Logits {
     // for, so that what is made of its products is in L1 when it is used; what this returns lies `tile` apart.
     void multiply(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     // <x_i, v_r> for query i of that block.
-    double* products(Work& work, int R, int64_t i, int64_t tile) const;
+    double* products(Work& work, int64_t first, int R, int64_t i, int64_t tile) const;
     //   l[r] = (<x_i, v_r> - |v_r|^2 / 2) / sigma_i^2 + log prior_r     (the |x|^2 term is common)
     // and -inf for the row that the query must not see. Once for each query: they take the place of the products.
     const double* logits(Work& work, int64_t first, int R, int64_t i, int64_t tile) const;
@@ -90,7 +96,7 @@ class Logits {
     }
     std::vector<double> measure(const Request& request, const int64_t* which);
     void recollect(const Request& request, const int64_t* which);
-    bool direct() const { return !integer() && !wide_ && !split_ && count_ <= kernels_.floats.few; }  // `dot_few`
+    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // `dot_few`
     // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
     int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top, Precision precision,
                    const Shaping& shaping) const;
@@ -99,7 +105,6 @@ class Logits {
     void pack_coordinates(int64_t first, int64_t count);
     void renew(int64_t i, const double* x);
     void pack_floats(const Request& request, const int64_t* which);
-    VectorSize split(const double* x, double largest, int64_t at, int64_t stride);
 
     const Table& kernels_;
     const Rows& rows_;
@@ -107,7 +112,6 @@ class Logits {
     const IntegerProducts* integers_;
     int64_t count_;
     bool wide_;   // float64 products
-    bool split_;  // float32 products of two parts of a query: one that leaves nothing to round, and the rest
     bool alone_;  // no second product follows, which would bring the next tile
     Shaping shaping_;
     int parts_ = 1;
@@ -120,16 +124,17 @@ class Logits {
         Buffer<char> digits;
         std::vector<int64_t> total;  // [groups*group]  sum of the digits
     };
-    DigitPlace place(Block& block, int64_t columns) const {
-        return {block.digits.data(), block.total.data(), block.group, columns};
+    DigitPlace place(Block& block, int64_t columns, int64_t behind = 0) const {  // so many of them
+        char* digits = block.digits.data() + behind * block.group * integers_->layout.digit_bits / 8;
+        return {digits, block.total.data(), block.group, columns};
     }
     std::vector<Block> make_blocks(int64_t columns) const;
-    DigitPlace tail_place(int64_t b);
-    void join_digits(const double* sums, int64_t q, int R, int64_t tile, const double* from, double* l) const;
+    DigitSums sums(const Work& work, int64_t q, int64_t tile) const;
     void multiply_floats(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     void products_with_known(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
-    int64_t columns_ = 0;  // padded(d), and those of the principal coordinates
+    std::vector<LaneDigits> lanes_;  // instead of blocks_: of short rows
+    int64_t columns_ = 0;            // padded(d), and those of the principal coordinates
     // Where products are known, digits are of what is left of the queries, and those of the coordinates stand apart,
     // since what they add to a product is not exactly that of any vector.
     struct Rest {
@@ -137,12 +142,11 @@ class Logits {
         double factor;  // x = factor y + what the digits say + what is lost
     };
     std::vector<Rest> known_;  // [count] or none
-    std::vector<Block> tails_;
+    std::vector<LaneDigits> tails_;
     Buffer<double> rest_;         // [count, d]
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]
-    Buffer<float> rests32_;       // the same for the second part of split queries
     Buffer<double> queries64_;    // [vectors of queries, d, lanes]
 };
 

@@ -15,7 +15,7 @@ int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * uni
 
 // Null where weights in float32 are faster.
 const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
-    const IntegerProducts* integers = request.dense_integers();
+    const IntegerProducts* integers = request.weight_integers();
     if (!integers) return nullptr;
     const IntegerLayout& layout = integers->layout;
     return layout.digits(bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
@@ -120,7 +120,7 @@ void WeightedSum::open(int64_t q, double rescale) {
 void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
     open(q, rescale);
     if (!integers_) {
-        state.sum_q += kernels_.to_floats(p, R_, weights_.data() + q * tile_);
+        state.sum_q += kernels_.to_floats(p, R_, weights(q));
         return;
     }
     if (carried_) {
@@ -130,11 +130,6 @@ void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state)
         rest.rounding *= rescale * rescale;
     }
     set_digits(q, p, state);
-}
-
-void WeightedSum::set(int64_t q, const float* w, double rescale) {
-    open(q, rescale);
-    std::copy_n(w, R_, weights_.data() + q * tile_);
 }
 
 void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {

@@ -31,14 +31,16 @@ class WeightedSum {
     WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive,
                 const Shaping& carried = {});
 
-    // Per tile: `begin`, then `set` for every query that takes something, then `add`.
+    // Per tile: `begin`, then `set` or `take` for every query that takes something, then `add`.
     void begin(int64_t first, int R, uint64_t seed);  // of rows [first, first + R)
     // p[0..R): weights relative to the state's maximum. Rounds them on the integer path and books the rounding in
     // `state`.
     void set(int64_t q, const double* p, double rescale, Online& state);
-    // The same for weights in float32, whose sum is booked already, where `integer()` is false.
-    void set(int64_t q, const float* w, double rescale);
+    // Where `integer()` is false, weights in float32 whose sum is booked already can be put into `weights(q)` and
+    // taken.
     bool integer() const { return integers_ != nullptr; }
+    float* weights(int64_t q) { return weights_.data() + q * tile_; }
+    void take(int64_t q, double rescale) { open(q, rescale); }
     // `next`: the next tile or null, prefetched meanwhile.
     void add(const void* next);
 

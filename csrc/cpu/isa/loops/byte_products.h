@@ -323,7 +323,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.round = round_weights_of<int8_t, 4>;
     p.dot = dot_bytes<V>;
     p.dot_listed = dot_listed_bytes<V>;
-    add_bounds<V, ByteLanes<V>>(p);
+    add_lanes<V, ByteLanes<V>>(p);
     p.sum = sum_bytes<V>;
     p.peak = peak_integer<V, 4>;
     return p;

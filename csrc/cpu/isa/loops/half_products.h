@@ -332,10 +332,9 @@ inline geodiff::IntegerProducts half_products() {
     p.place = place_digits<int16_t>;
     p.round = round_weights_of<int16_t, 2>;
     p.dot = dot_halves<V>;
-    if constexpr (V::adjacent_pairs) {
-        p.dot_listed = dot_listed_halves<V, kHalfChunk<V>>;
-        add_bounds<V, HalfLanes<V>>(p);
-    }
+    p.dot_listed = dot_listed_halves<V, kHalfChunk<V>>;
+    p.layout.lane_pairs = V::adjacent_pairs;
+    add_lanes<V, HalfLanes<V>>(p);
     p.sum = sum_halves<V>;
     p.peak = peak_integer<V, 2>;
     return p;

@@ -9,6 +9,8 @@
 
 #include "../table.h"
 #include "../vec/constants.h"
+#include "coordinate_bounds.h"
+#include "listed_rows.h"
 #include "peaks.h"
 #include "query_digits.h"
 #include "weight_digits.h"
@@ -199,7 +201,8 @@ void sum_matrices(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff
         sum_tile_matrices<V, false>(X, ldx, R, d, w, A, lda, prefetch);
 }
 
-template <class V>
+// Bytes: the operations of vec/bytes_vnni.h, for products of rows that come one by one and of short ones.
+template <class V, class Bytes>
 inline geodiff::IntegerProducts matrix_products() {
     geodiff::IntegerProducts p{};
     p.layout.digit_bits = 8;
@@ -214,6 +217,8 @@ inline geodiff::IntegerProducts matrix_products() {
     p.place = place_digits<int8_t>;
     p.round = round_weights_of<int8_t, kEight>;
     p.dot = dot_matrices<V>;
+    p.dot_listed = dot_listed_bytes<Bytes>;
+    add_lanes<Bytes, ByteLanes<Bytes>>(p);
     p.sum = sum_matrices<V>;
     p.peak = peak_integer<V, 8>;
     return p;

@@ -21,25 +21,28 @@ double to_floats(const double* p, int R, float* w) {
     return total;
 }
 
-template <int PARTS>
-inline void join_parts(const double* s, int64_t lds, const double* weight, const double* from, double offset, int R,
+template <int PARTS, bool ONTO>
+inline void join_parts(const geodiff::DigitSums& s, const double* from, double factor, double offset, int R,
                        double* l) {
+    double weight[PARTS], each = s.weight;
+    for (int part = PARTS - 1; part >= 0; --part, each *= s.base) weight[part] = each;
 #pragma omp simd
     for (int r = 0; r < R; ++r) {
-        double sum = from ? from[r] : offset;
-        GEODIFF_UNROLL4 for (int part = PARTS - 1; part >= 0; --part) sum += weight[part] * s[part * lds + r];
+        double sum = ONTO ? factor * from[r] + offset : offset;
+        GEODIFF_UNROLL4 for (int part = PARTS - 1; part >= 0; --part) sum += weight[part] * s.at[part * s.lds + r];
         l[r] = sum;
     }
 }
 
-void join_digits(const double* s, int64_t lds, int parts, double weight, double base, const double* from, double offset,
-                 int R, double* l) {
-    constexpr int kMost = 4;
-    double weights[kMost];
-    for (int part = parts - 1; part >= 0; --part, weight *= base) weights[part] = weight;
-    with_constant<kMost + 1>(parts, [&](auto count) {
+void join_digits(const geodiff::DigitSums& sums, const double* from, double factor, double offset, int R, double* l) {
+    with_constant<5>(sums.parts, [&](auto count) {
         constexpr int PARTS = decltype(count)::value;
-        if constexpr (PARTS > 0) join_parts<PARTS>(s, lds, weights, from, offset, R, l);
+        if constexpr (PARTS > 0) {
+            if (from)
+                join_parts<PARTS, true>(sums, from, factor, offset, R, l);
+            else
+                join_parts<PARTS, false>(sums, nullptr, 0, offset, R, l);
+        }
     });
 }
 

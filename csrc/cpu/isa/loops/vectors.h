@@ -106,7 +106,9 @@ geodiff::Joined join_sums(const float* const* sums, const double* factors, int c
             if (!column) store(to + i, x);
         }
         if (whole) {  // what is squared needs no order, and so nothing is read back that was stored piecemeal
-            for (int64_t i = 0; column && i < kPad; ++i) to[column[i]] = v[i];
+            if (column) {
+                GEODIFF_UNROLL4 for (int64_t i = 0; i < kPad; ++i) to[column[i]] = v[i];
+            }
             continue;
         }
         for (int64_t i = 0; i < kPad; ++i) {

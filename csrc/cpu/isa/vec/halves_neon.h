@@ -31,6 +31,10 @@ struct HalvesNeon : NeonRegister<65536> {
         asm("smlal %0.4s, %1.4h, %2.4h\n\tsmlal2 %0.4s, %1.8h, %2.8h" : "+w"(acc) : "w"(x), "w"(y));
     }
     static GEODIFF_INLINE Vec digits(const void* p) { return load(p); }
+    // Two numbers of 16 bits, each repeated in half of the register
+    static GEODIFF_INLINE Vec broadcast2(const int16_t* two) {
+        return vreinterpretq_s32_s16(vcombine_s16(vld1_dup_s16(two), vld1_dup_s16(two + 1)));
+    }
 
     template <int PLACE>
     static GEODIFF_INLINE void weigh(Vec& acc, Vec rows, Slot<PLACE> slot) {
