@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 X86 = {"vpmaddwd": 16, "vpdpbusd": 8}  # bits of a multiply-add
 ARM = {"smlal": 4, "smlal2": 4, "udot": 16, "sdot": 16, "usdot": 16, "ummla": 32, "smmla": 32, "usmmla": 32}
 WIDTH = {"x": 128, "y": 256, "z": 512}
-PRODUCT = {"dot": "first", "sum": "second", "multiply": "bounds", "listed": "listed"}
+PRODUCT = {"dot": "first", "sum": "second", "multiply": "in lanes", "listed": "listed"}
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 _LINE = re.compile(r"^\s*([0-9a-f]+):\s+(?:[0-9a-f]{8}\s+)?(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             print(loop.function + (f"  STACK {len(loop.on_stack)}" if loop.on_stack else ""))
     else:
-        print("| instruction set | first product | second product | bounds | listed rows |\n|---|---|---|---|---|")
+        print("| instruction set | first product | second product | in lanes | listed rows |\n|---|---|---|---|---|")
         for isa in dict.fromkeys(loop.isa for loop in loops):
             cells = [
                 min((loop.each for loop in loops if (loop.isa, loop.product) == (isa, product)), default=None)

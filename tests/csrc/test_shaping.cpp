@@ -7,6 +7,7 @@
 #include "../../csrc/cpu/passes/dense.h"
 #include "../../csrc/cpu/passes/drawn.h"
 #include "../../csrc/cpu/passes/shape.h"
+#include "../../csrc/cpu/products/known.h"
 #include "../../csrc/cpu/products/logits.h"
 #include "../../csrc/cpu/products/weighted_sum.h"
 #include "problem.h"
@@ -131,6 +132,68 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
             }
         }
         CHECK(left < 0.05 * lost);
+    }
+}
+
+TEST_CASE(
+    "where coordinates say what is new of queries no digit does: bytes err as much as is said, and what is known "
+    "stays") {
+    const Shaped data;
+    for (const Table* table : tables()) {
+        if (!table->integers) continue;
+        CAPTURE(std::string(table->name));
+        const Coordinates made = data.coordinates(*table, 1);
+        const int64_t batch = std::max(table->integers->layout.shaped_from, table->integers->layout.side_by_side + 1);
+        std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), 5100.0);
+        Random random(9);
+        for (double& v : x) v = 5100 * random.normal();
+        std::vector<int64_t> which;
+        for (int64_t q = 0; q < batch; ++q) which.push_back(q);
+        Known known(batch);
+        Request request = data.request(*table, x, sigmas, 10);
+        request.shaping = made.view(data.found.mean.data());
+        request.known = &known;
+        const int64_t tile = tile_rows(request, batch);
+        const auto all_of = [&](const Logits& logits, auto&& each) {
+            auto work = logits.work(tile);
+            for (int64_t first = 0; first < data.n; first += tile) {
+                const int R = int(std::min(tile, data.n - first));
+                logits.over(work, first, R, tile, [&](int64_t q, const double* l) { each(q, first, R, l); });
+            }
+            logits.commit();
+        };
+        all_of(Logits(request, which.data(), batch, Precision::normal), [](int64_t, int64_t, int, const double*) {});
+        std::vector<std::vector<double>> y;
+        for (int64_t q = 0; q < batch; ++q) {
+            Known::Entry& entry = known.entry(q);
+            REQUIRE(entry.passes == 1);
+            entry.ess = 300;
+            y.push_back(entry.y);
+            for (int64_t k = 0; k < data.d; ++k)  // along a direction, and a little beside it
+                x[size_t(q * data.d + k)] = 0.9 * x[size_t(q * data.d + k)] +
+                                            1e4 * double(request.shaping.directions[q % 6 * data.d + k]) +
+                                            20 * random.normal();
+        }
+        const Logits logits(request, which.data(), batch, Precision::normal);
+        REQUIRE(logits.shaped());
+        double off = 0, said = 0;
+        all_of(logits, [&](int64_t q, int64_t first, int R, const double* l) {
+            for (int r = 0; r < R; r += 5) {
+                double exact = 0;
+                for (int64_t k = 0; k < data.d; ++k) {
+                    const double v = data.value(first + r, k);
+                    exact += (x[size_t(q * data.d + k)] - double(logits.lost(q)[k]) - v / 2) * v;
+                }
+                off += std::pow(exact / (5100.0 * 5100.0) - l[r], 2);
+                said += std::pow(logits.logit_noise(q), 2);
+            }
+        });
+        CHECK(off < 1.5 * said);
+        CHECK(off > 0.6 * said);
+        for (int64_t q = 0; q < batch; ++q) {
+            CHECK(known.entry(q).passes == 1);
+            CHECK(known.entry(q).y == y[size_t(q)]);
+        }
     }
 }
 

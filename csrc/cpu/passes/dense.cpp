@@ -253,7 +253,10 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         if (!good()) return false;
     }
 
-    if (request_.known) request_.known->entry(q).length = std::sqrt(found.model_square);
+    if (request_.known) {
+        request_.known->entry(q).length = std::sqrt(found.model_square);
+        request_.known->entry(q).ess = all.sum * all.sum / all.sum_2;
+    }
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
     const double x2 = logits_.length(i);
     answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);

@@ -17,6 +17,7 @@ class Known {
         int64_t rows = 0;
         bool whole = false;  // false: a pass over the rows has begun and not ended, or none has
         double length = 0;   // of the latest r that a dense pass left, as contract 1 measures it; 0: none has
+        double ess = 0;      // how many rows that was the mean of, in effect
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
 

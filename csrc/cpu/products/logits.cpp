@@ -16,6 +16,8 @@ constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of 
 constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 8;  // bound by memory; beyond, by arithmetic
 constexpr double kCaution = 1.5;     // a query that fails for one digit too few takes another pass
+constexpr double kMoreCaution = 2;   // the same where it has none at all
+constexpr int kPendingBits = 16;     // of its coordinates then
 
 }  // namespace
 
@@ -70,11 +72,16 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     const bool dense = precision == Precision::normal || precision == Precision::fine;
     const bool in_lanes = dense && request.short_bytes();
     if (request.known && dense && !in_lanes) recollect(request, which);
-    const std::vector<double> top = measure(request, which);
+    const std::vector<VectorSize> sizes = measure(request, which);
     const IntegerLayout& layout = integers_->layout;
-    parts_ = digits_for(request, which, top, precision, {});
-    if (precision == Precision::normal && request.shaping && count >= layout.shaped_from) {
-        const int fewer = digits_for(request, which, top, precision, request.shaping);
+    const bool shapes = precision == Precision::normal && request.shaping && count >= layout.shaped_from;
+    if (shapes && coordinates_do(request, which, sizes)) {
+        pack_pending(request, sizes);
+        return;
+    }
+    parts_ = digits_for(request, which, sizes, precision, {});
+    if (shapes) {
+        const int fewer = digits_for(request, which, sizes, precision, request.shaping);
         if (fewer < parts_) {
             parts_ = fewer;
             shaping_ = request.shaping;
@@ -89,23 +96,22 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     } else {
         if (in_lanes)
             for (int64_t b = 0; b < blocks(); ++b) lanes_.emplace_back(*integers_, block_size(b), rows_.d, parts_);
-        pack_integers(request, which, top, precision);
+        pack_integers(request, which, sizes, precision);
     }
 }
 
-// The largest coordinate of what digits are to say of each query; and how long the queries are.
-std::vector<double> Logits::measure(const Request& request, const int64_t* which) {
-    std::vector<double> top(size_t(count_), 0.0);
+// How large what digits are to say of each query is; and how long the queries are.
+std::vector<VectorSize> Logits::measure(const Request& request, const int64_t* which) {
+    std::vector<VectorSize> sizes(static_cast<size_t>(count_));
     const int64_t d = rows_.d;
     in_shares(count_, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const double* x = part(request, which, i);
-            const VectorSize size = kernels_.vectors.size(x, d, d, false);
-            top[size_t(i)] = size.largest;
+            const VectorSize size = sizes[size_t(i)] = kernels_.vectors.size(x, d, d, false);
             length_[size_t(i)] = x == request.query(which[i]) ? std::sqrt(size.square) : request.length(which[i]);
         }
     });
-    return top;
+    return sizes;
 }
 
 // What is left of the queries beside vectors whose products are known.
@@ -125,13 +131,13 @@ void Logits::recollect(const Request& request, const int64_t* which) {
     });
 }
 
-int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<double>& top,
+int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                        Precision precision, const Shaping& shaping) const {
     const int bits = integers_->layout.digit_bits, usual = integers_->layout.digits(24);
     if (precision == Precision::fine) return 32 / bits;
     const double root = std::sqrt(double(rows_.d)), spread = std::sqrt(stats_.mean_square);
     const auto enough = [&](int64_t i, int parts) {
-        const double step = top[size_t(i)] / largest_balanced(bits, parts);
+        const double step = sizes[size_t(i)].largest / largest_balanced(bits, parts);
         if (precision == Precision::normal) {
             // What the dense pass will find (bounds.h), if the rows spread as all do and r is as long as their mean: as
             // a rule they spread less and r is longer.
@@ -155,7 +161,41 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
     return parts;
 }
 
-void Logits::pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
+// Whether coordinates alone can say what is new of the queries, whose products are known but for it.
+bool Logits::coordinates_do(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes) const {
+    if (known_.empty()) return false;
+    for (int64_t i = 0; i < count_; ++i) {
+        const Rest& rest = known_[size_t(i)];
+        const double length = std::sqrt(sizes[size_t(i)].square), sigma = request.sigma[which[i]];
+        const double error = kMoreCaution * request.shaping.expected_error_of_bytes(length, sigma, rest.entry->ess);
+        if (rest.factor == 0 || !(error <= request.expected_allowance(which[i]))) return false;
+    }
+    return true;
+}
+
+// No digits but those of the coordinates; the products that are known stay as they are.
+void Logits::pack_pending(const Request& request, const std::vector<VectorSize>& sizes) {
+    const int64_t d = rows_.d, dp = padded(d), together = kernels_.floats.few;
+    pending_ = true;
+    shaping_ = request.shaping;
+    parts_ = integers_->layout.digits(kPendingBits);
+    for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
+    offset_.assign(size_t(count_), 0.0);
+    lost_ = Buffer<float>(count_ * dp, true);
+    in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
+        for (int64_t first = begin * together; first < std::min(end * together, count_); first += together) {
+            const int64_t count = std::min(together, count_ - first);
+            for (int64_t i = first; i < first + count; ++i) {
+                kernels_.vectors.narrow(rest_.data() + i * d, d, lost_.data() + i * dp);
+                row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(sizes[size_t(i)].square);
+                base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length_[size_t(i)] * stats_.max_norm;
+            }
+            pack_coordinates(first, count);
+        }
+    });
+}
+
+void Logits::pack_integers(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                            Precision precision) {
     const int64_t d = rows_.d, dp = padded(d);
     const int bits = integers_->layout.digit_bits;
@@ -175,7 +215,7 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
             const double* x = part(request, which, i);
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
             // A hair more than the largest, which must not round up beyond the digits.
-            const double step = std::max(top[size_t(i)], 1e-300) / (units - 1);
+            const double step = std::max(sizes[size_t(i)].largest, 1e-300) / (units - 1);
             const float* up = stochastic ? dithers() : nullptr;
             float* lost = lost_.data() ? lost_.data() + i * dp : nullptr;
             const int64_t b = i / kQueryBlock, of_block = i % kQueryBlock;
@@ -221,11 +261,24 @@ void Logits::renew(int64_t i, const double* x) {
 }
 
 void Logits::commit() const {
+    if (pending_) return;
     for (const Rest& rest : known_) {
         rest.entry->whole = true;
         rest.entry->digits = parts_;
         ++rest.entry->passes;
     }
+}
+
+// The unit of the digits of query i, which lies so far along each direction, where they say coordinates alone.
+double Logits::unit_of_coordinates(int64_t i, const double* along) {
+    double top = 1e-300, square = 0;
+    for (int64_t j = 0; j < shaping_.count(); ++j) {
+        const double size = std::fabs(along[j] * shaping_.step[j]);
+        top = std::max(top, size);
+        square += size * size;
+    }
+    logit_noise_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(square / 12);  // rows' bytes are rounded
+    return top / (largest_balanced(integers_->layout.digit_bits, parts_) - 1);
 }
 
 // What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
@@ -240,6 +293,7 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
     Buffer<float> carried(count * k), keep(count);
     for (int64_t i = first; i < first + count; ++i) {
         const int64_t at = (i - first) * k;
+        if (pending_) scale_[size_t(i)] = unit_of_coordinates(i, along.data() + at);
         const double step = scale_[size_t(i)];
         for (int64_t j = 0; j < k; ++j) {
             const double digit = std::clamp(std::nearbyint(along[at + j] * shaping_.step[j] / step), -most, most);
@@ -275,17 +329,13 @@ DigitSums Logits::sums(const Work& w, int64_t q, int64_t tile) const {
     return {w.sums.data() + q % kQueryBlock * parts_ * tile, tile, parts_, step, base};
 }
 
-// Products with what is known of the queries and the digits of the rest, which are then known, and the coordinates'.
-void Logits::products_with_known(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
-    const int64_t size = block_size(b), start = b * kQueryBlock;
-    for (int64_t q = start; q < start + size; ++q) {
+// Products with what is known of the queries and the digits of the rest, which are then known.
+void Logits::renew_products(const Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
+    for (int64_t q = b * kQueryBlock; q < b * kQueryBlock + block_size(b); ++q) {
         const Rest& rest = known_[size_t(q)];
         double* known = rest.entry->products.get() + first;
         kernels_.join_digits(sums(w, q, tile), rest.factor == 0 ? nullptr : known, rest.factor, 0, R, known);
     }
-    if (tails_.empty()) return;
-    const LaneDigits& tail = tails_[size_t(b)];
-    tail.multiply(shaping_.of_rows(first).rows(R), w.sums.data(), tile);
 }
 
 void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
@@ -295,14 +345,17 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
         const LaneDigits& lanes = lanes_[size_t(b)];
         return lanes.multiply({{rows, nullptr}, rows_.d, lanes.columns(), R}, w.sums.data(), tile);
     }
-    const Block& block = blocks_[size_t(b)];
-    const int64_t end = first + R;
-    const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
-    const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
-    const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first) : RowTail{};
-    integers_->dot(rows, rows_.d, tail, R, block.digits.data(), block.total.data(), columns_, int(block.groups),
-                   int(block.group), rows_.d, w.sums.data(), tile, next);
-    if (!known_.empty()) products_with_known(w, first, R, b, tile);
+    if (!pending_) {
+        const Block& block = blocks_[size_t(b)];
+        const int64_t end = first + R;
+        const bool brings = alone_ && b + 1 == blocks() && end < rows_.n;
+        const uint8_t* next = brings ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
+        const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first) : RowTail{};
+        integers_->dot(rows, rows_.d, tail, R, block.digits.data(), block.total.data(), columns_, int(block.groups),
+                       int(block.group), rows_.d, w.sums.data(), tile, next);
+        if (!known_.empty()) renew_products(w, first, R, b, tile);
+    }
+    if (!tails_.empty()) tails_[size_t(b)].multiply(shaping_.of_rows(first).rows(R), w.sums.data(), tile);
 }
 
 double* Logits::products(Work& w, int64_t first, int R, int64_t i, int64_t tile) const {
@@ -314,12 +367,15 @@ double* Logits::products(Work& w, int64_t first, int R, int64_t i, int64_t tile)
         kernels_.join_digits(sums(w, i, tile), nullptr, 0, offset, R, l);
         return l;
     }
-    const double* known = known_[size_t(i)].entry->products.get() + first;
-    if (tails_.empty())
+    const Rest& rest = known_[size_t(i)];
+    const double* known = rest.entry->products.get() + first;
+    if (tails_.empty()) {
         std::copy_n(known, R, l);
-    else
-        kernels_.join_digits(tails_[size_t(i / kQueryBlock)].sums(w.sums.data(), tile, q, scale_[size_t(i)]), known, 1,
-                             offset, R, l);
+        return l;
+    }
+    const LaneDigits& tail = tails_[size_t(i / kQueryBlock)];
+    kernels_.join_digits(tail.sums(w.sums.data(), tile, q, scale_[size_t(i)]), known, pending_ ? rest.factor : 1,
+                         offset, R, l);
     return l;
 }
 

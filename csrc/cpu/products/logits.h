@@ -94,14 +94,17 @@ class Logits {
     const double* part(const Request& request, const int64_t* which, int64_t i) const {  // that digits say
         return known_.empty() ? request.query(which[i]) : rest_.data() + i * rows_.d;
     }
-    std::vector<double> measure(const Request& request, const int64_t* which);
+    std::vector<VectorSize> measure(const Request& request, const int64_t* which);
     void recollect(const Request& request, const int64_t* which);
     bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // `dot_few`
-    // Digits for queries whose largest coordinates are `top`; with coordinates if these are given.
-    int digits_for(const Request& request, const int64_t* which, const std::vector<double>& top, Precision precision,
-                   const Shaping& shaping) const;
-    void pack_integers(const Request& request, const int64_t* which, const std::vector<double>& top,
+    // Digits for queries of such sizes; with coordinates if these are given.
+    int digits_for(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
+                   Precision precision, const Shaping& shaping) const;
+    bool coordinates_do(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes) const;
+    void pack_integers(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                        Precision precision);
+    void pack_pending(const Request& request, const std::vector<VectorSize>& sizes);
+    double unit_of_coordinates(int64_t i, const double* along);
     void pack_coordinates(int64_t first, int64_t count);
     void renew(int64_t i, const double* x);
     void pack_floats(const Request& request, const int64_t* which);
@@ -131,7 +134,7 @@ class Logits {
     std::vector<Block> make_blocks(int64_t columns) const;
     DigitSums sums(const Work& work, int64_t q, int64_t tile) const;
     void multiply_floats(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
-    void products_with_known(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
+    void renew_products(const Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
     std::vector<LaneDigits> lanes_;  // instead of blocks_: of short rows
     int64_t columns_ = 0;            // padded(d), and those of the principal coordinates
@@ -142,6 +145,7 @@ class Logits {
         double factor;  // x = factor y + what the digits say + what is lost
     };
     std::vector<Rest> known_;  // [count] or none
+    bool pending_ = false;     // of what is left of the queries coordinates alone are multiplied: no digits say it yet
     std::vector<LaneDigits> tails_;
     Buffer<double> rest_;         // [count, d]
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows

@@ -54,6 +54,9 @@ struct Shaping {
     }
     // What `error_of_logits` (passes/drawn.h) is to find, before any pass: `query_step` as in DenseErrors.
     double expected_error(double query_step, double sigma) const;
+    // The same where bytes alone say what a vector of some length adds to logits, and the weight is that of so many
+    // `rows`.
+    double expected_error_of_bytes(double length, double sigma, double rows) const;
 };
 
 // Where they come from: they are made when a dense pass first wants them; screening takes what is at hand.

@@ -125,10 +125,13 @@ struct ByteGroup {
 
 // A[q][columns] = rescale[q] A + quantum[q] sum_r digit(p_r) v_r, for one group and interleaved columns of one block.
 template <class V, int QB, int PARTS, bool SIGNED>
-GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup& w, float* A, int64_t lda) {
+GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup& w, float* A, int64_t lda,
+                                   LinesAhead& lines) {
     typedef typename V::Vec Vec;
     constexpr int kSlots = QB * PARTS, CB = V::sum_vectors;
+    LinesAhead ahead = lines;
     for (int first = 0; first < 4; first += CB, Xi += CB * V::bytes, A += CB * V::bytes / 4) {
+        ahead.begin_block();
         Vec acc[kSlots][CB];
         GEODIFF_UNROLL for (int s = 0; s < kSlots; ++s) GEODIFF_UNROLL for (int c = 0; c < CB; ++c) acc[s][c] =
             start_of_sum<V, SIGNED>(w.total[s]);
@@ -137,6 +140,7 @@ GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup
             __builtin_prefetch(A + q * lda + c * V::bytes / 4, 1, 3);
         const int8_t* p = w.digits;
         for (int i = 0; i < steps; ++i, p += kSlots * 4) {
+            ahead.step();
             Vec x[CB];
             GEODIFF_UNROLL for (int c = 0; c < CB; ++c) x[c] = V::load(Xi + (i * 4 + c) * V::bytes);
             V::template each_slot<kSlots>(p, [&](int s, auto y) GEODIFF_INLINE_LAMBDA {
@@ -146,6 +150,7 @@ GEODIFF_BLOCK void sum_block_bytes(const uint8_t* Xi, int steps, const ByteGroup
         GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int c = 0; c < CB; ++c)
             V::template fold<PARTS>(&acc[q * PARTS][c], CB, w.quantum[q], w.rescale[q], A + q * lda + c * V::bytes / 4);
     }
+    lines = ahead;
 }
 
 // Four rows of one register's columns, interleaved; zero from `len` columns on unless all of them are known to be
@@ -235,7 +240,8 @@ GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t l
 
 // All groups of queries against interleaved columns of one register's width.
 template <class V, int PARTS, bool SIGNED>
-inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::WeightDigits& w, float* A, int64_t lda) {
+inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::WeightDigits& w, float* A, int64_t lda,
+                             LinesAhead& lines) {
     const int64_t group_bytes = int64_t(steps) * 4 * w.group * PARTS;
     for (int g = 0; g < w.groups; ++g) {
         if (!w.active[g]) continue;
@@ -244,7 +250,7 @@ inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::Weight
                               w.rescale + q, w.quantum + q};
         with_constant<V::sum_group / PARTS + 1>(w.group, [&](auto queries) {
             constexpr int QB = decltype(queries)::value;
-            if constexpr (QB > 0) sum_block_bytes<V, QB, PARTS, SIGNED>(Xi, steps, group, A + q * lda, lda);
+            if constexpr (QB > 0) sum_block_bytes<V, QB, PARTS, SIGNED>(Xi, steps, group, A + q * lda, lda, lines);
         });
     }
 }
@@ -266,7 +272,6 @@ inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len,
     alignas(64) uint8_t Xi[kParts][geodiff::kMaxTileRows * V::bytes];
     const int steps = (R + 3) / 4;
     for (int r = 0; r < R; r += 4, X += 4 * ldx) {
-        if (prefetch) prefetch_four(prefetch + r * ldx, ldx);
         GEODIFF_UNROLL for (int part = 0; part < kParts; ++part) {
             typename V::Vec x[4];
             const int64_t at = part * V::bytes;
@@ -274,13 +279,14 @@ inline void sum_columns_bytes(const uint8_t* X, int64_t ldx, int R, int64_t len,
             GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::store(Xi[part] + (r + j) * V::bytes, x[j]);
         }
     }
+    LinesAhead lines(prefetch, ldx, R, active_groups(w) * kParts * 4 / V::sum_vectors);
     for (int part = 0; part < kParts; ++part, A += V::bytes)
         if (w.parts == 1)
-            sum_groups_bytes<V, 1, SIGNED>(Xi[part], steps, w, A, lda);
+            sum_groups_bytes<V, 1, SIGNED>(Xi[part], steps, w, A, lda, lines);
         else if (w.parts == 2)
-            sum_groups_bytes<V, 2, SIGNED>(Xi[part], steps, w, A, lda);
+            sum_groups_bytes<V, 2, SIGNED>(Xi[part], steps, w, A, lda, lines);
         else
-            sum_groups_bytes<V, 3, SIGNED>(Xi[part], steps, w, A, lda);
+            sum_groups_bytes<V, 3, SIGNED>(Xi[part], steps, w, A, lda, lines);
 }
 
 template <class V, bool SIGNED>

@@ -1,9 +1,11 @@
-// The rows that a first product brings to L2 while it works on others: a row of 3 KiB ends before the processor's own
-// prefetcher has got going.
+// The rows that products bring to L2 while they work on others: a row of 3 KiB ends before the processor's own
+// prefetcher has got going, and a second product reads a line of each.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "../table.h"
 #include "../vec/constants.h"
 
 namespace {
@@ -33,6 +35,38 @@ struct RowsAhead {
         if (!next) return group == 0 ? X + (r + size) * ldx : nullptr;
         return r / size % groups == group ? next + r * ldx : nullptr;
     }
+};
+
+inline int active_groups(const geodiff::WeightDigits& w) {
+    return int(std::count_if(w.active, w.active + w.groups, [](uint8_t active) { return active != 0; }));
+}
+
+// A line of each row of the next tile, dealt out to the blocks of a second product: all of them at once, while rows are
+// interleaved, would wait for each other.
+class LinesAhead {
+  public:
+    // R rows from `first` (null: none) on, for so many blocks of at least R / (2 blocks) steps.
+    LinesAhead(const uint8_t* first, int64_t ldx, int R, int blocks)
+        : at_(first), ldx_(ldx), left_(first && blocks > 0 ? R : 0) {
+        if (left_ > 0) of_block_ = (R + blocks - 1) / blocks;
+    }
+
+    GEODIFF_INLINE void begin_block() {
+        now_ = std::min(of_block_, left_);
+        left_ -= now_;
+    }
+    GEODIFF_INLINE void step() {
+        if (now_ <= 0) return;
+        __builtin_prefetch(at_, 0, 2);
+        if (now_ > 1) __builtin_prefetch(at_ + ldx_, 0, 2);
+        at_ += std::min(now_, 2) * ldx_;
+        now_ -= 2;
+    }
+
+  private:
+    const uint8_t* at_;
+    int64_t ldx_;
+    int left_, of_block_ = 0, now_ = 0;
 };
 
 }  // namespace
