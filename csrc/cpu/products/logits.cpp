@@ -16,8 +16,6 @@ constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of 
 constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 8;  // bound by memory; beyond, by arithmetic
 constexpr double kCaution = 1.5;     // a query that fails for one digit too few takes another pass
-constexpr double kMoreCaution = 2;   // the same where it has none at all
-constexpr int kPendingBits = 16;     // of its coordinates then
 
 }  // namespace
 
@@ -114,26 +112,11 @@ std::vector<VectorSize> Logits::measure(const Request& request, const int64_t* w
     return sizes;
 }
 
-// What is left of the queries beside vectors whose products are known.
-void Logits::recollect(const Request& request, const int64_t* which) {
-    const int64_t d = rows_.d;
-    known_.resize(size_t(count_));
-    rest_ = Buffer<double>(count_ * d);
-    in_shares(count_, 6 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const double* x = request.query(which[i]);
-            double* rest = rest_.data() + i * d;
-            Known::Entry& entry = request.known->entry(which[i]);
-            const double factor = entry.factor(x);
-            known_[size_t(i)] = {&entry, factor};
-            for (int64_t k = 0; k < d; ++k) rest[k] = factor == 0 ? x[k] : x[k] - factor * entry.y[size_t(k)];
-        }
-    });
-}
-
 int Logits::digits_for(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                        Precision precision, const Shaping& shaping) const {
-    const int bits = integers_->layout.digit_bits, usual = integers_->layout.digits(24);
+    const bool brief = request.short_bytes();  // one more digit costs little, and log p can be as good as r
+    const int bits = integers_->layout.digit_bits, usual = integers_->layout.digits(brief ? 32 : 24);
+    const double log_error = brief ? std::min(kLogError, request.tol) : kLogError;
     if (precision == Precision::fine) return 32 / bits;
     const double root = std::sqrt(double(rows_.d)), spread = std::sqrt(stats_.mean_square);
     const auto enough = [&](int64_t i, int parts) {
@@ -149,7 +132,7 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
             const double sigma = request.sigma[which[i]];
             const double error =
                 shaping ? kCaution * shaping.expected_error(step * std::sqrt(1.0 / 12), sigma) : dense_error(e, sigma);
-            return error <= request.expected_allowance(which[i]) && (shaping || dense_log_error(e, sigma) <= kLogError);
+            return error <= request.expected_allowance(which[i]) && (shaping || dense_log_error(e, sigma) <= log_error);
         }
         // A digit less is worth while as long as squared distances stay apart: the rounding can move their differences
         // by 4 |delta| |v - mean|.
@@ -159,40 +142,6 @@ int Logits::digits_for(const Request& request, const int64_t* which, const std::
     for (int64_t i = 0; i < count_; ++i)
         while (parts < usual && !enough(i, parts)) ++parts;
     return parts;
-}
-
-// Whether coordinates alone can say what is new of the queries, whose products are known but for it.
-bool Logits::coordinates_do(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes) const {
-    if (known_.empty()) return false;
-    for (int64_t i = 0; i < count_; ++i) {
-        const Rest& rest = known_[size_t(i)];
-        const double length = std::sqrt(sizes[size_t(i)].square), sigma = request.sigma[which[i]];
-        const double error = kMoreCaution * request.shaping.expected_error_of_bytes(length, sigma, rest.entry->ess);
-        if (rest.factor == 0 || !(error <= request.expected_allowance(which[i]))) return false;
-    }
-    return true;
-}
-
-// No digits but those of the coordinates; the products that are known stay as they are.
-void Logits::pack_pending(const Request& request, const std::vector<VectorSize>& sizes) {
-    const int64_t d = rows_.d, dp = padded(d), together = kernels_.floats.few;
-    pending_ = true;
-    shaping_ = request.shaping;
-    parts_ = integers_->layout.digits(kPendingBits);
-    for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
-    offset_.assign(size_t(count_), 0.0);
-    lost_ = Buffer<float>(count_ * dp, true);
-    in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t first = begin * together; first < std::min(end * together, count_); first += together) {
-            const int64_t count = std::min(together, count_ - first);
-            for (int64_t i = first; i < first + count; ++i) {
-                kernels_.vectors.narrow(rest_.data() + i * d, d, lost_.data() + i * dp);
-                row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(sizes[size_t(i)].square);
-                base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length_[size_t(i)] * stats_.max_norm;
-            }
-            pack_coordinates(first, count);
-        }
-    });
 }
 
 void Logits::pack_integers(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
@@ -249,38 +198,6 @@ std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
     return made;
 }
 
-// The pass will leave the products of x less what query i has lost.
-void Logits::renew(int64_t i, const double* x) {
-    Known::Entry& entry = *known_[size_t(i)].entry;
-    const float* lost = lost_.data() + i * padded(rows_.d);
-    if (!entry.products) entry.products.reset(new double[size_t(rows_.n)]);
-    entry.rows = rows_.n;
-    entry.whole = false;
-    entry.y.resize(size_t(rows_.d));
-    for (int64_t k = 0; k < rows_.d; ++k) entry.y[size_t(k)] = x[k] - double(lost[k]);
-}
-
-void Logits::commit() const {
-    if (pending_) return;
-    for (const Rest& rest : known_) {
-        rest.entry->whole = true;
-        rest.entry->digits = parts_;
-        ++rest.entry->passes;
-    }
-}
-
-// The unit of the digits of query i, which lies so far along each direction, where they say coordinates alone.
-double Logits::unit_of_coordinates(int64_t i, const double* along) {
-    double top = 1e-300, square = 0;
-    for (int64_t j = 0; j < shaping_.count(); ++j) {
-        const double size = std::fabs(along[j] * shaping_.step[j]);
-        top = std::max(top, size);
-        square += size * size;
-    }
-    logit_noise_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(square / 12);  // rows' bytes are rounded
-    return top / (largest_balanced(integers_->layout.digit_bits, parts_) - 1);
-}
-
 // What `count` queries from `first` on have lost along the principal directions, in the same digits, for the tails of
 // the rows: rounding it costs far less than what is left.
 void Logits::pack_coordinates(int64_t first, int64_t count) {
@@ -327,15 +244,6 @@ DigitSums Logits::sums(const Work& w, int64_t q, int64_t tile) const {
     const double base = double(int64_t(1) << integers_->layout.digit_bits), step = scale_[size_t(q)];
     if (!lanes_.empty()) return lanes_[size_t(q / kQueryBlock)].sums(w.sums.data(), tile, q % kQueryBlock, step);
     return {w.sums.data() + q % kQueryBlock * parts_ * tile, tile, parts_, step, base};
-}
-
-// Products with what is known of the queries and the digits of the rest, which are then known.
-void Logits::renew_products(const Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
-    for (int64_t q = b * kQueryBlock; q < b * kQueryBlock + block_size(b); ++q) {
-        const Rest& rest = known_[size_t(q)];
-        double* known = rest.entry->products.get() + first;
-        kernels_.join_digits(sums(w, q, tile), rest.factor == 0 ? nullptr : known, rest.factor, 0, R, known);
-    }
 }
 
 void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) const {
