@@ -254,8 +254,9 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     }
 
     if (request_.known) {
-        request_.known->entry(q).length = std::sqrt(found.model_square);
-        request_.known->entry(q).ess = all.sum * all.sum / all.sum_2;
+        Known::Entry& entry = request_.known->entry(q);
+        entry.length = std::sqrt(found.model_square);
+        entry.ess = all.sum * all.sum / all.sum_2;
     }
     // log_sum is wanted for the full -|x - v|^2 / (2 sigma^2): put the common term back.
     const double x2 = logits_.length(i);

@@ -66,7 +66,7 @@ ByBits weights(const Request& request, const std::vector<DenseQuery>& even, cons
 // the rest as much as both products where rows are short.
 void dense_floats(const Request& request, std::vector<int64_t> even, std::vector<int64_t> uneven, Answer& answer) {
     const IntegerProducts* integers = request.integers();
-    const bool alike = integers && integers->layout.digits(24) <= integers->layout.worth;  // all take integers anyway
+    const bool alike = integers && integers->layout.digits(32) <= integers->layout.worth;  // all take integers anyway
     if (integers && (alike || kFailing * uneven.size() > even.size())) append(uneven, std::exchange(even, {}));
     ByBits by_bits{{}, std::move(even)};
     append(uneven, dense(request, by_bits, Precision::normal, answer).finer);

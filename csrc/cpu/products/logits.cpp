@@ -1,7 +1,6 @@
 #include "logits.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "../runtime/parallel.h"
 #include "bounds.h"

@@ -7,6 +7,8 @@
 // uses it.
 #pragma once
 
+#include <algorithm>
+
 #include "../table.h"
 #include "../vec/constants.h"
 #include "coordinate_bounds.h"
@@ -236,6 +238,10 @@ GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t l
         GEODIFF_UNROLL for (int q = 0; q < SLOTS / PARTS; ++q) GEODIFF_UNROLL for (int j = 0; j < 4; ++j)
             V::template fold<PARTS>(&acc[part][q * PARTS][j], 4, w.quantum[q], w.rescale[q],
                                     A + q * lda + j * V::bytes / 4);
+}
+
+inline int active_groups(const geodiff::WeightDigits& w) {
+    return int(std::count_if(w.active, w.active + w.groups, [](uint8_t active) { return active != 0; }));
 }
 
 // All groups of queries against interleaved columns of one register's width.

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../table.h"
 #include "../vec/constants.h"
 
 namespace {
@@ -36,10 +35,6 @@ struct RowsAhead {
         return r / size % groups == group ? next + r * ldx : nullptr;
     }
 };
-
-inline int active_groups(const geodiff::WeightDigits& w) {
-    return int(std::count_if(w.active, w.active + w.groups, [](uint8_t active) { return active != 0; }));
-}
 
 // A line of each row of the next tile, dealt out to the blocks of a second product: all of them at once, while rows are
 // interleaved, would wait for each other.
