@@ -1,9 +1,10 @@
-"""The table and the plot of the README, from the results that `geodiff bench --out` wrote.
+"""The tables and the plots of the README, from the results that `geodiff bench --out` wrote.
 
     geodiff bench --data train.npy --batch 1 --batch 16 --out bench/results/cpu_uint8.json
     python bench/summary.py bench/results/cpu_uint8.json --plot docs/speed.png
 
-prints the table as Markdown, with a column for each peer that was asked for.
+prints the table as Markdown, with a column for each peer that was asked for. Results of `geodiff bench --trajectory` give
+one of whole trajectories.
 """
 
 import argparse
@@ -26,6 +27,10 @@ SHOWN = {
     "faiss-200": "FAISS top-200",
     "naive": "query by query",
 }
+
+#: What solvers are called in tables, and the way that others are compared with.
+SOLVERS = {"heun": "Heun", "euler": "Euler", "dpmpp2m": "DPM-Solver++(2M)"}
+TORCH_LOOP = "torch loop"
 
 
 def entry(cell: dict[str, Any], name: str) -> dict[str, Any]:
@@ -97,15 +102,67 @@ def plot(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def walk_title(walk: dict[str, Any]) -> str:
+    return f"{SOLVERS.get(walk['solver'], walk['solver'])}, {walk['steps']} {'level' if walk['solver'] == 'heun' else 'step'}s"
+
+
+def walks_markdown(document: dict[str, Any]) -> str:
+    """One row per walk: its solver and batch, the loop around PyTorch, and each of our ways over it."""
+    ways = list(dict.fromkeys(way["name"] for walk in document["walks"] for way in walk["ways"]))
+    others = [name for name in ways if name != TORCH_LOOP]
+    headings = ["solver", "B", "PyTorch's loop", *others]
+    lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
+    for walk in document["walks"]:
+        found = {way["name"]: way for way in walk["ways"]}
+        row = [walk_title(walk), str(walk["batch"]), walk_time(found.get(TORCH_LOOP, {}))]
+        for name in others:
+            way = found.get(name, {})
+            ratio = way.get("ratio")
+            row.append(f"{walk_time(way)}, {ratio:.1f}×" if ratio else "—")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def walk_time(way: dict[str, Any]) -> str:
+    return duration(way["median_ms"]) if way.get("median_ms") is not None else "—"
+
+
+def plot_walks(document: dict[str, Any], path: Path) -> None:
+    """Time of a whole trajectory by each way, one panel per batch size and one line per solver."""
+    batches = sorted({walk["batch"] for walk in document["walks"]})
+    size = (4.6 * len(batches), 3.6)
+    figure, axes = plt.subplots(1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    names = list(dict.fromkeys(way["name"] for walk in document["walks"] for way in walk["ways"]))
+    ours = [name for name in names if "tol" in name]
+    for axis, batch in zip(axes[0], batches, strict=True):
+        walks = [walk for walk in document["walks"] if walk["batch"] == batch]
+        for name in names:
+            times = [next((w["median_ms"] for w in walk["ways"] if w["name"] == name), None) for walk in walks]
+            # Ours lie close together: one above the other.
+            above = 0.5 * (ours.index(name) / max(1, len(ours) - 1) - 0.5) if name in ours else 0
+            places = [number + above for number in range(len(walks))]
+            marker = "o" if name in ours else "s"
+            axis.plot([(t or math.nan) / 1000 for t in times], places, marker, markersize=5, label=name)
+        axis.set(xscale="log", xlabel="seconds", title=f"{batch} sample{'s' if batch > 1 else ''}")
+        axis.set_yticks(range(len(walks)), [walk_title(walk) for walk in walks])
+        axis.grid(alpha=0.25)
+    axes[0][0].invert_yaxis()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=140)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     document = json.loads(arguments.results.read_text())
-    print(markdown(document))
+    table, picture = (walks_markdown, plot_walks) if "walks" in document else (markdown, plot)
+    print(table(document))
     if arguments.plot:
-        plot(document, arguments.plot)
+        picture(document, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""bench/summary.py: every peer has its column, what did not run its remark, and the plot its gap."""
+"""bench/summary.py: every peer has its column, what did not run its remark, and the plot its gap; whole trajectories too."""
 
 import json
 import sys
@@ -77,12 +77,38 @@ def test_a_result_that_was_refused_and_no_baseline(summary: ModuleType) -> None:
     assert summary.markdown({"cells": [cell]}).splitlines()[2:] == ["| 1 | 1 | — [1] | — | — |", "", "[1] breaks"]
 
 
+def walk(batch: int) -> dict[str, Any]:
+    ways = [way("kept, tol 1e-05", 16.0), way("torch loop", 80.0, None)]
+    if batch == 1:
+        ways.append(way("k-diffusion's loop", None, None, "not installed: k-diffusion"))
+    return {"solver": "heun", "steps": 18, "batch": batch, "ways": ways}
+
+
+WALKS = {"walks": [walk(1), walk(64), {"solver": "theirs", "steps": 5, "batch": 64, "ways": [way("torch loop", 8.0)]}]}
+
+
+def test_table_of_trajectories(summary: ModuleType) -> None:
+    assert summary.walks_markdown(WALKS).splitlines() == [
+        "| solver | B | PyTorch's loop | kept, tol 1e-05 | k-diffusion's loop |",
+        "| --- | --- | --- | --- | --- |",
+        "| Heun, 18 levels | 1 | 80.0 ms | 16.0 ms, 5.0× | — |",
+        "| Heun, 18 levels | 64 | 80.0 ms | 16.0 ms, 5.0× | — |",
+        "| theirs, 5 steps | 64 | 8.00 ms | — | — |",
+    ]
+
+
+@pytest.mark.parametrize(("document", "table"), [(DOCUMENT, "markdown"), (WALKS, "walks_markdown")])
 def test_command(
-    summary: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    summary: ModuleType,
+    document: dict[str, Any],
+    table: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     results, picture = tmp_path / "results.json", tmp_path / "speed.png"
-    results.write_text(json.dumps(DOCUMENT))
+    results.write_text(json.dumps(document))
     monkeypatch.setattr(sys, "argv", ["summary.py", str(results), "--plot", str(picture)])
     summary.main()
-    assert capsys.readouterr().out.strip() == summary.markdown(DOCUMENT)
+    assert capsys.readouterr().out.strip() == getattr(summary, table)(document)
     assert picture.read_bytes()[1:4] == b"PNG"
