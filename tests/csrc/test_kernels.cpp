@@ -167,6 +167,34 @@ TEST_CASE("online softmax over tiles is the softmax over all") {
     }
 }
 
+TEST_CASE("the largest that logits can be, and what those below a threshold can weigh") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        Random random(12);
+        for (const int R : {1, 7, 8, 37, kMaxTileRows}) {
+            std::vector<double> l(static_cast<size_t>(R));
+            std::vector<float> away(static_cast<size_t>(R));
+            for (int r = 0; r < R; ++r) {
+                l[size_t(r)] = r % 5 == 4 ? -INFINITY : 20 * random.normal();
+                away[size_t(r)] = float(random.uniform());
+            }
+            const double row_error = 3, base_error = 0.5, least = -4, top = 6;
+            double upper = -INFINITY, lower = -INFINITY, weight = 0;
+            for (int r = 0; r < R; ++r) {
+                const double e = row_error * double(away[size_t(r)]) + base_error;
+                upper = std::max(upper, l[size_t(r)] + e);
+                lower = std::max(lower, l[size_t(r)] - e);
+                if (l[size_t(r)] + e < least) weight += std::exp(l[size_t(r)] + e - top);
+            }
+            const Reach reach = table->reach(l.data(), away.data(), row_error, base_error, R);
+            CHECK(reach.upper == doctest::Approx(upper).epsilon(1e-13));
+            CHECK(reach.lower == doctest::Approx(lower).epsilon(1e-13));
+            const double below = table->below(l.data(), away.data(), row_error, base_error, least, top, R);
+            CHECK(below == doctest::Approx(weight).epsilon(1e-13));
+        }
+    }
+}
+
 TEST_CASE("distances, weighted rows and statistics in float64") {
     for (const Table* table : tables())
         for (const DType dtype : kAll)

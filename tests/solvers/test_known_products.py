@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodiff import OptimalDenoiser, reference, schedules
+from geodiff import OptimalDenoiser, reference, sample, schedules
 from geodiff.backends import cpu
 from geodiff.denoiser.walked import Walked
 from geodiff.reference.known_products import DITHERS, Known, carry, dithers
@@ -133,3 +133,16 @@ def test_the_table_of_random_numbers_is_uniform_and_repeats() -> None:
     assert float(table.max()) < 1
     assert abs(float(table[:DITHERS].mean()) - 0.5) < 0.02
     assert bool((table[DITHERS:] == table[:5]).all())
+
+
+@pytest.mark.parametrize("batch", [3, 20])
+def test_lists_of_what_is_known_keep_the_contract_and_the_bits(large: Tensor, batch: int) -> None:
+    sigmas = schedules.karras(16, 0.002, 80.0)
+    noise = 80.0 * torch.randn(batch, large.shape[1], generator=seeded(3))
+    fresh, ready = (OptimalDenoiser(large, tol=1e-3, backend="cpu") for _ in range(2))
+    found, again = sample(fresh, noise, sigmas), sample(ready.prepare(), noise, sigmas)
+    assert torch.equal(found.states, again.states)  # whether there were coordinates before or not
+    checked = sample(ready, noise, sigmas, verify=True)
+    assert [cost.paths for cost in checked.cost] == [cost.paths for cost in again.cost]
+    # Lists that serve no longer than an evaluation are not made for ever.
+    assert all(cost.paths == {"remembered": batch} for cost in found.cost[-8:])

@@ -237,6 +237,9 @@ struct Table {
 
     // The largest l[r] - e[r] and the largest l[r] + e[r], with e[r] = row_error away[r] + base_error
     Reach (*reach)(const double* l, const float* away, double row_error, double base_error, int R) = nullptr;
+    // sum exp(l[r] + e[r] - top) of those rows for which l[r] + e[r] < least; none of these is above `top`
+    double (*below)(const double* l, const float* away, double row_error, double base_error, double least, double top,
+                    int R) = nullptr;
 
     // p = exp(l - m) and the running sums; returns false, touching nothing but the state, if no row of the tile can
     // matter. `rescale` is what older partial sums must be multiplied with.

@@ -11,6 +11,8 @@ namespace geodiff {
 
 constexpr int64_t kMaxCandidates = 2048;  // per query and piece of the rows; more than that is the dense pass's work
 
+constexpr int64_t kBrief = 256;  // the same for rows beyond the cut, where a list is to be short
+
 struct Candidate {
     int64_t row;
     double upper;  // the most its logit can be
@@ -21,14 +23,17 @@ struct Candidate {
 // `width` >= cut below the largest as well.
 class Candidates {
   public:
-    // `best`: what the largest logit is known to be at least.
+    // `best`: what the largest logit is known to be at least. `counts`: the weight of rows that are not kept is summed
+    // up, so that no more of them need be kept than that allows.
     Candidates(const Table& kernels, double cut, double width, double row_error, double base_error, int64_t wanted,
-               double best = -1e308)
+               double best = -1e308, bool counts = false)
         : kernels_(kernels),
           cut_(cut),
           width_(width),
           row_error_(row_error),
           base_error_(base_error),
+          counts_(counts),
+          room_(counts ? kBrief : kMaxCandidates),
           max_(best),
           nearest_(wanted) {}
 
@@ -39,6 +44,8 @@ class Candidates {
     double best() const { return max_; }  // the largest logit is no less, even where too many rows were kept
     // Appends what is kept of the rows whose logit may be at least `least`.
     void collect(double least, std::vector<Candidate>& rows) const;
+    // No more than the weight of all rows that `collect` leaves out, in units of e^best, if they were counted.
+    double left_out(double least, double best) const;
     // After `parts` have each seen their share of the rows: the largest logit is no less than `best`; all rows are kept
     // whose logit may be at least `least`, and those between best - cut and best - width.
     struct Ends {
@@ -48,11 +55,15 @@ class Candidates {
 
   private:
     double threshold() const;
+    void raise(double lower);
     void forget(double least);
 
     const Table& kernels_;
     double cut_, width_, row_error_, base_error_;
-    double max_;  // of the lower ends of the logits
+    bool counts_;
+    int64_t room_;          // for those beyond the cut
+    double max_;            // of the lower ends of the logits
+    double forgotten_ = 0;  // weight of rows that are not kept, in units of e^max, if they are counted
     bool overflowed_ = false;
     Top nearest_;  // by lower end
     std::vector<Candidate> kept_;

@@ -8,16 +8,18 @@
 #include "plan.h"
 #include "refine.h"
 #include "screen.h"
+#include "screen_known.h"
 #include "spread.h"
 
 namespace geodiff {
 namespace {
 
-constexpr int64_t kFailing = 8;     // one query of so many asked again costs what exact logits do
-constexpr double kFloatCost = 1.1;  // of a product in float32, for each digit that it stands for
-constexpr double kCarrying = 0.1;   // of a digit: what else it takes to carry what digits lose
-constexpr double kApart = 0.2;      // of a digit: what it takes to lay rows out for two kinds of weights, not one
-constexpr double kShared = 1.5;     // what a query is rounded by takes its part of what is allowed
+constexpr int64_t kFailing = 8;       // one query of so many asked again costs what exact logits do
+constexpr double kFloatCost = 1.1;    // of a product in float32, for each digit that it stands for
+constexpr double kCarrying = 0.1;     // of a digit: what else it takes to carry what digits lose
+constexpr double kApart = 0.2;        // of a digit: what it takes to lay rows out for two kinds of weights, not one
+constexpr double kConcentrated = 40;  // rows in effect of which a query was the mean: few may be left
+constexpr double kShared = 1.5;       // what a query is rounded by takes its part of what is allowed
 
 // Two kinds of integer weights share a pass.
 ByBits in_two(const Request& request, ByUnits by) {
@@ -77,12 +79,38 @@ void dense_floats(const Request& request, std::vector<int64_t> even, std::vector
     exact(request, dense(request, by_bits, Precision::fine, answer).finer, kUnderflow, answer);
 }
 
+// Answers those of the queries that need no look at the rows, as far as what is known of them tells.
+void answer_known(const Request& request, BySpread& sorted, Answer& answer, Memory& memory) {
+    const bool possible = request.known && request.coordinates && request.weight_integers();
+    const Shaping shaping = possible ? request.coordinates->at_hand() : Shaping{};
+    if (!shaping) return;
+    const Known& known = *request.known;
+    std::vector<int64_t> tried;
+    for (const int64_t q : sorted.few)
+        if (may_screen_known(request, shaping, q)) tried.push_back(q);
+    // Another path has other bits, which must not depend on whether there are coordinates by chance.
+    for (const DenseQuery& e : sorted.even)
+        if (known.shaped && known.entry(e.query).ess < kConcentrated && may_screen_known(request, shaping, e.query))
+            tried.push_back(e.query);
+    std::vector<uint8_t> answered(size_t(request.batch), 0);
+    for (const int64_t q : tried) answered[size_t(q)] = 1;
+    for (const int64_t q : screen_known(request, shaping, tried, answer, memory)) answered[size_t(q)] = 0;
+    const auto drop = [&](auto& from, auto&& query) {
+        from.erase(std::remove_if(from.begin(), from.end(), [&](const auto& q) { return answered[size_t(query(q))]; }),
+                   from.end());
+    };
+    drop(sorted.few, [](int64_t q) { return q; });
+    drop(sorted.even, [](const DenseQuery& e) { return e.query; });
+}
+
 // The queries `which` from one pass to the next, finer one.
 void in_passes(const Request& request, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
     const size_t batch = size_t(queries_per_pass(request));
     for (size_t base = 0; base < which.size(); base += batch) {
         const auto first = which.begin() + int64_t(base);
-        auto [few, even] = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
+        BySpread sorted = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
+        if (memory) answer_known(request, sorted, answer, *memory);
+        auto& [few, even] = sorted;
         const auto take_crowded = [&even = even, &request](const std::vector<int64_t>& queries) {
             for (const int64_t q : queries) even.push_back(crowded(request, q));
         };
@@ -106,6 +134,7 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
         }
         const bool asks = request.coordinates && int64_t(even.size()) >= request.integers()->layout.shaped_from;
         const Shaping shaping = asks ? request.coordinates->wanted() : Shaping{};
+        if (request.known && shaping) request.known->shaped = true;
         const ByBits by_bits = weights(request, even, shaping);
         Open open = dense(request.shaped(shaping), by_bits, Precision::normal, answer);
         if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack

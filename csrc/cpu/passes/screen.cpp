@@ -10,8 +10,6 @@
 namespace geodiff {
 namespace {
 
-constexpr double kWidth = 4;  // cuts, of a list that is kept for other states
-
 // Leaves the candidates that a list is to have; returns the margin to all other rows.
 double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, double cut, int64_t room) {
     const auto before = [](const Candidate& a, const Candidate& b) { return a.upper > b.upper; };

@@ -18,12 +18,17 @@ class Known {
         bool whole = false;  // false: a pass over the rows has begun and not ended, or none has
         double length = 0;   // of the latest r that a dense pass left, as contract 1 measures it; 0: none has
         double ess = 0;      // how many rows that was the mean of, in effect
+        double crowded = 0;  // the last noise level at which too many rows mattered for a list of them; 0: none
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
 
         // The factor f for which f y is nearest to x; 0 where that says nothing.
         double factor(const double* x) const;
     };
+
+    // A dense pass of the same trajectory has asked for principal coordinates, so that they are there whatever was
+    // asked before it.
+    bool shaped = false;
 
     explicit Known(int64_t batch) : entries_(size_t(batch)) {}
 

@@ -12,6 +12,9 @@ namespace {
 
 constexpr double kCaution = 2;    // a query of which coordinates say too little takes another pass
 constexpr int kPendingBits = 16;  // of its coordinates
+constexpr double kNarrow =
+    4e-4;                      // of a vector, what sums in float32 over its numbers and directions are off by, at most
+constexpr double kByte = 129;  // steps, a coordinate of a row is no more than that
 
 }  // namespace
 
@@ -81,30 +84,59 @@ void Logits::pack_pending(const Request& request, const std::vector<VectorSize>&
     parts_ = integers_->layout.digits(kPendingBits);
     for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
     offset_.assign(size_t(count_), 0.0);
+    for (std::vector<double>* lengths : {&outside_, &along_, &aside_}) lengths->assign(size_t(count_), 0.0);
     lost_ = Buffer<float>(count_ * dp, true);
+    const double rounded = *std::max_element(shaping_.rounded, shaping_.rounded + rows_.n);
     in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t first = begin * together; first < std::min(end * together, count_); first += together) {
             const int64_t count = std::min(together, count_ - first);
             for (int64_t i = first; i < first + count; ++i) {
                 kernels_.vectors.narrow(rest_.data() + i * d, d, lost_.data() + i * dp);
-                row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(sizes[size_t(i)].square);
-                base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * 1e-14 * length_[size_t(i)] * stats_.max_norm;
             }
             pack_coordinates(first, count);
+            for (int64_t i = first; i < first + count; ++i)
+                bound_pending(i, std::sqrt(sizes[size_t(i)].square), rounded);
         }
     });
 }
 
 // The unit of the digits of query i, which lies so far along each direction, where they say coordinates alone.
 double Logits::unit_of_coordinates(int64_t i, const double* along) {
-    double top = 1e-300, square = 0;
+    double top = 1e-300, square = 0, of_steps = 0;
     for (int64_t j = 0; j < shaping_.count(); ++j) {
         const double size = std::fabs(along[j] * shaping_.step[j]);
         top = std::max(top, size);
         square += size * size;
+        of_steps += shaping_.step[j] * along[j] * along[j];
     }
+    along_[size_t(i)] = std::sqrt(of_steps);
     logit_noise_[size_t(i)] = inv_sigma2_[size_t(i)] * std::sqrt(square / 12);  // rows' bytes are rounded
     return top / (largest_balanced(integers_->layout.digit_bits, parts_) - 1);
+}
+
+// What is new of query i is sum_j g_j u_j + R': the coordinates of a row v say what the sum adds to <x, v>, but for
+// their bytes' rounding, and R' adds no more than |R'| times the length of v that lies along no direction, and what it
+// has along directions itself, which are not quite orthonormal, from the rounding of g and of float32.
+void Logits::bound_pending(int64_t i, double length, double rounded) {
+    const int64_t d = rows_.d, k = shaping_.count();
+    const float* lost = lost_.data() + i * padded(d);
+    double left = 0, finest = 0;
+    for (int64_t j = 0; j < d; ++j) left += double(lost[j]) * double(lost[j]);
+    for (int64_t j = 0; j < k; ++j) finest += 1 / (shaping_.step[j] * shaping_.step[j]);
+    const double narrow = kNarrow * length, radius = stats_.scale.radius;
+    const double digits = scale_[size_t(i)] / 2 * std::min(kByte * double(k), std::sqrt(finest) * radius);
+    outside_[size_t(i)] = std::sqrt(left) + narrow;
+    aside_[size_t(i)] =
+        digits + (2 * shaping_.skew * length + narrow) * radius + 1e-14 * length_[size_t(i)] * stats_.max_norm;
+    row_error_[size_t(i)] = inv_sigma2_[size_t(i)] * outside_[size_t(i)];
+    base_error_[size_t(i)] = inv_sigma2_[size_t(i)] * (along_[size_t(i)] * rounded + aside_[size_t(i)]);
+}
+
+void Logits::errors_of_known(int64_t i, int64_t first, int R, float* error) const {
+    const auto of = [&](double size) { return float(inv_sigma2_[size_t(i)] * size * (1 + 1e-6)); };
+    const float outside = of(outside_[size_t(i)]), along = of(along_[size_t(i)]), aside = of(aside_[size_t(i)]);
+    const float *of_outside = shaping_.outside + first, *of_along = shaping_.rounded + first;
+    for (int r = 0; r < R; ++r) error[r] = outside * of_outside[r] + along * of_along[r] + aside;
 }
 
 }  // namespace geodiff

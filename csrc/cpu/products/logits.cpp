@@ -68,8 +68,12 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     }
     const bool dense = precision == Precision::normal || precision == Precision::fine;
     const bool in_lanes = dense && request.short_bytes();
-    if (request.known && dense && !in_lanes) recollect(request, which);
+    if (precision == Precision::known || (request.known && dense && !in_lanes)) recollect(request, which);
     const std::vector<VectorSize> sizes = measure(request, which);
+    if (precision == Precision::known) {
+        pack_pending(request, sizes);
+        return;
+    }
     const IntegerLayout& layout = integers_->layout;
     const bool shapes = precision == Precision::normal && request.shaping && count >= layout.shaped_from;
     if (shapes && coordinates_do(request, which, sizes)) {

@@ -18,6 +18,7 @@ enum class Precision {
     sharp,   // float64, or the fewest digits whose error bound is small beside what carries weight
     normal,  // float32, or as many digits as `tol` needs, 24 bits at most
     fine,    // float64, or 32 bits of digits
+    known,   // no digits: products that are known, of all queries, and principal coordinates of what is new of them
 };
 
 // Rows per tile for `count` queries: the tile stays in L2 between the two products. Few queries want small tiles, which
@@ -82,6 +83,8 @@ class Logits {
     double row_error(int64_t i) const { return row_error_[size_t(i)]; }
     double base_error(int64_t i) const { return base_error_[size_t(i)]; }
     double gap_error(int64_t i) const { return 2 * (row_error(i) * stats_.scale.radius + base_error(i)); }
+    // The same, row by row and closer, where no digits are multiplied.
+    void errors_of_known(int64_t i, int64_t first, int R, float* error) const;
     // What rounding has lost of a shaped query and coordinates do not carry, [d]: <lost, v> / sigma^2 is missing from
     // the logit of v.
     const float* lost(int64_t i) const { return lost_.data() + i * padded(rows_.d); }
@@ -104,6 +107,7 @@ class Logits {
     void pack_integers(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                        Precision precision);
     void pack_pending(const Request& request, const std::vector<VectorSize>& sizes);
+    void bound_pending(int64_t i, double length, double rounded);
     double unit_of_coordinates(int64_t i, const double* along);
     void pack_coordinates(int64_t first, int64_t count);
     void renew(int64_t i, const double* x);
@@ -147,7 +151,10 @@ class Logits {
     std::vector<Rest> known_;  // [count] or none
     bool pending_ = false;     // of what is left of the queries coordinates alone are multiplied: no digits say it yet
     std::vector<LaneDigits> tails_;
-    Buffer<double> rest_;         // [count, d]
+    Buffer<double> rest_;  // [count, d]
+    // [count]  How long that is along no direction, and along all of them, each times the root of its step; how far
+    // products are off for other reasons
+    std::vector<double> outside_, along_, aside_;
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]

@@ -1,6 +1,7 @@
 // From inner products to weights, in float64: logits of a tile and their online softmax.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 
 #include "../table.h"
@@ -65,6 +66,21 @@ geodiff::Reach reach(const double* l, const float* away, double row_error, doubl
         upper = l[r] + error > upper ? l[r] + error : upper;
     }
     return {lower, upper};
+}
+
+double below(const double* l, const float* away, double row_error, double base_error, double least, double top, int R) {
+    double t[geodiff::kMaxTileRows + kD];
+#pragma omp simd
+    for (int r = 0; r < R; ++r) {
+        const double upper = l[r] + (row_error * double(away[r]) + base_error);
+        t[r] = upper < least ? upper - top : -700.0;
+    }
+    std::fill_n(t + R, kD, -700.0);
+    VecD sums{};
+    for (int r = 0; r < R; r += kD) sums += exp_of(load<VecD>(t + r));
+    double sum = 0;
+    for (int i = 0; i < kD; ++i) sum += sums[i];
+    return sum;
 }
 
 // Makes the maximum that of the tile as well; false if no row of the tile can matter. Returns what older sums were

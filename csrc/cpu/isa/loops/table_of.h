@@ -32,6 +32,7 @@ const geodiff::Table& table_of(const char* name) {
         t.join_digits = join_digits;
         t.to_logits = to_logits;
         t.reach = reach;
+        t.below = below;
         t.softmax = softmax;
         t.softmax_f32 = softmax_f32;
         t.distance = distance;
