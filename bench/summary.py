@@ -3,8 +3,8 @@
     geodiff bench --data train.npy --batch 1 --batch 16 --out bench/results/cpu_uint8.json
     python bench/summary.py bench/results/cpu_uint8.json --plot docs/speed.png
 
-prints the table as Markdown, with a column for each peer that was asked for. Results of `geodiff bench --trajectory` give
-one of whole trajectories.
+prints the table as Markdown, with a column for each peer that was asked for; of whole trajectories from the results of
+`geodiff bench --trajectory`.
 """
 
 import argparse
@@ -103,7 +103,8 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
 
 def walk_title(walk: dict[str, Any]) -> str:
-    return f"{SOLVERS.get(walk['solver'], walk['solver'])}, {walk['steps']} {'level' if walk['solver'] == 'heun' else 'step'}s"
+    unit = "levels" if walk["solver"] == "heun" else "steps"
+    return f"{SOLVERS.get(walk['solver'], walk['solver'])}, {walk['steps']} {unit}"
 
 
 def walks_markdown(document: dict[str, Any]) -> str:

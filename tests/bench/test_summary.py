@@ -1,4 +1,4 @@
-"""bench/summary.py: every peer has its column, what did not run its remark, and the plot its gap; whole trajectories too."""
+"""bench/summary.py: every peer has its column, what did not run its remark, and the plot its gap; trajectories, too."""
 
 import json
 import sys
