@@ -134,7 +134,7 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
         }
         const bool asks = request.coordinates && int64_t(even.size()) >= request.integers()->layout.shaped_from;
         const Shaping shaping = asks ? request.coordinates->wanted() : Shaping{};
-        if (request.known && shaping) request.known->shaped = true;
+        if (request.known && shaping) request.known->shapes = true;
         const ByBits by_bits = weights(request, even, shaping);
         Open open = dense(request.shaped(shaping), by_bits, Precision::normal, answer);
         if (open.shaped) append(open.coarser, std::exchange(open.finer, {}));  // the digit may be all that they lack
@@ -154,6 +154,7 @@ void posterior(const Request& request, Answer& answer) {
 void posterior(const Request& asked, const std::vector<int64_t>& which, Answer& answer, Memory* memory) {
     const int64_t count = int64_t(which.size());
     const Request request = planned(asked, count);
+    if (request.known) request.known->begin_evaluation();
     if (small(request.rows)) {
         exact(request, which, kUnderflow, answer);
         return;

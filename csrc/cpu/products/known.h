@@ -2,6 +2,7 @@
 // and takes a digit less.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -26,11 +27,13 @@ class Known {
         double factor(const double* x) const;
     };
 
-    // A dense pass of the same trajectory has asked for principal coordinates, so that they are there whatever was
-    // asked before it.
-    bool shaped = false;
-
     explicit Known(int64_t batch) : entries_(size_t(batch)) {}
+
+    // Whether a dense pass of the same trajectory has asked for principal coordinates, so that they are there whatever
+    // was asked before it: `shapes` now, `shaped` in an earlier evaluation, which is what all threads of this one see.
+    bool shaped = false;
+    std::atomic<bool> shapes{false};
+    void begin_evaluation() { shaped = shapes; }
 
     Entry& entry(int64_t q) { return entries_[size_t(q)]; }
     const Entry& entry(int64_t q) const { return entries_[size_t(q)]; }

@@ -90,9 +90,8 @@ void Logits::pack_pending(const Request& request, const std::vector<VectorSize>&
     in_shares((count_ + together - 1) / together, 2 * count_ * d, request.threads, [&](int64_t begin, int64_t end) {
         for (int64_t first = begin * together; first < std::min(end * together, count_); first += together) {
             const int64_t count = std::min(together, count_ - first);
-            for (int64_t i = first; i < first + count; ++i) {
+            for (int64_t i = first; i < first + count; ++i)
                 kernels_.vectors.narrow(rest_.data() + i * d, d, lost_.data() + i * dp);
-            }
             pack_coordinates(first, count);
             for (int64_t i = first; i < first + count; ++i)
                 bound_pending(i, std::sqrt(sizes[size_t(i)].square), rounded);
