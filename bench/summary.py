@@ -95,7 +95,12 @@ def plot(document: dict[str, Any], path: Path) -> None:
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("milliseconds per call")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    save(figure, axes[0][0], path)
+
+
+def save(figure: Any, legend_of: Any, path: Path) -> None:
+    """Writes the figure with one legend for all of its panels."""
+    figure.legend(*legend_of.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=140)
     plt.close(figure)
@@ -108,12 +113,14 @@ def walk_title(walk: dict[str, Any]) -> str:
 
 def walks_markdown(document: dict[str, Any]) -> str:
     """One row per walk: its solver and batch, the fastest loop around PyTorch, and each of our ways over it."""
-    ours = list(dict.fromkeys(way["name"] for walk in document["walks"] for way in walk["ways"] if is_ours(way)))
+    ours = list(
+        dict.fromkeys(way["name"] for walk in document["walks"] for way in walk["ways"] if is_ours(way["name"]))
+    )
     headings = ["solver", "B", "PyTorch, fastest loop", *ours]
     lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
     for walk in document["walks"]:
         times = {way["name"]: way["median_ms"] for way in walk["ways"] if way["median_ms"] is not None}
-        loops = [times[way["name"]] for way in walk["ways"] if not is_ours(way) and way["name"] in times]
+        loops = [time for name, time in times.items() if not is_ours(name)]
         row = [walk_title(walk), str(walk["batch"]), duration(min(loops)) if loops else "—"]
         for name in ours:
             shown = duration(times[name]) if name in times else "—"
@@ -122,9 +129,9 @@ def walks_markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def is_ours(way: dict[str, Any]) -> bool:
+def is_ours(name: str) -> bool:
     """Whether a way of `geodiff bench --trajectory` is none of the loops around a PyTorch denoiser."""
-    return "tol" in way["name"]
+    return "tol" in name
 
 
 def plot_walks(document: dict[str, Any], path: Path) -> None:
@@ -133,7 +140,7 @@ def plot_walks(document: dict[str, Any], path: Path) -> None:
     size = (4.6 * len(batches), 3.6)
     figure, axes = plt.subplots(1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained")
     names = list(dict.fromkeys(way["name"] for walk in document["walks"] for way in walk["ways"]))
-    ours = [name for name in names if is_ours({"name": name})]
+    ours = [name for name in names if is_ours(name)]
     for axis, batch in zip(axes[0], batches, strict=True):
         walks = [walk for walk in document["walks"] if walk["batch"] == batch]
         for name in names:
@@ -147,10 +154,7 @@ def plot_walks(document: dict[str, Any], path: Path) -> None:
         axis.set_yticks(range(len(walks)), [walk_title(walk) for walk in walks])
         axis.grid(alpha=0.25)
     axes[0][0].invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=140)
-    plt.close(figure)
+    save(figure, axes[0][0], path)
 
 
 def main() -> None:

@@ -184,4 +184,27 @@ struct Problem {
     }
 };
 
+// Room for the answers to a request.
+struct Answers {
+    std::vector<double> mean, log_sum, entropy, ess, trace, weight, mean_error, log_error;
+    std::vector<int64_t> index;
+    std::vector<int8_t> path;
+
+    explicit Answers(const Request& request)
+        : mean(size_t(request.batch * request.rows.d), NAN),
+          log_sum(size_t(request.batch), NAN),
+          entropy(log_sum),
+          ess(log_sum),
+          trace(log_sum),
+          weight(size_t(request.batch * request.topk), NAN),
+          mean_error(log_sum),
+          log_error(log_sum),
+          index(size_t(request.batch * request.topk), -7),
+          path(size_t(request.batch), int8_t(-1)) {}
+    Answer view() {
+        return {mean.data(),  log_sum.data(), entropy.data(), ess.data(),        trace.data(),
+                index.data(), weight.data(),  path.data(),    mean_error.data(), log_error.data()};
+    }
+};
+
 }  // namespace geodiff::test

@@ -91,12 +91,10 @@ TEST_CASE("products that are known serve wherever the queries go") {
                 Request request = problem.request(*table, tol);
                 request.known = memory.known(problem.rows.n);
                 CHECK(request.known != nullptr);
-                std::vector<double> mean(size_t(20 * d), NAN), numbers(6 * 20);
-                std::vector<int8_t> path(20, -1);
-                const auto number = [&](int i) { return numbers.data() + 20 * i; };
-                Answer answer{mean.data(), number(0), number(1),   number(2), number(3),
-                              nullptr,     nullptr,   path.data(), number(4), number(5)};
-                posterior(request, numbers_from(0, 20), answer, nullptr);
+                Answers found(request);
+                Answer answer = found.view();
+                posterior(request, answer);
+                const std::vector<double>& mean = found.mean;
                 CAPTURE(table->name);
                 CAPTURE(step);
                 for (int64_t q = 0; q < 20; ++q) {

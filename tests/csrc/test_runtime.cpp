@@ -122,7 +122,7 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
     std::vector<float> away(4000, 1.0f);
     std::vector<double> logits(4000);
     for (size_t i = 0; i < logits.size(); ++i) logits[i] = double(i % 100) / 10;
-    Candidates found(*tables().front(), cut, cut, 0.05, 0.01, 0), first(*tables().front(), cut, cut, 0.05, 0.01, 0);
+    Candidates found(*tables().front(), {cut, cut}, 0.05, 0.01), first(*tables().front(), {cut, cut}, 0.05, 0.01);
     for (int64_t i = 0; i < 400; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
     CHECK_FALSE(found.overflowed());
     std::vector<Candidate> rows;
@@ -133,7 +133,7 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
         if (logits[size_t(i)] + 0.06 >= 9.9 - 0.06 - cut) CHECK(kept.count(i) == 1);
     for (const int64_t row : kept) CHECK(logits[size_t(row)] + 0.06 >= 9.9 - 0.06 - cut);
     std::fill(logits.begin(), logits.end(), 1.0);
-    Candidates crowded(*tables().front(), cut, cut, 0, 0, 0);
+    Candidates crowded(*tables().front(), {cut, cut}, 0, 0);
     for (int64_t i = 0; i < 4000; i += 40) crowded.offer(logits.data() + i, away.data(), i, 40);
     CHECK(crowded.overflowed());
 }
@@ -144,7 +144,7 @@ TEST_CASE("candidates beyond the cut are kept as long as there is room") {
     std::vector<double> logits(6000);
     for (const double step : {0.001, 0.004}) {  // 5,000 and 1,250 rows within the cut
         for (size_t i = 0; i < logits.size(); ++i) logits[i] = -step * double(i * 17 % 6000);
-        Candidates found(*tables().front(), cut, 4 * cut, 0, 0, 0);
+        Candidates found(*tables().front(), {cut, 4 * cut}, 0, 0);
         for (int64_t i = 0; i < 6000; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
         const Candidates::Ends ends = Candidates::ends({&found});
         CHECK(found.overflowed() == (step == 0.001));

@@ -77,12 +77,10 @@ struct Walk {
     }
     // Leaves the products with x.
     void ask(const Table& table) {
-        std::vector<double> mean(size_t(batch * d)), numbers(6 * batch);
-        std::vector<int8_t> path(size_t(batch), -1);
-        const auto number = [&](int64_t i) { return numbers.data() + batch * i; };
-        Answer answer{mean.data(), number(0), number(1),   number(2), number(3),
-                      nullptr,     nullptr,   path.data(), number(4), number(5)};
-        posterior(request(table), numbers_from(0, batch), answer, nullptr);
+        const Request asked = request(table);
+        Answers found(asked);
+        Answer answer = found.view();
+        posterior(asked, answer);
     }
     std::vector<double> logits(const Request& asked, int64_t q) const {
         std::vector<double> l;
@@ -145,11 +143,8 @@ TEST_CASE("queries are answered from lists of what is known, or not at all") {
                     const Request request = walk.request(*table, tol);
                     request.known->shaped = counts;
                     constexpr int64_t batch = Walk::batch, d = Walk::d;
-                    std::vector<double> mean(size_t(batch * d), NAN), numbers(6 * batch);
-                    std::vector<int8_t> path(size_t(batch), -1);
-                    const auto number = [&](int64_t i) { return numbers.data() + batch * i; };
-                    Answer answer{mean.data(), number(0), number(1),   number(2), number(3),
-                                  nullptr,     nullptr,   path.data(), number(4), number(5)};
+                    Answers room(request);
+                    Answer answer = room.view();
                     int64_t read = 0;
                     Request counted = request;
                     counted.rows_read = &read;
@@ -164,7 +159,7 @@ TEST_CASE("queries are answered from lists of what is known, or not at all") {
                         const double top = *std::max_element(logits.begin(), logits.end());
                         double sum = 0;
                         for (const double l : logits) sum += std::exp(l - top);
-                        CHECK(path[size_t(q)] == int8_t(Path::screened));
+                        CHECK(room.path[size_t(q)] == int8_t(Path::screened));
                         std::vector<double> exact(size_t(d), 0.0);
                         for (int64_t i = 0; i < Walk::n; ++i) {
                             const double w = std::exp(logits[size_t(i)] - top) / sum;
@@ -172,7 +167,7 @@ TEST_CASE("queries are answered from lists of what is known, or not at all") {
                         }
                         double off = 0, model = 0;
                         for (int64_t k = 0; k < d; ++k) {
-                            off += std::pow(mean[size_t(q * d + k)] - exact[size_t(k)], 2);
+                            off += std::pow(room.mean[size_t(q * d + k)] - exact[size_t(k)], 2);
                             model += std::pow(exact[size_t(k)] + walk.stats.shift, 2);
                         }
                         const double allowed = walk.stats.scale.allowed(std::sqrt(model), tol);
@@ -204,7 +199,7 @@ TEST_CASE("the weight of rows that are not kept is counted, whenever they are dr
         std::vector<double> l(n);
         std::vector<float> none(tile, 0.0f);
         for (int i = 0; i < n; ++i) l[size_t(i)] = 6 * random.normal() + 0.005 * i;  // larger ones come later
-        Candidates candidates(table, 8, width, 1, 0, 0, -1e308, true);
+        Candidates candidates(table, {8, width, 0, -1e308, true}, 1, 0);
         for (int first = 0; first < n; first += tile)
             candidates.offer(l.data() + first, none.data(), first, std::min(tile, n - first));
         REQUIRE(!candidates.overflowed());

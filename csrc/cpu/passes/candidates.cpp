@@ -81,7 +81,7 @@ double Candidates::left_out(double least, double best) const {
 
 Candidates::Ends Candidates::ends(const std::vector<const Candidates*>& parts) {
     const Candidates& first = *parts.front();
-    Candidates all(first.kernels_, first.cut_, first.width_, 0, 0, first.nearest_.wanted());
+    Candidates all(first.kernels_, {first.cut_, first.width_, first.nearest_.wanted()}, 0, 0);
     for (const Candidates* part : parts) {
         all.max_ = std::max(all.max_, part->max_);
         all.width_ = std::min(all.width_, part->width_);

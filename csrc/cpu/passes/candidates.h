@@ -10,32 +10,36 @@
 namespace geodiff {
 
 constexpr int64_t kMaxCandidates = 2048;  // per query and piece of the rows; more than that is the dense pass's work
-
-constexpr int64_t kBrief = 256;  // the same for rows beyond the cut, where a list is to be short
+constexpr int64_t kBrief = 256;           // beyond the cut, where a list is to be short
 
 struct Candidate {
     int64_t row;
     double upper;  // the most its logit can be
 };
 
-// Keeps the rows that can carry weight (less than `cut` below the largest logit) or be among the `wanted` nearest,
+// Keeps the rows that can carry weight (less than `cut` below the largest logit) or be among the `nearest` ones,
 // where the logit of row r is known to +- (row_error away_r + base_error). As long as there is room, those less than
 // `width` >= cut below the largest as well.
 class Candidates {
   public:
     // `best`: what the largest logit is known to be at least. `counts`: the weight of rows that are not kept is summed
     // up, so that no more of them need be kept than that allows.
-    Candidates(const Table& kernels, double cut, double width, double row_error, double base_error, int64_t wanted,
-               double best = -1e308, bool counts = false)
+    struct Wanted {
+        double cut, width;
+        int64_t nearest = 0;
+        double best = -1e308;
+        bool counts = false;
+    };
+    Candidates(const Table& kernels, const Wanted& wanted, double row_error, double base_error)
         : kernels_(kernels),
-          cut_(cut),
-          width_(width),
+          cut_(wanted.cut),
+          width_(wanted.width),
           row_error_(row_error),
           base_error_(base_error),
-          counts_(counts),
-          room_(counts ? kBrief : kMaxCandidates),
-          max_(best),
-          nearest_(wanted) {}
+          counts_(wanted.counts),
+          room_(wanted.counts ? kBrief : kMaxCandidates),
+          max_(wanted.best),
+          nearest_(wanted.nearest) {}
 
     // Offers R logits of rows first, first + 1, ..., or first + list[0], first + list[1], ...; away[0..R) belongs to
     // them.

@@ -89,6 +89,7 @@ bool Memory::recall(const Request& one, int64_t q, Answer& answer) {
 
 void Memory::keep(const Request& request, int64_t q, std::vector<int64_t> list, double margin, double log_sum) {
     Anchor& anchor = anchors_[size_t(q)];
+    if (int64_t(list.size()) > room()) return forget(q);
     if (anchor.x.empty()) priors_[size_t(q)] = prior_range(request, q);
     const double* x = request.query(q);
     anchor.rows = std::move(list);

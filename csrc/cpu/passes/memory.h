@@ -43,8 +43,10 @@ class Memory {
     // forgotten.
     bool recall(const Request& one, int64_t q, Answer& answer);
 
+    static constexpr double kWidth = 4;  // cuts below the largest logit, down to which a list is made
+
     // Keeps that the logits of all rows but those of `list` are `margin` below the largest, or more, where the
-    // logarithm of the sum of weights is log_sum.
+    // logarithm of the sum of weights is log_sum; nothing where there is no room for the list.
     void keep(const Request& request, int64_t q, std::vector<int64_t> list, double margin, double log_sum);
     void forget(int64_t q) { anchors_[size_t(q)].rows.clear(); }
 

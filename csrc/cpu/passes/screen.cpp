@@ -62,8 +62,9 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     const auto nothing = [&] {
         Share share;
         for (int64_t i = 0; i < count; ++i)
-            share.candidates.emplace_back(request.kernels, cut, width, logits.row_error(i), logits.base_error(i),
-                                          nearest, best.empty() ? -1e308 : best[size_t(i)]);
+            share.candidates.emplace_back(
+                request.kernels, Candidates::Wanted{cut, width, nearest, best.empty() ? -1e308 : best[size_t(i)]},
+                logits.row_error(i), logits.base_error(i));
         return share;
     };
     const auto visit = [&](Worker& mine, Share& share, const Tile& t) {
@@ -151,15 +152,12 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
 Unanswered screen(const Request& request, const std::vector<int64_t>& which, Precision precision, Answer& answer,
                   Memory* memory) {
     const double cut = request.cut();
-    const Wider wider = memory ? Wider{kWidth * cut, memory->room()} : Wider{};
+    const Wider wider = memory ? Wider{Memory::kWidth * cut, memory->room()} : Wider{};
     const Found found = find(request, which, cut, precision, wider);
     refine(request, found.queries, found.lists, cut, Path::screened, answer);
     for (size_t i = 0; memory && i < found.queries.size(); ++i) {
         const int64_t q = found.queries[i];
-        if (int64_t(found.lists[i].size()) <= memory->room())
-            memory->keep(request, q, found.lists[i], found.margins[i], answer.log_sum[q]);
-        else
-            memory->forget(q);
+        memory->keep(request, q, found.lists[i], found.margins[i], answer.log_sum[q]);
     }
     return found.open;
 }

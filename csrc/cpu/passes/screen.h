@@ -12,8 +12,6 @@
 
 namespace geodiff {
 
-constexpr double kWidth = 4;  // cuts, of a list that is kept for other states
-
 struct Unanswered {
     std::vector<int64_t> blurred;  // too many candidates because the logits' error is wide: finer logits may help
     std::vector<int64_t> crowded;  // too many candidates because that many rows matter

@@ -8,7 +8,6 @@
 #include "../products/logits.h"
 #include "candidates.h"
 #include "refine.h"
-#include "screen.h"
 #include "tiles.h"
 
 namespace geodiff {
@@ -16,16 +15,14 @@ namespace {
 
 constexpr double kShare = 0.5;  // of what r may be off by, that rows which are left out may take: all else is exact
 constexpr double kSpare = 6;    // further below the best than such a row by itself might lie, since there are many
-// nats by which logits may be unclear, as a rule: beyond, a digit of what is new says more, and what memory then keeps
-// serves longer
-constexpr double kBlurred = 8;
 constexpr double kLower = 0.8;  // of a noise level at which too many rows mattered: it may be tried again
+// Nats that bounds may leave open: beyond, a digit of what is new says more, and what memory then keeps serves longer.
+constexpr double kBlurred = 8;
 
-// The rows that query q needs, and what the others can do.
+// The rows that a query needs, and what the others can do.
 struct Listed {
-    int64_t query;
     std::vector<int64_t> rows;  // rising
-    double margin;              // to the logits of all others
+    double margin = 0;          // to the logits of all others
     double left_out = 0;        // their weight beside the largest, at most, where it is counted
 };
 
@@ -49,7 +46,8 @@ class KnownScreen {
             std::vector<Candidates> share;
             for (const int64_t q : which_) {
                 const double cut = counts_ ? std::min(cut_, kSpare - std::log(most_left_out(q))) : cut_;
-                share.emplace_back(request_.kernels, cut, kWidth * cut_, 1, 0, 0, -1e308, counts_);
+                const Candidates::Wanted wanted{cut, Memory::kWidth * cut_, 0, -1e308, counts_};
+                share.emplace_back(request_.kernels, wanted, 1, 0);
             }
             return share;
         };
@@ -71,7 +69,7 @@ class KnownScreen {
 
     // Nothing where too many rows may matter.
     std::optional<Listed> list(int64_t i) const {
-        Listed found{which_[size_t(i)], {}, 0};
+        Listed found;
         std::vector<const Candidates*> parts;
         for (const auto& share : shares_) parts.push_back(&share[size_t(i)]);
         if (std::any_of(parts.begin(), parts.end(), [](const Candidates* p) { return p->overflowed(); })) return {};
@@ -81,7 +79,7 @@ class KnownScreen {
             part->collect(ends.least, candidates);
             if (counts_) found.left_out += part->left_out(ends.least, ends.best);
         }
-        const double most = most_left_out(found.query);
+        const double most = most_left_out(which_[size_t(i)]);
         if (found.left_out > most) return {};
         // Those that are needed, and as many more as there is room for.
         std::sort(candidates.begin(), candidates.end(),
@@ -149,23 +147,21 @@ std::vector<int64_t> screen_known(const Request& request, const Shaping& shaping
             open.push_back(which[size_t(i)]);
             continue;
         }
-        queries.push_back(listed->query);
-        lists.push_back(listed->rows);
+        queries.push_back(which[size_t(i)]);
+        lists.push_back(std::move(listed->rows));
         found.push_back(std::move(*listed));
     }
     refine(request, queries, lists, request.cut(), Path::screened, answer);
-    for (Listed& listed : found) {
-        const int64_t q = listed.query;
+    for (size_t i = 0; i < found.size(); ++i) {
+        const Listed& listed = found[i];
+        const int64_t q = queries[i];
         if (!screen.holds(listed, answer.mean + q * request.rows.d)) {
             open.push_back(q);
             continue;
         }
         answer.mean_error[q] += screen.moved(listed.left_out);
         answer.log_error[q] += listed.left_out;
-        if (int64_t(listed.rows.size()) <= memory.room())
-            memory.keep(request, q, std::move(listed.rows), listed.margin, answer.log_sum[q]);
-        else
-            memory.forget(q);
+        memory.keep(request, q, std::move(lists[i]), listed.margin, answer.log_sum[q]);
     }
     return open;
 }

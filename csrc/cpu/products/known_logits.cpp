@@ -12,9 +12,8 @@ namespace {
 
 constexpr double kCaution = 2;    // a query of which coordinates say too little takes another pass
 constexpr int kPendingBits = 16;  // of its coordinates
-constexpr double kNarrow =
-    4e-4;                      // of a vector, what sums in float32 over its numbers and directions are off by, at most
-constexpr double kByte = 129;  // steps, a coordinate of a row is no more than that
+constexpr double kNarrow = 4e-4;  // of a vector: what sums in float32 are off by, at most
+constexpr double kByte = 129;     // steps: a coordinate of a row is no more
 
 }  // namespace
 
