@@ -2,12 +2,14 @@
 #include "vec/avx512.h"
 
 #include "vec/halves_avx512.h"
+#include "vec/one_query_x86.h"
 // The loops come after the vectors they are written in.
 #include "loops/half_products.h"
+#include "loops/one_query.h"
 #include "loops/table_of.h"
 
 namespace geodiff::targets {
 
-const Table& avx512() { return table_of<half_products<HalvesAvx512>>("avx512"); }
+const Table& avx512() { return table_of<half_products_and_one<HalvesAvx512, OneQueryX86<Zmm<1>>>>("avx512"); }
 
 }  // namespace geodiff::targets

@@ -148,9 +148,22 @@ struct CoordinateQueries {
     const float *scale, *outside, *along, *least;
 };
 
+// The second product for one query by itself, with weights of fewer bits than a digit has.
+struct SumOfOne {
+    int bits = 0;                  // of a weight, about; 0: there is none
+    double units;                  // the largest sum of the weights of two neighbouring rows as an integer
+    uint8_t column_of_slot[kPad];  // as in IntegerLayout
+    // As those of IntegerProducts; of WeightPlace and WeightDigits what one query with positive weights and no rests
+    // needs. The digits are what `sum` wants them to be, in 16 bits a row.
+    RoundedWeights (*round)(const double* p, int R, const WeightPlace& to);
+    void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A,
+                const uint8_t* prefetch);
+};
+
 // Exact products of uint8 rows with integers: see products/digits.h.
 struct IntegerProducts {
     IntegerLayout layout;
+    SumOfOne one;
     // Weights p[0..R) of one query as digits.
     RoundedWeights (*round)(const double* p, int R, bool balanced, const WeightPlace& to);
     // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.

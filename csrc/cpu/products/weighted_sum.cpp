@@ -47,6 +47,10 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     }
     // With a bias 31 bits are as many as will be wanted, and need none.
     digits_ = make_digits(parts, weights == Weights::either_sign || (integers_->layout.bias != 0 && parts > 1));
+    if (count == 1 && bits == integers_->one.bits && weights == Weights::positive && !carried) {
+        one_ = &integers_->one;
+        digits_.units = one_->units;
+    }
     if (!carried) return;
     carried_ = carried;
     rests_ = make_digits(1, true);
@@ -151,7 +155,7 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
         to.rest_up = dithers() + (number + kDithers / 2) % kDithers;
         to.size = carried_.unsaid + first_;
     }
-    const RoundedWeights found = integers_->round(p, R_, digits_.balanced, to);
+    const RoundedWeights found = one_ ? one_->round(p, R_, to) : integers_->round(p, R_, digits_.balanced, to);
     const double quantum = double(digits_.quantum[size_t(q)] = found.quantum);
     state.sum_q += quantum * found.total;
     state.noise += quantum * quantum * found.variance;
@@ -181,6 +185,11 @@ void WeightedSum::add(const void* next) {
         if (!integers_) std::fill_n(weights_.data() + slot * tile_, R_, 0.0f);
         if (integers_) clear(digits_, slot);
         if (carried_) clear(rests_, slot);
+    }
+    if (one_) {
+        one_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
+                  static_cast<const uint8_t*>(next));
+        return;
     }
     if (integers_) {
         integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_),

@@ -26,8 +26,8 @@ class WeightedSum {
   public:
     enum class Weights { positive, either_sign };
 
-    // `bits`: of a weight on the integer path, 8, 16 or 24; rounded up to whole digits. `carried`: the coordinates that
-    // carry what these lose, or none.
+    // `bits`: of a weight on the integer path, 8, 16 or 24, rounded up to whole digits; or, of one query, those of
+    // SumOfOne. `carried`: the coordinates that carry what these lose, or none.
     WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive,
                 const Shaping& carried = {});
 
@@ -46,7 +46,9 @@ class WeightedSum {
 
     // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i).
     const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
-    const uint8_t* order() const { return integers_ ? integers_->layout.column_of_slot : nullptr; }
+    const uint8_t* order() const {
+        return one_ ? one_->column_of_slot : integers_ ? integers_->layout.column_of_slot : nullptr;
+    }
 
     // What the digits lose of the weights of query q: sum eta; the variance of what coordinates do not say of sum eta
     // v; that of sum eta, as its digit is rounded; and sum eta (b - 128), b the coordinates, in the same order as
@@ -75,6 +77,7 @@ class WeightedSum {
     const Table& kernels_;
     const Rows& rows_;
     const IntegerProducts* integers_;  // null: weights in float32
+    const SumOfOne* one_ = nullptr;    // if it is taken
     int64_t count_, tile_, dp_, group_, groups_;
     int64_t first_ = 0;
     int R_ = 0;

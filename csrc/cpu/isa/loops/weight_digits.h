@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../table.h"
+#include "../vec/macros.h"
 
 namespace {
 
@@ -38,6 +39,32 @@ void place_rests(const float* left, int R, const geodiff::WeightPlace& to, geodi
     found.rest_variance = double(variance) / (to.rest_units * to.rest_units);
 }
 
+// p[0..R) as integers, the largest size `top` being to.units; `left` (or null): what rounding has left of each.
+template <bool BALANCED>
+GEODIFF_INLINE geodiff::RoundedWeights round_to(const double* p, int R, double top, const geodiff::WeightPlace& to,
+                                                int32_t* value, float* left) {
+    const double units = to.units, least = 0x1p-120;
+    const float quantum = float(top / units > least ? top / units : least);
+    const double inverse = 1 / double(quantum);
+    const float* const up = to.up;
+    double total = 0;  // of integers: exact
+    float variance = 0;
+#pragma omp simd reduction(+ : total, variance)
+    for (int r = 0; r < R; ++r) {
+        const double scaled = p[r] * inverse, above = BALANCED && scaled < -units ? -units : scaled;
+        const double exact = above < units ? above : units;
+        int32_t whole = int32_t(exact);
+        if (BALANCED) whole -= exact < double(whole);  // down, where the conversion goes towards 0
+        const float rest = float(exact - double(whole));
+        variance += rest * (1 - rest);
+        const int32_t rounded = rest > up[r] ? 1 : 0;
+        if (left) left[r] = rest - float(rounded);
+        value[r] = whole + rounded;
+        total += double(value[r]);
+    }
+    return {quantum, total, double(variance)};
+}
+
 template <class Digit, int ROWS, bool BALANCED, bool REST>
 geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::WeightPlace& to) {
     constexpr int kBits = 8 * int(sizeof(Digit));
@@ -48,27 +75,9 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
         const double size = BALANCED ? std::fabs(p[r]) : p[r];
         top = size > top ? size : top;
     }
-    const double units = to.units, least = 0x1p-120;
-    const float quantum = float(top / units > least ? top / units : least);
-    const double inverse = 1 / double(quantum);
-    const float* const up = to.up;
     int32_t value[geodiff::kMaxTileRows + ROWS];
-    double total = 0;  // of integers: exact
-    float variance = 0;
     float left[geodiff::kMaxTileRows];
-#pragma omp simd reduction(+ : total, variance)
-    for (int r = 0; r < R; ++r) {
-        const double scaled = p[r] * inverse, above = BALANCED && scaled < -units ? -units : scaled;
-        const double exact = above < units ? above : units;
-        int32_t whole = int32_t(exact);
-        if (BALANCED) whole -= exact < double(whole);  // down, where the conversion goes towards 0
-        const float rest = float(exact - double(whole));
-        variance += rest * (1 - rest);
-        const int32_t rounded = rest > up[r] ? 1 : 0;
-        if (REST) left[r] = rest - float(rounded);
-        value[r] = whole + rounded;
-        total += double(value[r]);
-    }
+    geodiff::RoundedWeights found = round_to<BALANCED>(p, R, top, to, value, REST ? left : nullptr);
     for (int i = 0; i < ROWS; ++i) value[R + i] = 0;
     const int32_t bias = BALANCED ? 0 : to.bias;
     for (int part = to.parts - 1; part >= 0; --part) {
@@ -94,7 +103,6 @@ geodiff::RoundedWeights round_weights(const double* p, int R, const geodiff::Wei
         to.total[part] = sum;
         for (int r = 0; r < padded; r += ROWS, out += to.step) std::memcpy(out, digit + r, ROWS * sizeof(Digit));
     }
-    geodiff::RoundedWeights found{quantum, total, double(variance)};
     if constexpr (REST) place_rests<Digit, ROWS>(left, R, to, found);
     return found;
 }

@@ -30,6 +30,9 @@ struct Ymm {
     static GEODIFF_INLINE Vec add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm256_slli_epi32(a, 15); }
     static GEODIFF_INLINE Vec products_of_pairs(Vec a, Vec b) { return _mm256_madd_epi16(a, b); }
+    // u8 a times s8 b, two products to a number of 16 bits, which saturate
+    static GEODIFF_INLINE Vec products_of_bytes(Vec a, Vec b) { return _mm256_maddubs_epi16(a, b); }
+    static GEODIFF_INLINE Vec set1_16(int16_t v) { return _mm256_set1_epi16(v); }
     // u8 <-> s8
     static GEODIFF_INLINE Vec centred(Vec v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
     // Of numbers of 16 bits, one byte each

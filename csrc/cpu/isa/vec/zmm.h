@@ -28,6 +28,8 @@ struct Zmm {
     static GEODIFF_INLINE Vec add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
     static GEODIFF_INLINE Vec shifted15(Vec a) { return _mm512_slli_epi32(a, 15); }
     static GEODIFF_INLINE Vec products_of_pairs(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
+    static GEODIFF_INLINE Vec products_of_bytes(Vec a, Vec b) { return _mm512_maddubs_epi16(a, b); }
+    static GEODIFF_INLINE Vec set1_16(int16_t v) { return _mm512_set1_epi16(v); }
     static GEODIFF_INLINE Vec centred(Vec v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
     static GEODIFF_INLINE Vec low_bytes(Vec v) { return _mm512_and_si512(v, _mm512_set1_epi16(0xff)); }
     static GEODIFF_INLINE Vec high_bytes(Vec v) { return _mm512_srli_epi16(v, 8); }
