@@ -19,6 +19,7 @@ constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact o
 constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
 constexpr int kFineBits = 24;      // of weights, beside which none is heavy
 constexpr int64_t kTogether = 16;  // queries that directions serve at a time
+constexpr int kLooked = 32;        // rows of which the largest is looked for at a time
 
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
@@ -65,7 +66,10 @@ class Dense {
           carried_(by_bits.carried) {}
 
     void pass() {
-        const auto worker = [&] { return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_)}; };
+        const auto worker = [&] {
+            return Worker{logits_.work(tile_), Buffer<double>(tile_),
+                          std::vector<Top::Entry>(size_t(count_), Top(0).least())};
+        };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)),
                          std::vector<Top>(size_t(count_), Top(tops_)),
@@ -93,7 +97,8 @@ class Dense {
   private:
     struct Worker {
         Logits::Work work;
-        Buffer<double> p, chances;
+        Buffer<double> p;
+        std::vector<Top::Entry> least;  // of the rows drawn so far, whichever piece they are of
     };
 
     WeightedSum weighted_sum(int64_t count, int bits) const {
@@ -101,21 +106,25 @@ class Dense {
     }
     const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
     Joined add(const Pooled& heavy, double factor, double* mean) const;
+    // Of the rows of a tile those of the largest l + chance; what they say of other pieces is in `least`.
+    void draw(const double* l, const Tile& t, Top& drawn, Top::Entry& least) const {
+        const float* chance = request_.shaping.chance + t.first;
+        drawn.rise(least);
+        for (int r = 0; r < t.R; r += kLooked) {
+            const int R = std::min(kLooked, t.R - r);
+            if (request_.kernels.reach(l + r, chance + r, 1, 0, R).upper < drawn.least().logit) continue;
+            for (int i = r; i < r + R; ++i) drawn.offer(l[i] + double(chance[i]), t.first + i);
+        }
+        least = drawn.least();
+    }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
-        double *p = worker.p.data(), *chances = worker.chances.data();
+        double* p = worker.p.data();
         const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
             mine.tops[size_t(i)].offer(l, t.first, t.R);
-            if (logits_.shaped()) {
-                const float* chance = request_.shaping.chance + t.first;
-                Top& drawn = mine.drawn[size_t(i)];
-                if (request_.kernels.reach(l, chance, 1, 0, t.R).upper >= drawn.least()) {
-                    for (int r = 0; r < t.R; ++r) chances[r] = l[r] + double(chance[r]);
-                    drawn.offer(chances, t.first, t.R);
-                }
-            }
+            if (logits_.shaped()) draw(l, t, mine.drawn[size_t(i)], worker.least[size_t(i)]);
             double rescale = 1;
             // A tile may be skipped only if it cannot matter even with the logits' error.
             Online& state = mine.states[size_t(i)];

@@ -33,7 +33,11 @@ class Top {
         }
     }
 
-    double least() const { return least_.logit; }  // a lower logit has no rank
+    const Entry& least() const { return least_; }  // what comes after it has no rank
+    // Neither has it elsewhere, where as many come before it.
+    void rise(const Entry& least) {
+        if (before(least, least_)) least_ = least;
+    }
     int64_t wanted() const { return k_; }
     bool full() const { return int64_t(kept_.size()) >= k_; }
 
@@ -86,8 +90,8 @@ class Top {
     }
 
     int64_t k_;
-    mutable Entry least_{-1e308, INT64_MAX};  // what comes after it has no rank
-    mutable std::vector<Entry> kept_;         // the k largest and some more
+    mutable Entry least_{-1e308, INT64_MAX};
+    mutable std::vector<Entry> kept_;  // the k largest and some more
 };
 
 }  // namespace geodiff
