@@ -1,5 +1,5 @@
 // The second product for one query by itself on instruction sets that multiply numbers of 16 bits: weights of 15 bits
-// as two digits, which are multiplied with bytes. 44 instructions for 4 rows of a register where one digit of 16 bits
+// as two digits, which are multiplied with bytes. 45 instructions for 4 rows of a register where one digit of 16 bits
 // takes 51, since no row is widened; and no sum of columns is kept. V: the operations of vec/one_query_x86.h.
 #pragma once
 
