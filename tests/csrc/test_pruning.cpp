@@ -161,6 +161,63 @@ TEST_CASE("every row that may matter is left, and most others are not") {
     }
 }
 
+TEST_CASE("with priors, too, every row that may matter is left, and most others are not") {
+    const Lines data(1100);
+    constexpr int64_t kBatch = 17, kTile = 90;
+    for (const double spread : {1.0, 300.0, 1e6}) {  // nats: next to nothing, as much as distances say, far more
+        Random random(21);
+        Asked asked(data, kBatch);
+        asked.sigma.assign(kBatch, 2);
+        std::vector<double> prior;
+        for (int64_t i = 0; i < data.n; ++i)
+            prior.push_back(i % 7 == 0 ? kUnseen : -spread * std::pow(random.uniform(), 2));
+        const auto asking = [&](const Table& table) {
+            Request request = requested(table, data, asked);
+            request.log_prior = prior.data();
+            request.threads = 2;
+            return request;
+        };
+        std::vector<std::vector<double>> logits(kBatch), sorted;
+        for (int64_t q = 0; q < kBatch; ++q)
+            for (int64_t i = 0; i < data.n; ++i)
+                logits[size_t(q)].push_back(asking(kernels_for("portable")).logit(q, i));
+        sorted = logits;
+        for (auto& of_query : sorted) std::sort(of_query.rbegin(), of_query.rend());
+        for (const Table* table : tables()) {
+            if (!table->integers) continue;
+            CAPTURE(table->name);
+            CAPTURE(spread);
+            const Request request = asking(*table);
+            const Coordinates made(*table, data.rows, data.stats, data.found.mean.data(), 1);
+            const Shaping shaping = made.view(data.found.mean.data());
+            for (const int64_t nearest : {0, 3}) {
+                const double width = request.cut();
+                const Pruning pruning(request, shaping, asked.which, width, nearest);
+                auto work = pruning.work(kTile);
+                int64_t lost = 0, unseen = 0, total = 0;
+                for (int64_t first = 0; first < data.n; first += kTile) {
+                    const int R = int(std::min(kTile, data.n - first));
+                    const Pruning::Left& here = pruning.over(work, first, R, 0);
+                    for (int64_t q = 0; q < kBatch; ++q) {
+                        const std::vector<double>& best = sorted[size_t(q)];
+                        const double least = std::min(best[0] - width, best[size_t(nearest > 0 ? nearest - 1 : 0)]);
+                        std::vector<uint8_t> left(size_t(R), uint8_t(here.most));
+                        for (int r = 0; r < here.count[size_t(q)]; ++r) left[size_t(here.list(q)[r])] = 1;
+                        for (int r = 0; r < R; ++r) {
+                            lost += logits[size_t(q)][size_t(first + r)] >= least && !left[size_t(r)];
+                            if (q % 11 != 10) total += left[size_t(r)];  // which is far away
+                            unseen += left[size_t(r)] && !here.most && prior[size_t(first + r)] == kUnseen;
+                        }
+                    }
+                }
+                CHECK(lost == 0);
+                CHECK(unseen == 0);
+                CHECK(double(total) < 0.15 * double(kBatch * data.n));
+            }
+        }
+    }
+}
+
 TEST_CASE("logits of listed rows are those of a whole tile, to the bit") {
     const Lines data(1100);
     for (const Table* table : tables()) {
@@ -168,8 +225,11 @@ TEST_CASE("logits of listed rows are those of a whole tile, to the bit") {
         CAPTURE(table->name);
         for (const int64_t batch : {1, 9, 70}) {
             const Asked asked(data, batch);
-            const Request request = requested(*table, data, asked);
+            Request request = requested(*table, data, asked);
+            std::vector<double> prior;
+            for (int64_t i = 0; i < data.n; ++i) prior.push_back(i % 8 == 7 ? kUnseen : -0.3 * double(i % 11));
             for (const Precision precision : {Precision::coarse, Precision::sharp}) {
+                request.log_prior = request.log_prior ? nullptr : prior.data();  // with them, then without
                 const Logits logits(request, asked.which.data(), batch, precision);
                 const int64_t tile = 96, first = 432;  // with rows that are excluded
                 auto whole = logits.work(tile), some = logits.work(tile);

@@ -63,6 +63,30 @@ def test_few_queries_get_the_same_bits_with_and_without(data: np.ndarray, isa: s
                 assert torch.equal(fresh(x, sigma), ready(x, sigma)), sigma
 
 
+@pytest.mark.parametrize("isa", cpu.isas())
+def test_contract_and_bits_with_priors(data: np.ndarray, isa: str) -> None:
+    """Weights of 0, and others over 40 nats: the likeliest image is often not the nearest."""
+    generator = torch.Generator().manual_seed(12)
+    log_weights = -40 * torch.rand(N, generator=generator, dtype=torch.float64)
+    log_weights[::9] = -torch.inf
+    with cpu.use_isa(isa):
+        fresh = OptimalDenoiser(data, backend="cpu", log_weights=log_weights)
+        ready = OptimalDenoiser(data, backend="cpu", log_weights=log_weights).prepare()
+        for sigma in SIGMAS:
+            x = queries(data, sigma)[:7]
+            logits = log_weights - squared_distances(data, x) / (2 * sigma**2)
+            exact = weighted_means(data, torch.softmax(logits, 1))
+            found = ready.posterior(x, sigma, topk=3)
+            errors = (found.mean - exact).norm(dim=1)
+            assert (errors <= 1e-5 * exact.norm(dim=1).clamp(min=0.1)).all(), (sigma, errors)
+            assert torch.equal(logits.gather(1, found.indices).sort(descending=True).values, logits.topk(3).values)
+            for one in x.split(1):
+                assert torch.equal(fresh(one, sigma), ready(one, sigma)), sigma
+            # A level for each query: no one number of a row says how far it is from all of them.
+            levels = torch.linspace(1, 1.5, 7) * sigma
+            assert torch.equal(fresh(x, levels), ready(x, levels)), sigma
+
+
 def test_the_same_bits_where_a_piece_of_the_rows_is_full_of_alike(data: np.ndarray) -> None:
     rows = data.copy()
     rows[300:15_000] = rows[100]  # more than any list holds, far from what is asked for
@@ -84,13 +108,14 @@ def test_most_rows_are_not_read(data: np.ndarray) -> None:
     x = torch.from_numpy(data[7_000:7_003]).float() / 127.5 - 1
     x = x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     sigmas = torch.tensor([0.2, 0.1, 0.0], dtype=torch.float64)
-    rows = {}
-    for name, denoiser in (
-        ("fresh", OptimalDenoiser(data, backend="cpu")),
-        ("ready", OptimalDenoiser(data, backend="cpu").prepare()),
-    ):
-        trajectory = geodiff.sample(denoiser, x, sigmas, solver="euler")
-        assert trajectory.cost[0].paths == {"screened": 3}
-        rows[name] = trajectory.cost[0].rows
-    assert rows["fresh"] >= N
-    assert rows["ready"] < N / 10
+    for log_weights in (None, torch.linspace(-1, 0, N)):
+        rows = {}
+        for name, denoiser in (
+            ("fresh", OptimalDenoiser(data, backend="cpu", log_weights=log_weights)),
+            ("ready", OptimalDenoiser(data, backend="cpu", log_weights=log_weights).prepare()),
+        ):
+            trajectory = geodiff.sample(denoiser, x, sigmas, solver="euler")
+            assert trajectory.cost[0].paths == {"screened": 3}
+            rows[name] = trajectory.cost[0].rows
+        assert rows["fresh"] >= N
+        assert rows["ready"] < N / 10

@@ -49,6 +49,8 @@ Pruning::Pruning(const Request& request, const Shaping& shaping, const std::vect
       stats_(request.stats),
       shaping_(shaping),
       count_(int64_t(which.size())),
+      prior_(count_ > 0 ? request.prior_of(which[0]) : nullptr),
+      variance_(count_ > 0 ? request.sigma[which[0]] * request.sigma[which[0]] : 0),
       digits_(integers_, count_, shaping.count(), integers_.layout.digits(kBits)),
       slots_(digits_.slots()),
       scale_(size_t(slots_), 0.0f),
@@ -125,6 +127,11 @@ CoordinateRows Pruning::coordinates(Buffer<float>& half, int64_t first, int R) c
         const float away = stats_.away[first + r];
         half[r] = 0.5f * away * away * float(1 - kNarrow);  // `away` is rounded up
     }
+    if (prior_)
+        for (int r = 0; r < R; ++r) {
+            const double less = double(half[r]) - variance_ * prior_[first + r];
+            half[r] = std::isinf(less) ? kNever : float(less - kNarrow * std::fabs(less));
+        }
     return {shaping_.of_rows(first), shaping_.outside + first, shaping_.rounded + first, half.data(), R};
 }
 
@@ -154,9 +161,12 @@ void Pruning::find_nearest(const Request& request, const std::vector<int64_t>& w
             const int64_t q = which[size_t(i)];
             Top all(wanted);
             for (const auto& share : shares) all.merge(share[size_t(i)]);
-            std::vector<double> seen;  // -|x - v|^2 / 2 of rows that the query sees
-            for (const Top::Entry& e : all.entries())
-                if (e.row != request.excluded_of(q)) seen.push_back(-0.5 * request.distance(q, e.row));
+            std::vector<double> seen;  // logits of rows that the query sees, times sigma^2
+            for (const Top::Entry& e : all.entries()) {
+                const double log_prior = request.prior_at(q, e.row);
+                if (log_prior != kUnseen)
+                    seen.push_back(request.sigma[q] * request.sigma[q] * log_prior - 0.5 * request.distance(q, e.row));
+            }
             std::sort(seen.rbegin(), seen.rend());
             double least = -std::numeric_limits<double>::infinity();  // every row is left
             if (!seen.empty() && int64_t(seen.size()) >= nearest)

@@ -18,7 +18,8 @@ namespace geodiff {
 class Pruning {
   public:
     // For the queries `which`, all of which want the rows whose logit is less than `width` below the largest, and the
-    // `nearest` nearest. Looks at the coordinates of all rows for the nearest ones.
+    // `nearest` with the largest. Looks at the coordinates of all rows for these. Where rows have priors, these and
+    // sigma are those of the first query for all: see `together`.
     Pruning(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double width,
             int64_t nearest);
 
@@ -26,6 +27,11 @@ class Pruning {
     // data as a rule have. `width` as above.
     static bool worthwhile(const Request& request, const Shaping& shaping, int64_t q, double width);
     static bool promising(const Request& request, int64_t q, double width);
+    // Whether one number says of a row how far its bounds are from |y|, for both queries.
+    static bool together(const Request& request, int64_t q, int64_t other) {
+        if (!request.log_prior) return true;
+        return request.sigma[q] == request.sigma[other] && request.prior_of(q) == request.prior_of(other);
+    }
 
     // What is left of the rows of a tile: of query i, first + list(i)[0..count[i]).
     struct Left {
@@ -60,6 +66,8 @@ class Pruning {
     const Stats& stats_;
     const Shaping shaping_;
     const int64_t count_;
+    const double* const prior_;  // of row 0, or null
+    const double variance_;      // sigma^2 of all queries, where there are priors
     LaneDigits digits_;
     const int64_t slots_;
     // See CoordinateQueries. Lanes that no query takes want nothing.

@@ -118,11 +118,10 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     return out;
 }
 
-// What coordinates there are, with exact integer products, for rows that differ in nothing but their distance. A pass
-// that screens makes none: that takes many times as long. Whether they are there changes no bit of an answer.
+// What coordinates there are, with exact integer products. A pass that screens makes none: that takes many times as
+// long. Whether they are there changes no bit of an answer.
 Shaping coordinates_of(const Request& request) {
-    const bool bounded = request.coordinates && request.integers();
-    return bounded && !request.log_prior ? request.coordinates->at_hand() : Shaping{};
+    return request.coordinates && request.integers() ? request.coordinates->at_hand() : Shaping{};
 }
 
 }  // namespace
@@ -140,7 +139,11 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
     const double width = std::max(cut, wider.width);
     const Shaping shaping = precision == Precision::coarse ? coordinates_of(request) : Shaping{};
     std::vector<int64_t> few, all;
-    for (const int64_t q : which) (shaping && Pruning::worthwhile(request, shaping, q, width) ? few : all).push_back(q);
+    for (const int64_t q : which) {
+        const bool prunes = shaping && Pruning::worthwhile(request, shaping, q, width) &&
+                            (few.empty() || Pruning::together(request, q, few[0]));
+        (prunes ? few : all).push_back(q);
+    }
     Overflowed again;
     Found found = find(request, shaping, few, cut, precision, wider, {}, &again);
     found.append(find(request, {}, all, cut, precision, wider, {}, &again));

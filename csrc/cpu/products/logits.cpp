@@ -319,11 +319,15 @@ const double* Logits::listed(Work& w, int64_t first, const int32_t* list, int co
     double* l = w.logits.data();
     const double base = double(int64_t(1) << integers_->layout.digit_bits);
     kernels_.join_digits({w.sums.data(), tile, parts_, scale_[size_t(i)], base}, nullptr, 0, 0, count, l);
+    const double* prior = prior_[size_t(i)];
+    double half_norm[kMaxTileRows], log_prior[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
-        const int64_t row = first + list[r];
-        l[r] = (l[r] - stats_.half_norm[row]) * inv_sigma2_[size_t(i)];
-        if (row == excluded_[size_t(i)]) l[r] = kUnseen;
+        half_norm[r] = stats_.half_norm[first + list[r]];
+        if (prior) log_prior[r] = prior[first + list[r]];
     }
+    kernels_.to_logits(half_norm, inv_sigma2_[size_t(i)], prior ? log_prior : nullptr, count, l);
+    for (int r = 0; r < count; ++r)
+        if (first + list[r] == excluded_[size_t(i)]) l[r] = kUnseen;
     return l;
 }
 
