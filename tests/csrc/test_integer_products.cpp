@@ -305,66 +305,6 @@ TEST_CASE("second product: exact integers, scaled once") {
     }
 }
 
-TEST_CASE("second product of one query: weights to their rounding, exact integers, two largest weights side by side") {
-    int tried = 0;
-    for (const Table* table : tables()) {
-        if (!table->integers || table->integers->one.bits == 0) continue;
-        CAPTURE(table->name);
-        ++tried;
-        const SumOfOne& one = table->integers->one;
-        for (const auto& [R, d] : {std::pair<int, int>{1, 1}, {2, 64}, {5, 70}, {18, 129}, {72, 200}, {255, 100}})
-            for (const int shape : {0, 1, 2}) {  // of the weights: all as large as can be, one in three, at random
-                Points points(DType::u8, R, d, uint64_t(R + shape));
-                if (shape == 0)  // rows of 0 and of 255 take sums to what 16 bits hold
-                    for (int64_t i = 0; i < R * d; ++i) {
-                        points.stored[size_t(i)] = char(i % d % 2 ? 0 : 255);
-                        points.v[size_t(i)] = i % d % 2 ? -128 : 127;
-                    }
-                Random random{uint64_t(R)};
-                std::vector<double> p(static_cast<size_t>(R));
-                for (int r = 0; r < R; ++r)
-                    p[size_t(r)] = shape == 0 ? 0.7 : shape == 1 ? double(r % 3 == 0) : random.uniform();
-                std::vector<int16_t> digits(size_t(R + 3), 77);
-                int32_t total = 0;
-                WeightPlace to{};
-                to.units = one.units;
-                to.up = dithers() + 5 * R;
-                to.parts = 1;
-                to.digits = digits.data();
-                to.total = &total;
-                const RoundedWeights found = one.round(p.data(), R, to);
-                const auto value = [&](int r) {
-                    const auto* at = reinterpret_cast<const uint8_t*>(digits.data()) + r / 4 * 8 + r % 4;
-                    return int(at[0]) * 128 + int(at[4]);
-                };
-                double sum = 0;
-                for (int r = 0; r < R; ++r) {
-                    sum += value(r);
-                    CHECK(std::fabs(p[size_t(r)] - double(found.quantum) * value(r)) <= double(found.quantum) * 1.01);
-                    const auto* at = reinterpret_cast<const uint8_t*>(digits.data()) + r / 4 * 8 + r % 4;
-                    if (r % 2 == 0 && r + 1 < R) CHECK(int(at[0]) + int(at[1]) <= 255);
-                }
-                for (int r = R; r < (R + 3) / 4 * 4; ++r) CHECK(value(r) == 0);
-                CHECK(sum == found.total);
-                const int64_t dp = padded(d);
-                std::vector<float> A(size_t(dp), 3.0f);
-                const uint8_t active = 1;
-                const float rescale = 0.5f, quantum = 0.25f;
-                const WeightDigits w{false, 1, 1, 1, digits.data(), &active, &total, &rescale, &quantum};
-                const auto* rows = reinterpret_cast<const uint8_t*>(points.stored.data());
-                one.sum(rows, d, R, d, w, A.data(), R > 8 ? rows : nullptr);
-                for (int64_t slot = 0; slot < dp; ++slot) {
-                    const int64_t c = slot / kPad * kPad + one.column_of_slot[slot % kPad];
-                    if (c >= d) continue;
-                    int64_t exact = 0;
-                    for (int r = 0; r < R; ++r) exact += value(r) * int64_t(points.v[size_t(r * d + c)]);
-                    CHECK(double(A[size_t(slot)]) == doctest::Approx(1.5 + 0.25 * double(exact)).epsilon(2e-7));
-                }
-            }
-    }
-    if (tried == 0) MESSAGE("no instruction set here has a second product of one query");
-}
-
 TEST_CASE("weights: digits and the digit of their rest make up what they came from, on average without an error") {
     Random random(8);
     const int64_t R = 203;

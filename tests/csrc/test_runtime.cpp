@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <set>
 #include <stdexcept>
 
@@ -115,6 +116,42 @@ TEST_CASE("the k largest, ties to the lower row") {
     few.write(0.0, index, weight);
     CHECK(index[1] == -1);
     CHECK(weight[2] == 0);
+}
+
+TEST_CASE("the k largest of several pieces are the same, whatever each knew of those before it") {
+    Random random(4);
+    for (int trial = 0; trial < 200; ++trial) {
+        constexpr int kPieces = 4, kRows = 60;
+        std::vector<double> logits;
+        for (int i = 0; i < kPieces * kRows; ++i) logits.push_back(std::floor(12 * random.normal()));  // many ties
+        const int64_t k = 1 + trial % 17;
+        const auto found = [&](const std::vector<int>& order, bool knowing) {
+            std::vector<Top> pieces(kPieces, Top(k));
+            Top::Entry least = Top::kNothing;
+            for (const int piece : order)
+                for (int r = piece * kRows; r < (piece + 1) * kRows; r += 20) {
+                    Top& top = pieces[size_t(piece)];
+                    if (knowing) top.rise(least);
+                    for (int i = r; i < r + 20; ++i) top.offer(logits[size_t(i)], i);
+                    least = top.least();
+                }
+            Top all(k);
+            for (const Top& piece : pieces) all.merge(piece);
+            std::vector<int64_t> rows;
+            all.rows(rows);
+            std::sort(rows.begin(), rows.end());
+            return rows;
+        };
+        const std::vector<int64_t> expected = found({0, 1, 2, 3}, false);
+        CHECK(int64_t(expected.size()) == k);
+        for (const auto& order : {std::vector<int>{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}})
+            CHECK(found(order, true) == expected);
+    }
+    Top top(2);
+    top.offer(5, 1), top.offer(4, 2), top.offer(3, 3);
+    top.rise({6, 9});
+    top.entries();
+    CHECK(top.least().logit == 6);  // what is known of others is not forgotten
 }
 
 TEST_CASE("candidates: no row that may matter is lost, and too many are said to be") {

@@ -10,6 +10,6 @@
 
 namespace geodiff::targets {
 
-const Table& avx2() { return table_of<half_products_and_one<HalvesAvx2, OneQueryX86<Ymm<1>>>>("avx2"); }
+const Table& avx2() { return table_of<half_products_and_one_query<HalvesAvx2, OneQueryX86<Ymm<1>>>>("avx2"); }
 
 }  // namespace geodiff::targets

@@ -10,6 +10,6 @@
 
 namespace geodiff::targets {
 
-const Table& avx512() { return table_of<half_products_and_one<HalvesAvx512, OneQueryX86<Zmm<1>>>>("avx512"); }
+const Table& avx512() { return table_of<half_products_and_one_query<HalvesAvx512, OneQueryX86<Zmm<1>>>>("avx512"); }
 
 }  // namespace geodiff::targets

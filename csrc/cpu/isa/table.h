@@ -68,7 +68,7 @@ struct WeightDigits {
 
 // Where the digits of one weight of a tile go, and how it becomes an integer.
 struct WeightPlace {
-    double units;     // the largest weight as an integer
+    double units;     // the largest weight as an integer; of OneQuerySum, the largest sum of two
     const float* up;  // [R] uniform: up with the probability of the fraction
     int parts;
     int32_t bias;    // of unsigned digits
@@ -149,9 +149,9 @@ struct CoordinateQueries {
 };
 
 // The second product for one query by itself, with weights of fewer bits than a digit has.
-struct SumOfOne {
-    int bits = 0;                  // of a weight, about; 0: there is none
-    double units;                  // the largest sum of the weights of two neighbouring rows as an integer
+struct OneQuerySum {
+    int bits = 0;        // of a weight, about; 0: there is none
+    double most_of_two;  // the largest sum of the weights of rows 2 i and 2 i + 1 as integers: WeightPlace::units
     uint8_t column_of_slot[kPad];  // as in IntegerLayout
     // As those of IntegerProducts; of WeightPlace and WeightDigits what one query with positive weights and no rests
     // needs. The digits are what `sum` wants them to be, in 16 bits a row.
@@ -163,7 +163,7 @@ struct SumOfOne {
 // Exact products of uint8 rows with integers: see products/digits.h.
 struct IntegerProducts {
     IntegerLayout layout;
-    SumOfOne one;
+    OneQuerySum one_query;
     // Weights p[0..R) of one query as digits.
     RoundedWeights (*round)(const double* p, int R, bool balanced, const WeightPlace& to);
     // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.

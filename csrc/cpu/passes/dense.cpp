@@ -68,7 +68,7 @@ class Dense {
     void pass() {
         const auto worker = [&] {
             return Worker{logits_.work(tile_), Buffer<double>(tile_),
-                          std::vector<Top::Entry>(size_t(count_), Top(0).least())};
+                          std::vector<Top::Entry>(size_t(count_), Top::kNothing)};
         };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)),
@@ -106,7 +106,8 @@ class Dense {
     }
     const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
     Joined add(const Pooled& heavy, double factor, double* mean) const;
-    // Of the rows of a tile those of the largest l + chance; what they say of other pieces is in `least`.
+    // Of the rows of a tile those of the largest l + chance. `least`: what this thread knows of it, of all its pieces.
+    // Which these were changes what is kept of a piece, but not which are the largest of all.
     void draw(const double* l, const Tile& t, Top& drawn, Top::Entry& least) const {
         const float* chance = request_.shaping.chance + t.first;
         drawn.rise(least);

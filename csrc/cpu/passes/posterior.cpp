@@ -19,7 +19,7 @@ constexpr double kFloatCost = 1.1;    // of a product in float32, for each digit
 constexpr double kCarrying = 0.1;     // of a digit: what else it takes to carry what digits lose
 constexpr double kApart = 0.2;        // of a digit: what it takes to lay rows out for two kinds of weights, not one
 constexpr double kConcentrated = 40;  // rows in effect of which a query was the mean: few may be left
-constexpr double kOfTwo = 0.9;        // the largest sum of two neighbours' weights, of the largest weight
+constexpr double kOfTwo = 1.35;       // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
 constexpr double kShared = 1.5;       // what a query is rounded by takes its part of what is allowed
 
 // Two kinds of integer weights share a pass.
@@ -50,9 +50,11 @@ double digits_of_weights(const IntegerLayout& layout, const ByBits& by) {
 // With principal coordinates that carry what digits lose, if these save more than they cost.
 ByBits weights(const Request& request, const std::vector<DenseQuery>& even, const Shaping& shaping) {
     ByBits plain = in_two(request, by_units(even));
-    const SumOfOne& one = request.weight_integers()->one;
-    if (even.size() == 1 && one.bits > 0 && kOfTwo * even[0].units <= one.units)
-        plain = {{even[0].query}, {}, one.bits, plain.coarser.empty() ? plain.finer_bits : plain.coarser_bits};
+    // One query by itself: where 15 bits turn out to be too few, it takes another pass with as many as it would have
+    // had.
+    const OneQuerySum& alone = request.weight_integers()->one_query;
+    if (even.size() == 1 && alone.bits > 0 && kOfTwo * even[0].units <= alone.most_of_two)
+        plain = {{even[0].query}, {}, alone.bits, plain.coarser.empty() ? plain.finer_bits : plain.coarser_bits};
     int64_t uneven = 0;
     for (const DenseQuery& e : even) uneven += e.uneven;
     plain.exact = kFailing * uneven > int64_t(even.size());

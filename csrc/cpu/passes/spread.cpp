@@ -53,7 +53,7 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     e.weight = 1;
     const bool uneven = dense_error(e, request.sigma[q]) >= allowed;
     const double largest = std::min(double(samples) / sum, kOfHeaviest * heaviest_left(request.rows.n));
-    return DenseQuery{q, caution * units_for(request, q, largest), uneven};
+    return DenseQuery{q, units_for(request, q, largest), caution, uneven};
 }
 
 }  // namespace
@@ -108,13 +108,13 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
 }
 
 DenseQuery crowded(const Request& request, int64_t q) {
-    return {q, kCaution * units_for(request, q, kOfHeaviest * heaviest_left(request.rows.n)), true};
+    return {q, units_for(request, q, kOfHeaviest * heaviest_left(request.rows.n)), kCaution, true};
 }
 
 ByUnits by_units(const std::vector<DenseQuery>& even, double factor) {
     ByUnits out;
     for (const DenseQuery& e : even) {
-        const double units = factor * e.units;
+        const double units = factor * e.caution * e.units;
         auto& same = units < largest_unsigned(8, 1) ? out.most : units < largest_unsigned(16, 1) ? out.many : out.some;
         same.push_back(e.query);
     }

@@ -11,8 +11,9 @@ namespace geodiff {
 // What a query asks of the dense pass, guessed.
 struct DenseQuery {
     int64_t query;
-    double units;  // how large an integer the largest of its weights must be
-    bool uneven;   // so few rows carry so much of the weight that logits in float32 will hardly do
+    double units;    // how large an integer the largest of its weights must be
+    double caution;  // by how much that guess is rather to be too high: a digit too few costs a whole pass
+    bool uneven;     // so few rows carry so much of the weight that logits in float32 will hardly do
 };
 
 struct BySpread {

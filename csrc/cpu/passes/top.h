@@ -33,11 +33,14 @@ class Top {
         }
     }
 
-    const Entry& least() const { return least_; }  // what comes after it has no rank
-    // Neither has it elsewhere, where as many come before it.
+    // What comes after it has no rank.
+    const Entry& least() const { return least_; }
+    // `least`: that of other entries, which these will be merged with: what comes after it has no rank among all of
+    // them.
     void rise(const Entry& least) {
         if (before(least, least_)) least_ = least;
     }
+    static constexpr Entry kNothing{-1e308, INT64_MAX};  // comes after everything
     int64_t wanted() const { return k_; }
     bool full() const { return int64_t(kept_.size()) >= k_; }
 
@@ -86,11 +89,11 @@ class Top {
         if (k_ == 0 || size < k_ || (size == k_ && kept_.back().row == least_.row)) return;
         std::nth_element(kept_.begin(), kept_.begin() + (k_ - 1), kept_.end(), before);
         kept_.resize(size_t(k_));
-        least_ = kept_.back();
+        if (before(kept_.back(), least_)) least_ = kept_.back();
     }
 
     int64_t k_;
-    mutable Entry least_{-1e308, INT64_MAX};
+    mutable Entry least_ = kNothing;
     mutable std::vector<Entry> kept_;  // the k largest and some more
 };
 

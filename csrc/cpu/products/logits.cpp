@@ -13,9 +13,9 @@ constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a mul
 constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
 constexpr int64_t kFewTiles = 8;
-constexpr int64_t kMemoryBound = 8;  // bound by memory; beyond, by arithmetic
-constexpr int kRowBlocks = 12;       // a multiple of most register blocks' rows
-constexpr double kCaution = 1.5;     // a query that fails for one digit too few takes another pass
+constexpr int64_t kMemoryBound = 8;       // bound by memory; beyond, by arithmetic
+constexpr int64_t kFewBytes = 192 << 10;  // of a tile for as many queries
+constexpr double kCaution = 1.5;          // a query that fails for one digit too few takes another pass
 
 }  // namespace
 
@@ -25,7 +25,7 @@ int64_t tile_rows(const Request& request, int64_t count) {
     const int64_t many = !integers              ? 1536 << 10
                          : count <= kQueryBlock ? integers->layout.tile
                                                 : integers->layout.crowded_tile;
-    const int64_t budget = count <= kMemoryBound ? 192 << 10 : many;
+    const int64_t budget = count <= kMemoryBound ? kFewBytes : many;
     const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
     const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
@@ -262,15 +262,18 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
         const int64_t end = first + R;
         const uint8_t* next =
             end < rows_.n && b + 1 == blocks() ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
-        const auto dot = [&](int begin, int count, const uint8_t* brings) {
+        const auto dot = [&](int begin, int count, const uint8_t* meanwhile) {
             const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first + begin) : RowTail{};
             integers_->dot(rows + begin * rows_.d, rows_.d, tail, count, block.digits.data(), block.total.data(),
-                           columns_, int(block.groups), int(block.group), rows_.d, w.sums.data() + begin, tile, brings);
+                           columns_, int(block.groups), int(block.group), rows_.d, w.sums.data() + begin, tile,
+                           meanwhile);
         };
-        // Few queries wait for memory, which would be idle now if the second product alone brought the next tile.
-        const int half = !alone_ && next && count_ <= kMemoryBound ? R / 2 / kRowBlocks * kRowBlocks : 0;
-        if (half > 0) dot(0, half, next);
-        dot(half, R - half, alone_ ? next : nullptr);
+        // Few queries wait for memory, which would be idle now if only the second product, which asks for all of the
+        // next tile, brought it. At the end of a thread's rows this brings some of another's.
+        const int unit = integers_->layout.row_unit, about_half = (R / 2 + unit / 2) / unit * unit;
+        const int early = !alone_ && next && count_ <= kMemoryBound ? std::min(about_half, R) : 0;
+        if (early > 0) dot(0, early, next);
+        if (early < R) dot(early, R - early, alone_ ? next : nullptr);
         if (!known_.empty()) renew_products(w, first, R, b, tile);
     }
     if (!tails_.empty()) tails_[size_t(b)].multiply(shaping_.of_rows(first).rows(R), w.sums.data(), tile);

@@ -47,9 +47,10 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     }
     // With a bias 31 bits are as many as will be wanted, and need none.
     digits_ = make_digits(parts, weights == Weights::either_sign || (integers_->layout.bias != 0 && parts > 1));
-    if (count == 1 && bits == integers_->one.bits && weights == Weights::positive && !carried) {
-        one_ = &integers_->one;
-        digits_.units = one_->units;
+    const OneQuerySum& alone = integers_->one_query;
+    if (count == 1 && alone.bits > 0 && bits == alone.bits) {
+        alone_ = &alone;
+        digits_.units = alone.most_of_two;
     }
     if (!carried) return;
     carried_ = carried;
@@ -155,7 +156,7 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
         to.rest_up = dithers() + (number + kDithers / 2) % kDithers;
         to.size = carried_.unsaid + first_;
     }
-    const RoundedWeights found = one_ ? one_->round(p, R_, to) : integers_->round(p, R_, digits_.balanced, to);
+    const RoundedWeights found = alone_ ? alone_->round(p, R_, to) : integers_->round(p, R_, digits_.balanced, to);
     const double quantum = double(digits_.quantum[size_t(q)] = found.quantum);
     state.sum_q += quantum * found.total;
     state.noise += quantum * quantum * found.variance;
@@ -186,9 +187,9 @@ void WeightedSum::add(const void* next) {
         if (integers_) clear(digits_, slot);
         if (carried_) clear(rests_, slot);
     }
-    if (one_) {
-        one_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
-                  static_cast<const uint8_t*>(next));
+    if (alone_) {
+        alone_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
+                    static_cast<const uint8_t*>(next));
         return;
     }
     if (integers_) {

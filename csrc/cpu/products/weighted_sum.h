@@ -16,7 +16,7 @@ namespace geodiff {
 struct TileDigits {
     int parts = 1;
     bool balanced = true;
-    double units = 0;     // the largest weight as an integer
+    double units = 0;     // as in WeightPlace
     Buffer<char> digits;  // [groups][steps][group][parts][weight_rows]
     std::vector<int32_t> total;
     std::vector<float> quantum;
@@ -26,8 +26,8 @@ class WeightedSum {
   public:
     enum class Weights { positive, either_sign };
 
-    // `bits`: of a weight on the integer path, 8, 16 or 24, rounded up to whole digits; or, of one query, those of
-    // SumOfOne. `carried`: the coordinates that carry what these lose, or none.
+    // `bits`: of a weight on the integer path, 8, 16 or 24, rounded up to whole digits, or those of OneQuerySum for one
+    // query. `carried`: the coordinates that carry what these lose, or none.
     WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive,
                 const Shaping& carried = {});
 
@@ -47,7 +47,7 @@ class WeightedSum {
     // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i).
     const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
     const uint8_t* order() const {
-        return one_ ? one_->column_of_slot : integers_ ? integers_->layout.column_of_slot : nullptr;
+        return alone_ ? alone_->column_of_slot : integers_ ? integers_->layout.column_of_slot : nullptr;
     }
 
     // What the digits lose of the weights of query q: sum eta; the variance of what coordinates do not say of sum eta
@@ -76,8 +76,8 @@ class WeightedSum {
 
     const Table& kernels_;
     const Rows& rows_;
-    const IntegerProducts* integers_;  // null: weights in float32
-    const SumOfOne* one_ = nullptr;    // if it is taken
+    const IntegerProducts* integers_;     // null: weights in float32
+    const OneQuerySum* alone_ = nullptr;  // if it is taken
     int64_t count_, tile_, dp_, group_, groups_;
     int64_t first_ = 0;
     int R_ = 0;

@@ -10,11 +10,13 @@
 namespace {
 
 constexpr int kLowBits = 7;  // of the second digit; the first has 8
-// Two neighbours' weights come to no more, and by rounding to 2 more: then their first digits come to 255 at most.
+// What the weights of two neighbours, a and b, come to before rounding adds up to 1 to each. Their first digits come to
+// a/128 + b/128, rounded down, <= (a + b)/128, their second ones to 127 + 127: with bytes, both are in 16 bits.
 constexpr int kMostOfTwo = 255 << kLowBits;
+static_assert(kMostOfTwo + 2 < 256 << kLowBits && 255 * 128 <= INT16_MAX);
 
 // p[0..R) as digits [R/4][2][4 rows]; `to.units`: the largest sum of two neighbours.
-geodiff::RoundedWeights round_one(const double* p, int R, const geodiff::WeightPlace& to) {
+geodiff::RoundedWeights round_for_one_query(const double* p, int R, const geodiff::WeightPlace& to) {
     constexpr int kRows = 4;
     const int all = (R + kRows - 1) / kRows * kRows;
     double padded[geodiff::kMaxTileRows + kRows], top = 0;
@@ -35,11 +37,11 @@ geodiff::RoundedWeights round_one(const double* p, int R, const geodiff::WeightP
 // A cache line of 16 rows at a time, for the reason given at sum_few_halves; every four rows some of those at `ahead`
 // are asked for, as there.
 template <class V, bool AHEAD>
-GEODIFF_BLOCK void sum_one_columns_halves(const uint8_t* X, int64_t ldx, int R, const geodiff::WeightDigits& w,
-                                          float* A, const uint8_t* ahead) {
+GEODIFF_BLOCK void sum_line_bytes(const uint8_t* X, int64_t ldx, int R, const geodiff::WeightDigits& w, float* A,
+                                  const uint8_t* ahead) {
     typedef typename V::Vec Vec;
     constexpr int kParts = int(kPad / V::bytes), kRows = 16;
-    const typename V::Worth worth;
+    const typename V::Multipliers multipliers;
     Vec acc[kParts][4] = {};
     const int8_t* digits = static_cast<const int8_t*>(w.digits);
     for (int left = R; left > 0; left -= kRows, X += kRows * ldx, digits += 2 * kRows) {
@@ -54,7 +56,7 @@ GEODIFF_BLOCK void sum_one_columns_halves(const uint8_t* X, int64_t ldx, int R, 
                     rows[i] = V::centred(V::load(at + (i < there ? i : there - 1) * ldx));
                 V::interleave(rows, x);
                 const Vec h = V::broadcast4(p), l = V::broadcast4(p + 4);
-                GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::weigh(a[j], x[j], h, l, worth);
+                GEODIFF_UNROLL for (int j = 0; j < 4; ++j) V::weigh(a[j], x[j], h, l, multipliers);
             };
             int rows = in_register(left < kRows ? left : kRows);
             for (; rows >= 4; rows -= 4, at += 4 * ldx, p += 8) {
@@ -75,29 +77,30 @@ GEODIFF_BLOCK void sum_one_columns_halves(const uint8_t* X, int64_t ldx, int R, 
 }
 
 template <class V>
-void sum_one_halves(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
-                    const uint8_t* prefetch) {
+void sum_one_query_bytes(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
+                         const uint8_t* prefetch) {
     int64_t c = 0;
     for (; c + kPad <= d; c += kPad)
         if (prefetch)
-            sum_one_columns_halves<V, true>(X + c, ldx, R, w, A + c, prefetch + c);
+            sum_line_bytes<V, true>(X + c, ldx, R, w, A + c, prefetch + c);
         else
-            sum_one_columns_halves<V, false>(X + c, ldx, R, w, A + c, nullptr);
+            sum_line_bytes<V, false>(X + c, ldx, R, w, A + c, nullptr);
     if (c == d) return;
-    alignas(64) uint8_t last[geodiff::kMaxTileRows * kPad] = {};  // columns that do not fill a cache line
-    for (int r = 0; r < R; ++r) std::copy_n(X + r * ldx + c, d - c, last + r * kPad);
-    sum_one_columns_halves<V, false>(last, kPad, R, w, A + c, nullptr);
+    alignas(64) uint8_t last[geodiff::kMaxTileRows * kPad];  // columns that do not fill a cache line
+    for (int r = 0; r < R; ++r)
+        std::fill(std::copy_n(X + r * ldx + c, d - c, last + r * kPad), last + (r + 1) * kPad, uint8_t(0));
+    sum_line_bytes<V, false>(last, kPad, R, w, A + c, nullptr);
 }
 
 template <class Halves, class One>
-inline geodiff::IntegerProducts half_products_and_one() {
+inline geodiff::IntegerProducts half_products_and_one_query() {
     static_assert(kPad % One::bytes == 0);
     geodiff::IntegerProducts p = half_products<Halves>();
-    p.one.bits = 8 + kLowBits;
-    p.one.units = kMostOfTwo;
-    for (int i = 0; i < int(kPad); ++i) p.one.column_of_slot[i] = uint8_t(One::column_of_slot(i));
-    p.one.round = round_one;
-    p.one.sum = sum_one_halves<One>;
+    p.one_query.bits = 8 + kLowBits;
+    p.one_query.most_of_two = kMostOfTwo;
+    for (int i = 0; i < int(kPad); ++i) p.one_query.column_of_slot[i] = uint8_t(One::column_of_slot(i));
+    p.one_query.round = round_for_one_query;
+    p.one_query.sum = sum_one_query_bytes<One>;
     return p;
 }
 

@@ -39,7 +39,7 @@ void place_rests(const float* left, int R, const geodiff::WeightPlace& to, geodi
     found.rest_variance = double(variance) / (to.rest_units * to.rest_units);
 }
 
-// p[0..R) as integers, the largest size `top` being to.units; `left` (or null): what rounding has left of each.
+// p[0..R) as integers, `top` being to.units; `left` (or null): what rounding has left of each.
 template <bool BALANCED>
 GEODIFF_INLINE geodiff::RoundedWeights round_to(const double* p, int R, double top, const geodiff::WeightPlace& to,
                                                 int32_t* value, float* left) {

@@ -12,15 +12,15 @@ struct OneQueryX86 : FourRowsX86<R> {
     typedef typename R::Vec Vec;
 
     // What sums of two products, in 16 bits, are multiplied with as two of them are added in a dword
-    struct Worth {
+    struct Multipliers {
         Vec high = R::set1_16(1 << 7), low = R::set1_16(1);
     };
 
     // acc += four rows of a column, as s8, times a weight of unsigned digits h and l, 2^7 h + l. Of rows that are
     // neighbours neither the digits h nor the digits l may come to more than 255: 255 2^7 < 2^15.
-    static GEODIFF_INLINE void weigh(Vec& acc, Vec rows, Vec h, Vec l, const Worth& worth) {
-        add_to(acc, R::products_of_pairs(R::products_of_bytes(h, rows), worth.high));
-        add_to(acc, R::products_of_pairs(R::products_of_bytes(l, rows), worth.low));
+    static GEODIFF_INLINE void weigh(Vec& acc, Vec rows, Vec h, Vec l, const Multipliers& by) {
+        add_to(acc, R::products_of_pairs(R::products_of_bytes(h, rows), by.high));
+        add_to(acc, R::products_of_pairs(R::products_of_bytes(l, rows), by.low));
     }
 
   private:
