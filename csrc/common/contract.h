@@ -21,10 +21,11 @@ struct Scale {
     double least() const { return std::max(0.01 * max_norm, 1e-300); }
     // The most that r, of length `norm`, may be off by.
     double allowed(double norm, double tol) const { return tol * std::max(norm, least()); }
-    // Rows whose logit lies this far below the largest may be dropped altogether: all n of them together then move r by
-    // at most n e^-cut 2 radius <= tol/50 least().
-    double cut(int64_t n, double tol) const {
-        return std::log(std::max(2.0, double(n) * 2 * std::max(radius, 1e-300) * 50 / (tol * least())));
+    // Rows whose logit lies this far below the largest may be dropped altogether: all n of them together then have a
+    // weight of at most n e^-cut <= log_error/100, which is what log p loses, and move r by 2 radius times that, <=
+    // tol/50 least(). Rows that are all alike would move r by nothing.
+    double cut(int64_t n, double tol, double log_error = kLogError) const {
+        return std::log(double(n) * 100 * std::max(radius / (tol * least()), 1 / log_error));
     }
 };
 

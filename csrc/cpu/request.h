@@ -35,8 +35,13 @@ struct Stats {
     double mean_square;       // mean_i |v_i - mean|^2
     double max_norm;          // max_i |v_i|
     double mean_norm;         // |mean|
+    double alike;             // how many rows are one and the same, at most
     Scale scale;              // max_i |x_i| in model space times `unit`, and max_i |v_i - mean|
     double unit, shift;       // model = (v + shift) / unit
+
+    // sum_g W_g^2 at most, W_g the weight of all rows that are the same, for sum_i w_i^2: what rows err by that have
+    // one error, since they are one and the same, does not average out.
+    double with_copies(double squares) const { return std::min(1.0, alike * squares); }
 
     // The same for the rows from `first` on.
     Stats from(int64_t first) const {
@@ -82,7 +87,7 @@ struct Request {
         if (row == excluded_of(q)) return kUnseen;
         return log_prior ? log_prior[q * log_prior_stride + row] : 0;
     }
-    double cut() const { return stats.scale.cut(rows.n, tol); }
+    double cut() const { return stats.scale.cut(rows.n, tol, log_tol); }
     // What contract 1 will allow r, guessed: r is hardly shorter than the mean of the rows, nor than where the query
     // was when it was asked last.
     double expected_allowance(int64_t q) const {

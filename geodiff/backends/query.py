@@ -69,13 +69,6 @@ class Query:
             return (len(self.rows) - (exclude >= 0).double()).log()
         return torch.where(exclude >= 0, log_left(prior, exclude), 0.0)
 
-    def with_prior(self, indices: Tensor) -> Tensor:
-        """`indices` of rows, [B, k], with -1 in the place of those that have no prior weight."""
-        if self.log_prior is None:
-            return indices
-        prior = self.log_prior.to(indices.device).expand(len(self), -1)
-        return torch.where(prior.gather(1, indices).isneginf(), -1, indices)
-
     def seen(self, stored: Tensor) -> Tensor:
         """The rows that are seen, of all rows [N, d] as stored: a view."""
         return stored[self.rows.start : self.rows.stop]

@@ -220,7 +220,7 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     const double minkowski = std::pow(all.away_4 / sum, 0.25) + off;
     const double fourth = std::min(minkowski * minkowski, (radius + off) * std::sqrt(trace));
     const double steep = 2 * std::fabs(direction_.slope[q]), sigma2 = sigma * sigma;
-    const double few = std::sqrt(trace * weights.sum_2) / sum;
+    const double few = std::sqrt(trace * stats.with_copies(weights.sum_2 / (sum * sum)));
     const double noise[] = {
         logits_.query_step(i) * (std::sqrt(variance) * fourth / sigma2 + steep * trace),  // the query's rounding
         logits_.logit_noise(i) * (std::sqrt(variance) + steep * sigma2) * few,

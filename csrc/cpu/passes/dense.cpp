@@ -243,13 +243,18 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     }
     e.weight = 1;
     e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
-    e.concentration = all.sum_2 / (all.sum * all.sum);
+    e.concentration = stats.with_copies(all.sum_2 / (all.sum * all.sum));
     e.length = logits_.shaped() ? 0 : length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
     if (carried) {  // what is left of a row, and all of it for what the digit of the rest is rounded by
         e.weight_noise = (unsaid + rounding * e.spread * e.spread) / (all.sum_q * all.sum_q);
         e.spread = 1;
     }
+    const double tiles = std::ceil(double(request_.rows.n) / double(tile_));
+    const Additions additions{tiles, std::ceil(tiles / request_.threads),
+                              shares_.front().integer(i) ? 0 : double(std::min(tile_, request_.rows.n)),
+                              stats.alike > 1 ? e.concentration : 0};
+    e.sums = sum_error(additions, length + std::sqrt(e.trace * e.concentration));
     const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };
     Top nearest(tops_);
     for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
@@ -258,7 +263,7 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         if (!settles_ || !settle(request_, q, nearest, all, mean, rest)) return false;
         e.weight = rest.weight;
         e.trace = rest.trace;
-        e.concentration = rest.largest;
+        e.concentration = stats.with_copies(rest.largest);
         square = request_.kernels.vectors.dot(mean, mean, d);
         if (!good()) return false;
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tiles.h"
@@ -79,6 +80,23 @@ int64_t Statistics::look(const Table& kernels, const Rows& rows, int threads, in
     return -1;
 }
 
+namespace {
+
+// The most rows of one norm and one distance from the mean: as a rule they are one and the same.
+int64_t most_alike(const Statistics& found, int64_t n) {
+    std::vector<std::pair<double, float>> keys(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) keys[size_t(i)] = {found.half_norm[i], found.away[i]};
+    std::sort(keys.begin(), keys.end());
+    int64_t most = 0, run = 0;
+    for (size_t i = 0; i < keys.size(); ++i) {
+        run = i > 0 && keys[i] == keys[i - 1] ? run + 1 : 1;
+        most = std::max(most, run);
+    }
+    return most;
+}
+
+}  // namespace
+
 Stats Statistics::stats(const Rows& rows) const {
     double mean2 = 0;
     for (int64_t k = 0; k < rows.d; ++k) mean2 += mean[k] * mean[k];
@@ -91,6 +109,7 @@ Stats Statistics::stats(const Rows& rows) const {
     out.mean_square = total / double(rows.n);
     out.max_norm = std::sqrt(top);
     out.mean_norm = std::sqrt(mean2);
+    out.alike = double(most_alike(*this, rows.n));
     return out;
 }
 

@@ -49,7 +49,7 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     DenseErrors e{};
     e.logit_noise = float_noise(kFold, request.length(q), stats.max_norm, request.sigma[q]);
     e.trace = stats.mean_square;
-    e.concentration = caution * squares / (sum * sum) * double(samples) / n;
+    e.concentration = stats.with_copies(caution * squares / (sum * sum) * double(samples) / n);
     e.weight = 1;
     const bool uneven = dense_error(e, request.sigma[q]) >= allowed;
     const double largest = std::min(double(samples) / sum, kOfHeaviest * heaviest_left(request.rows.n));

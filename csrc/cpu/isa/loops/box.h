@@ -25,13 +25,6 @@ constexpr int doublings(int64_t size) {
     return n;
 }
 
-// Of a window: some of the widest sums, and one of each other width that is missing.
-constexpr int parts_of(int64_t size) {
-    int count = int(size >> doublings(size));
-    for (int j = 0; j < doublings(size); ++j) count += size >> j & 1;
-    return count;
-}
-
 // `level` numbers apart lie the levels of an input of that length and two registers more.
 template <class T>
 inline Parts<T> box_parts(const T* in, int64_t level, int64_t unit, int64_t size, const T* levels) {
