@@ -11,6 +11,7 @@ import torch
 import typer
 
 from geodiff.backends import cpu
+from geodiff.base.arguments import check_integer
 from geodiff.base.files import atomic_path
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
@@ -107,6 +108,10 @@ def bench(
         raise ValueError(f"--peaks: expected one process, whose processor it is about, found {ranks.size} of torchrun")
     if (limits or local) and tol is not None and len(tol) > 1:
         raise ValueError(f"--tol: expected one with --peaks or --local, found {len(tol)}")
+    for count in batch or ():
+        check_integer(count, "--batch", 1)
+    if unknown := [name for name in isa or () if name not in cpu.isas()]:
+        raise ValueError(f"--isa: expected one of this machine, found {unknown[0]!r}; allowed {cpu.isas()}")
     if cpu_time and not local:
         raise ValueError("--cpu-time: expected with --local, found without it; allowed there alone")
     set_threads(threads)

@@ -16,6 +16,7 @@ from geodiff.distributed.ranks import leading
 from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
+from geodiff.solvers.named import find_solver
 from geodiff.solvers.shards import SIZE, Shards
 
 
@@ -68,6 +69,8 @@ def sample(
     check_target("--images", images, ".png")
     if images is not None:
         pictures.check_available()
+    find_solver(solver)
+    check_integer(steps, "--steps", 1)
     sigmas = _levels(schedule, steps, {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho})
     dataset, denoiser = open_denoiser(data, backend, tol, threads)
     if images is not None:
