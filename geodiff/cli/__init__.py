@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _AGAIN = 0.5  # seconds
+_heard: int | None = None  # the signal that asked for the end
 _SAID = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated: the terminal is gone"}
 
 
@@ -42,6 +43,8 @@ def _stop_at_once(number: int, _frame: FrameType | None) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    global _heard
+    _heard = number
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, lambda *_: _stop_again(number))
         signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
@@ -63,6 +66,15 @@ def _stopped(error: BaseException | None) -> _Stopped | None:
         if error is not None:
             chain += [other for other in (error.__cause__, error.__context__) if other not in chain]
     return None
+
+
+def ending() -> bool:
+    """Whether a signal has been heard: what fails from here on fails because of it.
+
+    Compiled code may make an error of its own, without a cause, of what is raised while it calls Python: matplotlib's
+    "Invalid bounding box".
+    """
+    return _heard is not None
 
 
 def may_write() -> None:
@@ -94,8 +106,10 @@ def main() -> None:
 
         app()  # imports the command's module, which takes seconds, and calls may_write
     except BaseException as error:
-        if (stopped := _stopped(error)) is not None:
-            _end(stopped.number)
+        stopped, failed = _stopped(error), not isinstance(error, SystemExit) or error.code not in (0, None)
+        number = _heard if stopped is None else stopped.number
+        if number is not None and (failed or stopped is not None):
+            _end(number)
         raise
     finally:
         _listen(signal.SIG_IGN)  # too late to stop anything

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from geodiff.base.errors import BackendUnavailable, RankLost
+from geodiff.cli import ending
 from geodiff.distributed import job
 
 P = ParamSpec("P")
@@ -167,7 +168,8 @@ def check_folder(option: str, path: Path) -> None:
 
 
 def _leave(text: str, code: int) -> NoReturn:
-    note(text)
+    if not ending():  # else `main` says why
+        note(text)
     raise typer.Exit(code) from None
 
 

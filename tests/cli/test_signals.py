@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 
 from geodiff import cli
+from geodiff.cli.console import reports_errors
 from tests.cli.endings import check_files
 from tests.processes import run, started
 
@@ -168,6 +171,36 @@ def test_a_signal_that_an_import_made_an_error_of_is_still_a_signal(monkeypatch:
         cli.main()
     assert ended == [signal.SIGTERM]
     monkeypatch.setattr("geodiff.cli.commands.app", lambda: sys.exit(2))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert len(ended) == 1
+
+
+def test_and_one_of_which_compiled_code_made_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @reports_errors
+    def command() -> None:
+        with suppress(cli._Stopped):  # as matplotlib's C++ does while it asks for an array
+            cli._stop(signal.SIGTERM, None)
+        raise ValueError("Invalid bounding box")
+
+    def app() -> None:
+        try:
+            command()
+        except typer.Exit as left:
+            raise SystemExit(left.exit_code) from None
+
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "_heard", None)
+    monkeypatch.setattr(cli, "_listen", lambda _: None)
+    monkeypatch.setattr(cli, "_end", ended.append)
+    monkeypatch.setattr("geodiff.cli.commands.app", app)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert ended == [signal.SIGTERM]
+    assert "bounding box" not in capsys.readouterr().err
+    monkeypatch.setattr("geodiff.cli.commands.app", lambda: sys.exit(0))  # it was done before
     with pytest.raises(SystemExit):
         cli.main()
     assert len(ended) == 1
