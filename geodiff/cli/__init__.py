@@ -106,10 +106,9 @@ def main() -> None:
 
         app()  # imports the command's module, which takes seconds, and calls may_write
     except BaseException as error:
-        stopped, failed = _stopped(error), not isinstance(error, SystemExit) or error.code not in (0, None)
-        number = _heard if stopped is None else stopped.number
-        if number is not None and (failed or stopped is not None):
-            _end(number)
+        done = isinstance(error, SystemExit) and error.code in (0, None)
+        if _heard is not None and not done:
+            _end(_heard)
         raise
     finally:
         _listen(signal.SIG_IGN)  # too late to stop anything

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -153,31 +154,42 @@ def test_and_from_the_start_of_the_interpreter(
     stop_at(command, number, after, tmp_path)
 
 
-def test_a_signal_that_an_import_made_an_error_of_is_still_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The signals that `main` has ended by, with no signal heard so far and none listened to."""
+    numbers: list[int] = []
+    monkeypatch.setattr(cli, "_heard", None)
+    monkeypatch.setattr(cli, "_listen", lambda _: None)
+    monkeypatch.setattr(cli, "_end", numbers.append)
+    return numbers
+
+
+def run_main(app: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodiff.cli.commands.app", app)
+    with pytest.raises(SystemExit):
+        cli.main()
+
+
+def test_a_signal_that_an_import_made_an_error_of_is_still_a_signal(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def app() -> None:
         try:
             try:
-                raise cli._Stopped(signal.SIGTERM)
+                cli._stop(signal.SIGTERM, None)
             except BaseException as error:  # as pybind11 does for what is raised while a module is set up
                 raise ImportError("initialization failed") from error
         except ImportError:
             raise SystemExit(2) from None
 
-    ended: list[int] = []
-    monkeypatch.setattr(cli, "_listen", lambda _: None)
-    monkeypatch.setattr(cli, "_end", ended.append)
-    monkeypatch.setattr("geodiff.cli.commands.app", app)
-    with pytest.raises(SystemExit):
-        cli.main()
+    run_main(lambda: sys.exit(2), monkeypatch)
+    assert ended == []
+    run_main(app, monkeypatch)
     assert ended == [signal.SIGTERM]
-    monkeypatch.setattr("geodiff.cli.commands.app", lambda: sys.exit(2))
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert len(ended) == 1
 
 
 def test_and_one_of_which_compiled_code_made_an_error_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ended: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @reports_errors
     def command() -> None:
@@ -191,16 +203,8 @@ def test_and_one_of_which_compiled_code_made_an_error_of_its_own(
         except typer.Exit as left:
             raise SystemExit(left.exit_code) from None
 
-    ended: list[int] = []
-    monkeypatch.setattr(cli, "_heard", None)
-    monkeypatch.setattr(cli, "_listen", lambda _: None)
-    monkeypatch.setattr(cli, "_end", ended.append)
-    monkeypatch.setattr("geodiff.cli.commands.app", app)
-    with pytest.raises(SystemExit):
-        cli.main()
+    run_main(app, monkeypatch)
     assert ended == [signal.SIGTERM]
     assert "bounding box" not in capsys.readouterr().err
-    monkeypatch.setattr("geodiff.cli.commands.app", lambda: sys.exit(0))  # it was done before
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert len(ended) == 1
+    run_main(lambda: sys.exit(0), monkeypatch)  # it was done before
+    assert ended == [signal.SIGTERM]
