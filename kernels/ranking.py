@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from geodiff.base.posterior import weights_of
 from geodiff.kernels.asked import Asked
 from geodiff.kernels.configs import ROWS
 from geodiff.kernels.evaluate import multiply
@@ -43,7 +44,7 @@ def heaviest(logits: Tensor, rows: Tensor, log_sum: Tensor, k: int) -> tuple[Ten
     order = logits.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, absent.gather(1, order).argsort(dim=1, stable=True))[:, :k]
     logits = logits.gather(1, order)
-    return rows.gather(1, order), (logits - log_sum[:, None]).exp()
+    return rows.gather(1, order), weights_of(logits, log_sum)
 
 
 def _listed(data: Prepared, asked: Asked, queries: Queries, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,7 +90,7 @@ def _of_all(data: Prepared, asked: Asked, queries: Queries, log_sum: Tensor, k: 
         logits, indices = torch.cat([logits, here], 1), torch.cat([indices, index[None]], 1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :k]  # ties to the lower row
         logits, indices = logits.gather(1, order), indices.gather(1, order)
-    return indices[0], (logits[0] - log_sum[b]).exp()
+    return indices[0], weights_of(logits, log_sum[b : b + 1])[0]
 
 
 def _absent(asked: Asked, indices: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ struct Rows {
 struct Stats {
     const double* half_norm;  // [n]  |v_i|^2 / 2
     const float* away;        // [n]  |v_i - mean|, rounded up
+    const double* mean;       // [d]
     double mean_square;       // mean_i |v_i - mean|^2
     double max_norm;          // max_i |v_i|
     double mean_norm;         // |mean|
@@ -42,6 +43,8 @@ struct Stats {
     // sum_g W_g^2 at most, W_g the weight of all rows that are the same, for sum_i w_i^2: what rows err by that have
     // one error, since they are one and the same, does not average out.
     double with_copies(double squares) const { return std::min(1.0, alike * squares); }
+
+    double half_away(int64_t row) const { return 0.5 * double(away[row]) * double(away[row]); }
 
     // The same for the rows from `first` on.
     Stats from(int64_t first) const {

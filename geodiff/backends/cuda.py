@@ -19,7 +19,7 @@ from geodiff.backends.query import Direction, Query
 from geodiff.base.dtypes import PRECISE, number_of
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.lots import fallen
-from geodiff.base.posterior import Posterior
+from geodiff.base.posterior import Posterior, weights_of
 
 if TYPE_CHECKING:
     from geodiff import _cuda
@@ -307,7 +307,7 @@ class CudaEngine(Engine):
             logits = logits[:, :topk]
             indices = torch.cat([indices, places], 1).gather(1, order[:, :topk])
         log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi)) + query.log_mass
-        return torch.where(logits.isneginf(), -1, indices), (logits - log_sum[:, None]).exp()
+        return torch.where(logits.isneginf(), -1, indices), weights_of(logits, log_sum)
 
     def _placed(self, query: Query, kept: tuple[torch.dtype, ...] = ()) -> Query:
         """The query in float64, but for x of a dtype in `kept`, where the rows are."""

@@ -33,6 +33,15 @@ class Bounds(NamedTuple):
     log_prob: Tensor
 
 
+def weights_of(logits: Tensor, log_sum: Tensor) -> Tensor:
+    """w = exp(l - log_sum), [B, k], of logits [B, k]: no more than 1 in a row.
+
+    Where both are large, each is rounded to what lies far apart; weights still have their ratios then.
+    """
+    weights = (logits - log_sum[:, None]).exp()
+    return weights / weights.sum(1, keepdim=True).clamp(min=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """w_i = softmax_i(log pi_i - |x - x_i|^2 / 2 sigma^2), the probability that x is x_i plus noise of level sigma.

@@ -5,7 +5,7 @@ With M_k the logarithm of the prior weight of what a query sees of part k, and r
     alpha_k = softmax_k(M_k + log p_k)        r = sum_k alpha_k r_k
     log p = logsumexp_k(M_k + log p_k) - logsumexp_k M_k
     entropy = sum_k alpha_k (entropy_k - log alpha_k)        1 / ess = sum_k alpha_k^2 / ess_k
-    tr Cov = sum_k alpha_k (tr Cov_k + |r_k|^2) - |r|^2
+    tr Cov = sum_k alpha_k (tr Cov_k + |r_k - r|^2)
 
 The parts' own errors may add up to more than contract 1 allows the whole, and an error of a log p_k moves weight from
 one part to another, so that r moves by as much of the distance between them. So the whole has a bound of its own, made
@@ -209,7 +209,7 @@ def _summed(ranks: Ranks, own: Tensor, mean: Tensor, tol: float) -> Tensor:
 def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
     mine, bounds = part.answer, part.bounds
     square = torch.linalg.vector_norm(mine.mean, dim=2).square()
-    same = part.x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
+    same = _bits(part.x)
     numbers = (part.mass, mine.log_prob, mine.entropy, mine.ess, part.trace, square, *bounds, same.expand_as(square))
     told, means = torch.stack(numbers), None
     if ranks.size * mine.mean.numel() <= _SMALL:
@@ -225,10 +225,14 @@ def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
         )
     alpha, total = _shares(mass, log_prob)
     own = _here(ranks, alpha)
-    summed = None if means is None else (alpha * means).sum(1).T.contiguous()
-    mean = _summed(ranks, own, mine.mean, tol) if summed is None else summed
+    # How far the parts' means are apart: not by the lengths of r_k and r, which may be far longer than that.
+    if means is not None:
+        mean = (alpha * means).sum(1).T.contiguous()
+        apart = (alpha * (means - mean.T[:, None]).square().sum(0)).sum(0)
+    else:
+        mean = _summed(ranks, own, mine.mean, tol)
+        apart = ranks.total((own * (mine.mean - mean).square().sum(2)).sum(0))
     length = torch.linalg.vector_norm(mean, dim=1)
-    apart = ((alpha * square).sum(0) - length.square()).clamp(min=0)
     error = off_log.masked_fill(mass.isneginf(), 0).amax(0)
     moved = torch.expm1(2 * error) / 2 * apart.sqrt()
     indices, weights = _heaviest(ranks, part, own)
@@ -243,6 +247,13 @@ def _merged(ranks: Ranks, part: Part, tol: float) -> _Merged:
         bounds=Bounds(torch.exp(2 * error) * (alpha * off).sum(0) + moved, error),
     )
     return _Merged(whole, length, (alpha * square.sqrt()).sum(0), apart.sqrt())
+
+
+def _bits(x: Tensor) -> Tensor:
+    """A sum over the bits of each query, [B]."""
+    if x.numel() == 0:  # whose strides may be any
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    return x.detach().contiguous().view(torch.int32).sum(1, dtype=torch.int64).remainder(_MOST).double()
 
 
 def _check_alike(same: Tensor) -> None:
@@ -275,8 +286,8 @@ def _heaviest(ranks: Ranks, part: Part, own: Tensor) -> tuple[Tensor, Tensor]:
 def _shares(mass: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """alpha [P K, B], and logsumexp_k(M_k + log p_k) [B]."""
     logit = mass + log_prob  # -inf where there is no mass: log p is finite
-    total = logit.logsumexp(0)
-    return (logit - total).exp(), total
+    # Not exp(logit - total): where log p is large, both are rounded to what lies far apart, and shares would not sum to 1.
+    return logit.softmax(0), logit.logsumexp(0)
 
 
 def _scale(found: _Merged, allowed: Allowed) -> Tensor:

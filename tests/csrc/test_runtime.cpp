@@ -108,12 +108,12 @@ TEST_CASE("the k largest, ties to the lower row") {
     top.merge(other);
     int64_t index[3];
     double weight[3];
-    top.write(7.0, index, weight);
+    top.write(7.0, 1.0, index, weight);
     CHECK(std::vector<int64_t>(index, index + 3) == std::vector<int64_t>{8, 1, 3});
     CHECK(weight[0] == doctest::Approx(1));
     Top few(3);
     few.offer(0.0, 2);
-    few.write(0.0, index, weight);
+    few.write(0.0, 1.0, index, weight);
     CHECK(index[1] == -1);
     CHECK(weight[2] == 0);
 }

@@ -147,6 +147,12 @@ class DenseCovariance {
         other.exclude = nullptr;
         return other;
     }
+    // What float32 loses of sum p c v, numbers c and rows of such lengths.
+    double rounded(double c, double v) const {
+        const double tiles = std::ceil(double(request_.rows.n) / double(tile_));
+        const double rows = request_.weight_integers() ? 0 : double(std::min(tile_, request_.rows.n));
+        return sum_error(additions_of(tiles, double(shares_.size()), rows, 0), {c * v, c * v});
+    }
     void weigh(int64_t i, const double* l, const double* along, const Tile& t, double* p, Share& mine) const;
 
     const Request& request_;
@@ -211,12 +217,17 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     out.with_distance[q] = all.c_far / sum - all.c / sum * (all.far / sum);
 
     const double length = norm(mean, d), away = length + stats.mean_norm, radius = stats.scale.radius;
-    const double trace = std::max(0.0, 2 * weights.sum_h / sum - length * length);
+    // About the mean of the data. r may be off by what contract 1 allows, and float32 by a few units: what is left of
+    // the difference may be that alone.
+    const double off = std::sqrt(request_.kernels.vectors.squared_distance(mean, stats.mean, d));
+    const double least_trace = std::max(0.0, all.away_2 / sum - off * off);
+    const double model = std::sqrt(request_.kernels.vectors.shifted_square(mean, stats.shift, d));
+    const double moved = stats.scale.allowed(model, request_.tol);
+    const double trace = least_trace + moved * (2 * off + moved) + 8 * kUnitRoundoff * (all.away_2 / sum);
     const double variance = std::max(0.0, all.c_2 / sum - all.c / sum * (all.c / sum));
-    const double bound = std::sqrt(variance * trace);
+    const double bound = std::sqrt(variance * least_trace);
     const double spread = std::sqrt(stats.mean_square + std::min(away * away, radius * radius));
     // sqrt(E |v - r|^4) from the distances to the mean of the data, which r is `off` from.
-    const double off = std::sqrt(std::max(0.0, all.away_2 / sum - trace));
     const double minkowski = std::pow(all.away_4 / sum, 0.25) + off;
     const double fourth = std::min(minkowski * minkowski, (radius + off) * std::sqrt(trace));
     const double steep = 2 * std::fabs(direction_.slope[q]), sigma2 = sigma * sigma;
@@ -226,12 +237,13 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
         logits_.logit_noise(i) * (std::sqrt(variance) + steep * sigma2) * few,
         along_.query_step(i) * trace,  // the direction's
         along_.logit_noise(i) * few,
-        std::sqrt(all.noise) / sum * spread,  // the weights'
+        std::sqrt(all.noise) / sum * spread,                                                  // the weights'
+        rounded(std::sqrt(all.c_2 / sum), std::sqrt(length * length + trace)) / kDeviations,  // that of sums
     };
     // The least length of with_rows that its error is measured against.
     const double least =
         sigma2 * std::max(kLeast * norm(direction_.v + q * d, d), std::fabs(direction_.slope[q]) * stats.scale.least());
-    return kDeviations * norm(noise, 5) <= request_.tol * std::max(bound, least);
+    return kDeviations * norm(noise, 6) <= request_.tol * std::max(bound, least);
 }
 
 std::vector<int64_t> dense_covariance(const Request& request, const Direction& direction,

@@ -41,6 +41,7 @@ struct Share {  // what one piece of the rows adds to every answer
     WeightedSum::Rest rest(int64_t i) const {
         return i < with_coarser ? coarser.rest(i) : finer.rest(i - with_coarser);
     }
+    double longest(int64_t i) const { return i < with_coarser ? coarser.longest(i) : finer.longest(i - with_coarser); }
     bool carries(int64_t i) const { return i < with_coarser ? coarser.carries() : finer.carries(); }
     bool integer(int64_t i) const { return i < with_coarser ? coarser.integer() : finer.integer(); }
     void add_to(Pooled& pooled, int64_t i, double factor) const {
@@ -67,7 +68,7 @@ class Dense {
 
     void pass() {
         const auto worker = [&] {
-            return Worker{logits_.work(tile_), Buffer<double>(tile_),
+            return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_),
                           std::vector<Top::Entry>(size_t(count_), Top::kNothing)};
         };
         const auto nothing = [&] {
@@ -97,7 +98,7 @@ class Dense {
   private:
     struct Worker {
         Logits::Work work;
-        Buffer<double> p;
+        Buffer<double> p, half_away;
         std::vector<Top::Entry> least;  // of the rows drawn so far, whichever piece they are of
     };
 
@@ -106,6 +107,8 @@ class Dense {
     }
     const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
     Joined add(const Pooled& heavy, double factor, double* mean) const;
+    // What float32 loses of the sums of query i, whose r has such a `square`, and which were no longer on the way.
+    double error_of_sums(int64_t i, double square, double longest, const DenseErrors& e) const;
     // Of the rows of a tile those of the largest l + chance. `least`: what this thread knows of it, of all its pieces.
     // Which these were changes what is kept of a piece, but not which are the largest of all.
     void draw(const double* l, const Tile& t, Top& drawn, Top::Entry& least) const {
@@ -120,7 +123,8 @@ class Dense {
     }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double* p = worker.p.data();
-        const double cut = request_.cut(), *h = request_.stats.half_norm + t.first;
+        const double cut = request_.cut(), *h = worker.half_away.data();
+        for (int r = 0; r < t.R; ++r) worker.half_away[r] = request_.stats.half_away(t.first + r);
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
@@ -203,17 +207,28 @@ Joined Dense::add(const Pooled& heavy, double factor, double* mean) const {
     return {vectors.dot(mean, mean, d), vectors.shifted_square(mean, request_.stats.shift, d)};
 }
 
+double Dense::error_of_sums(int64_t i, double square, double longest, const DenseErrors& e) const {
+    const double tiles = std::ceil(double(request_.rows.n) / double(tile_)), pieces = double(shares_.size());
+    const double rows = shares_.front().integer(i) ? 0 : double(std::min(tile_, request_.rows.n));
+    const double of_row = std::sqrt(square + e.trace);
+    const double on_the_way = looked_at(tiles, pieces) ? longest : of_row;
+    const Lengths lengths{std::max(std::sqrt(square) + std::sqrt(e.trace * e.concentration), on_the_way), of_row};
+    return sum_error(additions_of(tiles, pieces, rows, request_.stats.alike > 1 ? e.concentration : 0), lengths);
+}
+
 bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const {
     const int64_t q = which_[size_t(i)], d = request_.rows.d;
     const Stats& stats = request_.stats;
     double* mean = answer.mean + q * d;
     pooled.clear();
     double unsaid = 0, rounding = 0;  // the variances that carried weights leave
+    double longest = 0;               // of the sums of pieces, together
     Pooled heavy;
     Online all = join(
         shares_, [&](const Share& s) -> const Online& { return state(s, i); },
         [&](const Share& s, double scale) {
             s.add_to(pooled, i, scale);
+            longest += scale * s.longest(i);
             const HeavyRows& apart = s.heavy[size_t(i)];
             if (apart) heavy.add(apart.sum(), nullptr, scale * apart.factor());
             if (!carried) return;
@@ -224,11 +239,10 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     for (const Share& s : shares_) all.sum_q += s.heavy[size_t(i)].weight() * std::exp(state(s, i).max - all.max);
     Joined found = pooled.join(request_.kernels, d, 1 / all.sum_q, stats.shift, mean);
     if (!heavy.empty()) found = add(heavy, 1 / all.sum_q, mean);
-    double square = found.square;
 
     const double sigma = request_.sigma[q];
     const double allowed = stats.scale.allowed(std::sqrt(found.model_square), request_.tol);
-    const double length = std::sqrt(square), away = length + stats.mean_norm;  // >= |r - mean of the data|
+    const double length = std::sqrt(found.square), away = length + stats.mean_norm;  // >= |r - mean of the data|
     DenseErrors e{};
     e.query_step = logits_.query_step(i);
     e.logit_noise = logits_.logit_noise(i);
@@ -242,7 +256,9 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         all.max += missing / (sigma * sigma);
     }
     e.weight = 1;
-    e.trace = std::max(0.0, 2 * all.sum_h / all.sum - length * length);
+    // About the mean of the data, which r is nearer to than to 0. What is left of a difference may be its error alone.
+    const double far = std::sqrt(request_.kernels.vectors.squared_distance(mean, stats.mean, d));
+    e.trace = std::max(0.0, 2 * all.sum_h / all.sum - far * far);
     e.concentration = stats.with_copies(all.sum_2 / (all.sum * all.sum));
     e.length = logits_.shaped() ? 0 : length;
     e.spread = std::sqrt(stats.mean_square + std::min(away * away, stats.scale.radius * stats.scale.radius));
@@ -250,12 +266,14 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         e.weight_noise = (unsaid + rounding * e.spread * e.spread) / (all.sum_q * all.sum_q);
         e.spread = 1;
     }
-    const double tiles = std::ceil(double(request_.rows.n) / double(tile_));
-    const Additions additions{tiles, std::ceil(tiles / request_.threads),
-                              shares_.front().integer(i) ? 0 : double(std::min(tile_, request_.rows.n)),
-                              stats.alike > 1 ? e.concentration : 0};
-    e.sums = sum_error(additions, length + std::sqrt(e.trace * e.concentration));
-    const auto good = [&] { return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol; };
+    e.sums = error_of_sums(i, found.square, longest / all.sum_q, e);
+    double trace = e.trace;
+    const double off = trace_error(e, far);
+    e.trace += off;
+    const auto good = [&] {
+        return dense_error(e, sigma) <= allowed && dense_log_error(e, sigma) <= request_.log_tol &&
+               (!answer.trace || off <= allowed_of_trace(trace, sigma, d, request_.tol));
+    };
     Top nearest(tops_);
     for (const Share& s : shares_) nearest.merge(s.tops[size_t(i)]);
     if (!good()) {
@@ -264,7 +282,8 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         e.weight = rest.weight;
         e.trace = rest.trace;
         e.concentration = stats.with_copies(rest.largest);
-        square = request_.kernels.vectors.dot(mean, mean, d);
+        const double square = request_.kernels.vectors.squared_distance(mean, stats.mean, d);
+        trace = std::max(0.0, 2 * all.sum_h / all.sum - square);
         if (!good()) return false;
     }
 
@@ -278,14 +297,14 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     answer.log_sum[q] = all.max + std::log(all.sum) - 0.5 * x2 * x2 / (sigma * sigma);
     answer.entropy[q] = std::log(all.sum) - all.sum_l / all.sum;
     answer.ess[q] = all.sum * all.sum / all.sum_2;
-    if (answer.trace) answer.trace[q] = std::max(0.0, 2 * all.sum_h / all.sum - square);
+    if (answer.trace) answer.trace[q] = trace;
     answer.path[q] = int8_t(precision_ == Precision::fine ? Path::dense_fine : Path::dense);
     answer.mean_error[q] = dense_error(e, sigma);
     answer.log_error[q] = dense_log_error(e, sigma);
     if (request_.topk > 0) {
         Top settled(request_.topk);
         for (const Top::Entry& entry : nearest.entries()) settled.offer(request_.logit(q, entry.row), entry.row);
-        settled.write(answer.log_sum[q], answer.index + q * request_.topk, answer.weight + q * request_.topk);
+        settled.write(answer.log_sum[q], 1, answer.index + q * request_.topk, answer.weight + q * request_.topk);
     }
     return true;
 }

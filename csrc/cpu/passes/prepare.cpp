@@ -103,6 +103,7 @@ Stats Statistics::stats(const Rows& rows) const {
     Stats out{};
     out.half_norm = half_norm.data();
     out.away = away.data();
+    out.mean = mean.data();
     out.unit = unit_of(rows.dtype);
     out.shift = shift_of(rows.dtype);
     out.scale = {std::sqrt(model2), std::sqrt(radius2)};

@@ -14,26 +14,39 @@ constexpr int64_t kPairs = 32;    // distances a thread takes at a time
 constexpr int64_t kQueries = 32;  // float64 sums of so many queries per thread at a time
 constexpr int64_t kTile = 16;     // rows that stay in L1 while those queries look at them
 
-// E_w |v - r|^2 = E_w |x - v|^2 - |x - r|^2, given E_w |x - v|^2 / (2 sigma^2). In float64 the difference is off by
-// 1e-16 |x - v|^2, which the divergence divides by sigma^2: far below one part in a million of a dimension.
-double trace_of(const Request& request, int64_t q, const double* mean, double scaled_distance) {
-    const double moved = request.kernels.vectors.squared_distance(request.query(q), mean, request.rows.d);
-    return std::max(0.0, 2 * request.sigma[q] * request.sigma[q] * scaled_distance - moved);
+constexpr double kCancelled = 1e-9;  // of |x - r|^2: a trace that is no more needs another look at the rows
+
+// E_w |v - r|^2 = E_w |x - v|^2 - |x - r|^2, given E_w |x - v|^2 / (2 sigma^2); in float64 the difference is off by
+// some 1e-16 |x - v|^2. Where little is left of it, by its definition, over `list` or all rows (null).
+double trace_of(const Request& request, int64_t q, const double* mean, const Online& sums,
+                const std::vector<int64_t>* list) {
+    const int64_t d = request.rows.d, count = list ? int64_t(list->size()) : request.rows.n;
+    const double moved = request.kernels.vectors.squared_distance(request.query(q), mean, d);
+    const double trace = 2 * request.sigma[q] * request.sigma[q] * sums.sum_h / sums.sum - moved;
+    if (trace > kCancelled * moved) return trace;
+    double again = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t row = list ? (*list)[size_t(i)] : i;
+        const double p = std::exp(request.logit(q, row) - sums.max) / sums.sum;
+        if (p > 0) again += p * request.kernels.distance(mean, request.rows.row(row), request.rows.dtype, d);
+    }
+    return again;
 }
 
-// Answer of query q from its online sums, whose sum_h is of p |x - v|^2 / (2 sigma^2); `mean` holds sum p v. Rows more
-// than `cut` below the best were left out: n e^-cut of the weight at most.
-void write(const Request& request, int64_t q, const Online& sums, Top& top, double cut, Path path, Answer& answer) {
+// Answer of query q from its online sums, whose sum_h is of p |x - v|^2 / (2 sigma^2), over `list` or all rows (null);
+// `mean` holds sum p v. Rows more than `cut` below the best were left out: n e^-cut of the weight at most.
+void write(const Request& request, int64_t q, const Online& sums, Top& top, const std::vector<int64_t>* list,
+           double cut, Path path, Answer& answer) {
     double* mean = answer.mean + q * request.rows.d;
     request.kernels.vectors.centre_f64(mean, request.rows.d, 1 / sums.sum, 0, mean);
-    if (answer.trace) answer.trace[q] = trace_of(request, q, mean, sums.sum_h / sums.sum);
+    if (answer.trace) answer.trace[q] = trace_of(request, q, mean, sums, list);
     answer.log_sum[q] = sums.max + std::log(sums.sum);
     answer.entropy[q] = std::log(sums.sum) - sums.sum_l / sums.sum;
     answer.ess[q] = sums.sum * sums.sum / sums.sum_2;
     answer.path[q] = int8_t(path);
     answer.log_error[q] = double(request.rows.n) * std::exp(-cut);
     answer.mean_error[q] = answer.log_error[q] * 2 * request.stats.scale.radius;
-    top.write(answer.log_sum[q], answer.index + q * request.topk, answer.weight + q * request.topk);
+    top.write(sums.max, sums.sum, answer.index + q * request.topk, answer.weight + q * request.topk);
 }
 
 // One query's running sums over rows that come one by one.
@@ -94,7 +107,7 @@ void weigh(const Request& request, int64_t q, const std::vector<int64_t>& list, 
     Running running{{}, Top(request.topk)};
     running.sums.max = *std::max_element(l, l + list.size());  // nothing is ever scaled
     for (size_t j = 0; j < list.size(); ++j) running.take(request, q, list[j], l[j], cut, mean);
-    write(request, q, running.sums, running.top, cut, path, answer);
+    write(request, q, running.sums, running.top, &list, cut, path, answer);
 }
 
 void exact(const Request& request, const std::vector<int64_t>& which, double cut, Answer& answer) {
@@ -133,7 +146,7 @@ void exact(const Request& request, const std::vector<int64_t>& which, double cut
                     const double* sum = s.sums.data() + i * rows.d;
                     for (int64_t k = 0; k < rows.d; ++k) mean[k] += scale * sum[k];
                 });
-            write(request, q, all, top, cut, Path::exact, answer);
+            write(request, q, all, top, nullptr, cut, Path::exact, answer);
         }
     }
 }

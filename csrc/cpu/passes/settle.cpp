@@ -23,7 +23,7 @@ bool settle(const Request& request, int64_t q, const Top& nearest, Online& sums,
         sums.sum_q += after - before;
         sums.sum_l += after * is - before * was;
         sums.sum_2 += after * after - before * before;
-        sums.sum_h += (after - before) * request.stats.half_norm[e.row];
+        sums.sum_h += (after - before) * request.stats.half_away(e.row);
         request.add_row(after - before, e.row, mean);
         settled += after;
         weights.push_back(after);
@@ -34,10 +34,10 @@ bool settle(const Request& request, int64_t q, const Top& nearest, Online& sums,
         const void* row = request.rows.row(nearest.entries()[i].row);
         near += weights[i] * request.kernels.distance(mean, row, request.rows.dtype, d);
     }
-    const double length = norm(mean, d), square = length * length;
+    const double square = request.kernels.vectors.squared_distance(mean, request.stats.mean, d);
     rest.weight = std::max(0.0, 1 - settled / sums.sum);
     rest.largest = nearest.full() ? std::exp(nearest.last() - sums.max) / sums.sum : 0;
-    // A difference of numbers of the size of |r|^2, known to a few 1e-7 of it.
+    // A difference of numbers of the size of |r - mean|^2, known to a few 1e-7 of it.
     rest.trace = std::max(0.0, 2 * sums.sum_h / sums.sum - square - near / sums.sum) + 1e-6 * square;
     return true;
 }

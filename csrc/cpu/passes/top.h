@@ -59,14 +59,15 @@ class Top {
         for (const Entry& e : entries()) out.push_back(e.row);
     }
 
-    // Largest first; fewer rows than k leave index -1 and weight 0.
-    void write(double log_sum, int64_t* index, double* weight) {
+    // Largest first, with weights exp(logit - max) / sum; fewer rows than k leave index -1 and weight 0. Not by the
+    // logarithm of the sum, which is rounded to what lies far apart where logits are large.
+    void write(double max, double sum, int64_t* index, double* weight) {
         drop();
         std::sort(kept_.begin(), kept_.end(), before);
         for (int64_t i = 0; i < k_; ++i) {
             const bool have = i < int64_t(kept_.size());
             index[i] = have ? kept_[size_t(i)].row : -1;
-            weight[i] = have ? std::exp(kept_[size_t(i)].logit - log_sum) : 0;
+            weight[i] = have ? std::exp(kept_[size_t(i)].logit - max) / sum : 0;
         }
     }
 

@@ -41,6 +41,8 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     active_.assign(size_t(groups_), 0);
     set_.assign(size_t(slots), 0);
     rescale_.assign(size_t(slots), 1.0f);
+    longest_.assign(size_t(slots), 0.0);
+    before_.assign(size_t(slots), 1.0f);
     if (!integers_) {
         weights_ = Buffer<float>(slots * tile_);
         return;
@@ -120,6 +122,29 @@ void WeightedSum::open(int64_t q, double rescale) {
     active_[size_t(q / group_)] = 1;
     set_[size_t(q)] = 1;
     rescale_[size_t(q)] = float(rescale);
+    longest_[size_t(q)] *= rescale;
+    before_[size_t(q)] *= float(rescale);
+}
+
+double WeightedSum::length(int64_t q) const {
+    const float *at = sum(q), *older = sum_before(q), factor = before(q);
+    float square = 0;
+#pragma omp simd reduction(+ : square)
+    for (int64_t k = 0; k < dp_; ++k) {
+        const float whole = older ? at[k] + factor * older[k] : at[k];
+        square += whole * whole;
+    }
+    return std::sqrt(double(square));
+}
+
+void WeightedSum::fold(int64_t q) {
+    float *at = sums_.data() + q * dp_, *older = sums_before_.data() + q * dp_, factor = before(q);
+#pragma omp simd
+    for (int64_t k = 0; k < dp_; ++k) {
+        older[k] = at[k] + factor * older[k];
+        at[k] = 0;
+    }
+    before_[size_t(q)] = 1;
 }
 
 void WeightedSum::set(int64_t q, const double* p, double rescale, Online& state) {
@@ -180,6 +205,17 @@ void WeightedSum::add_rests(bool ahead) {
 
 void WeightedSum::add(const void* next) {
     if (!any_) return;
+    multiply(next);
+    ++tiles_;
+    if (tiles_ % kLooked == 0)
+        for (int64_t q = 0; q < count_; ++q)
+            if (set_[size_t(q)]) longest_[size_t(q)] = std::max(longest_[size_t(q)], length(q));
+    if (tiles_ % kTogether > 0) return;
+    if (!sums_before_.data()) sums_before_ = Buffer<float>(groups_ * group_ * dp_, true);
+    for (int64_t q = 0; q < count_; ++q) fold(q);
+}
+
+void WeightedSum::multiply(const void* next) {
     for (int64_t slot = 0; slot < groups_ * group_; ++slot) {  // the others of a group take nothing
         if (set_[size_t(slot)] || !active_[size_t(slot / group_)]) continue;
         rescale_[size_t(slot)] = 1;

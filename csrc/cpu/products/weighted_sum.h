@@ -5,10 +5,13 @@
 // coordinates is multiplied with it. csrc/cpu/README.md, "Weights carried".
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "../request.h"
 #include "../runtime/buffer.h"
+#include "bounds.h"
 
 namespace geodiff {
 
@@ -44,8 +47,16 @@ class WeightedSum {
     // `next`: the next tile or null, prefetched meanwhile.
     void add(const void* next);
 
-    // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i).
+    // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i): that of the
+    // latest tiles, and `before` times that of all before them, if there are any.
     const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
+    const float* sum_before(int64_t q) const { return sums_before_.data() ? sums_before_.data() + q * dp_ : nullptr; }
+    float before(int64_t q) const { return before_[size_t(q)]; }
+    // Tiles that are added up one by one: rounding to one side grows with each.
+    static constexpr int64_t kTogether = 32;
+    // The length of the longest sum on the way to it, of one tile of kLooked and the last: rounding follows that.
+    static constexpr int64_t kLooked = 16;
+    double longest(int64_t q) const { return std::max(longest_[size_t(q)], length(q)); }
     const uint8_t* order() const {
         return alone_ ? alone_->column_of_slot : integers_ ? integers_->layout.column_of_slot : nullptr;
     }
@@ -66,12 +77,15 @@ class WeightedSum {
 
   private:
     void open(int64_t q, double rescale);
+    double length(int64_t q) const;
+    void fold(int64_t q);
     void set_digits(int64_t q, const double* p, Online& state);
     TileDigits make_digits(int parts, bool balanced) const;
     int64_t step(const TileDigits& d) const { return group_ * d.parts * integers_->layout.weight_rows; }  // digits
     char* place(TileDigits& d, int64_t slot) const;  // of its first digit
     void clear(TileDigits& d, int64_t slot) const;   // what it holds from an earlier tile
     WeightDigits view(const TileDigits& d) const;
+    void multiply(const void* next);
     void add_rests(bool ahead);
 
     const Table& kernels_;
@@ -83,15 +97,30 @@ class WeightedSum {
     int R_ = 0;
     uint64_t seed_ = 0;
     bool any_ = false;
-    Buffer<float> sums_;     // [groups*group, dp]
-    Buffer<float> weights_;  // float path: [groups*group, tile]
+    Buffer<float> sums_;         // [groups*group, dp]
+    Buffer<float> sums_before_;  // the same
+    std::vector<float> before_;  // what older ones are to be multiplied with
+    Buffer<float> weights_;      // float path: [groups*group, tile]
     TileDigits digits_, rests_;
     std::vector<uint8_t> active_, set_;  // groups and slots that take something from this tile
     std::vector<float> rescale_;
+    std::vector<double> longest_;  // at the tiles that were looked at, relative to the state's maximum
+    int64_t tiles_ = 0;
     Shaping carried_;
     Buffer<float> along_;  // [groups*group, carried_.count()]
     std::vector<Rest> rest_;
 };
+
+// Of so many tiles in equal pieces.
+inline Additions additions_of(double tiles, double pieces, double rows, double repeated) {
+    const double of_piece = std::ceil(tiles / pieces), together = std::min(of_piece, double(WeightedSum::kTogether));
+    return {together, std::ceil(of_piece / together), tiles, rows, repeated};
+}
+
+// Whether what was looked at of so many tiles tells how long sums were on the way: of few and short pieces no tile was.
+inline bool looked_at(double tiles, double pieces) {
+    return pieces >= 8 || tiles / pieces >= 2 * double(WeightedSum::kLooked);
+}
 
 // The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.
 class Pooled {
@@ -101,7 +130,10 @@ class Pooled {
         factors_.clear();
     }
     bool empty() const { return sums_.empty(); }
-    void add(const WeightedSum& piece, int64_t q, double factor) { add(piece.sum(q), piece.order(), factor); }
+    void add(const WeightedSum& piece, int64_t q, double factor) {
+        add(piece.sum(q), piece.order(), factor);
+        if (piece.sum_before(q)) add(piece.sum_before(q), piece.order(), factor * double(piece.before(q)));
+    }
     void add(const float* sum, const uint8_t* order, double factor) {
         sums_.push_back(sum);
         factors_.push_back(factor);
