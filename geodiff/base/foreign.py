@@ -39,7 +39,9 @@ def as_tensor(value: object, name: str, listed: torch.dtype | None = None) -> Te
         return _view(np.asarray(value), name)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return _from_list(value, name, listed)
-    raise TypeError(f"{name}: expected a tensor or array, found {type(value).__name__}; allowed {ARRAYS}")
+    # What `geodiff.data.load` returns, and others that hold what is wanted.
+    hint = "; pass its .data" if isinstance(getattr(value, "data", None), Tensor) else ""
+    raise TypeError(f"{name}: expected a tensor or array, found {type(value).__name__}; allowed {ARRAYS}{hint}")
 
 
 def view_array(array: np.ndarray[Any, Any]) -> Tensor:

@@ -22,18 +22,22 @@ _ORIENTATION = 0x0112  # of EXIF: how the picture is to be turned before it is s
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
-def read_folder(folder: Path, limit: int | None, classes: Sequence[str] | None = None) -> Contents:
+def read_folder(
+    folder: Path, limit: int | None, classes: Sequence[str] | None = None, mode: str | None = None
+) -> Contents:
     """Images [N, C, H, W] uint8, sorted by path (as text, so 10.png comes before 2.png), the first `limit` of them.
 
     Where the images lie in subfolders, the subfolders' names in sorted order are the classes 0, 1, ..., those without
     images included; `classes` names them instead, for folders that are to agree.
-    All images must have one size. Grey, RGB and RGBA may be mixed: C is the least that holds them all without loss.
+    All images must have one size. Grey, RGB and RGBA may be mixed: C is the least that holds them all without loss, or
+    what `mode` says, "L" or "RGB", that all are to become.
     An EXIF orientation is followed: pixels lie as viewers show them.
     """
     image = require("PIL.Image", "pillow", "a folder of images")
     listing = list_images(folder, class_folders(folder) if classes is None else classes)
     paths = listing.paths[:limit]
-    size, mode = _common_form(paths, image)
+    size, common = _common_form(paths, image)
+    mode = common if mode is None else mode
     upright = require("PIL.ImageOps", "pillow", "a folder of images").exif_transpose
     data = torch.empty((len(paths), _CHANNELS[mode], size[1], size[0]), dtype=torch.uint8)
     for point, path in zip(data, paths, strict=True):

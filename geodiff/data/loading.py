@@ -77,8 +77,9 @@ def load(
         was done.
     split: "train" or "test", for sources that have both.
     limit: keep the first `limit` points, as a view; None, or more than there are, keeps all.
-    mode: "L" or "RGB": what pictures become where they are decoded here (EDM, parquet, WebDataset, items of PIL); None
-        takes grey and RGB as they are and refuses others.
+    mode: "L" or "RGB": what pictures become where they are decoded here (folders of images, EDM, parquet, WebDataset,
+        items of PIL), and refused elsewhere. None takes grey and RGB as they are and refuses others; a folder of images
+        then becomes the least of grey, RGB and RGBA that holds them all.
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
@@ -91,7 +92,7 @@ def load(
         _check_choice("mode", mode, MODES)
     limit = _check_limit(limit)
     stream = open_piecewise(source, split, mode)
-    contents, name = _open(source, split, limit) if stream is None else (stream.contents(limit), stream.name)
+    contents, name = _open(source, split, limit, mode) if stream is None else (stream.contents(limit), stream.name)
     if contents.data.ndim == 0:
         raise ValueError("source: expected [N, *shape], found a single number; allowed 1 dimension or more")
     if layout == "auto" and isinstance(source, Tensor | np.ndarray):
@@ -130,7 +131,7 @@ def open_stream(source: Any, split: str = "train", mode: str | None = None) -> S
     found = open_piecewise(source, split, mode)
     if found is not None:
         return found
-    contents, name = _open(source, split, None)
+    contents, name = _open(source, split, None, mode)
     if not isinstance(source, Tensor | np.ndarray):
         data, _ = (arrange_images if contents.is_chw else arrange)(contents.data, "auto")
         contents = contents._replace(data=data)
@@ -188,13 +189,15 @@ def _left_out(names: tuple[str, ...], source: object) -> str:
     return f"{source}: {len(names)} left out, neither data nor labels of a kind that is read: {shown}"
 
 
-def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
+def _open(source: Any, split: str, limit: int | None, mode: str | None) -> tuple[Contents, str]:
     """The contents of a source and its name; `limit` only saves reading files that the cut would drop."""
     if isinstance(source, Tensor | np.ndarray):
         _check_no_splits(split, "a Tensor or ndarray")
+        _check_no_pictures(mode, "a Tensor or ndarray")
         return Contents(as_tensor(source, "source")), "tensor" if isinstance(source, Tensor) else "array"
     if isinstance(source, str) and source in BUILTIN:
         _check_no_splits(split, repr(source))
+        _check_no_pictures(mode, repr(source))
         return BUILTIN[source](), source
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
@@ -203,8 +206,9 @@ def _open(source: Any, split: str, limit: int | None) -> tuple[Contents, str]:
     path = _existing(source)
     name = Path(os.path.abspath(path)).name  # of "." too, which Path(".").name leaves empty
     if path.is_dir():
-        return _read_folder(path, split, limit), name
+        return _read_folder(path, split, limit, mode), name
     _check_no_splits(split, f"the file {path}")
+    _check_no_pictures(mode, f"the file {path}")
     return _read_file(path), name
 
 
@@ -222,7 +226,10 @@ def _existing(source: str | os.PathLike[str]) -> Path:
 def _read_file(path: Path) -> Contents:
     check_file(path)
     if path.name.lower().endswith(_PACKED):
-        raise DataError(path, "a compressed archive; expected a plain .tar: unpack it first (gunzip, unxz, ...)")
+        raise DataError(
+            path,
+            "a compressed archive; unpack it (tar -xf) and pass the folder, or a plain .tar if it is a WebDataset's",
+        )
     if reader := _BY_SUFFIX.get(path.suffix.lower()):
         return reader(path)
     with path.open("rb") as file:
@@ -236,20 +243,22 @@ def _read_file(path: Path) -> Contents:
     raise DataError(path, f"unsupported kind of file; allowed {kinds}")
 
 
-def _read_folder(folder: Path, split: str, limit: int | None) -> Contents:
+def _read_folder(folder: Path, split: str, limit: int | None, mode: str | None) -> Contents:
     if batches := cifar.find_batches(folder, split):
+        _check_no_pictures(mode, f"the folder {folder}")
         return cifar.read_batches(batches, limit)
     if file := idx.find_images(folder, split):
+        _check_no_pictures(mode, f"the folder {folder}")
         return idx.read_idx(file)
     if _holds_splits(folder):
         inside = set(class_folders(folder))
         if split not in inside:
             raise FileNotFoundError(f"{folder}: no folder {split!r} inside for split={split!r}; found {sorted(inside)}")
         classes = sorted({name for one in inside for name in class_folders(folder / one)})
-        contents = images.read_folder(folder / split, limit, classes)
+        contents = images.read_folder(folder / split, limit, classes, mode)
         return contents._replace(left_out=(*beside(folder), *contents.left_out))
     _check_no_splits(split, f"the folder {folder}")
-    return images.read_folder(folder, limit)
+    return images.read_folder(folder, limit, mode=mode)
 
 
 def _holds_splits(folder: Path) -> bool:
@@ -266,6 +275,11 @@ def _check_choice(argument: str, found: str, allowed: tuple[str, ...]) -> None:
 def _check_no_splits(split: str, what: str) -> None:
     if split != SPLITS[0]:
         raise ValueError(f"split: found {split!r}, but {what} has no splits; allowed {SPLITS[0]!r}, the default")
+
+
+def _check_no_pictures(mode: str | None, what: str) -> None:
+    if mode is not None:
+        raise ValueError(f"mode: found {mode!r}, but {what} holds arrays, which are taken as they are; allowed None")
 
 
 def _check_limit(limit: SupportsIndex | None) -> int | None:

@@ -41,6 +41,23 @@ def test_images_come_sorted_as_chw(tmp_path, shape):
     assert (dataset.name, dataset.layout) == (tmp_path.name, "CHW")
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_pictures_become_what_mode_says(tmp_path, mode, channels):
+    grey, colour = write(tmp_path / "a.png", 6, 5), write(tmp_path / "b.png", 6, 5, 3)
+    data = load(tmp_path, mode=mode).data
+    assert data.shape == (2, channels, 6, 5)
+    for point, pixels in zip(data, (grey, colour), strict=True):
+        expected = np.array(Image.fromarray(pixels).convert(mode)).reshape(6, 5, -1).transpose(2, 0, 1)
+        assert np.array_equal(point.numpy(), expected)
+
+
+def test_mode_is_refused_where_nothing_is_decoded(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
+    for source in (tmp_path / "a.npy", "digits", torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match="mode: found 'L', but .* holds arrays, .*; allowed None"):
+            load(source, mode="L")
+
+
 def test_subfolders_are_classes(tmp_path):
     dog, late_cat, cat = (write(tmp_path / name) for name in ("dog/1.png", "cat/sub/2.png", "cat/1.PNG"))
     (tmp_path / "empty").mkdir()
