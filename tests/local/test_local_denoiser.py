@@ -176,7 +176,11 @@ def test_arrays_are_answered_with_arrays() -> None:
     found = denoiser(X.numpy(), 0.7)
     assert isinstance(found, np.ndarray)
     assert np.array_equal(found, denoiser(X, 0.7).numpy())
-    assert isinstance(denoiser.divergence(X.numpy(), 0.7), np.ndarray)
+    for method in ("divergence", "score", "velocity"):
+        ask = getattr(denoiser, method)
+        assert isinstance(ask(X.numpy(), 0.7), np.ndarray)
+        assert np.array_equal(ask(X.numpy(), 0.7), ask(X, 0.7).numpy())
+        assert torch.equal(ask(X.tolist(), 0.7), ask(X, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -215,6 +219,8 @@ def test_bad_queries_are_refused_by_name() -> None:
     denoiser = LocalDenoiser(DATA)
     with pytest.raises(ValueError, match=r"^x: expected finite"):
         denoiser(X * torch.nan, 0.5)
+    with pytest.raises(TypeError, match=r"^x: expected a supported dtype, found int64"):
+        denoiser.score(X.long(), 0.5)
     with pytest.raises(TypeError, match=r"^log_prob: expected a denoiser whose field is a gradient, found kind 'ls'"):
         denoiser.log_prob(X, 0.5)
     with pytest.raises(TypeError, match=r"^x: expected tensors outside of torch.func"):
