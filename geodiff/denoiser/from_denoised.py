@@ -31,6 +31,7 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, condi
 
 def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, conditions: Mapping[str, Any]) -> Tensor:
     """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x."""
+    x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     levels = check_sigma(sigma, len(x), device=x.device)
     denoised = denoiser(x.double(), levels, **conditions)
     return ((denoised - x.double()) / levels.square().reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)

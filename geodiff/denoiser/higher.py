@@ -102,7 +102,11 @@ def _formula(data: Tensor, log_prior: Tensor, x0: Tensor) -> Function:
         far = far0 + 2 * across + step.square().sum(1, keepdim=True)
         logits = log_prior - far / (2 * sigma.square())[:, None]
         volume = data.shape[1] * (sigma.log() + math.log(2 * math.pi) / 2)
-        return logits.softmax(1) @ data, logits.logsumexp(1) - volume
+        # From the largest, which is a constant: the derivative of logsumexp is exp(logits - log_total), which does not
+        # sum to 1 where log_total is large.
+        best = logits.detach().amax(1, keepdim=True)
+        log_total = best[:, 0] + (logits - best).logsumexp(1)
+        return logits.softmax(1) @ data, log_total - volume
 
     return posterior
 

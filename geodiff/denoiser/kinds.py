@@ -2,25 +2,25 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from geodiff.base.foreign import Array, as_tensor, like
 
-if TYPE_CHECKING:
-    from geodiff.denoiser.over_data import OverData
 
-S = TypeVar("S", bound="OverData")
-P = ParamSpec("P")
-R = TypeVar("R")
+class WithData(Protocol):
+    """What has data, on whose device it answers."""
+
+    @property
+    def data(self) -> Tensor: ...
 
 
-def of_any_kind(method: Callable[Concatenate[S, Tensor, P], R]) -> Any:
+def of_any_kind(method: Callable[..., Any]) -> Any:
     """Lets `x` be an array or list; the answer to an array of NumPy is one."""
 
     @functools.wraps(method)
-    def answered(self: S, x: Array, *args: P.args, **kwargs: P.kwargs) -> R:
+    def answered(self: WithData, x: Array, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Tensor):
             return method(self, x, *args, **kwargs)
         return like(method(self, as_tensor(x, "x").to(self.data.device), *args, **kwargs), x)

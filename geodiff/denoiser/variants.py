@@ -4,6 +4,7 @@ Each is r(x, sigma) as every solver and adapter takes it, with the velocity and 
 """
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from geodiff import reference
 from geodiff.base.arguments import check_integer, check_number, check_query_shape, check_sigma, shape_sigma
 from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.from_denoised import score, velocity
+from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.paths import LINEAR, Path
 
@@ -23,6 +25,12 @@ class _Variant(nn.Module):
     sigma_min, sigma_max = 0.0, math.inf
     shape: tuple[int, ...]
 
+    @property
+    @abstractmethod
+    def data(self) -> Tensor:
+        """[N, *shape], on the device where it answers."""
+
+    @of_any_kind
     def velocity(self, x: Tensor, t: float | Tensor, *, path: Path = LINEAR, **conditions: Any) -> Tensor:
         """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, *shape] in the dtype of x.
 
@@ -30,6 +38,7 @@ class _Variant(nn.Module):
         """
         return velocity(self, x, t, path, conditions)
 
+    @of_any_kind
     def score(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
         """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x: sigma is that of x, whatever r is made of."""
         return score(self, x, sigma, conditions)
@@ -54,6 +63,11 @@ class TemperedDenoiser(_Variant):
         self.denoiser, self.temperature = denoiser, check_number(temperature, "temperature", 0.0)
         self.shape = denoiser.shape
 
+    @property
+    def data(self) -> Tensor:
+        return self.denoiser.data
+
+    @of_any_kind
     def forward(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
     ) -> Tensor:
@@ -91,6 +105,11 @@ class SmoothedDenoiser(_Variant):
             raise ValueError("noise: expected [M, *shape] with M >= 1, found none; allowed one or more")
         self.register_buffer("noise", noise.to(denoiser.data.device), persistent=False)
 
+    @property
+    def data(self) -> Tensor:
+        return self.denoiser.data
+
+    @of_any_kind
     def forward(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
     ) -> Tensor:
@@ -124,6 +143,11 @@ class MixtureDenoiser(_Variant):
         self.register_buffer("deviations", deviations, persistent=False)
         self(means.new_empty(0, *self.shape, dtype=torch.float64), 1.0)  # what will not do is refused at once
 
+    @property
+    def data(self) -> Tensor:
+        return self.means
+
+    @of_any_kind
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """r(x; sigma), [B, *shape] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...]."""
         x = check_query_shape(x, self.shape, dtypes=FLOATING)

@@ -52,7 +52,7 @@ class ExactPosterior:
     @cached_property
     def mean(self) -> Tensor:
         """E[x_0 | y] = sum_i w_i x_i, [B, *shape] in the dtype of y: the answer of least expected squared error."""
-        return self._mean(self.weights)
+        return self._mean(self.weights).to(self.problem.y.dtype)
 
     @property
     def ess(self) -> Tensor:
@@ -73,10 +73,15 @@ class ExactPosterior:
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """E[x_0 | x, y] = sum_i v_i x_i, v = softmax_i(log w_i - |x - x_i|^2 / 2 sigma^2), [B, *shape] in x's dtype.
 
-        x [B, *shape]: x_b is of measurement b. A denoiser for `geodiff.sample`, whose trajectories from noise end in
-        draws from p(x_0 | y): what guidance approximates, without its approximation.
+        x [B, *shape]: x_b is of measurement b, or all are of the only one. A denoiser for `geodiff.sample`, whose
+        trajectories from noise end in draws from p(x_0 | y): what guidance approximates, without its approximation.
         """
         x = check_query(x, self.problem.operator.shape)
+        if len(self.problem) not in (1, len(x)):
+            raise ValueError(
+                f"x: expected a point for each measurement, B = {len(self.problem)}, found {len(x)}; "
+                f"allowed as many as measurements, or any number where there is one"
+            )
         levels = check_sigma(sigma, len(x), device=x.device)[:, None]
         flat = x.double().flatten(1)
         apart = [torch.cdist(flat, points.flatten(1), compute_mode=_DIFFERENCES) for points in self._tiles()]
@@ -84,12 +89,13 @@ class ExactPosterior:
         return self._mean(logits.softmax(1)).to(x.dtype)
 
     def _mean(self, weights: Tensor) -> Tensor:
+        """sum_i weights_i x_i, float64 [B, *shape]."""
         total = torch.zeros(len(weights), self.data[0].numel(), dtype=torch.float64, device=weights.device)
         start = 0
         for points in self._tiles():
             total += weights[:, start : start + len(points)] @ points.flatten(1)
             start += len(points)
-        return total.reshape(-1, *self.problem.operator.shape).to(self.problem.y.dtype)
+        return total.reshape(-1, *self.problem.operator.shape)
 
     def _tiles(self) -> Iterator[Tensor]:
         """The data, float64 [n, *shape] in model space, part by part."""

@@ -187,6 +187,7 @@ class LocalDenoiser(OverData):
             out[... if chosen is None else chosen] = found
         return out.to(precise(x))
 
+    @of_any_kind
     def velocity(self, x: Tensor, t: float | Tensor, *, path: Path = LINEAR, **conditions: Any) -> Tensor:
         """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, C, H, W] in the dtype of x.
 
@@ -194,6 +195,7 @@ class LocalDenoiser(OverData):
         """
         return from_denoised.velocity(self, x, t, path, conditions)
 
+    @of_any_kind
     def score(self, x: Tensor, sigma: float | Tensor, **conditions: Any) -> Tensor:
         """(r(x; sigma) - x) / sigma^2, [B, C, H, W] in the dtype of x: what samplers use, no gradient of anything."""
         return from_denoised.score(self, x, sigma, conditions)

@@ -1,9 +1,10 @@
 """ELS by matrix products of patches, in float64: exact, and candidates that are certainly negligible are not weighed.
 
 For pixels whose windows have one shape, all logits are one product, <a, b> / sigma^2 - |b|^2 / 2 sigma^2 + log pi, of
-patches a of the query and b of the data, both less the mean of the a. Candidates more than `cut` = log(candidates /
-EPS) below the best so far are left out: those of images whose best is, or in the CPU core (csrc/cpu/passes/given.h) a
-register at a time. All of them together hold at most EPS of the weight, since the best only rises.
+patches a of the query and b of the data, both less a centre near the a, where products lose no digits: the query's own,
+since one of all queries moves with any that lies far away. Candidates more than `cut` = log(candidates / EPS) below the
+best so far are left out: those of images whose best is, or in the CPU core (csrc/cpu/passes/given.h) a register at a
+time. All of them together hold at most EPS of the weight, since the best only rises.
 """
 
 import math
@@ -27,6 +28,8 @@ EPS = 1e-12
 #: Less than this is left to the formulas: products of float64 lose digits where distances are large beside sigma.
 _TOL = 1e-8
 _LOGITS = 2**20  # at a time
+#: The centre of a patch may be off by half of so many sigma, for which float64 rounds logits by about 2e-9.
+_OFF = 2**13
 
 
 class PatchProducts(LocalEngine):
@@ -47,12 +50,25 @@ class PatchProducts(LocalEngine):
         images = asked.layout.images(query.seen(self.rows))
         x = asked.layout.images(query.x.double())
         mean, work = torch.empty_like(x), Work(0, 0)
-        for windows in _windows(form, *x.shape[-2:]):
-            found, done = _Sums(x, query, windows).over(images, mirrored=asked.mirrored)
-            rows, columns = (torch.tensor(places, device=x.device) for places in (windows.rows, windows.columns))
-            mean[:, :, rows[:, None], columns] = found
-            work = Work(work.pairs + done.pairs, work.weighed + done.weighed)
+        centres, of_query = _centres(x, query.sigma.to(x), form.k).unique(dim=0, return_inverse=True)
+        for number, centre in enumerate(centres):
+            which = (of_query == number).nonzero()[:, 0]
+            alike = query if len(centres) == 1 else query.picked(which)
+            for windows in _windows(form, *x.shape[-2:]):
+                found, done = _Sums(x[which], alike, windows, centre).over(images, mirrored=asked.mirrored)
+                rows, columns = (torch.tensor(places, device=x.device) for places in (windows.rows, windows.columns))
+                mean[which[:, None, None], :, rows[:, None], columns] = found.permute(0, 2, 3, 1)
+                work = Work(work.pairs + done.pairs, work.weighed + done.weighed)
         return LocalAnswer(asked.layout.rows(mean), work=work)
+
+
+def _centres(x: Tensor, sigma: Tensor, k: int) -> Tensor:
+    """[B, C]: near the median of each channel of each query, which a few pixels that lie far away do not move.
+
+    In whole steps, so that most queries have one centre, often 0, and share the work on the data.
+    """
+    step = (_OFF * sigma / (k * math.sqrt(x.shape[1])))[:, None]  # of each number; _OFF sigma in the norm of a patch
+    return (x.flatten(2).median(2).values / step).round() * step + 0.0  # -0 is 0
 
 
 @dataclass(frozen=True)
@@ -116,9 +132,9 @@ class _Block(NamedTuple):
 
 
 class _Sums:
-    """The streaming softmax of the pixels of one `_Windows`, for all queries: B P rows."""
+    """The streaming softmax of the pixels of one `_Windows`, for queries of one centre [C]: B P rows."""
 
-    def __init__(self, x: Tensor, query: Query, windows: _Windows) -> None:
+    def __init__(self, x: Tensor, query: Query, windows: _Windows, centre: Tensor) -> None:
         patches, values = windows.patches(x, of_data=False)  # [B, D, P], [B, C, P]
         self.windows, self.batch, self.pixels = windows, patches.shape[0], patches.shape[2]
         self.candidates = windows.patches(x[:1], of_data=True)[1].shape[2]
@@ -126,7 +142,7 @@ class _Sums:
         self.shared = prior if prior is not None and prior.ndim == 1 else None
         self.own = prior if prior is not None and prior.ndim == 2 else None
         rows = patches.movedim(1, 2).flatten(0, 1)  # [B P, D]
-        self.centre = rows.mean(0)
+        self.centre = centre.repeat_interleave(rows.shape[1] // len(centre))  # [D]: a window of each channel
         precision = query.sigma.to(x).reciprocal().square().repeat_interleave(self.pixels)[:, None]
         # times [b, -|b|^2 / 2, log pi] of a candidate
         self.factors = torch.cat([(rows - self.centre) * precision, precision, torch.ones_like(precision)], 1)

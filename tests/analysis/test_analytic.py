@@ -149,6 +149,18 @@ def test_a_mixture_obeys_tweedie() -> None:
         assert torch.allclose(mixture(x, sigma), x + sigma**2 * score, atol=1e-8)
 
 
+@pytest.mark.parametrize("far", [1.0, 1e2, 1e4])
+def test_a_mixture_of_one_gaussian_has_its_score_however_far_x_is(far: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = GaussianDenoiser.fit(torch.randn(40, 6, generator=generator), dtype=torch.float64)
+    x = (far * torch.randn(3, 6, generator=generator, dtype=torch.float64)).requires_grad_()
+    found, expected = (
+        torch.autograd.grad(denoiser.log_prob(x, 0.05).sum(), x)[0]
+        for denoiser in (MixtureDenoiser([one, one, one], torch.zeros(3)), one)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+
+
 def test_a_mixture_fitted_to_classes() -> None:
     data = torch.cat([torch.randn(30, 2, 2) + 3, torch.randn(10, 2, 2) - 3])
     labels = torch.tensor([5] * 30 + [2] * 10)

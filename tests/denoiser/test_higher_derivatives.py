@@ -122,3 +122,11 @@ def test_float32_queries_nest() -> None:
     torch.testing.assert_close(
         F.hessian(lambda v: denoiser.log_prob(v, 0.7).sum())(x), exact.float(), rtol=1e-3, atol=1e-3
     )
+
+
+def test_the_hessian_of_copies_is_that_of_one_point_however_far_x_is() -> None:
+    """-I / sigma^2: weights whose sum is off by 1e-8 would add as much of |x - x_i|^2 / sigma^4."""
+    denoiser = geodiff.OptimalDenoiser(torch.randn(1, D).expand(3, D).contiguous())
+    x = 100 * torch.randn(1, D, dtype=torch.float64)
+    found = F.hessian(lambda v: denoiser.log_prob(v, 0.05).sum())(x).reshape(D, D)
+    torch.testing.assert_close(found, -torch.eye(D, dtype=torch.float64) / 0.05**2, rtol=1e-8, atol=1e-5)

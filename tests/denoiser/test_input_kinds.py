@@ -104,6 +104,23 @@ def test_an_array_is_answered_by_an_array(dtype: type) -> None:
     assert posterior.covariance(torch.randn(4, 3)).shape == (4, 3)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: geodiff.denoiser.variants.TemperedDenoiser(geodiff.OptimalDenoiser(data), 2.0),
+        lambda data: geodiff.denoiser.variants.SmoothedDenoiser(geodiff.OptimalDenoiser(data), 0.1),
+        lambda data: geodiff.denoiser.variants.MixtureDenoiser(data, torch.full_like(data, 0.1)),
+    ],
+)
+def test_variants_take_queries_of_any_kind(make: Callable[[Tensor], geodiff.denoiser.variants._Variant]) -> None:
+    variant, x = make(torch.randn(20, 3)), torch.randn(4, 3)
+    for method in ("forward", "score", "velocity"):
+        ask = getattr(variant, method)
+        assert isinstance(ask(x.numpy(), 0.6), np.ndarray)
+        assert np.array_equal(ask(x.numpy(), 0.6), ask(x, 0.6).numpy())
+        assert torch.equal(ask(x.tolist(), 0.6), ask(x, 0.6))
+
+
 def test_sigma_of_an_array_kind() -> None:
     denoiser, x = geodiff.OptimalDenoiser(torch.randn(20, 3)), torch.randn(4, 3)
     levels = torch.tensor([0.1, 0.5, 1.0, 2.0])

@@ -78,6 +78,24 @@ def test_its_denoiser_is_the_posterior_mean_of_both_measurements() -> None:
     torch.testing.assert_close(exact.denoise(x, 0.9), expected, rtol=0, atol=1e-9)
 
 
+def test_its_denoiser_rounds_to_the_dtype_of_x_alone() -> None:
+    double, single = (measured("blur", 0.7, dtype) for dtype in (torch.float64, torch.float32))
+    exact = ExactPosterior(DATA, Problem(double.operator, single.y, 0.7))
+    x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = ExactPosterior(DATA, Problem(double.operator, single.y.double(), 0.7)).denoise(x, 0.9)
+    torch.testing.assert_close(exact.denoise(x, 0.9), expected, rtol=0, atol=1e-9)
+    assert exact.denoise(x.float(), 0.9).dtype == exact.mean.dtype == torch.float32
+
+
+def test_one_measurement_serves_any_number_of_points() -> None:
+    problem = measured("inpainting", 0.7)
+    x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    first = Problem(problem.operator, problem.y[:1], 0.7)
+    together = ExactPosterior(DATA, first).denoise(x, 0.9)
+    torch.testing.assert_close(ExactPosterior(DATA, problem).denoise(x, 0.9)[:1], together[:1])
+    torch.testing.assert_close(ExactPosterior(DATA, first).denoise(x[2:3], 0.9), together[2:3])
+
+
 def test_its_trajectories_end_in_draws_from_it() -> None:
     """From 600 noises on, the share that ends in each data point is its weight."""
     problem = measured("super-resolution", 1.5)
@@ -96,6 +114,9 @@ def test_its_trajectories_end_in_draws_from_it() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"^data: expected points of \(1, 8, 8\)"):
         ExactPosterior(DATA[:, :, :4], measured("blur", 1.0))
+    for count in (0, 1, 3, 5):
+        with pytest.raises(ValueError, match=rf"^x: expected a point for each measurement, B = 4, found {count}; "):
+            ExactPosterior(DATA, measured("blur", 1.0)).denoise(torch.zeros(count, *SHAPE), 0.7)
     with pytest.raises(ValueError, match=r"^count: "):
         ExactPosterior(DATA, measured("blur", 1.0)).sample(0)
     with pytest.raises(ValueError, match=r"^sigma: "):

@@ -110,6 +110,23 @@ def test_floats(name: str, form: str, dtype: torch.dtype) -> None:
     check(name, *question(stored(dtype, 19, FORMS[form]), FORMS[form]))
 
 
+@pytest.mark.parametrize("form", ["torus 3", "valid 3", "broken 3"])
+@pytest.mark.parametrize("far", [1e4, 1e6])
+def test_a_query_is_answered_alike_whoever_is_beside_it(name: str, form: str, far: float) -> None:
+    """Images that differ by less than sigma, and one query that is far from all: float64 has digits for either."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 2, 5, 6, generator=generator) + 1e-3 * torch.randn(16, 2, 5, 6, generator=generator)
+    rows, asked = question(images, FORMS[form])
+    x = images[:6].flatten(1) + 1e-3 * torch.randn(6, 60, generator=generator)
+    x[5] += far
+    levels = torch.full((6,), 1e-3, dtype=torch.float64)
+    mixed = replace(asked, query=replace(asked.query, x=x, sigma=levels))
+    engine = engine_for(name, rows, mixed)
+    others = replace(asked, query=replace(asked.query, x=x[:5], sigma=levels[:5]))
+    expected = engine.answer(others).mean
+    torch.testing.assert_close(engine.answer(mixed).mean[:5].to(expected), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_pixels_near_zero_whose_sums_cancel(name: str) -> None:
     """Pictures in black and white: sums in float32 have no digits left where both weigh alike."""
     g = torch.Generator().manual_seed(0)

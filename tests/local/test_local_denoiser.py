@@ -103,6 +103,18 @@ def test_a_gradient_in_sigma(kind: str) -> None:
     torch.testing.assert_close((ahead - behind) / (2 * step), found, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("els")])  # whose places are no copies
+@pytest.mark.parametrize("far", [1.0, 1e2, 1e4])
+def test_copies_of_one_image_have_no_gradient_however_far_x_is(kind: str, far: float) -> None:
+    x = (far * X[:1].double()).requires_grad_()
+    sigma = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    r = make(kind, DATA[:1].expand(3, *SHAPE).contiguous())(x, sigma)
+    v = torch.randn(r.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    by_x, by_sigma = torch.autograd.grad(r, (x, sigma), v)
+    assert by_x.abs().max() <= 1e-12
+    assert by_sigma.abs() <= 1e-12
+
+
 def test_numbers_of_float64_data_are_those_of_the_formula() -> None:
     data = DATA.double() / 127.5 - 1
     expected = local.posteriors(X.double(), data, 0.5, Windows(3)).mean
@@ -164,7 +176,11 @@ def test_arrays_are_answered_with_arrays() -> None:
     found = denoiser(X.numpy(), 0.7)
     assert isinstance(found, np.ndarray)
     assert np.array_equal(found, denoiser(X, 0.7).numpy())
-    assert isinstance(denoiser.divergence(X.numpy(), 0.7), np.ndarray)
+    for method in ("divergence", "score", "velocity"):
+        ask = getattr(denoiser, method)
+        assert isinstance(ask(X.numpy(), 0.7), np.ndarray)
+        assert np.array_equal(ask(X.numpy(), 0.7), ask(X, 0.7).numpy())
+        assert torch.equal(ask(X.tolist(), 0.7), ask(X, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +219,8 @@ def test_bad_queries_are_refused_by_name() -> None:
     denoiser = LocalDenoiser(DATA)
     with pytest.raises(ValueError, match=r"^x: expected finite"):
         denoiser(X * torch.nan, 0.5)
+    with pytest.raises(TypeError, match=r"^x: expected a supported dtype, found int64"):
+        denoiser.score(X.long(), 0.5)
     with pytest.raises(TypeError, match=r"^log_prob: expected a denoiser whose field is a gradient, found kind 'ls'"):
         denoiser.log_prob(X, 0.5)
     with pytest.raises(TypeError, match=r"^x: expected tensors outside of torch.func"):

@@ -102,6 +102,10 @@ def test_it_answers_in_the_dtype_of_what_is_asked(operator: Operator, dtype: tor
     assert operator(x).dtype == operator.adjoint(y).dtype == operator.proximal(x, y, 0.1).dtype == dtype
     torch.testing.assert_close(operator(x).double(), operator(x.double()), rtol=1e-4, atol=1e-5)
     assert operator(x[:0]).shape == (0, *operator.measured)
+    assert operator.adjoint(y[:0]).shape == (0, *operator.shape)
+    nothing = operator.proximal(x[:0], y[:0], 0.1)
+    assert nothing.shape == (0, *operator.shape)
+    assert nothing.dtype == dtype
 
 
 def test_autograd_follows(operator: Operator) -> None:

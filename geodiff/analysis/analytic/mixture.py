@@ -53,8 +53,12 @@ class MixtureDenoiser:
 
     def log_prob(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """log sum_c pi_c N(x; mu_c, Cov_c + sigma^2), float64 [B]."""
-        joint = [component.log_prob(x, sigma) for component in self.components]
-        return (torch.stack(joint, 1) + self.log_weights.to(x.device)).logsumexp(1)
+        joint = torch.stack([component.log_prob(x, sigma) for component in self.components], 1)
+        joint = joint + self.log_weights.to(x.device)
+        # From the largest, which is a constant: the derivative of logsumexp is exp(joint - log_prob), which does not
+        # sum to 1 where log_prob is large.
+        best = joint.detach().amax(1, keepdim=True)
+        return best[:, 0] + (joint - best).logsumexp(1)
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """r(x; sigma), [B, *shape] in the dtype of x; sigma a number, 0-d, [B] or [B, 1, ...]."""

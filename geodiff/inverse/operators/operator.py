@@ -44,6 +44,8 @@ class Operator(ABC):
         if len(x) != len(y):
             raise ValueError(f"y: expected as many measurements as x has images, B = {len(x)}, found {len(y)}")
         rho = check_number(rho, "rho", 0.0)
+        if len(x) == 0:  # which transforms refuse
+            return x.clone()
         return self._proximal(x.double(), y.double(), rho).to(x.dtype)
 
     def observed(self, y: Tensor) -> Tensor:
