@@ -330,6 +330,16 @@ PATHS: dict[str, type[Path]] = {
 }
 
 
+def check_path(path: object) -> Path:
+    """path itself; TypeError for something else, such as a name, which does not say in which convention time is."""
+    if not isinstance(path, Path):
+        raise TypeError(
+            f"path: expected a path of geodiff.paths, found {type(path).__name__} {path!r:.60}; "
+            f"allowed such as geodiff.paths.Linear('A')"
+        )
+    return path
+
+
 def times(n: int, shift: float = 1.0, *, convention: Convention = "A") -> Tensor:
     """t_j = kappa s_j / (1 + (kappa - 1) s_j), s_j = 1 - j/n, j = 0..n: from the noise to the data, float64 [n + 1].
 

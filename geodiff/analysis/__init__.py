@@ -4,7 +4,19 @@ geometry/           trajectories: deviation, bending, shells      analytic/     
 interpolation       of latents                                    symmetry           spontaneous breaking, late start
 score_deviation     learned against optimal                       likelihood_ascent  along r and the Euler step
 quality             distances between sets of images              mean_shift         modes of the smoothed data
-lanczos             the largest eigenvalue of an operator
+flow_deviation      learned velocity against optimal              calibration        windows a network looks through
+locality            local beside learned and optimal              lanczos            an operator's largest eigenvalue
 
 Imports from everything below it: `base`, `schedules`, `reference`, `denoiser`, `solvers`.
 """
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Each when it is first used: `import geodiff` alone is enough, and brings none of them.
+    if name in (module.name for module in pkgutil.iter_modules(__path__)):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

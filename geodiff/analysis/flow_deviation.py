@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.arguments import check_integer, check_query_shape, check_reals, check_tensor
+from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
-from geodiff.paths import LINEAR, Path
+from geodiff.paths import LINEAR, Path, check_path
 from geodiff.solvers import sample
+from geodiff.solvers.loop import check_answer
 
 Velocity = Callable[..., Tensor]
 Denoiser = Callable[..., Tensor]
@@ -47,8 +50,17 @@ def along_path(
     network        v(x, t), [B, *shape] for x [B, *shape] and t a number, in the path's convention of time
     points, noise  [B, *shape], in model space
     times          [S], where the path has a velocity
+    Raises TypeError or ValueError that names the argument.
     """
-    levels = torch.as_tensor(times, dtype=torch.float64)
+    path, levels = check_path(path), check_reals(times, "times", "[S]", at_least=1)
+    points, noise = (
+        check_query_shape(given, optimal.shape, dtypes=FLOATING, name=name)
+        for name, given in (("points", points), ("noise", noise))
+    )
+    if len(noise) != len(points):
+        raise ValueError(
+            f"noise: expected a noise for each of B = {len(points)} points, found {len(noise)}; allowed as many"
+        )
     relative, cosine, target = [], [], []
     for t in levels.tolist():
         x = path.mix(points, noise, t)
@@ -71,7 +83,17 @@ def along_trajectory(
     path: Path = LINEAR,
 ) -> FlowDeviation:
     """The same at the states [S, B, *shape] of a trajectory, x_t at times [S], such as those of the network's own."""
-    levels = torch.as_tensor(times, dtype=torch.float64)
+    levels = check_reals(times, "times", "[S]", at_least=1)
+    states = check_tensor(states, "states", FLOATING)
+    if states.shape[2:] != tuple(optimal.shape) or states.ndim != 2 + len(optimal.shape):
+        sizes = ", ".join(str(size) for size in optimal.shape)
+        raise ValueError(
+            f"states: expected shape [S, B, {sizes}], found {list(states.shape)}; allowed the states of a Trajectory"
+        )
+    if len(states) != len(levels):
+        raise ValueError(
+            f"times: expected one for each of S = {len(states)} states, found {len(levels)}; allowed as many"
+        )
     relative, cosine = [], []
     for t, x in zip(levels.tolist(), states, strict=True):
         _, off, angle = _compared(network, optimal, x, t, path)
@@ -110,8 +132,10 @@ def hybrid(
 
     network   r(x, sigma) of the learned flow: `LearnedFlow`, or `geodiff.adapters.FlowDenoiser` around another
     noise     [B, *shape], x at the time 0
-    switches  times tau since the noise, each within 0 .. 1
+    switches  times tau since the noise, one or more, each within 0 .. 1
     """
+    switches = check_reals(switches, "switches", "[K]", at_least=1).tolist()
+    steps = check_integer(steps, "steps", 1)
     bad = [tau for tau in switches if not 0 <= tau <= 1]
     if bad:
         raise ValueError(f"switches: expected times, found {bad[0]:g}; allowed 0 <= tau <= 1")
@@ -145,7 +169,9 @@ def _compared(
     network: Velocity, optimal: OptimalDenoiser, x: Tensor, t: float, path: Path
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v* in float64, and of the network's v to it: delta [B] and the cosine [B]."""
-    best, found = optimal.velocity(x, t, path=path).double(), network(x, t).double()
+    # Of another shape it would broadcast into a deviation that is none.
+    found = check_answer(network(x, t), x, "network", f"t = {t:g}").double()
+    best = optimal.velocity(x, t, path=path).double()
     return best, (found - best).flatten(1).norm(dim=1) / best.flatten(1).norm(dim=1), _cosine(found, best)
 
 

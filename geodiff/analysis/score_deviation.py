@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.solvers import sample
+from geodiff.solvers.loop import check_answer
 from geodiff.solvers.trajectory import Trajectory
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -51,15 +52,16 @@ def score_deviation(
     in the units of the data. Source: arXiv 2305.19947, section on score deviation, and its authors' analysis code.
     """
 
-    def counted(denoiser: Denoiser) -> Denoiser:
+    def counted(denoiser: Denoiser, name: str) -> Denoiser:
         def call(x: Tensor, sigma: Tensor) -> Tensor:
-            answer = denoiser(x, sigma)
+            # Of another shape it would broadcast into distances that nobody asked for.
+            answer = check_answer(denoiser(x, sigma), x, name, f"sigma = {sigma:g}")
             progress()
             return answer
 
         return call
 
-    learned, optimal = counted(learned), counted(optimal)
+    learned, optimal = counted(learned, "learned"), counted(optimal, "optimal")
     hat = sample(learned, noise, sigmas, solver)
     star = sample(optimal, noise, sigmas, solver)
     at_learned, at_optimal = [], []

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_integer
 from geodiff.base.foreign import like
+from geodiff.base.shown import by_shape
 
 
 class Source(Protocol):
@@ -71,6 +72,8 @@ class Posterior:
     trace: Tensor | None = None
     source: Source | None = field(default=None, repr=False, kw_only=True)
     bounds: Bounds | None = field(default=None, repr=False, kw_only=True)
+
+    __repr__ = by_shape
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov_w v = sum_i w_i <x_i - r, v> (x_i - r), [B, *shape] in the dtype of x: sigma^2 times J v.

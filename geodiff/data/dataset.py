@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodiff.base.dtypes import STORED
 from geodiff.base.errors import DataError
+from geodiff.base.shown import by_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class Dataset:
     left_out: tuple[str, ...] = ()
     vectors: Tensor | None = None
     latent: bool = False
+
+    __repr__ = by_shape
 
     def __len__(self) -> int:
         return self.data.shape[0]

@@ -286,7 +286,8 @@ def _heaviest(ranks: Ranks, part: Part, own: Tensor) -> tuple[Tensor, Tensor]:
 def _shares(mass: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """alpha [P K, B], and logsumexp_k(M_k + log p_k) [B]."""
     logit = mass + log_prob  # -inf where there is no mass: log p is finite
-    # Not exp(logit - total): where log p is large, both are rounded to what lies far apart, and shares would not sum to 1.
+    # Not exp(logit - total): where log p is large, both are rounded to what lies far apart, and shares would not sum
+    # to 1.
     return logit.softmax(0), logit.logsumexp(0)
 
 

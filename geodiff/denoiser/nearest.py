@@ -66,7 +66,7 @@ def _heaviest(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     engine = points.engines.serving(len(x))
     rows = engine.posterior(Query(x, sigma, range(n), prior, denoiser.tol), min(2, n)).indices.to(x.device)
     stored = points.stored.rows[rows.clamp(min=0).flatten().to(points.stored.rows.device)]
-    there = model_space(stored, torch.float64).to(x.device).reshape(*rows.shape, -1)
+    there = model_space(stored, torch.float64).to(x.device).reshape(*rows.shape, x.shape[1])
     distances = (x.double()[:, None] - there).norm(dim=2).masked_fill(rows < 0, torch.inf)
     distances, order = distances.sort(dim=1, stable=True)
     return rows.gather(1, order), distances

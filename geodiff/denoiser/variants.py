@@ -4,6 +4,7 @@ Each is r(x, sigma) as every solver and adapter takes it, with the velocity and 
 """
 
 import math
+import numbers
 from abc import abstractmethod
 from typing import Any
 
@@ -11,8 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from geodiff import reference
-from geodiff.base.arguments import check_integer, check_number, check_query_shape, check_sigma, shape_sigma
+from geodiff.base.arguments import (
+    DATA_DTYPES,
+    check_finite,
+    check_integer,
+    check_number,
+    check_query_shape,
+    check_sigma,
+    check_tensor,
+    shape_sigma,
+)
 from geodiff.base.dtypes import FLOATING
+from geodiff.base.foreign import Array, as_tensor
 from geodiff.denoiser.from_denoised import score, velocity
 from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.module import OptimalDenoiser
@@ -60,7 +71,8 @@ class TemperedDenoiser(_Variant):
 
     def __init__(self, denoiser: OptimalDenoiser, temperature: float) -> None:
         super().__init__()
-        self.denoiser, self.temperature = denoiser, check_number(temperature, "temperature", 0.0)
+        self.denoiser = _checked(denoiser, shape=tuple)
+        self.temperature = check_number(temperature, "temperature", 0.0)
         self.shape = denoiser.shape
 
     @property
@@ -94,7 +106,8 @@ class SmoothedDenoiser(_Variant):
 
     def __init__(self, denoiser: OptimalDenoiser, scale: float, noise: Tensor | int = 16, seed: int = 0) -> None:
         super().__init__()
-        self.denoiser, self.scale = denoiser, check_number(scale, "scale", 0.0)
+        self.denoiser = _checked(denoiser, shape=tuple, data=Tensor)
+        self.scale = check_number(scale, "scale", 0.0)
         self.shape = denoiser.shape
         if not isinstance(noise, Tensor):
             count = check_integer(noise, "noise", 2)
@@ -119,7 +132,8 @@ class SmoothedDenoiser(_Variant):
         draws = len(self.noise)
         step = (self.scale * (1 + levels)).reshape(-1, 1, *[1] * len(self.shape))
         moved = (x.double()[:, None] + step * self.noise.double()).flatten(0, 1)  # [B M, *shape]
-        asked = {name: _each(value, draws) for name, value in {"class_labels": class_labels, **conditions}.items()}
+        given = {"class_labels": class_labels, **conditions}
+        asked = {name: _each(value, name, len(x), draws) for name, value in given.items()}
         found = self.denoiser(moved, levels.repeat_interleave(draws), **asked)
         return found.unflatten(0, (len(x), draws)).mean(1).to(x.dtype)
 
@@ -130,14 +144,22 @@ class MixtureDenoiser(_Variant):
     r = sum_i w_i (m_i + s_i^2 / (s_i^2 + sigma^2) (x - m_i)); see `geodiff.reference.mixture`, which computes it in
     float64, a query at a time, in plain PyTorch. As s goes to 0, `OptimalDenoiser(means)`.
 
-    means, deviations  [N, *shape], as `geodiff.data.load_latents` returns them
+    means, deviations  [N, *shape], as `geodiff.data.load_latents` returns them; deviations floating, >= 0
+    Raises TypeError or ValueError that names the argument.
     """
 
     means: Tensor
     deviations: Tensor
 
-    def __init__(self, means: Tensor, deviations: Tensor) -> None:
+    def __init__(self, means: Array, deviations: Array) -> None:
         super().__init__()
+        means = check_tensor(as_tensor(means, "means"), "means", DATA_DTYPES)
+        deviations = check_tensor(as_tensor(deviations, "deviations"), "deviations", FLOATING)
+        check_finite(deviations, "deviations")
+        if deviations.numel() and float(deviations.min()) < 0:  # its square would pass for that of another
+            raise ValueError(
+                f"deviations: expected standard deviations, found {float(deviations.min()):g}; allowed 0 or more"
+            )
         self.shape = tuple(means.shape[1:])
         self.register_buffer("means", means, persistent=False)
         self.register_buffer("deviations", deviations, persistent=False)
@@ -154,6 +176,23 @@ class MixtureDenoiser(_Variant):
         return reference.mixture(x.double(), self.means, self.deviations, sigma).to(x.dtype)
 
 
-def _each(value: Any, times: int) -> Any:
-    """A condition of each query as one of each of its draws."""
-    return value.repeat_interleave(times, 0) if isinstance(value, Tensor) and value.ndim else value
+def _checked(denoiser: OptimalDenoiser, **attributes: type) -> OptimalDenoiser:
+    """denoiser itself; TypeError unless it can be called and has what a variant takes from it."""
+    if not callable(denoiser) or not all(
+        isinstance(getattr(denoiser, name, None), t) for name, t in attributes.items()
+    ):
+        raise TypeError(
+            f"denoiser: expected an OptimalDenoiser, found {type(denoiser).__name__}; allowed also what is called as "
+            f"one and has its {' and '.join(attributes)}"
+        )
+    return denoiser
+
+
+def _each(value: Any, name: str, queries: int, times: int) -> Any:
+    """A condition of each query as one of each of its draws; ValueError where there are not as many as queries."""
+    if value is None or isinstance(value, numbers.Number):
+        return value
+    value = as_tensor(value, name)
+    if value.ndim and len(value) != queries:  # here: the denoiser would count draws
+        raise ValueError(f"{name}: expected one for each of B = {queries} queries, found {len(value)}; allowed as many")
+    return value.repeat_interleave(times, 0) if value.ndim else value

@@ -23,7 +23,7 @@ from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.operators import ASKED, PER_QUERY, QUESTION, Question, fold, followed, library, recorded
 from geodiff.denoiser.point_set import PointSet
-from geodiff.paths import Path, Scales
+from geodiff.paths import Path, Scales, check_path
 
 #: The level that stands for pure noise.
 LARGEST = SIGMA_MAX
@@ -47,6 +47,7 @@ class Moment(NamedTuple):
     @classmethod
     def of(cls, path: Path, t: Tensor) -> Self:
         """ValueError where the path has no velocity; where values are not known, when the posterior is asked."""
+        path = check_path(path)
         found = cls(t, path.at(t), path.name, path.data_end)
         if values_are_known():
             found.check()

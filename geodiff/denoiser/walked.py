@@ -15,11 +15,19 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
 from geodiff.denoiser.over_data import TOL_FLOAT64
 
+_CONDITIONS = ("class_labels", "mask", "exclude")
+
 
 class Walked:
     """Evaluations of one denoiser under the same class_labels, mask and exclude, as its `forward` takes them."""
 
     def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
+        unknown = [name for name in conditions if name not in _CONDITIONS]
+        if unknown:
+            raise TypeError(
+                f"conditions: expected keyword arguments of the denoiser, found {unknown[0]!r:.60}; "
+                f"allowed {', '.join(_CONDITIONS)}"
+            )
         # Taken as they are now: what is remembered holds for these alone.
         self._denoiser, self._conditions = denoiser, copy.deepcopy(dict(conditions))
         self._memories = Memories()

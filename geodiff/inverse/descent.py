@@ -81,6 +81,11 @@ class Descent:
 
     def pulled(self, sigma: float, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """r(x; sigma), and v J for v = cotangent(r), J = dr/dx: exact for the optimal denoiser, Cov_w v / sigma^2."""
+        if torch.is_inference_mode_enabled():  # which enable_grad does not end
+            raise ValueError(
+                "inference_mode: expected off for a method that takes a gradient through the denoiser, found on; "
+                "allowed torch.no_grad(), or a method without, such as diffpir"
+            )
         with torch.enable_grad():
             x = self.x.detach().requires_grad_()
             r = self._cut(self._asked(x, sigma))

@@ -57,7 +57,8 @@ def save(denoiser: Network, path: str | os.PathLike[str], training: dict[str, ob
 def load(source: str | os.PathLike[str], device: torch.device | str = "cpu") -> LearnedDenoiser | LearnedFlow:
     """The denoiser or flow that `save` wrote, as `load_network` reads it; ValueError for weights of another kind."""
     found = load_network(source, device)
-    if not isinstance(found, LearnedDenoiser | LearnedFlow):
+    # A consistency function has a denoiser's form, but answers the end of a trajectory and no mean.
+    if isinstance(found, ConsistencyModel) or not isinstance(found, LearnedDenoiser | LearnedFlow):
         raise ValueError(
             f"{source}: expected weights of a denoiser or flow, found a {type(found).__name__}; "
             f"allowed geodiff.learned.load_network for others"

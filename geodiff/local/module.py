@@ -20,7 +20,7 @@ from geodiff.local.engine import LocalAnswer, LocalQuery, Work, axes, layout_of
 from geodiff.local.engines import LocalEngines
 from geodiff.local.gradient import Followed
 from geodiff.local.kind import MaskSource, Patch, Settings, Source
-from geodiff.local.kinds import find_kind
+from geodiff.local.kinds import check_taken, find_kind
 from geodiff.local.plain import seen_by
 from geodiff.paths import LINEAR, Path
 from geodiff.reference.forms import Form
@@ -42,9 +42,11 @@ class LocalDenoiser(OverData):
                                                                                      (Lukoianov et al., 2509.09672)
 
     data         [N, C, H, W] as `OptimalDenoiser` takes them, or float64, which is answered in float64 throughout
-    patch        k, odd (for pspc_square: any), or a callable sigma -> k, such as those of `geodiff.local.schedules`
+    patch        k, odd (for pspc_square: any), or a callable sigma -> k, such as those of `geodiff.local.schedules`;
+                 for ls, els and pspc_square; None: 3
     masks        for pspc_flex: bool [A, H, W], or a callable sigma -> masks (`geodiff.local.flex_masks`)
-    threshold, temperature   for pca: inputs count from `threshold` of the largest; logits are divided by `temperature`
+    threshold, temperature   for pca: inputs count from `threshold` of the largest; logits are divided by `temperature`;
+                 None: 0.05 and 1
     pool_average   for pca: not the posterior over all images, but the plain mean of those over each so many of them, in
                    the order that they are stored in, as code that was published computes it (there 512)
     labels, log_weights, device, augment   as in `OptimalDenoiser`; a mirror image is one more image, windows and all
@@ -53,7 +55,8 @@ class LocalDenoiser(OverData):
 
     Attributes as of `OptimalDenoiser`. r is the denoiser of no density: `log_prob` is refused, `divergence` is exact.
     Differentiable in x and sigma, once and in reverse mode, by three passes in float64.
-    Raises TypeError or ValueError that names the argument, DataError for a damaged file, BackendUnavailable.
+    Raises TypeError or ValueError that names the argument, such as one of another kind, DataError for a damaged file,
+    BackendUnavailable.
     """
 
     _dtypes = (*STORED, torch.float64)
@@ -65,10 +68,10 @@ class LocalDenoiser(OverData):
         data: Array | str | os.PathLike[str],
         *,
         kind: str = "ls",
-        patch: Patch = 3,
+        patch: Patch | None = None,
         masks: MaskSource | None = None,
-        threshold: float = 0.05,
-        temperature: float = 1.0,
+        threshold: float | None = None,
+        temperature: float | None = None,
         pool_average: int | None = None,
         labels: Array | None = None,
         log_weights: Array | None = None,
@@ -78,13 +81,13 @@ class LocalDenoiser(OverData):
         augment: Literal["hflip"] | None = None,
     ) -> None:
         make = find_kind(kind)
-        super().__init__(data, Options(labels, log_weights, backend, device, tol, augment))
+        chosen = {"patch": patch, "masks": masks, "threshold": threshold, "temperature": temperature}
+        given = check_taken(kind, {**chosen, "pool_average": pool_average})
         if pool_average is not None:
-            check_integer(pool_average, "pool_average", 1)
-            if kind != "pca":
-                raise ValueError(f"pool_average: expected with kind 'pca', found {kind!r}; allowed None, or that kind")
+            check_integer(given.pop("pool_average"), "pool_average", 1)
+        super().__init__(data, Options(labels, log_weights, backend, device, tol, augment))
         self.kind, self._asked, self._pool = kind, backend, pool_average
-        self._kind = make(axes(self.shape), Settings(patch, masks, threshold, temperature))
+        self._kind = make(axes(self.shape), Settings(**given))
         self._open()
 
     @staticmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 from geodiff import reference
 from geodiff.local import LocalDenoiser
 from geodiff.local.engine import pixel_errors
+from geodiff.local.kinds import TAKES
 from geodiff.measure.benchmark import Cell, Timing, take_turns
 from geodiff.measure.local_baselines import known, peers
 from geodiff.measure.stopwatch import Clock, timed
@@ -24,7 +25,7 @@ CHECKED = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: LocalDenoiser(kind, patch) at sigma with `batch` queries a call."""
+    """What is timed: LocalDenoiser(kind, patch) at sigma with `batch` queries a call; some have no windows."""
 
     kind: str
     patch: int
@@ -114,5 +115,6 @@ class LocalBench:
             self._made = (case.kind, case.patch), {}
         made = self._made[1]
         if backend not in made:
-            made[backend] = LocalDenoiser(self.data, kind=case.kind, patch=case.patch, backend=backend, tol=self.tol)
+            patch = case.patch if "patch" in TAKES.get(case.kind, ()) else None
+            made[backend] = LocalDenoiser(self.data, kind=case.kind, patch=patch, backend=backend, tol=self.tol)
         return made[backend]

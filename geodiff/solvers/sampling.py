@@ -10,16 +10,17 @@ from torch import Tensor
 
 from geodiff.backends.combination import Term
 from geodiff.backends.cost import Cost
-from geodiff.base.arguments import check_finite, check_reals, check_tensor
+from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.over_data import OverData
 from geodiff.denoiser.walked import Walked
-from geodiff.paths import Path
+from geodiff.paths import Path, check_path
 from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
-from geodiff.solvers.loop import Callback, Places, Walk, what
+from geodiff.solvers.loop import Callback, Places, Walk, check_answer
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
 from geodiff.solvers.verifying import Verified
@@ -78,6 +79,10 @@ def sample(
     if noise.ndim == 0:
         raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
     check_finite(noise, "noise")
+    if isinstance(denoiser, OverData):
+        check_query_shape(noise, denoiser.shape, name="noise")  # here: the denoiser would call it x
+    path = None if path is None else check_path(path)
+    conditions = _checked(conditions)
     given = check_reals(sigmas, "sigmas", "[S + 1]", at_least=2)
     levels = check_levels(given) if path is None else levels_of(path, given)
     count = len(levels) - 1
@@ -86,7 +91,7 @@ def sample(
     step_of, name = find_solver(solver) if path is None else find_step(solver, path)
     if keep not in ("all", "end"):
         raise ValueError(f"keep: expected what to keep of the trajectory, found {keep!r:.60}; allowed 'all', 'end'")
-    evaluate = _evaluator(denoiser, conditions or {}, path, verify=verify)
+    evaluate = _evaluator(denoiser, conditions, path, verify=verify)
     trajectory_sigmas = given.to(noise.device)
     places = Places.of(count, keep)
 
@@ -116,6 +121,18 @@ def sample(
     if path is not None:
         metadata["path"] = repr(path)
     return _kept(keep, trajectory_sigmas, walk, metadata, evaluate.costs)
+
+
+def _checked(conditions: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """conditions; TypeError for anything but keyword arguments by their names."""
+    if conditions is None:
+        return {}
+    if not isinstance(conditions, Mapping):
+        raise TypeError(
+            f"conditions: expected names and values, found {type(conditions).__name__} {conditions!r:.60}; "
+            f"allowed a dict such as {{'class_labels': labels}}, or None"
+        )
+    return conditions
 
 
 def _kept(keep: str, sigmas: Tensor, walk: Walk, metadata: dict[str, str], cost: Sequence[Cost] = ()) -> Trajectory:
@@ -178,17 +195,7 @@ class _Evaluate(Evaluator):
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         denoised = self.denoiser(x, x.new_tensor(sigma), **self.conditions)
         self.count += 1
-        if not isinstance(denoised, Tensor) or not denoised.is_floating_point():
-            raise TypeError(
-                f"denoiser: expected a floating tensor at sigma = {sigma:g}, found {what(denoised)}; "
-                f"allowed the denoised x, of x's shape"
-            )
-        if denoised.shape != x.shape:
-            raise ValueError(
-                f"denoiser: expected an output of x's shape {list(x.shape)} at sigma = {sigma:g}, "
-                f"found {list(denoised.shape)}; allowed no other shape"
-            )
-        check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
+        denoised = check_answer(denoised, x, "denoiser", f"sigma = {sigma:g}")
         self._costs.append(Cost({"denoiser": x.shape[0]}, sigma=sigma))
         return denoised.to(x.dtype)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from geodiff.backends.cost import Cost
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
+from geodiff.base.shown import by_shape
 
 # Under a name that no caller gives to metadata of its own.
 _VERSION_KEY = "geodiff.trajectory.version"
@@ -38,6 +39,8 @@ class Trajectory:
     denoised: Tensor  # or None: typed as nearly all have it, who asks for the end alone knows
     metadata: dict[str, str] = field(default_factory=dict)
     cost: list[Cost] = field(default_factory=list, repr=False)
+
+    __repr__ = by_shape
 
     def __post_init__(self) -> None:
         steps = len(self.sigmas) - 1 if self.sigmas.ndim == 1 else 0

@@ -1,5 +1,7 @@
 """The diagnostics of a flow against the optimal one: known values, and what is known of the two ends of a hybrid."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ def to_the_mean(x: Tensor, t: float) -> Tensor:
 
 class Oracle:
     """The optimal velocity in float64, over points that are not rounded."""
+
+    shape = (6,)
 
     def velocity(self, x: Tensor, t: float, *, path: paths.Path) -> Tensor:
         return reference.velocity(x, field.points(), t, path=path)
@@ -96,3 +100,43 @@ def test_the_switch_is_where_it_is_said_to_be() -> None:
         asked.clear()
         flow_deviation.hybrid(network, denoiser, field.noise(2), [tau], steps=20)
         assert asked == ["optimal"] * count + ["network"] * (20 - count), tau
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": lambda x, t: x[:, :1]}, r"network: expected an output of x's shape \[2, 6\] at t = 0\.9, found"),
+        ({"network": lambda x, t: x * torch.nan}, r"network: at t = 0\.9: expected finite values"),
+        ({"points": torch.zeros(3, 6)}, "noise: expected a noise for each of B = 3 points, found 2"),
+        ({"points": torch.zeros(2, 5)}, r"points: expected shape \[B, 6\], found \[2, 5\]"),
+        ({"noise": torch.zeros(6)}, r"noise: expected shape \[B, 6\], found \[6\]"),
+        ({"times": 0.9}, r"times: expected shape \[S\], found \[\]"),
+        ({"times": []}, r"times: expected shape \[S\], found \[0\]"),
+    ],
+)
+def test_what_would_broadcast_is_refused_along_a_path(change: dict[str, Any], message: str) -> None:
+    given = {"points": torch.zeros(2, 6), "noise": field.noise(), "times": [0.9], **change}
+    network = given.pop("network", lambda x, t: x)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        flow_deviation.along_path(network, optimal(), **given)
+
+
+def test_what_would_broadcast_is_refused_along_a_trajectory() -> None:
+    states = field.at(0.4)[None]
+    for given, message in (
+        ((states, [0.4, 0.2]), "times: expected one for each of S = 1 states, found 2"),
+        ((states[0], [0.4]), r"states: expected shape \[S, B, 6\], found \[2, 6\]"),
+        ((states, 0.4), r"times: expected shape \[S\], found \[\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            flow_deviation.along_trajectory(lambda x, t: x, optimal(), *given)
+    with pytest.raises(ValueError, match=r"^network: expected an output of x's shape"):
+        flow_deviation.along_trajectory(lambda x, t: x[:, :1], optimal(), states, [0.4])
+
+
+def test_a_hybrid_of_no_noise_is_empty_and_one_without_switches_is_refused() -> None:
+    found = flow_deviation.hybrid(optimal(), optimal(), field.noise()[:0], [0.5], steps=4)
+    assert found.samples.shape == (1, 0, 6)
+    assert found.distances.shape == found.nearest.shape == (1, 0)
+    with pytest.raises(ValueError, match=r"^switches: expected shape \[K\], found \[0\]"):
+        flow_deviation.hybrid(optimal(), optimal(), field.noise(), [])

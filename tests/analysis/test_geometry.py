@@ -230,3 +230,17 @@ def test_what_is_no_path(function: Callable[[object], object], path: object, err
 def test_bad_arguments_are_named(name: str, call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected .* found .*; allowed "):
         call()
+
+
+@pytest.mark.parametrize(
+    "function", [geometry.bending, geometry.cosines, geometry.directions, geometry.direction_magnitude]
+)
+def test_a_trajectory_that_keeps_its_end_alone_is_refused(function: Callable[[object], object]) -> None:
+    noise, levels = torch.ones(1, 1).double(), [4.0, 2.0, 1.0, 0.0]
+    end = sample(gaussian([1.0]), noise, levels, keep="end")
+    with pytest.raises(ValueError, match=r"^trajectory: expected one that keeps all states.*allowed sample\(.*'all'\)"):
+        function(end)
+    with pytest.raises(TypeError, match=r"^trajectory: expected a Trajectory, found Tensor; allowed"):
+        function(end.states)
+    with pytest.raises(TypeError, match=r"^path: expected a torch.Tensor, found a Trajectory; allowed its \.states"):
+        geometry.deviation(sample(gaussian([1.0]), noise, levels))  # type: ignore[arg-type]

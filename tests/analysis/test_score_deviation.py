@@ -1,5 +1,6 @@
 """Score deviation where every distance is known: one data point, and a network that is off by a constant."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -59,3 +60,15 @@ def test_each_distance_is_between_the_right_two() -> None:
     }
     for name, difference in expected.items():
         torch.testing.assert_close(getattr(found, name)[3], difference.double().norm(dim=1), rtol=1e-5, atol=1e-6)
+
+
+def test_an_answer_that_would_broadcast_is_refused_in_both_passes() -> None:
+    optimal, asked = OptimalDenoiser(torch.randn(20, 6)), 0
+
+    def learned(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return x if asked <= 8 else x[:, :1]  # right along its own trajectory
+
+    with pytest.raises(ValueError, match=r"^learned: expected an output of x's shape \[4, 6\] at sigma = 80, found"):
+        score_deviation(learned, optimal, 80 * torch.randn(4, 6), SIGMAS)

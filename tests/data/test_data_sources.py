@@ -185,3 +185,8 @@ def test_a_file_with_a_builtin_name_is_reached_with_its_folder(tmp_path, monkeyp
     assert load("digits").data.shape[0] == 1797
     with pytest.raises(ValueError, match="digits: the folder holds no data"):
         load("./digits")
+
+
+def test_a_data_set_prints_in_a_line() -> None:
+    assert repr(load("digits")).startswith("Dataset(data=uint8 [1797, 1, 8, 8], labels=int64 [1797], name='digits', ")
+    assert len(repr(load("digits"))) < 250

@@ -135,3 +135,10 @@ def test_a_posterior_without_data_says_so() -> None:
     posterior = reference.posterior(torch.randn(2, 3), torch.randn(4, 3), 1.0)
     with pytest.raises(RuntimeError, match="expected one that knows its data"):
         posterior.sample(1)
+
+
+def test_it_prints_in_a_line() -> None:
+    found = geodiff.OptimalDenoiser(torch.randn(9, 4)).posterior(torch.zeros(2, 4), 1.0, topk=3)
+    assert repr(found).startswith("Posterior(mean=float32 [2, 4], log_prob=float32 [2], ")
+    assert "indices=int64 [2, 3]" in repr(found)
+    assert len(repr(found)) < 250

@@ -1,5 +1,7 @@
 """Temperature, smoothing, other couplings and points that are distributions: known values, and what they mean."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -142,6 +144,14 @@ def test_known_values_of_other_couplings() -> None:
         (lambda: SmoothedDenoiser(over("auto"), 0.1, torch.randn(0, 6)), "noise: expected .* found none"),
         (lambda: SmoothedDenoiser(over("auto"), 0.1, 1), "noise: expected an integer in range, found 1"),
         (lambda: MixtureDenoiser(torch.zeros(3, 2), torch.zeros(3, 1)), "deviations: expected floats in the shape of"),
+        (
+            lambda: MixtureDenoiser(torch.zeros(3, 2), -torch.ones(3, 2)),
+            "deviations: expected .* found -1; allowed 0 or",
+        ),
+        (
+            lambda: MixtureDenoiser(torch.zeros(3, 2), torch.full((3, 2), torch.nan)),
+            "deviations: expected finite values",
+        ),
         (lambda: reference.semidiscrete_velocity(X, field.points(), torch.zeros(3), 0.4), r"psi: expected shape \[N\]"),
         (lambda: reference.semidiscrete_velocity(X, field.points(), torch.zeros(8), 1.0), "t: expected times within"),
         (lambda: TemperedDenoiser(over("auto"), 2.0).velocity(X, 0.0), "t: expected a time at which Linear A has"),
@@ -150,3 +160,34 @@ def test_known_values_of_other_couplings() -> None:
 def test_bad_arguments(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TemperedDenoiser(field.points(), 0.1), "denoiser: expected an OptimalDenoiser, found Tensor"),  # type: ignore[arg-type]
+        (lambda: SmoothedDenoiser(lambda x, sigma: x, 0.1), "denoiser: expected an OptimalDenoiser, found function"),  # type: ignore[arg-type]
+        (lambda: MixtureDenoiser(field.points(), 0.1), "deviations: expected a tensor or array, found float"),
+        (lambda: MixtureDenoiser("latents.zip", 0.1), "means: expected a tensor or array, found str"),
+    ],
+)
+def test_other_things_are_refused_when_it_is_made(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}"):
+        make()
+
+
+def test_a_mixture_of_arrays_is_that_of_tensors() -> None:
+    means, deviations = field.points(), torch.full((8, 6), 0.2, dtype=torch.float64)
+    found = MixtureDenoiser(means.numpy(), deviations.numpy())(X, 0.5)
+    assert torch.equal(found, MixtureDenoiser(means, deviations)(X, 0.5))
+
+
+def test_conditions_of_a_smoothed_denoiser_may_be_lists_and_arrays() -> None:
+    smoothed = SmoothedDenoiser(geodiff.OptimalDenoiser(field.points().float(), labels=torch.arange(8) % 2), 0.3, 4)
+    classes, exclude = torch.tensor([1, 0]), torch.tensor([3, -1])
+    expected = smoothed(X, 0.7, classes, exclude=exclude)
+    for kind in (Tensor.tolist, Tensor.numpy):
+        assert torch.equal(smoothed(X, 0.7, kind(classes), exclude=kind(exclude)), expected)
+    assert torch.equal(smoothed(X, 0.7, 1), smoothed(X, 0.7, torch.tensor([1, 1])))
+    with pytest.raises(ValueError, match=r"^class_labels: expected one for each of B = 2 queries, found 3; allowed"):
+        smoothed(X, 0.7, [0, 1, 1])

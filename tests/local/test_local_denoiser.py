@@ -11,6 +11,7 @@ from torch import Tensor
 
 import geodiff
 from geodiff import LocalDenoiser, OptimalDenoiser
+from geodiff.local.kinds import TAKES
 from geodiff.reference import local
 from geodiff.reference.forms import Crops, Windows
 
@@ -24,7 +25,7 @@ KINDS = list(geodiff.local.KINDS)
 
 
 def make(kind: str, data: Tensor = DATA, **options: Any) -> LocalDenoiser:
-    return LocalDenoiser(data, kind=kind, masks=MASKS, **options)
+    return LocalDenoiser(data, kind=kind, masks=MASKS if kind == "pspc_flex" else None, **options)
 
 
 @pytest.fixture(params=KINDS)
@@ -46,7 +47,8 @@ def test_a_subset_is_what_every_condition_leaves(kind: str) -> None:
 
 
 def test_classes_and_levels_of_a_batch_are_answered_one_by_one(kind: str) -> None:
-    denoiser = make(kind, labels=torch.arange(12) % 3, patch=lambda sigma: 3 if sigma < 1 else 5)
+    windows = {"patch": lambda sigma: 3 if sigma < 1 else 5} if "patch" in TAKES[kind] else {}
+    denoiser = make(kind, labels=torch.arange(12) % 3, **windows)
     classes, levels = torch.tensor([2, 0, 1, 2]), torch.tensor([0.3, 2.0, 0.3, 2.0])
     exclude = torch.tensor([5, -1, 1, 2])
     together = denoiser(X, levels, classes, exclude=exclude)
@@ -84,7 +86,7 @@ def test_data_in_any_order_of_axes(kind: str) -> None:
 
 def test_the_divergence_is_the_trace_of_the_jacobian(kind: str) -> None:
     masks = torch.eye(4, dtype=torch.bool)[:, :, None].expand(4, 4, 3)
-    denoiser = LocalDenoiser(DATA[..., :4, :3], kind=kind, masks=masks)
+    denoiser = LocalDenoiser(DATA[..., :4, :3], kind=kind, masks=masks if kind == "pspc_flex" else None)
     x = X[:1, :, :4, :3].double().requires_grad_()
     r = denoiser(x, 0.9).flatten()
     trace = sum(torch.autograd.grad(r[m], x, retain_graph=True)[0].flatten()[m] for m in range(len(r)))
@@ -93,7 +95,7 @@ def test_the_divergence_is_the_trace_of_the_jacobian(kind: str) -> None:
 
 def test_a_gradient_in_sigma(kind: str) -> None:
     sigma = torch.tensor([0.7, 0.8, 0.9, 1.0], dtype=torch.float64, requires_grad=True)
-    options = {"threshold": 0.9} if kind == "pca" else {"temperature": 2.0}
+    options = {"threshold": 0.9} if kind == "pca" else {}
     denoiser = make(kind, backend="reference", **options)  # differences of 1e-6 ask for more than tol
     v = torch.randn(X.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     (found,) = torch.autograd.grad((denoiser(X.double(), sigma) * v).sum(), sigma)
@@ -202,6 +204,14 @@ def test_arrays_are_answered_with_arrays() -> None:
         ({"kind": "pca", "temperature": -1}, ValueError, r"^temperature: "),
         ({"kind": "pca", "pool_average": 0}, ValueError, r"^pool_average: "),
         ({"pool_average": 5}, ValueError, r"^pool_average: expected with kind 'pca', found 'ls'"),
+        ({"masks": MASKS}, ValueError, r"^masks: expected with kind 'pspc_flex', found 'ls', which takes patch; "),
+        ({"threshold": 0.05}, ValueError, r"^threshold: expected with kind 'pca', found 'ls'"),
+        ({"kind": "pspc_flex", "masks": MASKS, "temperature": 1.0}, ValueError, r"^temperature: .* found 'pspc_flex'"),
+        (
+            {"kind": "pca", "patch": 3},
+            ValueError,
+            r"^patch: expected .* 'pca', which takes threshold, .*; allowed None, or ls",
+        ),
         ({"data": DATA.flatten(1)}, ValueError, r"^data: expected images \[N, C, H, W\], found points of shape \[60\]"),
         ({"tol": 1.0}, ValueError, r"^tol: "),
         ({"backend": "gpu"}, ValueError, r"^backend: expected a known name"),

@@ -108,3 +108,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = json.loads(done.stdout)["levels"]
     assert [row["patch"] for row in rows] == list(PatchSchedule.load(tmp_path / "k.json").patches)
     assert rows[0]["cosine"].keys() == {"3", "5"}
+    done = CliRunner().invoke(app, ["calibrate", *given, "--kind", "pca"])
+    assert done.exit_code != 0
+    assert "patch: expected with a kind that takes it, found 'pca'" in f"{done.output}{done.exception}"

@@ -23,10 +23,12 @@ from geodiff.reference.formula import model_space
 DATA = torch.randint(0, 256, (40, 3, 9, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["ls", "pspc_square", "pca"])
-@pytest.mark.parametrize("patch", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("kind", "patch"), [*((kind, k) for kind in ("ls", "pspc_square") for k in (1, 3, 7)), ("pca", 0)]
+)
 def test_peers_compute_the_denoiser(kind: str, patch: int) -> None:
-    denoiser = LocalDenoiser(DATA, kind=kind, patch=patch, threshold=0.2)
+    settings: dict[str, Any] = {"threshold": 0.2} if kind == "pca" else {"patch": patch}
+    denoiser = LocalDenoiser(DATA, kind=kind, **settings)
     points = model_space(DATA, torch.float32)
     x = points[:2] + 0.5 * torch.randn(2, 3, 9, 8)
     ways = peers(denoiser.form(0.5))

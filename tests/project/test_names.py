@@ -83,3 +83,16 @@ def test_no_function_hides_its_module() -> None:
         if value is not None and not isinstance(value, ModuleType):
             hidden.append(found.name)
     assert hidden == []
+
+
+def test_modules_of_analysis_are_there_after_the_import_alone() -> None:
+    code = (
+        "import pkgutil, sys, geodiff\n"
+        "names = [module.name for module in pkgutil.iter_modules(geodiff.analysis.__path__)]\n"
+        "assert not [name for name in sys.modules if name.startswith('geodiff.analysis.')]\n"
+        "for name in names: getattr(geodiff.analysis, name)\n"
+        "assert [name for name in names if name not in geodiff.analysis.__doc__] == []\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        geodiff.analysis.nothing  # noqa: B018

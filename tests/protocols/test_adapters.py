@@ -79,7 +79,9 @@ WAYS: dict[str, Way] = {
 LABELLED: dict[str, Callable[[], Denoiser]] = {
     "optimal": lambda: geodiff.OptimalDenoiser(DATA, labels=LABELS),
     **{
-        kind: lambda kind=kind: geodiff.LocalDenoiser(DATA, kind=kind, masks=MASKS, labels=LABELS)
+        kind: lambda kind=kind: geodiff.LocalDenoiser(
+            DATA, kind=kind, masks=MASKS if kind == "pspc_flex" else None, labels=LABELS
+        )
         for kind in geodiff.local.KINDS
     },
 }

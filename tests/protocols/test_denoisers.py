@@ -33,7 +33,9 @@ DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "optimal, weighted": lambda: geodiff.OptimalDenoiser(DATA, log_weights=torch.linspace(-2, 2, 40)),
     "optimal, floats": lambda: geodiff.OptimalDenoiser(DATA.float() / 127.5 - 1),
     **{
-        f"local, {kind}": lambda kind=kind: geodiff.LocalDenoiser(DATA, kind=kind, masks=MASKS, augment="hflip")
+        f"local, {kind}": lambda kind=kind: geodiff.LocalDenoiser(
+            DATA, kind=kind, masks=MASKS if kind == "pspc_flex" else None, augment="hflip"
+        )
         for kind in geodiff.local.KINDS
     },
     "gaussian": lambda: GaussianDenoiser.fit(DATA),

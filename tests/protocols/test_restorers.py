@@ -1,5 +1,6 @@
 """What every method of restoration keeps, listed in METHODS of geodiff.measure.restoration."""
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,17 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff.inverse import Inpainting, Operator, Options, Problem, Restoration, SuperResolution, gaussian_kernel
+from geodiff.inverse import (
+    Inpainting,
+    Operator,
+    Options,
+    Problem,
+    Restoration,
+    SuperResolution,
+    dps,
+    gaussian_kernel,
+    pigdm,
+)
 from geodiff.measure.restoration import METHODS
 from geodiff.schedules import karras
 
@@ -98,3 +109,23 @@ def test_the_denoiser_may_be_any_callable_and_must_answer_in_shape(method: Metho
 def test_no_problem_at_all_is_answered_with_no_image(method: Method) -> None:
     none = Problem(HALF, torch.zeros(0, *SHAPE, dtype=torch.float64), 0.05)
     assert method(geodiff.OptimalDenoiser(DATA), none, SIGMAS).images.shape == (0, *SHAPE)
+
+
+def test_by_itself_it_takes_its_own_levels_and_its_signature_is_short(
+    method: Method, request: pytest.FixtureRequest
+) -> None:
+    assert len(str(inspect.signature(method))) < 400
+    seen: list[float] = []
+    watch = options(watch=lambda step, sigma, x, estimate: seen.append(sigma))
+    method(lambda x, sigma: x / (1 + sigma**2), problem(), options=watch)
+    assert seen == METHODS[request.node.callspec.params["method"]][1][:-1].tolist()
+
+
+def test_inference_mode_is_named_where_a_gradient_is_needed(method: Method) -> None:
+    denoiser, asked = geodiff.OptimalDenoiser(DATA), problem()
+    with torch.inference_mode():
+        if method in (dps, pigdm):
+            with pytest.raises(ValueError, match=r"^inference_mode: expected off .* found on; allowed torch\.no_grad"):
+                method(denoiser, asked, SIGMAS, options=options())
+        else:
+            assert method(denoiser, asked, SIGMAS, options=options()).images.isfinite().all()

@@ -11,7 +11,8 @@ from torch import Tensor, is_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from geodiff import schedules
+from geodiff import OptimalDenoiser, schedules
+from geodiff.paths import LINEAR
 from geodiff.solvers import SOLVERS, Evaluate, Level, euler, heun, sample
 
 SIGMAS = [8.0, 3.0, 0.5, 0.0]
@@ -231,6 +232,25 @@ def test_bad_arguments_are_named(name: str, error: type[Exception], change: dict
     arguments: dict[str, object] = {"denoiser": gaussian, "noise": noise(), "sigmas": SIGMAS, **change}
     with pytest.raises(error, match=rf"^{name}: .*expected .* found .*; allowed "):
         sample(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (TypeError, r"path: expected a path of geodiff\.paths, found str 'linear'; allowed", {"path": "linear"}),
+        (TypeError, "conditions: expected names and values, found list", {"conditions": [1]}),
+        (TypeError, "conditions: expected .*, found 'classlabels'; allowed class_", {"conditions": {"classlabels": 1}}),
+        (ValueError, r"noise: expected shape \[B, 3\], found \[2, 5\]", {"noise": torch.zeros(2, 5)}),
+        (ValueError, r"noise: expected shape \[B, 3\]", {"noise": torch.zeros(2, 5), "path": LINEAR}),
+    ],
+)
+def test_arguments_are_named_for_the_optimal_denoiser_too(
+    error: type[Exception], message: str, change: dict[str, Any]
+) -> None:
+    denoiser = OptimalDenoiser(torch.randn(5, 3))
+    levels = [0.9, 0.1] if "path" in change else SIGMAS
+    with pytest.raises(error, match=f"^{message}"):
+        sample(**{"denoiser": denoiser, "noise": torch.zeros(2, 3), "sigmas": levels, **change})
 
 
 def test_an_unknown_solver_is_told_the_known_ones() -> None:

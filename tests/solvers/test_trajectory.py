@@ -162,3 +162,11 @@ def test_metadata_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"^metadata: expected text, found 'seed': 3"):
         bad.save(tmp_path / "t.safetensors")
     assert os.listdir(tmp_path) == []
+
+
+def test_it_prints_in_a_line() -> None:
+    made = Trajectory(torch.tensor([2.0, 1.0]), torch.zeros(2, 3, 64), torch.zeros(1, 3, 64), {"solver": "euler"})
+    expected = "Trajectory(sigmas=float32 [2], states=float32 [2, 3, 64], denoised=float32 [1, 3, 64], "
+    assert repr(made) == expected + "metadata={'solver': 'euler'})"
+    end = Trajectory(torch.tensor([2.0, 1.0]), torch.zeros(1, 3, 64), None)  # type: ignore[arg-type]
+    assert "denoised=None" in repr(end)

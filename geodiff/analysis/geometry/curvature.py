@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geodiff.analysis.geometry.paths import flat
+from geodiff.analysis.geometry.paths import check_trajectory, flat
 from geodiff.solvers.trajectory import Trajectory
 
 
@@ -26,7 +26,7 @@ def bending(trajectory: Trajectory) -> Bending:
     parabola through three neighbouring levels, second and first order in their distance.
     Torsion has no sign in R^d, and is NaN where the curvature is 0. Raises ValueError for fewer than three steps.
     """
-    steps = len(trajectory.denoised)
+    steps = len(check_trajectory(trajectory).denoised)
     if steps < 3:
         raise ValueError(f"trajectory: expected S >= 3 steps, found {steps}; allowed three levels that were evaluated")
     t = trajectory.sigmas[:-1].log().tolist()

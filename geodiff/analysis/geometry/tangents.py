@@ -5,19 +5,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from geodiff.analysis.geometry.paths import flat
+from geodiff.analysis.geometry.paths import check_trajectory, flat
 from geodiff.solvers.trajectory import Trajectory
 
 
 def directions(trajectory: Trajectory) -> Tensor:
     """eps_s = (x_s - r_s) / sigma_s = dx/dsigma, [S, B, *shape] in the dtype of the states."""
+    trajectory = check_trajectory(trajectory)
     levels = trajectory.sigmas[:-1].to(trajectory.states.dtype)
     return (trajectory.states[:-1] - trajectory.denoised) / levels.reshape(-1, *[1] * (trajectory.states.ndim - 1))
 
 
 def direction_magnitude(trajectory: Trajectory) -> Tensor:
     """|eps_s|, float64 [S, B]: sqrt(d), and close to it down to the last levels (Chen et al., 2305.19947)."""
-    return torch.stack([eps.norm(dim=1) for eps in _each_direction(trajectory)])
+    return torch.stack([eps.norm(dim=1) for eps in _each_direction(check_trajectory(trajectory))])
 
 
 def cosines(trajectory: Trajectory) -> Tensor:
@@ -25,7 +26,7 @@ def cosines(trajectory: Trajectory) -> Tensor:
 
     Chen et al., 2305.19947 (section 4).
     """
-    end = flat(trajectory.states[-1])
+    end = flat(check_trajectory(trajectory).states[-1])
     measured = []
     for eps, x in zip(_each_direction(trajectory), trajectory.states, strict=False):
         away = flat(x) - end

@@ -17,7 +17,7 @@ LEVELS = karras(40, sigma_min=0.02, sigma_max=10.0)
 def diffpir(
     denoiser: Denoiser,
     problem: Problem,
-    sigmas: Tensor | Sequence[float] = LEVELS,
+    sigmas: Tensor | Sequence[float] | None = None,
     *,
     lam: float = 1.0,
     zeta: float = 1.0,
@@ -30,14 +30,14 @@ def diffpir(
     on the denoising trajectory, and with zeta = 0 the step from x to x' is the Euler step towards E.
 
     denoiser  r(x, sigma); one evaluation a level, and no gradient
-    sigmas    [S + 1], as for `geodiff.sample`
+    sigmas    [S + 1], as for `geodiff.sample`; None: LEVELS, Karras's, 40 from 10 to 0.02
     lam       > 0, how much the prior counts against the measurement
     zeta      0..1, the share of fresh noise
     Raises TypeError or ValueError that names the argument.
     """
     lam = check_number(lam, "lam", 0.0)
     zeta = check_number(zeta, "zeta", -1e-300, 1.0)
-    descent = Descent(denoiser, problem, sigmas, options)
+    descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
     for sigma, following in descent.steps():
         r = descent.denoised(sigma)
         estimate = problem.proximal(r, lam * problem.sigma**2 / sigma**2)

@@ -16,7 +16,7 @@ LEVELS = karras(250, sigma_min=0.02, sigma_max=80.0)
 def dps(
     denoiser: Denoiser,
     problem: Problem,
-    sigmas: Tensor | Sequence[float] = LEVELS,
+    sigmas: Tensor | Sequence[float] | None = None,
     *,
     scale: float = 1.0,
     options: Options | None = None,
@@ -27,12 +27,12 @@ def dps(
     through the denoiser: -(A^T (y - A r) / |y - A r|)^T J, with J = Cov_w / sigma^2 for the optimal one, exactly.
 
     denoiser  r(x, sigma), followed by autograd; one evaluation a level, differentiated
-    sigmas    [S + 1], as for `geodiff.sample`
+    sigmas    [S + 1], as for `geodiff.sample`; None: LEVELS, Karras's, 250 from 80 to 0.02
     scale     > 0, the length of the step: zeta in the paper
     Raises TypeError or ValueError that names the argument.
     """
     scale = check_number(scale, "scale", 0.0)
-    descent = Descent(denoiser, problem, sigmas, options)
+    descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
 
     def towards(r: Tensor) -> Tensor:
         """-grad_r |y - A r|."""

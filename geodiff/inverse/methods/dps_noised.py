@@ -16,7 +16,7 @@ LEVELS = exponential(100, sigma_min=0.05, sigma_max=5.0)
 def dps_noised(
     denoiser: Denoiser,
     problem: Problem,
-    sigmas: Tensor | Sequence[float] = LEVELS,
+    sigmas: Tensor | Sequence[float] | None = None,
     *,
     lam: float = 0.06,
     options: Options | None = None,
@@ -32,12 +32,12 @@ def dps_noised(
       wherever A shrinks: sixteen times, in variance, for super-resolution by 4. For unseen pixels both agree.
 
     denoiser  r(x, sigma); one evaluation a level, and no gradient
-    sigmas    [S + 1], as for `geodiff.sample`
+    sigmas    [S + 1], as for `geodiff.sample`; None: LEVELS, exponential, 100 from 5 to 0.05
     lam       > 0, how much the prior counts against the measurement
     Raises TypeError or ValueError that names the argument.
     """
     lam = check_number(lam, "lam", 0.0)
-    descent = Descent(denoiser, problem, sigmas, options)
+    descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
     operator = problem.operator
     for sigma, following in descent.steps():
         r = descent.denoised(sigma)

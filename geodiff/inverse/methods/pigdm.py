@@ -14,7 +14,7 @@ LEVELS = karras(100, sigma_min=0.02, sigma_max=80.0)
 def pigdm(
     denoiser: Denoiser,
     problem: Problem,
-    sigmas: Tensor | Sequence[float] = LEVELS,
+    sigmas: Tensor | Sequence[float] | None = None,
     *,
     options: Options | None = None,
 ) -> Restoration:
@@ -26,10 +26,10 @@ def pigdm(
     s^2, so no inverse is formed.
 
     denoiser  r(x, sigma), followed by autograd; one evaluation a level, differentiated
-    sigmas    [S + 1], as for `geodiff.sample`
+    sigmas    [S + 1], as for `geodiff.sample`; None: LEVELS, Karras's, 100 from 80 to 0.02
     Raises TypeError or ValueError that names the argument.
     """
-    descent = Descent(denoiser, problem, sigmas, options)
+    descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
     for sigma, following in descent.steps():
         variance = sigma**2 / (1 + sigma**2)
         rho = problem.sigma**2 / variance

@@ -209,7 +209,7 @@ def test_weights_are_read_again_and_give_samples(method: str, tmp_path: Path) ->
     samples = generate(student, 80 * torch.randn(3, 1, 8, 8))
     assert samples.shape == (3, 1, 8, 8)
     assert samples.isfinite().all()
-    if isinstance(student, TrajectoryOperator):
+    if isinstance(student, TrajectoryOperator | ConsistencyModel):
         with pytest.raises(ValueError, match="load_network"):
             learned.load(tmp_path / "weights.safetensors")
 
