@@ -97,4 +97,4 @@ def restore(
     for each in found:
         shown.add_row(each.method, f"{each.psnr:.2f} dB", f"{each.ssim:.3f}", str(each.nfe), f"{each.seconds:.1f} s")
     shown.caption = None if out is None else str(out)
-    print_table(f"{task}: {num} pictures of {dataset.name} that {prior} has not seen, σₙ = {sigma:g}", shown)
+    print_table(f"{task}: {num} pictures of {dataset.name}, σₙ = {sigma:g}, prior: {prior}", shown)

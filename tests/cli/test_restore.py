@@ -77,6 +77,7 @@ def test_weights_that_have_seen_the_pictures_are_told_of() -> None:
     result = run("--num", 1, "--steps", 2, "--prior", "mnist5k")
     assert result.exit_code == 0
     assert "warning: mnist5k may have seen these pictures" in result.stderr
+    assert "not seen" not in result.stdout
     result = run("--num", 1, "--steps", 2, "--prior", "mnist5k-held100")
     assert result.exit_code == 0
     assert "warning" not in result.stderr
