@@ -14,6 +14,7 @@ from geodiff.base.arguments import check_integer, check_sigma
 from geodiff.base.files import atomic_path
 from geodiff.base.posterior import Posterior
 from geodiff.cli.console import check_target, print_json, print_table, table
+from geodiff.cli.given import called
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
@@ -52,7 +53,9 @@ def denoise(
     if source is None:
         x = _noisy_points(denoiser, 8 if num is None else num, sigma, seed)
     else:
-        x = model_space(load(source).data, torch.float32).to(denoiser.data.device)
+        with called(source="--input"):
+            points = load(source).data
+        x = model_space(points, torch.float32).to(denoiser.data.device)
     posterior = denoiser.posterior(x, sigma, topk=topk)
     if out is not None:
         _write(out, x, sigma, posterior)
