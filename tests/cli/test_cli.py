@@ -205,7 +205,14 @@ BAD_INPUT = [
     ("bench --trajectory --batch 16 --batch -2", "--batch"),
     ("bench --local --batch 0", "--batch"),
     ("bench --isa mmx", "--isa"),
-    ("check --sigma 0", "sigma"),
+    ("check --sigma 0", "--sigma: "),
+    ("deviation --net flow --data digits --num 0", "--num: "),
+    ("deviation --net flow --data digits --steps 0", "--steps: "),
+    ("deviation --net flow --data digits --tau 0.5 --tau 2", "--tau: "),
+    ("calibrate --net mnist5k --num 0", "--num: "),
+    ("calibrate --net mnist5k --steps 0", "--steps: "),
+    ("calibrate --net nowhere --out k.npy", "--out: "),
+    ("calibrate --net nowhere --out nowhere/k.json", "--out: "),
     ("demo --data flat.npy", "no pictures"),
 ]
 
