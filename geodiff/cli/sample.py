@@ -17,7 +17,7 @@ from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
 from geodiff.solvers.named import find_solver
-from geodiff.solvers.shards import SIZE, Shards
+from geodiff.solvers.shards import SIZE, Shards, check_strangers
 
 
 def sample(
@@ -62,6 +62,7 @@ def sample(
     in_shards = out.suffix == "" or (out.is_dir() and out.suffix != ".safetensors")
     if in_shards:
         check_folder("--out", out)
+        check_strangers(out)
         if images is not None:
             raise ValueError(f"--images: expected none where --out is a folder, found {images}")
     else:
