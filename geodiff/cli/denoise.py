@@ -14,7 +14,7 @@ from geodiff.base.arguments import check_integer, check_sigma
 from geodiff.base.files import atomic_path
 from geodiff.base.posterior import Posterior
 from geodiff.cli.console import check_target, print_json, print_table, table
-from geodiff.cli.given import called
+from geodiff.cli.given import called, goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
@@ -46,8 +46,7 @@ def denoise(
     json: Json = False,
 ) -> None:
     """Denoise points: the posterior mean, log-probability, entropy and effective number of data points."""
-    if source is not None and num is not None:
-        raise ValueError("--num: found together with --input, allowed one of them")
+    goes("without --input", source is None, "num")
     check_target("--out", out, ".safetensors", ".npy")
     dataset, denoiser = open_denoiser(data, backend, tol, threads)
     if source is None:

@@ -1,4 +1,4 @@
-"""What the command line gave: the option that an argument of the library was given by."""
+"""What the command line gave: which options, and the option that an argument of the library was given by."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +30,20 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         finally:
             _CALL.reset(before)
+
+
+def goes(where: str, holds: bool, *names: str) -> None:
+    """Raises ValueError where one of these parameters was given and `holds` is false: nothing would become of it.
+
+    where  of which `holds` says whether it is so, such as "with --local"
+    """
+    call = _CALL.get()
+    if holds or call is None:
+        return
+    for name in names:
+        source = call.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":  # its default, given in so many words, too
+            raise ValueError(f"{_by_parameter()[name]}: found where it does nothing; allowed only {where}")
 
 
 def by_option(message: str) -> str:

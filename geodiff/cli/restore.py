@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
+from geodiff.cli.given import goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
 from geodiff.measure import restoration
@@ -48,6 +49,8 @@ def restore(
 ) -> None:
     """Restore held-out pictures from what was measured of them, by each method, beside the exact posterior."""
     methods = [restoration.check_method(name) for name in method or ["diffpir"]]
+    goes("with another method than exact", set(methods) != {EXACT}, "prior", "steps", "backend", "tol")
+    goes("with --prior optimal", prior == "optimal", "backend", "tol")
     setting = Setting(task=task, num=num, holdout=holdout, sigma=sigma, seed=seed)
     check_target("--out", out, ".png")
     restoration.check_available()

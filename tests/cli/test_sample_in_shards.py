@@ -197,9 +197,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--images", "s.png"], "--images: expected none"),
-        (["--shard", "0"], "shard: expected an integer"),
-        (["--num", "0"], "num: expected an integer"),
+        (["--images", "s.png"], "--images: found where it does nothing; allowed only where --out is a file"),
+        (["--shard", "0"], "--shard: expected an integer"),
+        (["--num", "0"], "--num: expected an integer"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], expected: str, tmp_path: Path) -> None:
