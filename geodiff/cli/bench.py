@@ -14,6 +14,7 @@ from geodiff.backends import cpu
 from geodiff.base.arguments import check_integer
 from geodiff.base.files import atomic_path
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
+from geodiff.cli.given import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
@@ -102,6 +103,14 @@ def bench(
 
     No speed is printed for a result of ours that breaks the contract.
     """
+    modes = [name for name, on in (("--local", local), ("--trajectory", trajectory), ("--peaks", limits)) if on]
+    if len(modes) > 1:
+        raise ValueError(f"{modes[1]}: found together with {modes[0]}, allowed one of them")
+    goes("with --local", local, "kind", "patch", "cpu_time")
+    goes("without --trajectory", not trajectory, "sigma", "backend", "peer", "isa")
+    goes("without --peaks", not limits, "backend", "peer")
+    goes("without --local", not local, "isa")
+    goes("with --backend cpu", not backend or "cpu" in backend, "isa")
     check_target("--out", out, ".json")
     ranks = job.ranks()
     if limits and ranks.size > 1:
@@ -112,8 +121,6 @@ def bench(
         check_integer(count, "--batch", 1)
     if unknown := [name for name in isa or () if name not in cpu.isas()]:
         raise ValueError(f"--isa: expected one of this machine, found {unknown[0]!r}; allowed {cpu.isas()}")
-    if cpu_time and not local:
-        raise ValueError("--cpu-time: expected with --local, found without it; allowed there alone")
     set_threads(threads)
     dataset = load(data)
     stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))

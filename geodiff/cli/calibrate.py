@@ -11,7 +11,7 @@ from geodiff import learned
 from geodiff.analysis.calibration import PATCHES
 from geodiff.analysis.calibration import calibrate as calibrated
 from geodiff.base.arguments import check_integer
-from geodiff.cli.console import print_json, print_table, progress_bar, table
+from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.local import LocalDenoiser
@@ -35,6 +35,9 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Find the window sizes k(σ) through which a local denoiser agrees best with a network."""
+    check_target("--out", out, ".json")
+    check_integer(num, "num", 1)
+    check_integer(steps, "steps", 1)
     set_threads(threads)
     dataset, network = load(data), learned.load(net)
     make = partial(LocalDenoiser, dataset.data, kind=kind, backend=backend)
@@ -43,7 +46,7 @@ def calibrate(
         raise ValueError(f"--net: expected a network of points {shape}, as the data are, found {network.shape}")
     sizes = patch or PATCHES
     generator = torch.Generator().manual_seed(seed)
-    noise = 80 * torch.randn(check_integer(num, "num", 1), *shape, generator=generator)
+    noise = 80 * torch.randn(num, *shape, generator=generator)
     with progress_bar() as bar:
         task = bar.add_task("levels and sizes", total=len(set(sizes)) * steps)
         found = calibrated(

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from geodiff.cli.console import note, print_json, print_table, progress_bar, table
+from geodiff.cli.given import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import Dataset, load
 from geodiff.measure import check as grid
@@ -36,6 +37,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Compare every backend with the float64 reference; exit code 1 if one breaks the accuracy contract."""
+    goes("without --published", not published, "backend", "tol")
     set_threads(threads)
     if published:
         _published(load(data, limit=limit), sigma or shortcuts.SIGMAS, seed, json=json)

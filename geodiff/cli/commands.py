@@ -47,11 +47,12 @@ class _Commands(TyperGroup):
 def _imported(name: str) -> Any:
     """The command itself, as Typer makes it from the function of that name in the module of that name."""
     from geodiff.cli.console import reports_errors, under_torchrun  # rich's progress bars and tables: help has none
+    from geodiff.cli.given import Command
 
     function = getattr(importlib.import_module(f"geodiff.cli.{name}"), name)
     may_write()
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(reports_errors(under_torchrun(function) if name in SHARED else function))
+    alone.command(name, cls=Command)(reports_errors(under_torchrun(function) if name in SHARED else function))
     return typer.main.get_command(alone)
 
 

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from geodiff.base.errors import BackendUnavailable, RankLost
+from geodiff.base.errors import BackendUnavailable, DataError, RankLost
 from geodiff.cli import ending
+from geodiff.cli.given import by_option
 from geodiff.distributed import job
 
 P = ParamSpec("P")
@@ -179,7 +180,8 @@ def _sentence(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
         return f"not enough memory for what was asked ({error})"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, DataError) else by_option(text)  # that opens with the name of a file
 
 
 def _finite(value: object) -> object:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from geodiff.base.arguments import check_integer
 from geodiff.cli.console import print_summary, progress_bar
 from geodiff.cli.options import Data, Json
 from geodiff.data import convert as write
@@ -24,6 +25,8 @@ def convert(
     json: Json = False,
 ) -> None:
     """Write any data set as one .npy that is mapped into memory; run again to go on after an interruption."""
+    if limit is not None:
+        check_integer(limit, "limit", 1)
     with progress_bar() as bar:
         task = bar.add_task("points", total=None)
         found = write(

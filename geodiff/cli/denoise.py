@@ -14,6 +14,7 @@ from geodiff.base.arguments import check_integer, check_sigma
 from geodiff.base.files import atomic_path
 from geodiff.base.posterior import Posterior
 from geodiff.cli.console import check_target, print_json, print_table, table
+from geodiff.cli.given import called, goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
@@ -45,14 +46,15 @@ def denoise(
     json: Json = False,
 ) -> None:
     """Denoise points: the posterior mean, log-probability, entropy and effective number of data points."""
-    if source is not None and num is not None:
-        raise ValueError("--num: found together with --input, allowed one of them")
+    goes("without --input", source is None, "num")
     check_target("--out", out, ".safetensors", ".npy")
     dataset, denoiser = open_denoiser(data, backend, tol, threads)
     if source is None:
         x = _noisy_points(denoiser, 8 if num is None else num, sigma, seed)
     else:
-        x = model_space(load(source).data, torch.float32).to(denoiser.data.device)
+        with called(source="--input"):
+            points = load(source).data
+        x = model_space(points, torch.float32).to(denoiser.data.device)
     posterior = denoiser.posterior(x, sigma, topk=topk)
     if out is not None:
         _write(out, x, sigma, posterior)

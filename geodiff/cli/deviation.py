@@ -8,6 +8,7 @@ import typer
 from geodiff import learned
 from geodiff.adapters import FlowModel
 from geodiff.analysis import flow_deviation
+from geodiff.base.arguments import check_integer
 from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, noise_like, set_threads
 from geodiff.data import load
@@ -42,6 +43,11 @@ def deviation(
     json: Json = False,
 ) -> None:
     """Compare a learned flow with the optimal one: δ(t), cosines, and how near hybrid samples are to data."""
+    check_integer(num, "num", 1)
+    check_integer(steps, "steps", 1)
+    switches = switch or _SWITCHES
+    if bad := [tau for tau in switches if not 0 <= tau <= 1]:
+        raise ValueError(f"--tau: expected a time since the noise, found {bad[0]:g}; allowed 0 <= tau <= 1")
     set_threads(threads)
     dataset, network = load(data), learned.load(net)
     denoiser = OptimalDenoiser(dataset.data, backend=backend)
@@ -53,7 +59,6 @@ def deviation(
     chosen = torch.randint(len(dataset), (num,), generator=torch.Generator().manual_seed(seed))
     points = model_space(denoiser.data[chosen], torch.float32)
     velocity = network.velocity if isinstance(network, LearnedFlow) else FlowModel(network, "A")
-    switches = switch or _SWITCHES
     with progress_bar() as bar:
         task = bar.add_task("along the path", total=1 + len(switches))
         found = flow_deviation.along_path(velocity, denoiser, points, noise, time or _TIMES)

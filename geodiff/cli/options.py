@@ -12,6 +12,8 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
 from geodiff.solvers.named import ALLOWED
 
+_THREADS_MAX = 1024  # OpenMP ends the process, and not in our words, where it cannot make all of them
+
 Data = Annotated[
     str,
     typer.Option(
@@ -41,9 +43,9 @@ def open_denoiser(data: str, backend: str, tol: float, threads: int | None) -> t
 
 
 def set_threads(threads: int | None) -> None:
-    """Raises ValueError for fewer than one."""
+    """Raises ValueError for fewer than one, or for more than any machine has cores."""
     if threads is not None:
-        torch.set_num_threads(check_integer(threads, "threads", 1))
+        torch.set_num_threads(check_integer(threads, "threads", 1, _THREADS_MAX))
 
 
 def noise_like(denoiser: OptimalDenoiser, count: int, seed: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
+from geodiff.cli.given import goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
 from geodiff.measure import restoration
@@ -48,6 +49,8 @@ def restore(
 ) -> None:
     """Restore held-out pictures from what was measured of them, by each method, beside the exact posterior."""
     methods = [restoration.check_method(name) for name in method or ["diffpir"]]
+    goes("with another method than exact", set(methods) != {EXACT}, "prior", "steps", "backend", "tol")
+    goes("with --prior optimal", prior == "optimal", "backend", "tol")
     setting = Setting(task=task, num=num, holdout=holdout, sigma=sigma, seed=seed)
     check_target("--out", out, ".png")
     restoration.check_available()
@@ -97,4 +100,4 @@ def restore(
     for each in found:
         shown.add_row(each.method, f"{each.psnr:.2f} dB", f"{each.ssim:.3f}", str(each.nfe), f"{each.seconds:.1f} s")
     shown.caption = None if out is None else str(out)
-    print_table(f"{task}: {num} pictures of {dataset.name} that {prior} has not seen, σₙ = {sigma:g}", shown)
+    print_table(f"{task}: {num} pictures of {dataset.name}, σₙ = {sigma:g}, prior: {prior}", shown)

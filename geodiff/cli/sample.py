@@ -10,6 +10,7 @@ import typer
 
 from geodiff.base.arguments import check_integer
 from geodiff.cli.console import check_folder, check_target, print_json, print_table, progress_bar, table
+from geodiff.cli.given import goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading
@@ -17,7 +18,7 @@ from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
 from geodiff.solvers.named import find_solver
-from geodiff.solvers.shards import SIZE, Shards
+from geodiff.solvers.shards import SIZE, Shards, check_strangers
 
 
 def sample(
@@ -60,10 +61,11 @@ def sample(
 ) -> None:
     """Draw samples; write the trajectory: sigmas, states and denoiser outputs; to a folder, samples alone."""
     in_shards = out.suffix == "" or (out.is_dir() and out.suffix != ".safetensors")
+    goes("where --out is a folder", in_shards, "shard")
+    goes("where --out is a file", not in_shards, "keep", "images")
     if in_shards:
         check_folder("--out", out)
-        if images is not None:
-            raise ValueError(f"--images: expected none where --out is a folder, found {images}")
+        check_strangers(out)
     else:
         check_target("--out", out, ".safetensors")
     check_target("--images", images, ".png")

@@ -7,6 +7,7 @@ import typer
 
 from geodiff import learned
 from geodiff.cli.console import note, print_summary, progress_bar
+from geodiff.cli.given import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load, split
 from geodiff.denoiser.module import OptimalDenoiser
@@ -98,10 +99,12 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a small denoising network with EDM's preconditioning, a flow, or a student; run again to go on."""
+    goes("without --distill", distill is None, "flow", "target", "wide", "bfloat16", "save_every")
+    goes("with --distill", distill is not None, "teacher", "pairs")
+    goes("with --distill kd or dfno", distill not in ("pd", "cd", "ct"), "pairs")
+    goes("with another method than ct", distill != "ct" or teacher == "optimal", "teacher")
     set_threads(threads)
     if distill is not None:
-        if flow:
-            raise ValueError("--flow: found together with --distill, allowed one of them")
         settings = Distillation(
             method=distill,
             steps=_STUDENT.steps if steps is None else steps,

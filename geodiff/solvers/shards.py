@@ -32,6 +32,7 @@ from geodiff.solvers.sampling import check_levels, go_on, sample
 #: Samples of one file, and so of one batch, unless told.
 SIZE = 256
 _NOTES = "sampling.json"
+_ON_THE_WAY = (".sampling.", ".level-", "..level-")  # temporary files, too: `atomic_path` puts a dot before the name
 _ROWS = 64  # of the data, spread over all, that the notes' digest looks at
 
 
@@ -139,15 +140,10 @@ class Shards:
 
     def _begin(self, wanted: dict[str, Any]) -> None:
         """The notes, before any file: what was asked for cannot change between one run and the next."""
+        check_strangers(self.folder)
         self.folder.mkdir(exist_ok=True)
         notes = self.folder / _NOTES
         if not notes.exists():
-            strangers = sorted(path.name for path in self.folder.glob("data-*.npy"))
-            if strangers:
-                raise ValueError(
-                    f"out: expected an empty folder or one with {_NOTES}, found {strangers[0]} without it in "
-                    f"{self.folder}; allowed a new name"
-                )
             with atomic_path(notes) as path:
                 path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
             return
@@ -183,6 +179,22 @@ class Shards:
             "data": [str(data.dtype), sum(count for count, _ in told), *data.shape[1:]],
             "rows": rows.hexdigest(),
         }
+
+
+def check_strangers(folder: Path) -> None:
+    """Raises ValueError that names `out` where a folder holds anything and no notes: it would be read with the samples.
+
+    What a kill may have left from before the notes, or of a file's levels, is no stranger.
+    """
+    if not folder.is_dir() or (folder / _NOTES).exists():
+        return
+    strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith(_ON_THE_WAY))
+    if strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        raise ValueError(
+            f"out: expected an empty folder or one with {_NOTES}, found {strangers[0]}{more} without it in {folder}; "
+            f"allowed a new name"
+        )
 
 
 def noise_of(samples: range, shape: tuple[int, ...], seed: int) -> Tensor:

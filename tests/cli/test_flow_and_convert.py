@@ -54,7 +54,7 @@ def test_a_denoiser_is_compared_as_the_velocity_that_it_amounts_to(tmp_path: Pat
 def test_an_unknown_target_is_one_line(tmp_path: Path) -> None:
     result = run("train", *SMALL, "--target", "best", "--out", tmp_path)
     assert result.exit_code == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("error: target: found 'best'; allowed")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: --target: found 'best'; allowed")
 
 
 def test_convert(tmp_path: Path) -> None:
@@ -67,4 +67,4 @@ def test_convert(tmp_path: Path) -> None:
     assert "digits.npy" in run("convert", "--data", tmp_path / "digits.npy", "--out", tmp_path / "again.npy").stdout
     result = run("convert", "--data", tmp_path / "none.zip", "--out", tmp_path / "b.npy")
     assert result.exit_code == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("error: source: no such file or folder")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: --data: no such file or folder")

@@ -28,7 +28,10 @@ def test_no_samples_at_all(tmp_path: Path) -> None:
     assert run("sample", "--num", 0, "--steps", 3, "--out", out).returncode == 0
     assert run("denoise", "--num", 0, "--sigma", 1).returncode == 0
     done = run("sample", "--num", 0, "--out", out, "--images", tmp_path / "a.png")
-    assert (done.returncode, last(done)) == (2, "error: num: expected an integer in range, found 0; allowed 1 or more")
+    assert (done.returncode, last(done)) == (
+        2,
+        "error: --num: expected an integer in range, found 0; allowed 1 or more",
+    )
 
 
 def test_more_samples_than_memory_holds(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_a_report_needs_points_that_differ(data: np.ndarray, tmp_path: Path) -> 
     np.save(tmp_path / "data.npy", data.astype(np.float32))
     done = run("report", "--data", tmp_path / "data.npy", "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert last(done).startswith("error: data: expected two points or more that differ")
+    assert last(done).startswith("error: --data: expected two points or more that differ")
 
 
 def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_weights_that_have_seen_the_pictures_are_told_of() -> None:
     result = run("--num", 1, "--steps", 2, "--prior", "mnist5k")
     assert result.exit_code == 0
     assert "warning: mnist5k may have seen these pictures" in result.stderr
+    assert "not seen" not in result.stdout
     result = run("--num", 1, "--steps", 2, "--prior", "mnist5k-held100")
     assert result.exit_code == 0
     assert "warning" not in result.stderr
@@ -85,19 +86,19 @@ def test_weights_that_have_seen_the_pictures_are_told_of() -> None:
 @pytest.mark.parametrize(
     ("line", "names"),
     [
-        ("--task colour", "task: found 'colour'; allowed inpaint, deblur, superres"),
-        ("--method best", "method: found 'best'; allowed diffpir"),
-        ("--num 0", "num: "),
-        ("--num 101", "num: "),
-        ("--holdout 1797 --num 1", "holdout: "),
-        ("--sigma 0", "sigma: "),
-        ("--steps 0", "n: "),
+        ("--task colour", "--task: found 'colour'; allowed inpaint, deblur, superres"),
+        ("--method best", "--method: found 'best'; allowed diffpir"),
+        ("--num 0", "--num: "),
+        ("--num 101", "--num: "),
+        ("--holdout 1797 --num 1", "--holdout: "),
+        ("--sigma 0", "--sigma: "),
+        ("--steps 0", "--steps: "),
         ("--prior nowhere.safetensors", "nowhere.safetensors"),
-        ("--prior mnist5k", "prior: expected a network of points (1, 8, 8)"),
+        ("--prior mnist5k", "--prior: expected a network of points (1, 8, 8)"),
         ("--out r.jpg", "--out"),
         ("--out nowhere/r.png", "--out"),
-        ("--data flat.npy", "data: expected pictures"),
-        ("--threads 0", "threads"),
+        ("--data flat.npy", "--data: expected pictures"),
+        ("--threads 0", "--threads: "),
     ],
 )
 def test_bad_input_is_one_line(line: str, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

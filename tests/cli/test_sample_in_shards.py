@@ -17,6 +17,7 @@ from geodiff.denoiser.walked import Walked
 from geodiff.solvers import latest_levels
 from geodiff.solvers.loop import Walk
 from geodiff.solvers.shards import Shards, noise_of
+from tests.cli.endings import last
 from tests.processes import run, started
 
 ARGUMENTS = ["sample", "--data", "digits", "--num", 24, "--shard", 4, "--steps", 40, "--threads", 1, "--out"]
@@ -165,6 +166,26 @@ def test_other_settings_or_data_are_refused(tmp_path: Path) -> None:
         Shards(tmp_path / "other", 4, SIGMAS).run(DENOISER)
 
 
+def test_a_folder_of_the_users_own_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    for i in range(10):
+        (tmp_path / "img" / f"{i}.png").touch()
+    ended = run("sample", "--data", "nowhere", "--out", "img", folder=tmp_path)
+    assert (ended.returncode, last(ended)) == (
+        2,
+        "error: --out: expected an empty folder or one with sampling.json, found 0.png and 9 more without it in img; "
+        "allowed a new name",
+    )
+    with pytest.raises(ValueError, match=r"^out: expected an empty folder .* found 0\.png"):
+        Shards(tmp_path / "img", 4, SIGMAS).run(DENOISER)
+    assert len(contents(tmp_path / "img")) == 10
+
+
+def test_what_a_kill_left_before_the_notes_is_no_stranger(tmp_path: Path) -> None:
+    (tmp_path / ".sampling.1-0a1b2c3d.part.json").touch()
+    assert Shards(tmp_path, 4, SIGMAS).run(DENOISER) == 1
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     shards = Shards(tmp_path / "out", 4, SIGMAS)
     shards.run(DENOISER)
@@ -176,9 +197,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--images", "s.png"], "--images: expected none"),
-        (["--shard", "0"], "shard: expected an integer"),
-        (["--num", "0"], "num: expected an integer"),
+        (["--images", "s.png"], "--images: found where it does nothing; allowed only where --out is a file"),
+        (["--shard", "0"], "--shard: expected an integer"),
+        (["--num", "0"], "--num: expected an integer"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], expected: str, tmp_path: Path) -> None:

@@ -57,9 +57,11 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path: P
     assert str(target.parent) in last(done)
 
 
-@pytest.mark.parametrize("command", [SAMPLE, ["denoise", "--sigma", 1], ["bench"], ["restore"]])
+@pytest.mark.parametrize(
+    "command", [SAMPLE, ["denoise", "--sigma", 1], ["bench"], ["restore"], ["calibrate", "--net", "x"]]
+)
 def test_a_folder_in_place_of_a_file(command: list[object], tmp_path: Path) -> None:
-    suffix = {"bench": ".json", "restore": ".png"}.get(str(command[0]), ".safetensors")
+    suffix = {"bench": ".json", "calibrate": ".json", "restore": ".png"}.get(str(command[0]), ".safetensors")
     (tmp_path / f"out{suffix}").mkdir()
     done = run(*command, "--out", tmp_path / f"out{suffix}")
     assert (done.returncode, last(done)) == (

@@ -137,7 +137,7 @@ def test_bench_times_what_all_ranks_take(tmp_path: Path) -> None:
 def test_bad_input_ends_all_ranks(tmp_path: Path) -> None:
     for code, _, errors in ended(2, "sample", "--data", "nothing.npy", "--out", tmp_path / "out"):
         assert code == 2
-        assert "error: source: no such file" in errors
+        assert "error: --data: no such file" in errors
 
 
 def test_a_rank_that_is_killed_ends_the_command(tmp_path: Path) -> None:
