@@ -255,12 +255,13 @@ PYBIND11_MODULE(_cpu, m) {
              py::arg("temperature"), py::arg("mirror"));
     py::class_<Statistics, std::shared_ptr<Statistics>> statistics(
         m, "Statistics",
-        "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away [n], mean [d].");
+        "What two looks at rows [n, d] find out; the arrays are its own: half_norm, away, half_away [n], mean [d].");
     statistics.def(py::init<int64_t, int64_t>(), py::arg("n"), py::arg("d"))
         .def("look", &look, py::arg("rows"), py::arg("dtype"), py::arg("path"), py::arg("threads"), py::arg("count"),
              "Looks at `count` rows more. Raises ValueError(row) for NaN or Inf.")
         .def_readwrite("seen", &Statistics::seen)
         .def_property_readonly("half_norm", [](Statistics& s) { return uintptr_t(s.half_norm.data()); })
+        .def_property_readonly("half_away", [](Statistics& s) { return uintptr_t(s.half_away.data()); })
         .def_property_readonly("away", [](Statistics& s) { return uintptr_t(s.away.data()); })
         .def_property_readonly("mean", [](Statistics& s) { return uintptr_t(s.mean.data()); })
         .def_property(

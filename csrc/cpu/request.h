@@ -32,6 +32,7 @@ struct Rows {
 struct Stats {
     const double* half_norm;  // [n]  |v_i|^2 / 2
     const float* away;        // [n]  |v_i - mean|, rounded up
+    const double* half_away;  // [n]  |v_i - mean|^2 / 2
     const double* mean;       // [d]
     double mean_square;       // mean_i |v_i - mean|^2
     double max_norm;          // max_i |v_i|
@@ -44,13 +45,12 @@ struct Stats {
     // one error, since they are one and the same, does not average out.
     double with_copies(double squares) const { return std::min(1.0, alike * squares); }
 
-    double half_away(int64_t row) const { return 0.5 * double(away[row]) * double(away[row]); }
-
     // The same for the rows from `first` on.
     Stats from(int64_t first) const {
         Stats other = *this;
         other.half_norm += first;
         other.away += first;
+        other.half_away += first;
         return other;
     }
 };

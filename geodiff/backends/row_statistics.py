@@ -22,7 +22,7 @@ except ImportError:  # a source tree that was never built
 
 #: Bytes of a step, after which what was found may be kept, and seconds between one time and the next.
 STEP, EVERY = 2**30, 30.0
-SUFFIX, FORMAT = "geodiff-stats", "1"  # which changes whenever the numbers do
+SUFFIX, FORMAT = "geodiff-stats", "2"  # which changes whenever the numbers do
 _NUMBERS = 4  # of `_cpu.Statistics.numbers`
 
 
@@ -74,6 +74,7 @@ def _arrays(of: Any, n: int, d: int) -> dict[str, Tensor]:
 
     return {
         "half_norm": over(of.half_norm, ctypes.c_double, n, torch.float64),
+        "half_away": over(of.half_away, ctypes.c_double, n, torch.float64),
         "away": over(of.away, ctypes.c_float, n, torch.float32),
         "mean": over(of.mean, ctypes.c_double, d, torch.float64),
     }

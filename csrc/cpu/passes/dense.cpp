@@ -68,7 +68,7 @@ class Dense {
 
     void pass() {
         const auto worker = [&] {
-            return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<double>(tile_),
+            return Worker{logits_.work(tile_), Buffer<double>(tile_),
                           std::vector<Top::Entry>(size_t(count_), Top::kNothing)};
         };
         const auto nothing = [&] {
@@ -98,7 +98,7 @@ class Dense {
   private:
     struct Worker {
         Logits::Work work;
-        Buffer<double> p, half_away;
+        Buffer<double> p;
         std::vector<Top::Entry> least;  // of the rows drawn so far, whichever piece they are of
     };
 
@@ -123,8 +123,7 @@ class Dense {
     }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double* p = worker.p.data();
-        const double cut = request_.cut(), *h = worker.half_away.data();
-        for (int r = 0; r < t.R; ++r) worker.half_away[r] = request_.stats.half_away(t.first + r);
+        const double cut = request_.cut(), *h = request_.stats.half_away + t.first;
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
@@ -210,10 +209,10 @@ Joined Dense::add(const Pooled& heavy, double factor, double* mean) const {
 double Dense::error_of_sums(int64_t i, double square, double longest, const DenseErrors& e) const {
     const double tiles = std::ceil(double(request_.rows.n) / double(tile_)), pieces = double(shares_.size());
     const double rows = shares_.front().integer(i) ? 0 : double(std::min(tile_, request_.rows.n));
-    const double of_row = std::sqrt(square + e.trace);
-    const double on_the_way = looked_at(tiles, pieces) ? longest : of_row;
-    const Lengths lengths{std::max(std::sqrt(square) + std::sqrt(e.trace * e.concentration), on_the_way), of_row};
-    return sum_error(additions_of(tiles, pieces, rows, request_.stats.alike > 1 ? e.concentration : 0), lengths);
+    const double usual = std::sqrt(square) + std::sqrt(e.trace * e.concentration);
+    // Of one tile nothing is seen on the way; no part of a sum is longer than rows are, root mean square.
+    const double length = std::max(usual, tiles > 1 ? longest : std::sqrt(square + e.trace));
+    return sum_error(additions_of(tiles, pieces, rows, request_.stats.alike > 1 ? e.concentration : 0), length);
 }
 
 bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const {

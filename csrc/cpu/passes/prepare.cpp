@@ -30,13 +30,14 @@ void norms(const Table& kernels, const Rows& rows, Range range, double* half_nor
     }
 }
 
-void distances(const Table& kernels, const Rows& rows, Range range, const Statistics& found, const double* origin,
-               float* away, Part& mine) {
+void distances(const Table& kernels, const Rows& rows, Range range, const double* origin, Statistics& found,
+               Part& mine) {
     for (int64_t i = range.begin; i < range.end; ++i) {
         const double r2 = kernels.distance(found.mean.data(), rows.row(i), rows.dtype, rows.d);
         const double m2 = shift_of(rows.dtype) == 0 ? 2 * found.half_norm[i]
                                                     : kernels.distance(origin, rows.row(i), rows.dtype, rows.d);
-        away[i] = float(std::sqrt(r2) * (1 + 1e-7));
+        found.away[i] = float(std::sqrt(r2) * (1 + 1e-7));
+        found.half_away[i] = r2 / 2;
         mine.radius2 = std::max(mine.radius2, r2);
         mine.model2 = std::max(mine.model2, m2);
         mine.total += r2;
@@ -63,7 +64,7 @@ int64_t Statistics::look(const Table& kernels, const Rows& rows, int threads, in
             if (first)
                 norms(kernels, rows, range, half_norm.data(), parts[size_t(k)]);
             else
-                distances(kernels, rows, range, *this, origin.data(), away.data(), parts[size_t(k)]);
+                distances(kernels, rows, range, origin.data(), *this, parts[size_t(k)]);
         });
         for (const Part& one : parts) {
             if (one.bad >= 0) return one.bad;
@@ -103,6 +104,7 @@ Stats Statistics::stats(const Rows& rows) const {
     Stats out{};
     out.half_norm = half_norm.data();
     out.away = away.data();
+    out.half_away = half_away.data();
     out.mean = mean.data();
     out.unit = unit_of(rows.dtype);
     out.shift = shift_of(rows.dtype);

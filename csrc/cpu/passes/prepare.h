@@ -12,12 +12,13 @@ namespace geodiff {
 struct Statistics {
     Buffer<double> half_norm;  // [n]  |v_i|^2 / 2
     Buffer<float> away;        // [n]  |v_i - mean|, rounded up
+    Buffer<double> half_away;  // [n]  |v_i - mean|^2 / 2
     Buffer<double> mean;       // [d]  the sum of the rows as long as the first look lasts
     // max_i |v_i|^2, max_i |v_i - mean|^2, max_i |x_i|^2 (model space, times `unit` squared), sum_i |v_i - mean|^2
     double top = 0, radius2 = 0, model2 = 0, total = 0;
     int64_t seen = 0;  // rows looked at: n of the first look and n of the second
 
-    Statistics(int64_t n, int64_t d) : half_norm(n), away(n), mean(d, true) {}
+    Statistics(int64_t n, int64_t d) : half_norm(n), away(n), half_away(n), mean(d, true) {}
 
     // Looks at `count` rows more, or a few beyond, but not beyond the end of a look. Returns the first row with NaN or
     // Inf among them, or -1.

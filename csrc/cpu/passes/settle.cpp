@@ -23,7 +23,7 @@ bool settle(const Request& request, int64_t q, const Top& nearest, Online& sums,
         sums.sum_q += after - before;
         sums.sum_l += after * is - before * was;
         sums.sum_2 += after * after - before * before;
-        sums.sum_h += (after - before) * request.stats.half_away(e.row);
+        sums.sum_h += (after - before) * request.stats.half_away[e.row];
         request.add_row(after - before, e.row, mean);
         settled += after;
         weights.push_back(after);

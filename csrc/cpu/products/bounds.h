@@ -57,20 +57,13 @@ struct Additions {
     double repeated;  // sum_g W_g^2, W_g the weight of a row with all its copies; 0 if there are none
 };
 
-// What they came to.
-struct Lengths {
-    double longest;  // on the way to the end, tile by tile
-    double rows;     // of a row, root mean square: no part of a sum is longer
-};
-
-// The length of what float32 loses as it adds weighted rows up. Each addition rounds by up to u of what is there so
-// far: at random, as a rule; but adding the same again and again, always to one side. Factors as found (0.24 by
-// arithmetic for numbers at random; 0.44 and 0.58 for 3 and for 2 rows with 20,000 and 10,000 copies).
-inline double sum_error(const Additions& a, const Lengths& l) {
-    const double of_tiles = std::sqrt(a.together / a.folds + a.folds) * l.longest,
-                 of_rows = std::sqrt(a.rows / a.tiles) * l.rows;
-    const double to_one_side = 0.75 * std::sqrt(a.repeated) * (a.together + a.folds + a.rows) * l.longest;
-    return kUnitRoundoff * (0.25 * std::sqrt(of_tiles * of_tiles + of_rows * of_rows) + to_one_side);
+// The length of what float32 loses as it adds weighted rows up to sums of some length on the way, tile by tile. Each
+// addition rounds by up to u of what is there so far: at random, as a rule; but adding the same again and again, always
+// to one side. Factors as found (0.24 by arithmetic for numbers at random; 0.44 and 0.58 for 3 and for 2 rows with
+// 20,000 and 10,000 copies).
+inline double sum_error(const Additions& a, double length) {
+    const double random = 0.25 * std::sqrt(a.together / a.folds + a.folds + a.rows / a.tiles);
+    return kUnitRoundoff * length * (random + 0.75 * std::sqrt(a.repeated) * (a.together + a.folds + a.rows));
 }
 
 // Bound on |r - exact r|. A query rounded by delta answers with r*(x - delta): the error is J delta with J = Cov_w /
@@ -88,17 +81,17 @@ inline double dense_error(const DenseErrors& e, double sigma) {
     return with_sums(kDeviations * std::sqrt(query * query + logits * logits + weights * weights));
 }
 
-// Bound on the error of a trace that is E_w |v - mean|^2 less |r - mean|^2, r being `far` from the mean: r is not quite
-// that of these weights, and |v - mean| is kept in float32.
+// Bound on the error of a trace that is E_w |v - mean|^2 less |r - mean|^2: r, which is `far` from the mean, is not
+// quite that of these weights.
 inline double trace_error(const DenseErrors& e, double far) {
     const double weights = kDeviations * std::sqrt(e.weight_noise) * e.spread;
     const double off = std::sqrt(weights * weights + e.sums * e.sums);
-    return off * (2 * far + off) + 8 * kUnitRoundoff * (far * far + e.trace);
+    return off * (2 * far + off) + 1e-14 * (far * far + e.trace);
 }
 
 // What it may be off by: a trace is wanted for itself, and over sigma^2 beside the number of columns.
 inline double allowed_of_trace(double trace, double sigma, int64_t d, double tol) {
-    return tol * std::max(10 * trace, double(d) * sigma * sigma);
+    return tol * std::max(10 * trace, 0.01 * double(d) * sigma * sigma);
 }
 
 // Bound on |log sum - exact|, to first order sum_i w_i e_i over the logits' errors: <delta, r> / sigma^2 from the

@@ -167,8 +167,9 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
         for (int64_t i = begin * together; i < std::min(end * together, count_); ++i) {
             const double* x = part(request, which, i);
             // In units of `step` every coordinate is an integer of `parts_` digits plus a rounding error.
-            // A hair more than the largest, which must not round up beyond the digits.
-            const double step = std::max(sizes[size_t(i)].largest, 1e-300) / (units - 1);
+            // A hair more than the largest, which must not round up beyond the digits; and nothing is left of a vector
+            // that is known, whose step must have a reciprocal.
+            const double step = std::max(sizes[size_t(i)].largest, 1e-280) / (units - 1);
             const float* up = stochastic ? dithers() : nullptr;
             float* lost = lost_.data() ? lost_.data() + i * dp : nullptr;
             const int64_t b = i / kQueryBlock, of_block = i % kQueryBlock;

@@ -13,6 +13,9 @@ constexpr int kMostWeightRows = 8;  // of any IntegerLayout::weight_rows
 
 int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+// Sums grow slowly, but at first.
+bool looked_at(int64_t tile) { return tile % 16 == 0 || (tile < 16 && (tile & (tile - 1)) == 0); }
+
 // Null where weights in float32 are faster.
 const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
     const IntegerProducts* integers = request.weight_integers();
@@ -207,7 +210,7 @@ void WeightedSum::add(const void* next) {
     if (!any_) return;
     multiply(next);
     ++tiles_;
-    if (tiles_ % kLooked == 0)
+    if (looked_at(tiles_))
         for (int64_t q = 0; q < count_; ++q)
             if (set_[size_t(q)]) longest_[size_t(q)] = std::max(longest_[size_t(q)], length(q));
     if (tiles_ % kTogether > 0) return;

@@ -54,8 +54,8 @@ class WeightedSum {
     float before(int64_t q) const { return before_[size_t(q)]; }
     // Tiles that are added up one by one: rounding to one side grows with each.
     static constexpr int64_t kTogether = 32;
-    // The length of the longest sum on the way to it, of one tile of kLooked and the last: rounding follows that.
-    static constexpr int64_t kLooked = 16;
+    // The length of the longest sum on the way to it, of the tiles that were looked at and the last: rounding follows
+    // that.
     double longest(int64_t q) const { return std::max(longest_[size_t(q)], length(q)); }
     const uint8_t* order() const {
         return alone_ ? alone_->column_of_slot : integers_ ? integers_->layout.column_of_slot : nullptr;
@@ -115,11 +115,6 @@ class WeightedSum {
 inline Additions additions_of(double tiles, double pieces, double rows, double repeated) {
     const double of_piece = std::ceil(tiles / pieces), together = std::min(of_piece, double(WeightedSum::kTogether));
     return {together, std::ceil(of_piece / together), tiles, rows, repeated};
-}
-
-// Whether what was looked at of so many tiles tells how long sums were on the way: of few and short pieces no tile was.
-inline bool looked_at(double tiles, double pieces) {
-    return pieces >= 8 || tiles / pieces >= 2 * double(WeightedSum::kLooked);
 }
 
 // The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.
