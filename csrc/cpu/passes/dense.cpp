@@ -279,7 +279,7 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         Rest rest;
         if (!settles_ || !settle(request_, q, nearest, all, mean, rest)) return false;
         e.weight = rest.weight;
-        e.trace = rest.trace;
+        e.trace = rest.trace + off;
         e.concentration = stats.with_copies(rest.largest);
         const double square = request_.kernels.vectors.squared_distance(mean, stats.mean, d);
         trace = std::max(0.0, 2 * all.sum_h / all.sum - square);

@@ -14,8 +14,9 @@ namespace geodiff {
 // n*d below which packing costs more than plain float64 arithmetic.
 inline bool small(const Rows& rows) { return rows.n * rows.d <= 1 << 14; }
 
-constexpr int64_t kSumBytes = 48 << 20;  // budget of all float32 sums of a pass
-constexpr int64_t kBatch = 256;          // most queries per pass over the data
+// Budget of all float32 sums of a pass, and as much again where its pieces have more tiles than are added up together.
+constexpr int64_t kSumBytes = 48 << 20;
+constexpr int64_t kBatch = 256;  // most queries per pass over the data
 
 // Queries that share a pass over the data, within the budget for their sums.
 inline int64_t queries_per_pass(const Request& request) {
