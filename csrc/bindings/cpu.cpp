@@ -271,7 +271,8 @@ PYBIND11_MODULE(_cpu, m) {
             });
     py::class_<Memory>(m, "Memory",
                        "What calls for the same queries, as they move, leave for the next: see Data.combine.")
-        .def(py::init<int64_t>(), py::arg("batch"))
+        .def(py::init<int64_t, bool>(), py::arg("batch"), py::arg("prepared") = false,
+             "`prepared`: whether principal coordinates, where they are worth having, have been made already.")
         .def(
             "known",
             [](const Memory& memory, int64_t q) {

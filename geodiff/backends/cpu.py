@@ -164,6 +164,7 @@ class CpuEngine(Engine):
         self._data: Any = _cpu.Data(
             rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found
         )
+        self._prepared = False
         beside = KeptBeside.worth(rows, file, SUFFIX, FORMAT)
         if beside is not None:
             self._data = WithKeptCoordinates(self._data, beside)
@@ -178,6 +179,7 @@ class CpuEngine(Engine):
 
     def prepare(self) -> None:
         self._data.shape(isa(), torch.get_num_threads())
+        self._prepared = True
 
     def posterior(self, query: Query, topk: int = 0) -> Posterior:
         batch, d = query.x.shape
@@ -200,7 +202,7 @@ class CpuEngine(Engine):
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*errors))
 
     def memory(self, batch: int) -> Any:
-        return _cpu.Memory(batch)
+        return _cpu.Memory(batch, self._prepared)
 
     def combine(self, query: Query, into: Combination, memory: Any = None) -> Cost:
         if not into.in_place(query.x):

@@ -140,9 +140,19 @@ def test_lists_of_what_is_known_keep_the_contract_and_the_bits(large: Tensor, ba
     sigmas = schedules.karras(16, 0.002, 80.0)
     noise = 80.0 * torch.randn(batch, large.shape[1], generator=seeded(3))
     fresh, ready = (OptimalDenoiser(large, tol=1e-3, backend="cpu") for _ in range(2))
-    found, again = sample(fresh, noise, sigmas), sample(ready.prepare(), noise, sigmas)
+    ready(large[:20].double() / 127.5 - 1, 40.0)  # makes coordinates
+    found, again = sample(fresh, noise, sigmas), sample(ready, noise, sigmas)
     assert torch.equal(found.states, again.states)  # whether there were coordinates before or not
     checked = sample(ready, noise, sigmas, verify=True)
     assert [cost.paths for cost in checked.cost] == [cost.paths for cost in again.cost]
     # Lists that serve no longer than an evaluation are not made for ever.
     assert all(cost.paths == {"remembered": batch} for cost in found.cost[-8:])
+
+
+@pytest.mark.parametrize("tol", [1e-5, 1e-3])
+def test_few_samples_make_lists_where_coordinates_were_prepared(large: Tensor, tol: float) -> None:
+    sigmas = schedules.karras(16, 0.002, 80.0)
+    noise = 80.0 * torch.randn(2, large.shape[1], generator=seeded(3))
+    plain = sample(OptimalDenoiser(large, tol=tol, backend="cpu"), noise, sigmas)
+    found = sample(OptimalDenoiser(large, tol=tol, backend="cpu").prepare(), noise, sigmas, verify=True)
+    assert sum(cost.rows for cost in found.cost) < sum(cost.rows for cost in plain.cost)

@@ -27,7 +27,9 @@ struct Anchor {
 
 class Memory {
   public:
-    explicit Memory(int64_t batch) : anchors_(size_t(batch)), priors_(size_t(batch)), known_(batch) {}
+    // `prepared`: principal coordinates, where they are worth having, were there before the trajectory began.
+    explicit Memory(int64_t batch, bool prepared = false)
+        : anchors_(size_t(batch)), priors_(size_t(batch)), known_(batch, prepared) {}
 
     // The inner products with n rows, or null where they would take too much memory.
     Known* known(int64_t n) { return known_.affords(n) ? &known_ : nullptr; }

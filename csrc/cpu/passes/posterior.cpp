@@ -18,9 +18,11 @@ constexpr int64_t kFailing = 8;       // one query of so many asked again costs 
 constexpr double kFloatCost = 1.1;    // of a product in float32, for each digit that it stands for
 constexpr double kCarrying = 0.1;     // of a digit: what else it takes to carry what digits lose
 constexpr double kApart = 0.2;        // of a digit: what it takes to lay rows out for two kinds of weights, not one
-constexpr double kConcentrated = 40;  // rows in effect of which a query was the mean: few may be left
-constexpr double kOfTwo = 1.35;       // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
-constexpr double kShared = 1.5;       // what a query is rounded by takes its part of what is allowed
+constexpr double kConcentrated = 30;  // rows in effect of which a query was the mean: few may be left
+constexpr double kMoreSo = 15;        // the same of up to kFew queries, whose pass takes hardly longer than to look
+constexpr int64_t kFew = 8;
+constexpr double kOfTwo = 1.35;  // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
+constexpr double kShared = 1.5;  // what a query is rounded by takes its part of what is allowed
 
 // Two kinds of integer weights share a pass.
 ByBits in_two(const Request& request, ByUnits by) {
@@ -91,12 +93,13 @@ void answer_known(const Request& request, BySpread& sorted, Answer& answer, Memo
     const Shaping shaping = possible ? request.coordinates->at_hand() : Shaping{};
     if (!shaping) return;
     const Known& known = *request.known;
+    const double most = sorted.few.size() + sorted.even.size() > size_t(kFew) ? kConcentrated : kMoreSo;
     std::vector<int64_t> tried;
     for (const int64_t q : sorted.few)
         if (may_screen_known(request, shaping, q)) tried.push_back(q);
     // Another path has other bits, which must not depend on whether there are coordinates by chance.
     for (const DenseQuery& e : sorted.even)
-        if (known.shaped && known.entry(e.query).ess < kConcentrated && may_screen_known(request, shaping, e.query))
+        if (known.shaped && known.entry(e.query).ess < most && may_screen_known(request, shaping, e.query))
             tried.push_back(e.query);
     std::vector<uint8_t> answered(size_t(request.batch), 0);
     for (const int64_t q : tried) answered[size_t(q)] = 1;

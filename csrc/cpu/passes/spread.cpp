@@ -22,6 +22,7 @@ constexpr double kCaution = 1.3,
                  kMoreCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr double kOfHeaviest = 0.2;   // the largest weight of a tile is, on average, of the heaviest that is left
 constexpr int64_t kFewShare = 4;      // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
+constexpr int64_t kFewAlone = 12;     // of one query by itself it costs nearly as much as that: both wait for memory
 constexpr int64_t kFewShort = 32;     // a row by itself costs what 40 in a dense pass do where rows are short
 
 // How many units a tile's largest weight must have, if it is `largest` times the mean of all weights in every tile, for
@@ -66,7 +67,7 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
     const int64_t samples = std::min(rows.n, std::clamp(rows.n / kEvery, kLeast, most)), d = rows.d, dp = padded(d),
                   bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
-    const int64_t share = request.short_bytes() && count > few ? kFewShort : kFewShare;
+    const int64_t share = request.short_bytes() && count > few ? kFewShort : count == 1 ? kFewAlone : kFewShare;
     Buffer<char> sampled(samples * bytes);
     int64_t row[kSample];
     double half_norm[kSample];

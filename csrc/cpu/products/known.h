@@ -27,10 +27,10 @@ class Known {
         double factor(const double* x) const;
     };
 
-    explicit Known(int64_t batch) : entries_(size_t(batch)) {}
+    explicit Known(int64_t batch, bool prepared = false) : shapes(prepared), entries_(size_t(batch)) {}
 
-    // Whether a dense pass of the same trajectory has asked for principal coordinates, so that they are there whatever
-    // was asked before it: `shapes` now, `shaped` in an earlier evaluation, which is what all threads of this one see.
+    // Whether principal coordinates are there whatever was asked before, since they were prepared or a dense pass of
+    // the same trajectory has asked for them: `shapes` now, `shaped` before this evaluation, which all its threads see.
     bool shaped = false;
     std::atomic<bool> shapes{false};
     void begin_evaluation() { shaped = shapes; }
