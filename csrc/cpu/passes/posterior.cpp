@@ -1,5 +1,6 @@
 #include "posterior.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -110,6 +111,20 @@ void answer_known(const Request& request, BySpread& sorted, Answer& answer, Memo
     };
     drop(sorted.few, [](int64_t q) { return q; });
     drop(sorted.even, [](const DenseQuery& e) { return e.query; });
+    // More rows matter to screening than to a list.
+    for (const int64_t q : sorted.few)
+        if (known.shaped && known.entry(q).crowded == request.sigma[q])
+            request.known->entry(q).swamped = request.sigma[q];
+}
+
+// Screening that was in vain just now, or at a noise level not much higher, is not tried again.
+void spare_screening(const Request& request, BySpread& sorted) {
+    if (!request.known) return;
+    const auto vain = std::stable_partition(sorted.few.begin(), sorted.few.end(), [&](int64_t q) {
+        return Known::Entry::worth_trying(request.sigma[q], request.known->entry(q).swamped);
+    });
+    for (auto q = vain; q != sorted.few.end(); ++q) sorted.even.push_back(crowded(request, *q));
+    sorted.few.erase(vain, sorted.few.end());
 }
 
 // The queries `which` from one pass to the next, finer one.
@@ -119,9 +134,13 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
         const auto first = which.begin() + int64_t(base);
         BySpread sorted = by_spread(request, {first, first + int64_t(std::min(batch, which.size() - base))});
         if (memory) answer_known(request, sorted, answer, *memory);
+        spare_screening(request, sorted);
         auto& [few, even] = sorted;
         const auto take_crowded = [&even = even, &request](const std::vector<int64_t>& queries) {
-            for (const int64_t q : queries) even.push_back(crowded(request, q));
+            for (const int64_t q : queries) {
+                even.push_back(crowded(request, q));
+                if (request.known) request.known->entry(q).swamped = request.sigma[q];
+            }
         };
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer, memory);

@@ -15,7 +15,6 @@ namespace {
 
 constexpr double kShare = 0.5;  // of what r may be off by, that rows which are left out may take: all else is exact
 constexpr double kSpare = 6;    // further below the best than such a row by itself might lie, since there are many
-constexpr double kLower = 0.8;  // of a noise level at which too many rows mattered: it may be tried again
 // Nats that bounds may leave open: beyond, a digit of what is new says more, and what memory then keeps serves longer.
 constexpr double kBlurred = 8;
 
@@ -123,7 +122,7 @@ class KnownScreen {
 
 bool may_screen_known(const Request& request, const Shaping& shaping, int64_t q) {
     const Known::Entry& entry = request.known->entry(q);
-    if (!entry.whole || (entry.crowded > 0 && request.sigma[q] >= kLower * entry.crowded)) return false;
+    if (!entry.whole || !Known::Entry::worth_trying(request.sigma[q], entry.crowded)) return false;
     const double* x = request.query(q);
     const double factor = entry.factor(x), length = request.length(q),
                  known = factor * norm(entry.y.data(), request.rows.d);

@@ -20,9 +20,12 @@ class Known {
         double length = 0;   // of the latest r that a dense pass left, as contract 1 measures it; 0: none has
         double ess = 0;      // how many rows that was the mean of, in effect
         double crowded = 0;  // the last noise level at which too many rows mattered for a list of them; 0: none
+        double swamped = 0;  // the same for screening
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
 
+        // What was in vain at the noise level `failed`, 0 for never, may be tried again at a lower one.
+        static bool worth_trying(double sigma, double failed) { return failed == 0 || sigma < 0.8 * failed; }
         // The factor f for which f y is nearest to x; 0 where that says nothing.
         double factor(const double* x) const;
     };
