@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kLeast = 0.01;  // smallest length of J v over |v| that the error is measured against
 
-// Rows this far below the best may be dropped: README.md, "Covariances".
+// Rows this far below the best may be dropped: csrc/cpu/README.md, "Covariances".
 double covariance_cut(const Request& request, const Direction& direction, int64_t q) {
     const double R = request.stats.scale.radius, sigma = request.sigma[q], x_norm = request.length(q);
     const double span = direction.slope[q] == 0 ? 0 : 4 * R * (x_norm + request.stats.max_norm + R);

@@ -7,7 +7,7 @@ namespace geodiff {
 
 // c_i = <v_i - r, v> + slope |x - v_i|^2; all in centred units.
 struct Direction {
-    const double* mean;   // [batch, d]  r; an error in it enters as README.md says
+    const double* mean;   // [batch, d]  r; an error in it enters as csrc/cpu/README.md says
     const double* v;      // [batch, d]
     const double* slope;  // [batch]
 };

@@ -14,7 +14,7 @@ constexpr double kFloatTol = 1e-6;                        // from which on float
 constexpr double kLeastFloat = 1e-12, kMostFloat = 1e12;  // of |x_i|, of which float32 holds squares and their sums
 constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
-constexpr double kDoubt = 4;        // times what float32 errs by as a rule: csrc/cpu/README.md has what was measured
+constexpr double kDoubt = 4;        // times what float32 errs by as a rule: csrc/cpu/README.md, "Local denoisers"
 constexpr double kCropAverage = 3;  // by which the errors of a pixel's crops average out, at most
 
 template <class T>

@@ -1,5 +1,5 @@
 // The error bounds that decide how many digits a product needs and when an answer is accepted. Derivations:
-// csrc/cpu/README.md. All in centred units.
+// csrc/cpu/README.md, "The dense pass" and what follows it. All in centred units.
 #pragma once
 
 #include <algorithm>

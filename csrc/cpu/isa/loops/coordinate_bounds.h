@@ -25,7 +25,7 @@ class Bringing {
     }
 
   private:
-    static constexpr int kTogether = 2;  // more in a row are not all brought: csrc/cpu/README.md, "One query"
+    static constexpr int kTogether = 2;  // more in a row are not all brought: csrc/cpu/SPEED.md, "One query"
     const uint8_t* const* next_;
     const uint8_t* const* end_;
     int64_t bytes_, at_ = 0;

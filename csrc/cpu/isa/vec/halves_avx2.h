@@ -11,7 +11,7 @@ struct HalvesAvx2 : HalvesX86<Ymm<65536>> {
     static constexpr int sums = 8;                        // of a block: with more, GCC 12 spills
     static constexpr int dot_group = 4;                   // query digits of a block of the first product
     static constexpr int sum_group = 4, sum_vectors = 2;  // weight digits and registers of columns of the second's
-    static constexpr int dot_to = 16, sum_to = 2;         // measured: ../../README.md
+    static constexpr int dot_to = 16, sum_to = 2;         // measured: csrc/cpu/SPEED.md, "AVX2"
 
     // out[0..4) = the sums of the dwords of four registers, exactly
     static GEODIFF_INLINE void sums4(const Vec* a, double* out) {

@@ -11,7 +11,7 @@ struct HalvesAvx512 : HalvesX86<Zmm<65536>> {
     static constexpr int sums = 24;                       // of a block
     static constexpr int dot_group = 8;                   // query digits of a block of the first product
     static constexpr int sum_group = 6, sum_vectors = 4;  // weight digits and registers of columns of the second's
-    static constexpr int dot_to = 31, sum_to = 1;         // measured: ../../README.md
+    static constexpr int dot_to = 31, sum_to = 1;         // measured: csrc/cpu/isa/README.md
 
     // out[0..4) = the sums of the dwords of four registers, exactly
     static GEODIFF_INLINE void sums4(const Vec* a, double* out) {

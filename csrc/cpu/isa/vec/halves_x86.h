@@ -27,7 +27,7 @@ struct HalvesX86 : R {
     static GEODIFF_INLINE void add_halves_to(Vec& acc, Vec x) { asm("vpaddw %1, %0, %0" : "+v"(acc) : "v"(x)); }
 
     // Query digits, loaded once for all rows of a block: as the memory operand of each product, which is one
-    // instruction less, loads rather than products set the pace (measured: ../README.md).
+    // instruction less, loads rather than products set the pace (measured: csrc/cpu/isa/README.md).
     static GEODIFF_INLINE Vec digits(const void* p) {
         Vec loaded = R::load(p);
         asm("" : "+v"(loaded));
