@@ -233,9 +233,9 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     const double steep = 2 * std::fabs(direction_.slope[q]), sigma2 = sigma * sigma;
     const double few = std::sqrt(trace * stats.with_copies(weights.sum_2 / (sum * sum)));
     const double noise[] = {
-        logits_.query_step(i) * (std::sqrt(variance) * fourth / sigma2 + steep * trace),  // the query's rounding
+        // The roundings of query and direction, which are one where they are parallel.
+        logits_.query_step(i) * (std::sqrt(variance) * fourth / sigma2 + steep * trace) + along_.query_step(i) * trace,
         logits_.logit_noise(i) * (std::sqrt(variance) + steep * sigma2) * few,
-        along_.query_step(i) * trace,  // the direction's
         along_.logit_noise(i) * few,
         std::sqrt(all.noise) / sum * spread,                                                  // the weights'
         rounded(std::sqrt(all.c_2 / sum), std::sqrt(length * length + trace)) / kDeviations,  // that of sums
@@ -243,7 +243,7 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     // The least length of with_rows that its error is measured against.
     const double least =
         sigma2 * std::max(kLeast * norm(direction_.v + q * d, d), std::fabs(direction_.slope[q]) * stats.scale.least());
-    return kDeviations * norm(noise, 6) <= request_.tol * std::max(bound, least);
+    return kDeviations * norm(noise, 5) <= request_.tol * std::max(bound, least);
 }
 
 std::vector<int64_t> dense_covariance(const Request& request, const Direction& direction,
