@@ -17,7 +17,7 @@ import torch
 
 from geodiff import OptimalDenoiser, sample, schedules
 from geodiff.data import load
-from geodiff.measure import machine
+from geodiff.measure import record
 
 
 def collapsed(denoiser: OptimalDenoiser, batch: int, rounds: int) -> dict[str, object]:
@@ -73,9 +73,8 @@ def main() -> None:
             cells.append({"threads": threads, **collapsed(denoiser, batch, asked.rounds)})
             print(json.dumps(cells[-1]), flush=True)
     if asked.out:
-        about = {"what": str(__doc__).splitlines()[0], **machine.provenance()}
         data = {"name": Path(asked.data).name, "shape": list(denoiser.data.shape)}
-        asked.out.write_text(json.dumps({**about, "data": data, "cells": cells}, indent=1) + "\n")
+        record.write(asked.out, record.document(str(__doc__).splitlines()[0], data=data, cells=cells))
 
 
 if __name__ == "__main__":

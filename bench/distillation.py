@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from geodiff import learned
-from geodiff.base.files import atomic_path
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned.distillation import generate
 from geodiff.learned.distillation.method import Teacher
-from geodiff.measure import machine
+from geodiff.measure import record
 from geodiff.measure.students import compare
 from geodiff.output.pictures import save_columns
 from geodiff.schedules import karras
@@ -51,9 +50,8 @@ def main() -> None:
         rows.append({"settings": origin, "training_seconds": last["seconds"], **found})
         print(f"{origin['distill']}: {json.dumps(found)}", flush=True)
     if chosen.out is not None:
-        document = {"data": dataset.name, "num": chosen.num, "students": rows, "machine": machine.describe()}
-        with atomic_path(chosen.out) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        what = "bench/distillation.py: students beside their teacher"
+        record.write(chosen.out, record.document(what, data=dataset.name, num=chosen.num, students=rows))
     if chosen.picture is not None:
         teachers = [name for name in columns if name.startswith("teacher")]
         last = {name: columns.pop(name) for name in teachers}

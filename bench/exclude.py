@@ -19,9 +19,8 @@ from torch import Tensor
 
 import geodiff
 from geodiff import reference
-from geodiff.base.files import atomic_path
 from geodiff.data import load
-from geodiff.measure import machine
+from geodiff.measure import record
 
 CASES = [(1, 0.5), (1, 40.0), (4, 1.0), (16, 0.5), (16, 40.0), (64, 1.0), (64, 40.0)]
 
@@ -74,9 +73,8 @@ def main() -> None:
         rows.append(measure(denoiser, batch, sigma, asked.seconds))
         print(json.dumps(rows[-1]), flush=True)
     if asked.out:
-        document = {**machine.provenance(), "data": dataset.name, "N": len(dataset), "rows": rows}
-        with atomic_path(asked.out) as path:
-            path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        what = "bench/exclude.py: time with exclude over time without, medians and their 95 % intervals"
+        record.write(asked.out, record.document(what, data=dataset.name, N=len(dataset), rows=rows))
 
 
 if __name__ == "__main__":

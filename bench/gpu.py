@@ -7,7 +7,6 @@ where they are installed with CUDA. `bench/gpu.sh` runs this beside the tests; b
 """
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -25,8 +24,8 @@ import torch
 from torch import Tensor
 
 from geodiff import LocalDenoiser, OptimalDenoiser, backends, reference, sample, schedules
-from geodiff.base.files import atomic_path
 from geodiff.denoiser.recording import recordable_engine, unchecked
+from geodiff.measure import record
 from geodiff.measure.baselines import PeerFailed, made, model_points
 from geodiff.measure.device_profile import device_profile
 
@@ -111,17 +110,16 @@ class Run:
             self.document: dict[str, Any] = json.loads(out.read_text())
         else:
             properties = torch.cuda.get_device_properties(0)
-            self.document = {
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "gpu": properties.name,
-                "multiprocessors": properties.multi_processor_count,
-                "torch": torch.__version__,
-                "backends": backends.available(),
-                "ceilings": ceilings(),
-                "cells": [],
-                "trajectories": [],
-                "left_out": [],
-            }
+            self.document = record.document(
+                "bench/gpu.py",
+                gpu=properties.name,
+                multiprocessors=properties.multi_processor_count,
+                backends=backends.available(),
+                ceilings=ceilings(),
+                cells=[],
+                trajectories=[],
+                left_out=[],
+            )
         print(json.dumps(self.document["ceilings"]))
 
     def measure(self, size: Size) -> None:
@@ -167,8 +165,7 @@ class Run:
         self.document[where].append(found)
         print(json.dumps(found))
         if self.out is not None:
-            with atomic_path(self.out) as temporary:
-                temporary.write_text(json.dumps(self.document, indent=1))
+            record.write(self.out, self.document)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geodiff.base.files import atomic_path
 from geodiff.cli.console import progress_bar
 from geodiff.data import load
-from geodiff.measure import baseline_process, benchmark, machine
+from geodiff.measure import baseline_process, benchmark, record
 
 #: Side and channels of the rows.
 SHAPES = {64: (8, 1), 784: (28, 1), 3072: (32, 3), 12288: (64, 3)}
@@ -120,8 +119,7 @@ def worst_of(cells: list[Found]) -> Found:
 def write(path: Path, document: dict[str, Any], cells: list[Found]) -> None:
     """What has been measured so far."""
     written = {**document, "worst": asdict(worst_of(cells)), "cells": [asdict(cell) for cell in cells]}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+    record.write(path, written)
 
 
 def markdown(cells: list[Found]) -> str:
@@ -149,12 +147,8 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load(arguments.data)
     sizes = [(n, d) for d in arguments.length or SHAPES for n in arguments.rows or ROWS]
-    document = {
-        "what": "bench/grid.py: medians in ms, interleaved; ratio to the faster of two float32 forms of PyTorch",
-        **machine.provenance(),
-        "data": dataset.name,
-        "rounds": arguments.rounds,
-    }
+    what = "bench/grid.py: medians in ms, interleaved; ratio to the faster of two float32 forms of PyTorch"
+    document = record.document(what, data=dataset.name, rounds=arguments.rounds)
     cells = kept(arguments.out, document)
     left_out = []
     with progress_bar() as bar:

@@ -25,8 +25,7 @@ import torch
 
 import geodiff
 from geodiff import reference
-from geodiff.base.files import atomic_path
-from geodiff.measure import machine
+from geodiff.measure import record
 
 ROWS, SIDE = 1_281_167, 64
 PIECE = 2048
@@ -167,9 +166,7 @@ def blockwise(data: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor
 def note(out: Path, **found: Any) -> None:
     """Puts lists of results into the document under their names, beside what is there."""
     before = json.loads(out.read_text()) if out.exists() else {}
-    with atomic_path(out) as temporary:
-        document = {**before, "what": "bench/out_of_core.py", **machine.provenance(), **found}
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+    record.write(out, {**before, **record.document("bench/out_of_core.py", **found)})
 
 
 def asked(*arguments: object) -> Any:

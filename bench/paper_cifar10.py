@@ -9,7 +9,6 @@ is 1 if one does not hold that is made of the optimal denoiser (some are of the 
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -20,8 +19,7 @@ import torch
 
 import geodiff
 from geodiff.analysis import geometry
-from geodiff.base.files import atomic_path
-from geodiff.measure import machine
+from geodiff.measure import record
 from geodiff.solvers.trajectory import Trajectory
 
 # EDM's learned network on 50,000 noises, read off plots to +-0.2: sigma, |r|, dev x, dev r. The last is sigma -> 0.
@@ -81,7 +79,7 @@ def main() -> int:
     d = unit[0].numel()
     clean = geodiff.reference.model_space(denoiser.data[: options.num], torch.float32)
     result = {
-        "what": "optimal denoiser, Euler on 21 Karras levels 80 .. 0.002",
+        **record.document("optimal denoiser, Euler on 21 Karras levels 80 .. 0.002"),
         "N": len(denoiser.data),
         "d": d,
         "B": options.num,
@@ -89,7 +87,6 @@ def main() -> int:
         "evaluations": int(whole.metadata["evaluations"]),
         "seconds": round(seconds, 2),
         "backend": denoiser.backend,
-        "machine": machine.describe(),
         "sigmas": trajectory.sigmas.tolist(),
         "curves": {name: _band(values) for name, values in curves.items()},
         "straightness_x": _spread(geometry.straightness(trajectory.states)),
@@ -111,8 +108,7 @@ def main() -> int:
     }
     claims = _claims(trajectory.sigmas, curves, result, d)
     result["claims"] = claims
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    record.write(options.out, result)
     for claim in claims:
         print(f"{'held' if claim['held'] else 'not '}  {claim['of']}: {claim['claim']}: {claim['measured']}")
     return 0 if all(claim["held"] for claim in claims if claim["of"] == "optimal denoiser") else 1

@@ -4,14 +4,12 @@ python bench/restoration.py --out bench/results/restoration_mnist5k.json [--num 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
-from geodiff.base.files import atomic_path
 from geodiff.data import load
-from geodiff.measure import machine
+from geodiff.measure import record
 from geodiff.measure.restoration import EXACT, METHODS, TASKS, Case, Setting, psnr, restore
 from geodiff.reference.formula import model_space
 
@@ -45,10 +43,9 @@ def main() -> None:
                 rows.append({"prior": prior, **restore(case, method, denoiser).summary()})
                 print(f"{task}, {prior}, {method}: {rows[-1]['psnr']:.2f} dB", flush=True)
         tasks.append({**scores, "exact": restore(case, EXACT, lambda x, sigma: x).summary(), "methods": rows})
-    document = {"data": dataset.name, "num": chosen.num, "sigma": 0.05, "tasks": tasks, "machine": machine.describe()}
     if chosen.out is not None:
-        with atomic_path(chosen.out) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        what = "bench/restoration.py: PSNR and SSIM of each method with each prior"
+        record.write(chosen.out, record.document(what, data=dataset.name, num=chosen.num, sigma=0.05, tasks=tasks))
 
 
 if __name__ == "__main__":

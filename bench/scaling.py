@@ -21,14 +21,13 @@ from torch import Tensor
 
 import geodiff
 from geodiff import reference
-from geodiff.base.files import atomic_path
 from geodiff.data import load
-from geodiff.measure import machine
+from geodiff.measure import record
 from geodiff.measure.stopwatch import settled
 
 
 def interleaved(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
-    """Median milliseconds of each call, settled as in `geodiff.stopwatch`; the first round warms up."""
+    """Median milliseconds of each call, settled as in `geodiff.measure.stopwatch`; the first round warms up."""
     times: dict[Any, list[float]] = {key: [] for key in calls}
     for turn in range(rounds + 1):
         for key, call in calls.items():
@@ -188,20 +187,18 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load(arguments.data)
     data = dataset.data.clone(memory_format=torch.preserve_format)  # in memory: no page faults of the file are timed
-    document = {
-        "what": "bench/scaling.py",
-        **machine.provenance(),
-        "data": {"name": dataset.name, "shape": list(data.shape), "dtype": str(data.dtype).removeprefix("torch.")},
-        "memory": memory(data),
-        "threads": scaling_with_threads(data, arguments.rounds),
-        "n": scaling_with_n(data, arguments.rounds),
-        "one_class_of_ten": one_class(data, arguments.rounds),
-        "gradients": gradients(data, arguments.rounds),
-        "trajectory": trajectory(data),
-        "overhead": overhead(),
-    }
-    with atomic_path(arguments.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+    document = record.document(
+        "bench/scaling.py",
+        data={"name": dataset.name, "shape": list(data.shape), "dtype": str(data.dtype).removeprefix("torch.")},
+        memory=memory(data),
+        threads=scaling_with_threads(data, arguments.rounds),
+        n=scaling_with_n(data, arguments.rounds),
+        one_class_of_ten=one_class(data, arguments.rounds),
+        gradients=gradients(data, arguments.rounds),
+        trajectory=trajectory(data),
+        overhead=overhead(),
+    )
+    record.write(arguments.out, document)
     print(json.dumps(document, indent=1))
 
 

@@ -23,9 +23,8 @@ import torch
 import torch.distributed as dist
 
 import geodiff
-from geodiff.base.files import atomic_path
 from geodiff.distributed import ShardedDenoiser
-from geodiff.measure import machine
+from geodiff.measure import record
 
 ASKS = [(batch, sigma) for batch in (1, 64) for sigma in (40.0, 1.0)]
 NAMES = {1: "one_rank", 2: "two_ranks"}
@@ -90,15 +89,8 @@ def main(out: Path, path: str, rounds: int) -> None:
                 result[f"efficiency_{kind}_alone"] = middle[1, True] / middle[2, True]
             found.append(result)
             print(json.dumps(found[-1]), flush=True)
-        document = {
-            "what": "bench/weak_scaling.py",
-            **machine.provenance(),
-            "shape": list(loaded.data.shape[1:]),
-            "rounds": rounds - 1,
-            "results": found,
-        }
-        with atomic_path(out) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n")
+        shape = list(loaded.data.shape[1:])
+        record.write(out, record.document("bench/weak_scaling.py", shape=shape, rounds=rounds - 1, results=found))
         for pipes in teams.values():
             for pipe in pipes:
                 pipe.send(None)

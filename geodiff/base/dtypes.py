@@ -2,7 +2,7 @@
 
 import torch
 
-#: Of data as stored. Their places are their numbers in csrc/common/types.h.
+#: Of data as stored. Their places are their numbers in csrc/common/stored.h.
 STORED = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 #: Of queries.
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -47,7 +47,7 @@ BASELINES = ("torch-softmax", "torch-addmm", "torch-sdpa", "torch-compile")
 #: Their first call with a new shape compiles, which is no part of the time of a call.
 COMPILED = ("torch-compile", "keops")
 #: They bring an OpenMP runtime of their own (FAISS's wheel), or one that a compiler finds for them on the machine
-#: (KeOps), and its idle threads spin on the cores that the others in the same process want: see peer_process.py.
+#: (KeOps), and its idle threads spin on the cores that the others in the same process want: see baseline_process.py.
 OWN_PROCESS = ("faiss-200", "keops")
 
 
