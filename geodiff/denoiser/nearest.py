@@ -1,16 +1,24 @@
-"""The data points nearest to queries: those of the largest logit where all weigh alike."""
+"""The data points nearest to queries: those of the largest logit where all weigh alike.
+
+At any sigma the heaviest points are the nearest ones, but only in exact arithmetic: engines are asked for float64, so
+that rows are told apart by their differences to the query, and at a sigma small beside the spread of the data, where
+few rows matter and a certain bound leaves out the others. How small is a guess; it costs time only.
+"""
 
 import torch
 from torch import Tensor
 
-from geodiff.backends.query import Query
-from geodiff.base.arguments import check_finite
+from geodiff.backends.engine import Engine
+from geodiff.backends.query import FLOAT64, Query
+from geodiff.base.arguments import SIGMA_MAX, SIGMA_MIN, check_finite
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.point_set import PointSet
 from geodiff.reference.formula import model_space
 
-# At any sigma the heaviest points are the nearest ones; a moderate one keeps the kernel away from its limits.
-_SIGMA = 0.1
+_SHARE = 0.2  # sigma beside the spread of the data: 0.1 for pictures
+_ROWS = 256  # to tell the spread by
+_ROUNDING = 1e-12  # of the values: a smaller spread is none, since no dtype of stored data holds it
+_PAIRS = 2**20  # at a time
 
 
 @torch.no_grad()
@@ -37,10 +45,10 @@ def nearest_two(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
         count = min(2, points.stored.n)
         rows, distances = (torch.cat([v[:, :1], v.gather(1, second)], 1)[:, :count] for v in (rows, distances))
     rows = torch.where(rows < 0, -1, points.stored.original(rows.clamp(min=0)) + points.first)
-    return _of_all(points, rows, distances)
+    return _of_ranks(points, rows, distances)
 
 
-def _of_all(points: PointSet, rows: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+def _of_ranks(points: PointSet, rows: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest two of all ranks, from those of each; a rank may hold one point only."""
     if points.ranks.size == 1:
         return rows, distances
@@ -62,11 +70,40 @@ def _heaviest(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     n, prior = points.stored.n, points.conditioning.log_prior
     if prior is not None:
         prior = torch.zeros_like(prior).masked_fill(prior.isinf(), -torch.inf).log_softmax(0)
-    sigma = torch.full((len(x),), _SIGMA, dtype=torch.float64, device=x.device)
+    # As far as the nearest of n points are apart in d dimensions, which matters where these are few.
+    sigma = _SHARE * _spread(points.stored.rows) * n ** (-1 / x.shape[1])
     engine = points.engines.serving(len(x))
-    rows = engine.posterior(Query(x, sigma, range(n), prior, denoiser.tol), min(2, n)).indices.to(x.device)
+    if SIGMA_MIN <= sigma <= SIGMA_MAX:
+        levels = torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)
+        rows = engine.posterior(Query(x, levels, range(n), prior, FLOAT64), min(2, n)).indices.to(x.device)
+    else:
+        rows = _of_all(engine, x, None if prior is None else prior.isneginf())
     stored = points.stored.rows[rows.clamp(min=0).flatten().to(points.stored.rows.device)]
     there = model_space(stored, torch.float64).to(x.device).reshape(*rows.shape, x.shape[1])
     distances = (x.double()[:, None] - there).norm(dim=2).masked_fill(rows < 0, torch.inf)
     distances, order = distances.sort(dim=1, stable=True)
     return rows.gather(1, order), distances
+
+
+def _of_all(engine: Engine, x: Tensor, left_out: Tensor | None) -> Tensor:
+    """The same rows from all distances, for data so small or large that no engine takes a sigma like them."""
+    n = len(engine.rows)
+    rows, distances = x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0, dtype=torch.float64)
+    for part in torch.arange(n, device=x.device).split(max(2, _PAIRS // max(1, len(x)))):
+        these = part if left_out is None else torch.where(left_out[part.to(left_out.device)].to(x.device), -1, part)
+        these = these.expand(len(x), -1)
+        rows = torch.cat([rows, these], 1)
+        distances = torch.cat([distances, engine.squared_distances(x, these).to(x.device)], 1)
+        distances, order = distances.sort(dim=1, stable=True)
+        distances, rows = distances[:, :2], rows.gather(1, order)[:, :2]
+    return rows
+
+
+def _spread(rows: Tensor) -> float:
+    """How far numbers of the data are from their mean, of rows [N, d] evenly spread over them: above 0."""
+    some = torch.linspace(0, len(rows) - 1, min(len(rows), _ROWS)).round().long()
+    found = model_space(rows[some.to(rows.device)], torch.float64)
+    squares = (found - found.mean(0)).square().mean(1)
+    # The median: a few outliers say nothing about the rest. Where most rows are alike, those few are what differs.
+    spreads = (float(squares.median().sqrt()), float(squares.mean().sqrt()))
+    return next((spread for spread in spreads if spread > _ROUNDING * float(found.abs().max())), 1.0)
