@@ -23,6 +23,11 @@ from geodiff.base.tracing import values_are_known
 Convention = Literal["A", "B"]
 
 
+def _check_convention(convention: object) -> None:
+    if convention not in ("A", "B"):
+        raise ValueError(f"convention: found {convention!r}; allowed 'A' (noise at t = 1) or 'B' (data at t = 1)")
+
+
 class Scales(NamedTuple):
     """alpha_t and sigma_t of a path, and their derivatives in t: each float64, in the shape of t.
 
@@ -71,10 +76,7 @@ class Path(ABC):
     convention: Convention = "A"
 
     def __post_init__(self) -> None:
-        if self.convention not in ("A", "B"):
-            raise ValueError(
-                f"convention: found {self.convention!r}; allowed 'A' (noise at t = 1) or 'B' (data at t = 1)"
-            )
+        _check_convention(self.convention)
 
     @abstractmethod
     def _scales(self, u: Tensor, w: Tensor) -> Scales:
@@ -343,10 +345,19 @@ def check_path(path: object) -> Path:
 def times(n: int, shift: float = 1.0, *, convention: Convention = "A") -> Tensor:
     """t_j = kappa s_j / (1 + (kappa - 1) s_j), s_j = 1 - j/n, j = 0..n: from the noise to the data, float64 [n + 1].
 
+    In convention B it is 1 - t_j.
     shift: kappa > 0; above 1 it spends more of the steps near the noise (Esser et al., 2403.03206, eq. 23).
+    Raises TypeError or ValueError that names the argument; one is a shift for which two times are the same number.
     """
     check_integer(n, "n", 1)
     kappa = check_number(shift, "shift", 0.0)
+    _check_convention(convention)
     even = torch.linspace(1, 0, n + 1, dtype=torch.float64)
-    found = kappa * even / (1 + (kappa - 1) * even)
-    return found if convention == "A" else 1 - found
+    near, far = kappa * even, 1 - even  # neither the ends nor what lies close to them is a difference that cancels
+    found = (near if convention == "A" else far) / (near + far)
+    if not bool((found.diff() != 0).all()):
+        raise ValueError(
+            f"shift: expected {n + 1} times that differ, found {shift:g}, for which some are the same number; "
+            f"allowed one nearer to 1"
+        )
+    return found

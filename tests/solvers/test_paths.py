@@ -1,6 +1,7 @@
 """Paths from noise to data: their scales, derivatives and inverses, in both conventions of time."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -113,6 +114,22 @@ def test_times_with_a_shift() -> None:
     torch.testing.assert_close(paths.times(3, 3.0, convention="B"), 1 - shifted)
 
 
+@pytest.mark.parametrize("convention", ["A", "B"])
+def test_times_start_and_end_at_0_and_1_whatever_the_shift(convention: Literal["A", "B"]) -> None:
+    """As kappa s / (1 + (kappa - 1) s) the first time of one shift in six lay an ulp beyond, and was refused."""
+    for shift in (1e-3, *(k / 100 for k in range(1, 100)), 1 / 3, 1.0, 3.0, 1e3):
+        found = paths.times(10, shift, convention=convention)
+        ends = [1.0, 0.0] if convention == "A" else [0.0, 1.0]
+        assert [float(found[0]), float(found[-1])] == ends
+        assert bool((found.diff() * (ends[1] - ends[0]) > 0).all())
+
+
+def test_times_near_the_end_keep_their_digits() -> None:
+    """1 - t of a time near 1 has few digits of it left."""
+    found = paths.times(4, 1e12, convention="B")
+    assert found[1].item() == pytest.approx(1 / 3 / (1e12 + 1 / 3), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -125,6 +142,9 @@ def test_times_with_a_shift() -> None:
         (lambda: paths.VP(beta_min=0.0), "beta_min: expected a number in range"),
         (lambda: paths.Sigmoid(start=1.0, end=0.0), "end: expected a number in range, found 0; allowed end > 1"),
         (lambda: paths.times(4, 0.0), "shift: expected a number in range"),
+        (lambda: paths.times(4, 1e300), "shift: expected 5 times that differ, found 1e"),
+        (lambda: paths.times(4, 1e-300, convention="B"), "shift: expected 5 times that differ, found 1e-300"),
+        (lambda: paths.times(4, convention="C"), "convention: found 'C'; allowed 'A'"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_arguments(call, message) -> None:  # type: ignore[no-untyped-def]
