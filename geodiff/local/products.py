@@ -55,7 +55,9 @@ class PatchProducts(LocalEngine):
             which = (of_query == number).nonzero()[:, 0]
             alike = query if len(centres) == 1 else query.picked(which)
             for windows in _windows(form, *x.shape[-2:]):
-                found, done = _Sums(x[which], alike, windows, centre).over(images, mirrored=asked.mirrored)
+                sums = _Sums(x[which], alike, windows, centre)
+                found, done = sums.over(images, mirrored=asked.mirrored)
+                _check_weighed(sums.mass)
                 rows, columns = (torch.tensor(places, device=x.device) for places in (windows.rows, windows.columns))
                 mean[which[:, None, None], :, rows[:, None], columns] = found.permute(0, 2, 3, 1)
                 work = Work(work.pairs + done.pairs, work.weighed + done.weighed)
@@ -187,6 +189,15 @@ class _Sums:
             yield _Block(rows, torch.cat(factors), values.movedim(1, 0).flatten(1))
 
 
+def _check_weighed(mass: Tensor) -> None:
+    """Raise ValueError where no candidate has a weight: their logits are no numbers, as x is too far away."""
+    if not bool((mass > 0).all()):
+        raise ValueError(
+            "x: expected within reach of the data, found squared distances over sigma^2 that overflow float64; allowed "
+            "smaller values of x and data, or a larger sigma"
+        )
+
+
 def add_to_sums(logits: Tensor, values: Tensor, cut: float, sums: tuple[Tensor, Tensor, Tensor]) -> int:
     """Adds candidates to each row's largest logit, mass and total: the twin of `geodiff.backends.cpu.add_given`.
 
@@ -194,7 +205,7 @@ def add_to_sums(logits: Tensor, values: Tensor, cut: float, sums: tuple[Tensor, 
     """
     best, mass, total = sums
     top = logits.amax(1)
-    active = top > best - cut
+    active = top - best > -cut  # not top > best - cut: of large numbers best - cut is best
     count = int(active.sum())
     if count == 0:
         return 0

@@ -1,5 +1,6 @@
 """What every engine of local denoisers keeps: contract 1 at every pixel, against the formulas in float64."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -275,6 +276,27 @@ def test_given_logits_are_added_like_their_twin(name: str, channels: int, count:
     assert made[0][1][4] == 0, "a row without candidates"
     for found, right in zip(made[0], made[1], strict=True):
         torch.testing.assert_close(found[:4], right[:4], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("far", [1e15, 1e17, 1e40, 1e300])
+def test_given_logits_so_large_that_a_cut_is_less_than_their_rounding(far: float) -> None:
+    """max - cut is max there, and even the largest logit is not above it."""
+    logits, values = torch.full((1, 33), -far, dtype=torch.float64), torch.arange(33.0).double()[None]
+    for name, add in (("twin", add_to_sums), *((name, add_given) for name in isas())):
+        sums = torch.full((1,), -torch.inf).double(), torch.zeros(1).double(), torch.zeros(1, 1).double()
+        with use_isa(name) if add is add_given else nullcontext():
+            for _ in range(2):  # of equals none is lost in the second part either
+                add(logits.clone(), values, 40.0, sums)
+        assert (float(sums[0]), float(sums[1])) == (-far, 66)
+        assert float(sums[2] / sums[1]) == 16
+
+
+@pytest.mark.parametrize("rule", ["torus", "valid", "broken"])
+def test_queries_too_far_away_for_any_logit_are_refused_by_name(rule: str) -> None:
+    rows, asked = question(stored(torch.uint8, 5, Displaced(3, rule)), Displaced(3, rule))
+    far = replace(asked, query=replace(asked.query, x=asked.query.x.double() * 1e200))
+    with pytest.raises(ValueError, match=r"^x: expected within reach of the data"):
+        ENGINES["products"](rows).answer(far)
 
 
 def test_what_products_leave_out_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,9 @@ GEODIFF_BLOCK void raise_to(const VecD& top, int64_t k, int64_t numbers, const S
     for (int64_t s = k * numbers; to.square && s < (k + 1) * numbers; ++s) to.square[s] *= scale;
 }
 
+// Whether a logit counts: not as l > max - cut, for from 2^53 cut on max - cut is max, which is not above itself.
+GEODIFF_INLINE bool within(VecD l, double max, double cut) { return any_above(l - max, -cut - VecD{}); }
+
 template <bool SQUARES>
 void add_to_posteriors(const double* q, int64_t count, int64_t numbers, const float* v, const int32_t* place,
                        const double* prior, double scale, double cut, const SubsetState& to) {
@@ -106,7 +109,7 @@ void add_to_posteriors(const double* q, int64_t count, int64_t numbers, const fl
             w[j] = priors[j] - scale * load<VecD>(q + k * kSide + j * kD);
             top = j == 0 ? w[0] : larger(top, w[j]);
         }
-        if (!any_above(top, to.max[k] - cut - VecD{})) continue;
+        if (!within(top, to.max[k], cut)) continue;
         if (any_above(top, to.max[k] - VecD{})) raise_to(top, k, numbers, to);
         const VecD max = to.max[k] - VecD{};
         VecD mass = {};
@@ -150,7 +153,7 @@ int64_t add_given(const double* logits, const double* values, int64_t count, dou
     VecD sum = {}, sums[CHANNELS] = {};
     int64_t weighed = 0;
     each_register(logits, count, -HUGE_VAL, [&](VecD l, int64_t i) GEODIFF_INLINE_LAMBDA {
-        if (!any_above(l, max - cut - VecD{})) return;
+        if (!within(l, max, cut)) return;
         const VecD w = exp_of(l - max);
         const int64_t lanes = count - i < kD ? count - i : int64_t(kD);
         weighed += lanes;
@@ -173,7 +176,7 @@ int64_t given(const double* logits, const double* values, int64_t count, int64_t
               const GivenState& to) {
     VecD top = -HUGE_VAL - VecD{};
     each_register(logits, count, -HUGE_VAL, [&](VecD l, int64_t) GEODIFF_INLINE_LAMBDA { top = larger(top, l); });
-    if (!any_above(top, *to.max - cut - VecD{})) return 0;
+    if (!within(top, *to.max, cut)) return 0;
     if (any_above(top, *to.max - VecD{})) {
         double max = *to.max;
         for (int lane = 0; lane < kD; ++lane) max = top[lane] > max ? top[lane] : max;
