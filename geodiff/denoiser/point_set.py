@@ -9,12 +9,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from geodiff.backends import Engine, Engines, Query
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.query import FLOAT64, LOG_TOL, Direction
-from geodiff.base.arguments import check_finite, check_levels, check_topk
+from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch, Conditioning
@@ -108,8 +109,7 @@ class PointSet:
         check_levels(batch.sigma)
         answers = []
         for part in self.conditioning.parts(batch):
-            wanted = check_topk(topk, len(part.query.rows))
-            answers.append((part, self._posterior(part.query, wanted, with_trace=with_trace)))
+            answers.append((part, self._posterior(part.query, topk, with_trace=with_trace)))
         return _joined(answers, batch.x.shape[0])
 
     def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
@@ -170,7 +170,7 @@ class PointSet:
             return merging.answer(self.ranks, ask, Allowed(query.tol, LOG_TOL, self._least))
         engine = self.engines.serving(len(query))
         query = self._for(engine, query)
-        answer = engine.posterior(query, topk)
+        answer = _named_by(engine, query, topk)
         trace = self._trace(engine, query, answer, wanted=with_trace)
         return replace(answer, trace=trace, indices=self._named(answer.indices[None])[0])
 
@@ -197,7 +197,7 @@ class PointSet:
         both, engine = self._with_mirror_images(query)
         if both.log_tol < LOG_TOL and not engine.bounds_errors:
             both = replace(both, tol=FLOAT64)
-        answer = engine.posterior(both, min(topk, len(query.rows)))
+        answer = _named_by(engine, both, topk)
         logits = _logits(engine, both, answer.indices)
         bounds = engine.bounds(both, answer)
         mean = answer.mean if self.mirror is None else self.mirror.back(answer.mean)
@@ -301,6 +301,16 @@ def _joined(answers: list[tuple[Asked, Posterior]], batch: int) -> Posterior:
 
     found: dict[str, Any] = {name: joined(name) for name in FIELDS}
     return Posterior(**found)
+
+
+def _named_by(engine: Engine, query: Query, topk: int) -> Posterior:
+    """The engine's posterior with `topk` rows named; beyond those that are seen -1, of weight 0."""
+    answer = engine.posterior(query, min(topk, len(query.rows)))
+    missing = (0, topk - answer.indices.shape[1])
+    if missing[1] == 0:
+        return answer
+    indices, weights = pad(answer.indices, missing, value=-1), pad(answer.weights, missing)
+    return replace(answer, indices=indices, weights=weights)
 
 
 def _logits(engine: Engine, query: Query, indices: Tensor) -> Tensor:

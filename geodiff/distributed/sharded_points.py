@@ -15,7 +15,7 @@ from torch import Tensor
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.query import LOG_TOL, Direction
-from geodiff.base.arguments import check_exclude, check_finite, check_levels, check_topk
+from geodiff.base.arguments import check_exclude, check_finite, check_levels
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser import content, merging
@@ -99,9 +99,6 @@ class ShardedPointSet(PointSet):
 
     def posterior(self, batch: Batch, topk: int = 0, *, with_trace: bool = False) -> Posterior:
         batch = self._checked(batch)
-        if topk and batch.classes is not None:
-            for label in batch.classes.unique().tolist():
-                check_topk(topk, self._sizes[label])
         here = self._here(batch)
 
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:

@@ -1,7 +1,7 @@
 """Classes, masks and mirror images, alone and together: the reference on the data that they stand for."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -61,6 +61,28 @@ def test_class_mask_and_mirror_image_together(backend: str, sigma: float, dtype:
         assert found.trace is not None
         trace = geodiff.moments.trace(x[b : b + 1].double(), both, sigma, log_weights=weights)
         torch.testing.assert_close(found.trace[b : b + 1].double(), trace, rtol=1e-4, atol=1e-6 * scale**2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("augment", [None, "hflip"])
+@pytest.mark.parametrize("wanted", [[1, 0, 1], [1, 1, 1]])
+def test_more_points_named_than_a_class_has(backend: str, augment: Literal["hflip"] | None, wanted: list[int]) -> None:
+    """As for a mask, -1 of weight 0 takes the place of points that are not there; of two, with copies, there are four."""
+    data, n = images(9), 9
+    labels = torch.tensor([0] * 7 + [1] * 2)
+    denoiser = geodiff.OptimalDenoiser(data, labels=labels, augment=augment, backend=backend)
+    x = queries(data, 1.0, batch=3)
+    found = denoiser.posterior(x, 1.0, torch.tensor(wanted), topk=6)
+    assert found.indices.shape == found.weights.shape == (3, 6)
+    for b, label in enumerate(wanted):
+        members = (labels == label).nonzero()[:, 0]
+        both = data[members] if augment is None else torch.cat([data[members], data[members].flip(-1)])
+        count = min(6, len(both))
+        exact = reference.posterior(x[b : b + 1].double(), both, 1.0, topk=count)
+        names = members if augment is None else torch.cat([members, members + n])
+        assert found.indices[b].tolist() == names[exact.indices[0]].tolist() + [-1] * (6 - count)
+        assert found.weights[b, count:].tolist() == [0] * (6 - count)
+        torch.testing.assert_close(found.weights[b, :count].double(), exact.weights[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -67,6 +67,7 @@ def cases() -> dict[str, Any]:
         "finest": (digits, {"labels": labels, "log_weights": weights, "tol": 1e-6}, asks),
         "as it comes": (digits, {"labels": labels}, asks),
         "few": (few, {}, [last, middle]),
+        "few of a class": (few, {"labels": torch.arange(40) % 8}, [(*middle[:2], {"class_labels": torch.tensor([0, 3])})]),
         "mirrored": (digits, {"augment": "hflip", "backend": "reference"}, mirrored),
         "mirrored, finest": (digits, {"augment": "hflip", "tol": 1e-6}, mirrored),
         "apart": apart(),
