@@ -55,6 +55,7 @@ EXACT = "exact"
 RANGE = 2.0  # of model space, -1 .. 1
 
 _KERNEL, _WIDTH, _FACTOR = 9, 2.0, 4
+_SMALLEST = 6  # half of the window of SSIM, 5 pixels, is mirrored at each edge, which takes one pixel more
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Case:
         shape = tuple(dataset.data.shape[1:])
         if len(shape) != 3:
             raise ValueError(f"data: expected pictures [N, C, H, W], found points of shape {list(shape)}")
+        if min(shape[1:]) < _SMALLEST:
+            raise ValueError(
+                f"data: expected pictures that SSIM's window of 11 pixels fits into, mirrored at the edges, found "
+                f"{shape[1]} x {shape[2]} pixels; allowed {_SMALLEST} or more either way"
+            )
         self.dataset, self.setting = dataset, setting
         kept, held = split(len(dataset), setting.holdout)
         self.rows = held[torch.linspace(0, len(held) - 1, setting.num).round().long()]

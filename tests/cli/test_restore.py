@@ -98,12 +98,14 @@ def test_weights_that_have_seen_the_pictures_are_told_of() -> None:
         ("--out r.jpg", "--out"),
         ("--out nowhere/r.png", "--out"),
         ("--data flat.npy", "--data: expected pictures"),
+        ("--data small.npy", "--data: expected pictures that SSIM's window of 11 pixels fits into"),
         ("--threads 0", "--threads: "),
     ],
 )
 def test_bad_input_is_one_line(line: str, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "flat.npy", np.zeros((500, 7), dtype=np.float32))
+    np.save(tmp_path / "small.npy", np.zeros((500, 1, 9, 5), dtype=np.float32))
     given = line.split()
     result = run(*(given if "--data" in given else ["--data", "digits", *given]), "--json")
     assert result.exit_code == 2, result.output
@@ -111,7 +113,13 @@ def test_bad_input_is_one_line(line: str, names: str, tmp_path: Path, monkeypatc
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith("error: ")
     assert names in message
-    assert [path.name for path in tmp_path.iterdir()] == ["flat.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flat.npy", "small.npy"]
+
+
+def test_the_smallest_pictures_that_have_an_ssim(tmp_path: Path) -> None:
+    np.save(tmp_path / "small.npy", np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8))
+    found = run_json("--data", tmp_path / "small.npy", "--holdout", 3, "--num", 1, "--steps", 2)
+    assert -1 <= found["ssim"] <= 1
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
