@@ -10,8 +10,10 @@ from geodiff.base.arguments import check_data
 from geodiff.reference.formula import model_space
 
 _TILE = 2**22  # the most numbers of the data that are held in float64 at a time
-#: Diagonal entries of the Wiener filter up to this divide as 1: of pixels that never vary.
+#: Diagonal entries of the Wiener filter up to this divide as 1: of pixels that hardly vary.
 SMALLEST = 1e-6
+# A variance this small beside the largest eigenvalue is what eigh leaves of 0, for each dimension.
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
 class Spectrum(NamedTuple):
@@ -57,8 +59,13 @@ def wiener(found: Spectrum, sigma: float) -> Tensor:
 
 
 def sensitivity(found: Spectrum, sigma: float) -> Tensor:
-    """M[n, m] = W[n, m] / W[n, n], [d, d] of inputs n and outputs m; W[n, n] below 1e-6 divides as 1."""
-    w = wiener(found, sigma)
+    """M[n, m] = W[n, m] / W[n, n], [d, d] of inputs n and outputs m; W[n, n] below 1e-6 divides as 1.
+
+    0 where n or m never varies, as W is. In eigenvectors it is the rounding of such a variance over sigma^2, which may
+    be any number: rounding divided by rounding would set the maximum that `pca_mask` compares with.
+    """
+    constant = found.vectors.square() @ found.values <= _ROUNDING * len(found.values) * found.values.max()
+    w = wiener(found, sigma).masked_fill(constant | constant[:, None], 0.0)
     diagonal = w.diagonal().clone()
     diagonal[diagonal.abs() < SMALLEST] = 1
     return w / diagonal[:, None]

@@ -242,6 +242,24 @@ def test_pixels_that_never_vary_divide_as_one() -> None:
     assert float(found[0].abs().max()) < 1e-12
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("sigma", [1e-3, 0.1])
+def test_pixels_that_never_vary_count_for_nothing_whatever_sigma(scale: float, sigma: float) -> None:
+    """In eigenvectors their variance is rounding, which over sigma^2 passes 1e-6: rounding divided by rounding."""
+    data = scale * (torch.rand(300, 1, 8, 8, dtype=F64) * 2 - 1 + torch.randn(300, 1, 1, 1, dtype=F64))
+    data[..., 0] = 0
+    varies = data.flatten(1).std(0) > 0
+    covariance = torch.cov(data.flatten(1)[:, varies].T)
+    w = torch.linalg.solve(covariance + sigma**2 * torch.eye(len(covariance), dtype=F64), covariance)
+    size = (w / w.diagonal()[:, None]).abs()
+    expected = torch.zeros(64, 64, dtype=F64)
+    expected[varies.nonzero(), varies.nonzero().T] = size
+    found = locality.sensitivity(locality.spectrum(data, ddof=1), sigma).abs()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * float(expected.max()))
+    mask = locality.pca_mask(locality.spectrum(data, ddof=1), sigma, 0.05)
+    assert torch.equal(mask, expected >= 0.05 * expected.max())
+
+
 def test_bad_input_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"^masks: expected each pixel in a mask, found 35"):
         Masks(torch.nn.functional.one_hot(torch.tensor([0]), 36).bool().reshape(1, 6, 6))
