@@ -61,7 +61,20 @@ def test_two_point_flow_keeps_its_invariant_upwards_too() -> None:
     assert torch.allclose(found[0], x, atol=1e-12)
 
 
+def test_two_point_flow_of_no_points() -> None:
+    assert two_point_flow(torch.zeros(0), 1.0, torch.tensor([1.0, 0.5])).shape == (2, 0)
+
+
 # ---- one Gaussian ----
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.01, 0.002])
+def test_log_prob_of_a_basis_in_float32(sigma: float) -> None:
+    """As |x - mu|^2 - |inside|^2 over sigma^2 what is outside of the basis was off by up to 0.13."""
+    data = torch.where(torch.rand(60, 784) > 0.8, 1.0, -1.0)
+    x = data[:5].double() + sigma * torch.randn(5, 784, dtype=torch.float64)
+    found, exact = (GaussianDenoiser.fit(data, dtype=dtype).log_prob(x, sigma) for dtype in (torch.float32, torch.float64))
+    assert (found - exact).abs().max() <= 1e-3
 
 
 @pytest.mark.parametrize("k", [6, 4, 0])

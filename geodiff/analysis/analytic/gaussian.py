@@ -79,11 +79,12 @@ class GaussianDenoiser:
         return self.mean.to(x) + (shrunk @ self.basis.T.to(x)).reshape(x.shape)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """log N(x; mu, Cov + sigma^2), [B], in float64."""
+        """log N(x; mu, Cov + sigma^2), [B], in float64; a basis kept in float32 leaves about 1e-7 |x - mu| / sigma."""
         levels = check_sigma(sigma, len(check_query(x, self.shape)), device=x.device)[:, None].square()  # [B, 1]
         centred = (x.double() - self.mean.double()).flatten(1)
         inside = centred @ self.basis.double()
-        outside = (centred.square().sum(1) - inside.square().sum(1)).clamp_min(0)
+        # Not as |x - mu|^2 - |inside|^2: a basis in float32 would leave a rounding of both, to be divided by sigma^2.
+        outside = (centred - inside @ self.basis.double().T).square().sum(1)
         variances = self.variances.double() + levels  # [B, k]
         missing = centred.shape[1] - len(self.variances)
         quadratic = (inside.square() / variances).sum(1) + (outside / levels[:, 0] if missing else 0)
