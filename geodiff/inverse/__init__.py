@@ -4,7 +4,7 @@ operators/  A with adjoint and proximal step, a file each     problem   a measur
 methods/    DiffPIR, DPS, DPS with y_t, PiGDM, a file each    descent   what they share
 exact       the posterior over the data, without approximation
 
-Imports from `base`, `schedules`, `reference` and `solvers`.
+Imports from `base`, `schedules`, `reference`, `solvers` and `analysis`.
 """
 
 from geodiff.inverse.descent import Options, Restoration

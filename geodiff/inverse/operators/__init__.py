@@ -1,6 +1,6 @@
 """Linear operators with adjoint and proximal step, a file each.
 
-Imports from `base`.
+Imports from `base`, and `analysis` for its eigenvalues.
 """
 
 from geodiff.inverse.operators.bicubic import Bicubic

@@ -43,7 +43,7 @@ def gaussian_kernel(size: int, width: float) -> Tensor:
         raise ValueError(f"size: expected an odd number of pixels, found {size}; allowed 1, 3, 5, ...")
     width = check_number(width, "width", 0.0)
     places = torch.arange(size, dtype=torch.float64) - size // 2
-    line = torch.exp(-places.square() / (2 * width**2))
+    line = torch.exp(-(places / width).square() / 2)  # not over width^2, which float64 may not hold
     return torch.outer(line, line) / line.sum().square()
 
 

@@ -1,16 +1,20 @@
 """Any linear operator, given as two functions."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from geodiff.analysis.lanczos import largest_eigenvalue
 from geodiff.base.arguments import check_number
-from geodiff.inverse.operators.operator import Operator
+from geodiff.inverse.operators.operator import Operator, check_shape
 
 Map = Callable[[Tensor], Tensor]
 
-_PROBES = 64
+_PROBES, _LEAST = 128, 32
+_NUMBERS = 2**24  # that Lanczos' method keeps, which takes fewer probes of large images
+_UNLIKELY = 1e-9
 _MOST = 1000
 
 
@@ -22,13 +26,14 @@ class Linear(Operator):
     shape     of an image
     tol       of the proximal step: |residual| <= tol |right side| for each image
 
-    norm is found by power iteration, raised by a hundredth since that comes from below.
+    norm comes from Lanczos' method, from below, raised by what that may be short of: with a random start by more in one
+    of 1e9 cases at most (Kuczynski and Wozniakowski, 1992, theorem 4.2), by less than a hundredth for d up to 1e5.
     Raises TypeError or ValueError that names the argument, and RuntimeError where conjugate gradients do not arrive
     within 1000 iterations.
     """
 
     def __init__(self, forward: Map, adjoint: Map, shape: Sequence[int], *, tol: float = 1e-9) -> None:
-        self.shape = tuple(int(size) for size in shape)
+        self.shape = check_shape(shape)
         self.tol = check_number(tol, "tol", 0.0, 1e-2)
         self._A, self._At = forward, adjoint
         generator = torch.Generator().manual_seed(0)
@@ -39,15 +44,14 @@ class Linear(Operator):
         if back.shape != x.shape:
             raise ValueError(f"adjoint: expected answers of {list(x.shape)}, found {list(back.shape)}")
         apart = float(((seen * y).sum() - (x * back).sum()).abs() / (seen.norm() * y.norm()).clamp_min(1e-300))
-        if apart > 1e-6:
+        if not apart <= 1e-6:  # nor NaN
             raise ValueError(
                 f"adjoint: expected <A x, y> = <x, A^T y>, found them {apart:.1e} |A x| |y| apart for random x and y; "
                 f"allowed the adjoint of forward"
             )
-        for _ in range(_PROBES):
-            x = adjoint(forward(x))
-            self.norm = 1.01 * float(x.norm().sqrt())
-            x = x / x.norm().clamp_min(1e-300)
+        probes = min(_PROBES, max(_LEAST, _NUMBERS // x.numel()))
+        largest = float(largest_eigenvalue(lambda v: adjoint(forward(v)), x, iterations=probes, tol=0.0)[0])
+        self.norm = math.sqrt(max(0.0, largest) / (1 - _shortfall(x.numel(), probes)))
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._A(x)
@@ -60,6 +64,13 @@ class Linear(Operator):
         right = self._At(y - self._A(x))
         scale = (self._At(y) + rho * x).flatten(1).norm(dim=1)
         return x + conjugate_gradients(lambda z: self._At(self._A(z)) + rho * z, right, self.tol * scale)
+
+
+def _shortfall(d: int, steps: int) -> float:
+    """e of P(theta < (1 - e) lambda) <= 1.648 sqrt(d) exp(-sqrt(e) (2 k - 1)) after k steps; after d, of rounding."""
+    if d <= steps:
+        return _UNLIKELY
+    return (math.log(1.648 * math.sqrt(d) / _UNLIKELY) / (2 * steps - 1)) ** 2
 
 
 def conjugate_gradients(matrix: Map, right: Tensor, allowed: Tensor) -> Tensor:

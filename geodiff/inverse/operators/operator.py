@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from geodiff.base.arguments import check_number, check_query_shape
+from geodiff.base.arguments import check_integer, check_number, check_query_shape
 from geodiff.base.dtypes import PRECISE
 
 
@@ -63,8 +63,20 @@ class Operator(ABC):
 
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W); ValueError for other shapes."""
-    sizes = tuple(int(size) for size in shape)
-    if len(sizes) != 3 or min(sizes) < 1:
+    """(C, H, W); TypeError or ValueError for other shapes."""
+    sizes = check_shape(shape)
+    if len(sizes) != 3:
         raise ValueError(f"shape: expected (C, H, W) of images, found {sizes}; allowed three sizes of 1 or more")
     return sizes
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """shape as a tuple; TypeError for anything but whole numbers, ValueError for a size below 1 or none at all."""
+    try:
+        sizes = tuple(shape)
+    except TypeError as error:
+        found = f"{type(shape).__name__} {shape!r:.60}"
+        raise TypeError(f"shape: expected the sizes of one image, found {found}; allowed such as (1, 28, 28)") from error
+    if not sizes:
+        raise ValueError("shape: expected the sizes of one image, found none; allowed one or more")
+    return tuple(check_integer(size, "shape", 1) for size in sizes)
