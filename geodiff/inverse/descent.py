@@ -1,6 +1,7 @@
 """What all methods share: a noisy state that goes down the noise levels, and a denoiser that is asked on the way."""
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,11 +41,23 @@ class Options:
     generator  of all noise, drawn on the CPU so that devices agree; None: torch's own
     clip       (low, high): where answers of the denoiser are cut off before they are compared; None: nowhere
     watch      called in each step: see `Watch`
+
+    Raises TypeError or ValueError for another clip.
     """
 
     generator: torch.Generator | None = None
     clip: tuple[float, float] | None = (-1.0, 1.0)
     watch: Watch | None = None
+
+    def __post_init__(self) -> None:
+        clip: object = self.clip
+        if clip is None:
+            return
+        pair = isinstance(clip, Sequence) and not isinstance(clip, str) and len(clip) == 2
+        if not pair or not all(isinstance(end, numbers.Real) for end in clip):  # type: ignore[attr-defined]
+            raise TypeError(f"clip: expected two numbers, found {clip!r:.60}; allowed (low, high), or None")
+        if not clip[0] < clip[1]:  # type: ignore[index]
+            raise ValueError(f"clip: expected low < high, found {clip!r:.60}; allowed such as (-1.0, 1.0), or None")
 
 
 class Descent:

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_finite, check_number, check_query_shape
+from geodiff.base.arguments import SIGMA_MAX, SIGMA_MIN, check_finite, check_number, check_query_shape
 from geodiff.base.dtypes import PRECISE
 from geodiff.inverse.operators import Operator
 
@@ -17,7 +17,7 @@ class Problem:
 
     operator  A
     y         [B, *measured] float32 or float64, on the device where it is to be solved and in the dtype of the answer
-    sigma     sigma_n > 0, in units of model space, where pictures lie in [-1, 1]
+    sigma     sigma_n, 1e-12 .. 1e12, in units of model space, where pictures lie in [-1, 1]
 
     Raises TypeError or ValueError that names the argument.
     """
@@ -34,7 +34,13 @@ class Problem:
         y = check_query_shape(self.y, self.operator.measured, dtypes=PRECISE, name="y")
         check_finite(y, "y")
         object.__setattr__(self, "y", self.operator.observed(y.detach()))
-        object.__setattr__(self, "sigma", check_number(self.sigma, "sigma", 0.0))
+        sigma = check_number(self.sigma, "sigma", 0.0)
+        if not SIGMA_MIN <= sigma <= SIGMA_MAX:  # whose square, and what it is divided by, float64 holds
+            raise ValueError(
+                f"sigma: expected a noise level in range, found {sigma:g}; allowed {SIGMA_MIN:g} <= sigma <= "
+                f"{SIGMA_MAX:g}"
+            )
+        object.__setattr__(self, "sigma", sigma)
 
     @classmethod
     def simulated(

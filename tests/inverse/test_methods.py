@@ -1,6 +1,8 @@
 """The formulas of the methods: DPS's gradient, single steps by hand, and Gaussian priors with a closed form."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +102,26 @@ def test_a_denoiser_that_autograd_cannot_follow_is_refused_where_it_must() -> No
         with pytest.raises(ValueError, match="autograd follows"):
             method(detached, problem, [1.0, 0.0])
     diffpir(detached, problem, [1.0, 0.0])
+
+
+@pytest.mark.parametrize("clip", [1.0, (1, -1), (0, 0), (-1, 0, 1), "ab", (math.nan, 1)])
+def test_where_answers_are_cut_off_is_checked(clip: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^clip: expected .*; allowed "):
+        Options(clip=clip)
+    assert Options(clip=None).clip is None
+
+
+@pytest.mark.parametrize("sigma", [1e-200, 1e200])
+def test_noise_that_float64_does_not_hold_the_square_of(sigma: float) -> None:
+    with pytest.raises(ValueError, match=r"^sigma: expected a noise level in range, found 1e[+-]200; allowed 1e-12 <="):
+        Problem(OPERATORS["blur"], normal(1, *SHAPE, seed=0), sigma)
+
+
+@pytest.mark.parametrize("lam", [1e308, 1e-320])
+def test_a_weight_that_float64_does_not_hold(lam: float) -> None:
+    problem = Problem(OPERATORS["blur"], normal(1, *SHAPE, seed=0), 100.0 if lam > 1 else 1e-3)
+    with pytest.raises(ValueError, match=r"^lam: expected lam sigma_n\^2 / sigma\^2 that float64 holds"):
+        diffpir(OPTIMAL, problem, lam=lam)
 
 
 # ---- a Gaussian prior: the posterior is known ----

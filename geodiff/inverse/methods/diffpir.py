@@ -38,10 +38,22 @@ def diffpir(
     lam = check_number(lam, "lam", 0.0)
     zeta = check_number(zeta, "zeta", -1e-300, 1.0)
     descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
+    rho = {sigma: _weight(lam, problem.sigma / sigma) for sigma, _ in descent.steps()}
     for sigma, following in descent.steps():
         r = descent.denoised(sigma)
-        estimate = problem.proximal(r, lam * problem.sigma**2 / sigma**2)
+        estimate = problem.proximal(r, rho[sigma])
         left = (descent.x - estimate) / sigma
         noise = math.sqrt(1 - zeta) * left + math.sqrt(zeta) * descent.noise()
         descent.go(estimate + following * noise, estimate, sigma)
     return descent.end()
+
+
+def _weight(lam: float, ratio: float) -> float:
+    """rho = lam (sigma_n / sigma)^2. Raises ValueError where float64 does not hold it."""
+    rho = lam * (ratio * ratio)
+    if not 0 < rho < math.inf:
+        raise ValueError(
+            f"lam: expected lam sigma_n^2 / sigma^2 that float64 holds, found {rho:g} for lam = {lam:g} and sigma_n / "
+            f"sigma = {ratio:g}; allowed a lam nearer to 1"
+        )
+    return rho
