@@ -21,8 +21,8 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
     """
     rho = _real(rho, "rho", 0.0)
     sigma_min, sigma_max = _range(sigma_min, sigma_max)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return _between((high + _ramp(n) * (low - high)) ** rho, sigma_min, sigma_max)
+    low, high = _power(sigma_min, 1 / rho), _power(sigma_max, 1 / rho)
+    return _between((high + _ramp(n) * (low - high)) ** rho, sigma_min, sigma_max, rho)
 
 
 def edm(n: int = 18) -> Tensor:
@@ -49,7 +49,7 @@ def polyexponential(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, r
     rho = _real(rho, "rho", 0.0)
     sigma_min, sigma_max = _range(sigma_min, sigma_max)
     low, high = math.log(sigma_min), math.log(sigma_max)
-    return _between((low + (1 - _ramp(n)) ** rho * (high - low)).exp(), sigma_min, sigma_max)
+    return _between((low + (1 - _ramp(n)) ** rho * (high - low)).exp(), sigma_min, sigma_max, rho)
 
 
 def vp(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3) -> Tensor:
@@ -68,6 +68,7 @@ def vp(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3)
             f"beta_d: expected beta_d / 2 + beta_min below {math.log(1e300):.0f}, found {beta_d / 2 + beta_min:g}; "
             f"allowed levels that float64 can hold"
         )
+    _check_falling(levels, "eps_s", eps_s, "one further below 1 and above 0, or fewer levels")
     return _then_zero(levels)
 
 
@@ -92,6 +93,7 @@ def from_alphas_cumprod(
         t = (1 - _ramp(n)) * last
         below = t.floor().long().clamp(max=max(0, last - 1))
         log_levels = torch.lerp(log_levels[below], log_levels[(below + 1).clamp(max=last)], t - below)
+        _check_falling(log_levels.exp(), "n", n, f"fewer levels, or more than T = {last + 1} to choose from")
     else:
         log_levels = log_levels.flip(0)
     return _then_zero(log_levels.exp()) if append_zero else log_levels.exp()
@@ -112,11 +114,33 @@ def _ramp(n: int) -> Tensor:
     return torch.linspace(0, 1, check_integer(n, "n", 1), dtype=torch.float64)
 
 
-def _between(levels: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
+def _power(base: float, exponent: float) -> float:
+    """base^exponent, infinite where Python says that it overflows."""
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
+
+
+def _between(levels: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """levels with their ends exact, where a power or exponential left them a rounding off; then 0."""
     levels[-1] = sigma_min
     levels[0] = sigma_max  # after sigma_min: the one level of n = 1 is the highest
+    if sigma_min > (1 - 1e-9) * sigma_max:
+        _check_falling(levels, "sigma_min", sigma_min, "one further below sigma_max, or fewer levels")
+    _check_falling(levels, "rho", rho, "one nearer to 1, or fewer levels")
     return _then_zero(levels)
+
+
+def _check_falling(levels: Tensor, name: str, value: float, allowed: str) -> None:
+    """Raise ValueError for levels that float64 does not tell apart, or cannot hold: what `name` = value has made."""
+    if bool((levels.diff() < 0).all()) and float(levels[-1]) > 0:
+        return
+    shown = ", ".join(f"{level:g}" for level in levels[:5].tolist()) + (", ..." if len(levels) > 5 else "")
+    raise ValueError(
+        f"{name}: expected levels that fall strictly and stay above 0, found {shown} for {name} = {value:g}; "
+        f"allowed {allowed}"
+    )
 
 
 def _then_zero(levels: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ def gits(
     is a small batch of starts (trajectories of one model are alike); teacher_sigmas defaults to 61 Karras levels,
     80 .. 0.002; steps in 1 .. their number - 1; gamma as in `gits_search`. Other arguments as in `sample`.
     """
+    if len(noise) == 0:
+        raise ValueError("noise: expected starts to choose levels by, found B = 0; allowed B >= 1")
     sigmas = karras(61)[:-1] if teacher_sigmas is None else teacher_sigmas
     return gits_search(denoiser, sample(denoiser, noise, sigmas, teacher_solver), steps, gamma=gamma)[0]
 
@@ -40,9 +42,9 @@ def gits_search(
     """Levels [steps + 1] of a teacher's trajectory, and the gamma they were found with.
 
     Of several gamma the one whose Euler trajectory from the teacher's start ends nearest to the teacher's end: `steps`
-    evaluations each. Raises as `gits_schedule` does, ValueError also for an empty gamma.
+    evaluations each. Raises as `gits_costs` and `gits_schedule` do, ValueError also for an empty gamma.
     """
-    costs = gits_costs(teacher)
+    costs = _costs(teacher, "teacher")
     gammas = [float(one) for one in gamma] if isinstance(gamma, Sequence) else [gamma]
     if not gammas:
         raise ValueError("gamma: expected one number or several, found none; allowed gamma > 0")
@@ -61,8 +63,20 @@ def gits_search(
 def gits_costs(trajectory: Trajectory) -> Tensor:
     """c[i, j] = mean_b |x_i + (sigma_j - sigma_i) eps_i - x_j|, i < j: what one Euler step from i to j misses by.
 
-    Returns float64 [S + 1, S + 1] on the CPU, infinite for j <= i. Memory: a few states.
+    Returns float64 [S + 1, S + 1] on the CPU, infinite for j <= i. Memory: a few states. Raises ValueError for a
+    trajectory that kept its end alone, or of no starts.
     """
+    return _costs(trajectory, "trajectory")
+
+
+def _costs(trajectory: Trajectory, name: str) -> Tensor:
+    kept, levels = len(trajectory.states), len(trajectory.sigmas)
+    if kept != levels:
+        raise ValueError(
+            f"{name}: expected one that keeps all states, found {kept} of {levels}; allowed sample(..., keep='all')"
+        )
+    if trajectory.states.shape[1] == 0:
+        raise ValueError(f"{name}: expected starts to choose levels by, found B = 0; allowed B >= 1")
     sigmas: list[float] = trajectory.sigmas.tolist()
     costs = torch.full((len(sigmas), len(sigmas)), torch.inf, dtype=torch.float64)
     for i, (x, denoised) in enumerate(zip(trajectory.states, trajectory.denoised, strict=False)):
@@ -86,6 +100,8 @@ def gits_schedule(sigmas: Tensor, costs: Tensor, steps: int, *, gamma: float = 1
             f"costs: expected shape {[last + 1, last + 1]}, found {list(costs.shape)}; "
             f"allowed a square matrix over sigmas"
         )
+    if bool(costs.isnan().any()):
+        raise ValueError("costs: expected numbers, found NaN; allowed also infinite ones")
     value = costs[:, last]
     choices: list[Tensor] = []
     for _ in range(steps - 1):

@@ -151,6 +151,11 @@ def test_gits_takes_the_best_gamma() -> None:
         ("gamma", lambda: gits(curved, noise(2), 2, gamma=[])),
         ("gamma", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(3, 3), 1, gamma=0)),
         ("costs", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.zeros(2, 3), 1)),
+        ("costs", lambda: gits_schedule(torch.linspace(3, 1, 3), torch.full((3, 3), torch.nan), 1)),
+        ("noise", lambda: gits(curved, noise(0), 2, gamma=1.0)),
+        ("teacher", lambda: gits_search(curved, sample(curved, noise(2), LEVELS, keep="end"), 2)),
+        ("teacher", lambda: gits_search(curved, sample(curved, noise(0), LEVELS), 2, gamma=1.0)),
+        ("trajectory", lambda: gits_costs(sample(curved, noise(2), LEVELS, keep="end"))),
     ],
 )
 def test_bad_arguments_are_named(name: str, call: Callable[[], object]) -> None:
