@@ -73,7 +73,7 @@ def check_levels(levels: Tensor) -> None:
     if not (low.item() >= SIGMA_MIN and high.item() <= SIGMA_MAX):
         bad = found[~((found >= SIGMA_MIN) & (found <= SIGMA_MAX))]
         raise ValueError(
-            f"sigma: expected a positive, finite noise level, found {bad[0].item():g}; "
+            f"sigma: expected a positive, finite noise level, found {bad[0].item():.9g}; "
             f"allowed {SIGMA_MIN:g} <= sigma <= {SIGMA_MAX:g}"
         )
 

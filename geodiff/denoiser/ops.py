@@ -4,13 +4,15 @@ A tensor of data is looked through once, at the first call with it, and remember
 tensors of a call lie on one device.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from geodiff import backends
 from geodiff.backends import Engine
-from geodiff.base.arguments import check_data, check_device, check_finite, check_query_shape, check_tensor
+from geodiff.base.arguments import captured, check_data, check_device, check_finite, check_query_shape, check_tensor
 from geodiff.base.dtypes import FLOATING, STORED
 from geodiff.denoiser.storage import StoredRows
 
@@ -28,7 +30,7 @@ def inner_products(x: Tensor, data: Tensor) -> Tensor:
     """
     stored, engine = _open(data)
     x = _check_queries(x, stored)
-    return engine.inner_products(stored.flatten(x)).to(x.dtype)
+    return _rounded(engine.inner_products(stored.flatten(x)), x.dtype, "x")
 
 
 def weighted_mean(logits: Tensor, data: Tensor, *, tol: float = 1e-5) -> Tensor:
@@ -48,7 +50,7 @@ def weighted_mean(logits: Tensor, data: Tensor, *, tol: float = 1e-5) -> Tensor:
             "logits: expected numbers or -inf, found a row whose maximum is NaN, inf or -inf; "
             "allowed no NaN, and at least one number above -inf in each row"
         )
-    return stored.unflatten(engine.weighted_mean(logits, tol)).to(logits.dtype)
+    return _rounded(stored.unflatten(engine.weighted_mean(logits, tol)), logits.dtype, "logits")
 
 
 def refine(x: Tensor, data: Tensor, candidates: Tensor) -> Tensor:
@@ -72,6 +74,19 @@ def refine(x: Tensor, data: Tensor, candidates: Tensor) -> Tensor:
             f"candidates: expected positions in data, found {int(outside[0])}; allowed -1 .. {len(stored.rows) - 1}"
         )
     return engine.squared_distances(stored.flatten(x), candidates)
+
+
+def _rounded(found: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """What was found in the dtype of the argument `name`; ValueError where that does not hold it."""
+    answer = found.to(dtype)
+    if answer.numel() == 0 or captured(answer):
+        return answer
+    if not all(math.isfinite(end.item()) for end in answer.aminmax()):
+        raise ValueError(
+            f"{name}: expected a dtype that holds the answer, found {dtype} for numbers up to "
+            f"{found.abs().amax().item():g}; allowed {name}.double()"
+        )
+    return answer
 
 
 def _check_queries(x: object, stored: StoredRows) -> Tensor:

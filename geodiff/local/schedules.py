@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from geodiff.base.arguments import check_integer, check_reals
+from geodiff.base.arguments import check_integer, check_number, check_reals
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.schedules import karras
@@ -46,10 +46,11 @@ class PatchSchedule:
             check_integer(k, "patches", 1)
 
     def __call__(self, sigma: float) -> int:
-        """k at that level."""
+        """k at that level. Raises ValueError unless it is above 0 and finite."""
+        at = check_number(float(sigma), "sigma", 0.0)
 
         def far(level: float) -> float:
-            return abs(sigma - level) if self.linear else abs(math.log(sigma / level))
+            return abs(at - level) if self.linear else abs(math.log(at) - math.log(level))
 
         return self.patches[min(range(len(self.sigmas)), key=lambda place: far(self.sigmas[place]))]
 

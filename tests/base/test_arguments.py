@@ -45,6 +45,12 @@ def test_sigma_of_an_empty_batch(sigma: float | torch.Tensor) -> None:
     assert arguments.check_sigma(sigma, 0).shape == (0,)
 
 
+def test_sigma_out_of_range_by_a_rounding_is_shown_as_it_is() -> None:
+    """1e-12 in float32 is less than 1e-12, which "found 1e-12; allowed 1e-12 <= sigma" did not say."""
+    with pytest.raises(ValueError, match=r"^sigma: .* found 9.99999996e-13; allowed 1e-12 <= sigma"):
+        arguments.check_sigma(torch.tensor(1e-12), 1)
+
+
 def test_sigma_passes_gradients_on() -> None:
     sigma = torch.tensor(2.0, requires_grad=True)
     (gradient,) = torch.autograd.grad(arguments.check_sigma(sigma, 3).sum(), sigma)

@@ -48,6 +48,13 @@ def test_the_nearest_level_is_taken() -> None:
     assert PatchSchedule((0.5, 8.0), (3, 9)).at_most(5)(80.0) == 5
 
 
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("sigma", [0, -1, math.inf, math.nan])
+def test_levels_that_are_none_are_refused(sigma: float, linear: bool) -> None:
+    with pytest.raises(ValueError, match=r"^sigma: expected a number in range, found .*; allowed sigma > 0"):
+        PatchSchedule((0.5, 8.0), (3, 9), linear=linear)(sigma)
+
+
 def test_files(tmp_path: Path) -> None:
     schedule = PatchSchedule((0.1, 1.0), (3, 7), source="here")
     schedule.save(tmp_path / "k.json")

@@ -37,6 +37,8 @@ def two_point_flow(x: Tensor, sigma: float, sigmas: Tensor) -> Tensor:
     check_sigma(levels, len(levels))
     start = check_sigma(sigma, len(x), device=x.device)
     target = two_point_invariant(x, start)  # [B]
+    if len(x) == 0:
+        return x.new_empty(len(levels), 0)
     reach = 1 + x.abs().max() * torch.maximum(levels / start.min(), torch.ones_like(levels))  # [S]: |x| <= reach
     high = reach[:, None].expand(-1, len(x))
     low = -high
