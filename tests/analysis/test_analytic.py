@@ -73,7 +73,8 @@ def test_log_prob_of_a_basis_in_float32(sigma: float) -> None:
     """As |x - mu|^2 - |inside|^2 over sigma^2 what is outside of the basis was off by up to 0.13."""
     data = torch.where(torch.rand(60, 784) > 0.8, 1.0, -1.0)
     x = data[:5].double() + sigma * torch.randn(5, 784, dtype=torch.float64)
-    found, exact = (GaussianDenoiser.fit(data, dtype=dtype).log_prob(x, sigma) for dtype in (torch.float32, torch.float64))
+    dtypes = (torch.float32, torch.float64)
+    found, exact = (GaussianDenoiser.fit(data, dtype=dtype).log_prob(x, sigma) for dtype in dtypes)
     assert (found - exact).abs().max() <= 1e-3
 
 

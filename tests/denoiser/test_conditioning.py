@@ -67,7 +67,7 @@ def test_class_mask_and_mirror_image_together(backend: str, sigma: float, dtype:
 @pytest.mark.parametrize("augment", [None, "hflip"])
 @pytest.mark.parametrize("wanted", [[1, 0, 1], [1, 1, 1]])
 def test_more_points_named_than_a_class_has(backend: str, augment: Literal["hflip"] | None, wanted: list[int]) -> None:
-    """As for a mask, -1 of weight 0 takes the place of points that are not there; of two, with copies, there are four."""
+    """As for a mask, -1 of weight 0 stands where there are no points; of two, with copies, there are four."""
     data, n = images(9), 9
     labels = torch.tensor([0] * 7 + [1] * 2)
     denoiser = geodiff.OptimalDenoiser(data, labels=labels, augment=augment, backend=backend)

@@ -62,12 +62,13 @@ def cases() -> dict[str, Any]:
     mirrored = [(x, sigma, {} if sigma != 1.0 else {"exclude": torch.arange(len(x))}) for x, sigma, _ in asks]
     last = (few[-1:].double().repeat(2, 1, 1), 0.3, {"exclude": torch.tensor([39, 38])})
     middle = (torch.full((2, 3, 3), 0.1, dtype=torch.float64), 1.0, {})
+    of_class = (*middle[:2], {"class_labels": torch.tensor([0, 3])})
     return {
         "float64": (digits, {"labels": labels, "log_weights": weights, "backend": "reference"}, asks),
         "finest": (digits, {"labels": labels, "log_weights": weights, "tol": 1e-6}, asks),
         "as it comes": (digits, {"labels": labels}, asks),
         "few": (few, {}, [last, middle]),
-        "few of a class": (few, {"labels": torch.arange(40) % 8}, [(*middle[:2], {"class_labels": torch.tensor([0, 3])})]),
+        "few of a class": (few, {"labels": torch.arange(40) % 8}, [of_class]),
         "mirrored": (digits, {"augment": "hflip", "backend": "reference"}, mirrored),
         "mirrored, finest": (digits, {"augment": "hflip", "tol": 1e-6}, mirrored),
         "apart": apart(),

@@ -76,7 +76,9 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
         sizes = tuple(shape)
     except TypeError as error:
         found = f"{type(shape).__name__} {shape!r:.60}"
-        raise TypeError(f"shape: expected the sizes of one image, found {found}; allowed such as (1, 28, 28)") from error
+        raise TypeError(
+            f"shape: expected the sizes of one image, found {found}; allowed such as (1, 28, 28)"
+        ) from error
     if not sizes:
         raise ValueError("shape: expected the sizes of one image, found none; allowed one or more")
     return tuple(check_integer(size, "shape", 1) for size in sizes)
