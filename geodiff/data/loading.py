@@ -18,6 +18,7 @@ from geodiff.data import (
     cifar,
     edm,
     floats,
+    hugging_face,
     idx,
     imagenet,
     images,
@@ -157,6 +158,7 @@ def open_piecewise(source: Any, split: str, mode: str | None, key: str | None = 
 def _open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
     if torchvision.is_source(source):
         _check_no_splits(split, "a data set of torchvision")
+        hugging_face.check_one_split(source)
         return torchvision.open_stream(source)
     if items.is_source(source):
         _check_no_splits(split, "an object")
@@ -178,6 +180,7 @@ def _open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
         return parquet.open_stream([path], mode)
     return imagenet.open_stream([path]) if imagenet.matches(path) else webdataset.open_stream([path], mode)
 
+    hugging_face.check_not_saved(folder)
 
 def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
     if _holds_splits(folder) and edm.matches(folder / split):

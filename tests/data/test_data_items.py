@@ -259,3 +259,24 @@ def test_a_denoiser_over_it() -> None:
     x = torch.randn(2, 3, 6, 6)
     expected = geodiff.OptimalDenoiser(PIXELS)(x, 0.5)
     assert torch.equal(geodiff.OptimalDenoiser(dataset.data, labels=dataset.labels)(x, 0.5), expected)
+def test_splits_of_hugging_face_are_to_be_chosen(hugging_face: ModuleType, tmp_path: Path) -> None:
+    whole = hugging_face.Dataset.from_dict({"x": PIXELS.flatten(1).float().tolist(), "label": LABELS.tolist()})
+    splits = hugging_face.DatasetDict({"test": whole, "train": whole})
+    for split in ("train", "test"):
+        with pytest.raises(
+            ValueError, match=r"source: .*DatasetDict with the splits 'test', 'train'; .*source\['train'\]"
+        ):
+            load(splits, split=split)
+    splits.pop("train")
+    with pytest.raises(ValueError, match=r"the splits 'test'; allowed one of them: source\['test'\]"):
+        load(splits)
+    splits.save_to_disk(tmp_path / "splits")
+    with pytest.raises(
+        DataError, match=r"splits: a folder of save_to_disk, .*pass datasets.load_from_disk\(.*\)\['test'\]"
+    ):
+        load(tmp_path / "splits")
+    whole.save_to_disk(tmp_path / "whole")
+    with pytest.raises(DataError, match=r"whole: a folder of save_to_disk, .*load_from_disk\(.*whole'\), or a file of"):
+        load(tmp_path / "whole", split="test")
+
+
