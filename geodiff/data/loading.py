@@ -41,7 +41,6 @@ BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")
 _SPLIT_FOLDERS = frozenset({*SPLITS, "val", "valid", "validation"})
 _PACKED = (".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
-_SAMPLE = 64  # points that are looked at for floats in [0, 1]
 #: Files of several arrays, of which one has the points: read by its name, or by what it is usually called.
 _BY_NAMES: dict[str, Callable[[Path, str | None], Contents]] = {
     ".npz": arrays.read_npz,
@@ -110,13 +109,12 @@ def load(
     labels, vectors = (None if one is None else one[:limit] for one in (contents.labels, contents.vectors))
     if contents.note:
         understood = f"{understood}; {contents.note}"
+    data = data[:limit]
     if not contents.latent:
-        floats.warn_of_unit_range(data[:_SAMPLE], name)
+        floats.warn_of_pixel_range(data, name, stacklevel=3)
     if contents.left_out and key is None:
         warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
-    return Dataset(
-        data[:limit], labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent
-    )
+    return Dataset(data, labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent)
 
 
 def load_latents(source: str | os.PathLike[str], *, limit: int | None = None) -> tuple[Dataset, Tensor]:
@@ -158,9 +156,9 @@ def open_piecewise(source: Any, split: str, mode: str | None, key: str | None = 
 def _open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
     if torchvision.is_source(source):
         _check_no_splits(split, "a data set of torchvision")
-        hugging_face.check_one_split(source)
         return torchvision.open_stream(source)
     if items.is_source(source):
+        hugging_face.check_one_split(source)
         _check_no_splits(split, "an object")
         return items.open_stream(source, mode)
     if not isinstance(source, str | os.PathLike) or source in BUILTIN:
@@ -180,9 +178,9 @@ def _open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
         return parquet.open_stream([path], mode)
     return imagenet.open_stream([path]) if imagenet.matches(path) else webdataset.open_stream([path], mode)
 
-    hugging_face.check_not_saved(folder)
 
 def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
+    hugging_face.check_not_saved(folder)
     if _holds_splits(folder) and edm.matches(folder / split):
         return edm.open_stream(folder / split, mode)
     if edm.matches(folder):

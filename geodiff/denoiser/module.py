@@ -27,9 +27,9 @@ class OptimalDenoiser(OverData):
 
     data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
                  `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they
-                 are. Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to
-                 shared memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when
-                 noticed.
+                 are, with a warning for pictures in 0..1 or 0..255. Kept in its own dtype; a tensor or array that
+                 already lies right is not copied. It may move (to shared memory, say), and PyTorch's operations may
+                 change it; other changes (NumPy's) are refused when noticed.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
     backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,

@@ -18,7 +18,7 @@ from geodiff.base.arguments import (
 )
 from geodiff.base.dtypes import FLOATING, STORED
 from geodiff.base.foreign import Array
-from geodiff.data import load
+from geodiff.data import floats, load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
@@ -62,6 +62,8 @@ class OverData(LikeNetwork):
         data = check_data(data, dtypes=self._dtypes)
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
             raise ValueError(
+        if not latent:
+            floats.warn_of_pixel_range(data, "data", stacklevel=4)
                 f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
             )
         if augment not in (None, "hflip"):
