@@ -36,8 +36,9 @@ class OptimalDenoiser(OverData):
                  call by call: on a GPU a few queries may have another backend than many
     device       where data is kept; default: where it is
     tol          relative error allowed in every output: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
-    augment      "hflip": as if every point's mirror image (along the last dimension) were in the data too, each pair
-                 sharing its weight. Nothing is stored for it; a call costs what two cost. Copy of point i: index N + i
+    augment      "hflip": as if every point's mirror image (along the last dimension, the columns of [C, H, W]) were in
+                 the data too, each pair sharing its weight. Nothing is stored for it; a call costs what two cost. Copy
+                 of point i: index N + i
 
     Attributes: mean [*shape] (the limit sigma -> infinity), backend (the one for any number of queries), data, shape,
     and those that EDM's sampler reads: sigma_min, sigma_max, img_channels, img_resolution, label_dim.
