@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.dtypes import FLOATING, INTEGERS, PRECISE, STORED
 from geodiff.base.foreign import as_tensor
 
 # Between these sigma^2, and a squared distance up to 1e14 divided by it, are ordinary numbers even in float32.
@@ -277,7 +277,7 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
 
 
 def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
-    """exclude as int64 [B]: one of the n points for each query, or -1. TypeError or ValueError for anything else."""
+    """exclude, integers [B], as int64: one of the n points for each query, or -1. Else TypeError or ValueError."""
     exclude = shape_exclude(exclude, batch)
     if batch:
         least, most = map(int, exclude.aminmax())
@@ -290,7 +290,7 @@ def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
 
 def shape_exclude(exclude: object, batch: int) -> Tensor:
     """`check_exclude` without a look at the values, which torch.compile could not trace."""
-    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", (torch.int64,))
+    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", INTEGERS).long()
     if exclude.shape != (batch,):
         raise ValueError(
             f"exclude: expected shape [B] = [{batch}], found {list(exclude.shape)}; allowed one point per query, or -1"

@@ -110,7 +110,7 @@ class OptimalDenoiser(OverData):
         sigma        a number, 0-d, [B] or [B, 1, ...], > 0
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
         mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
-        exclude      int64 [B]: the point that each query must not see (leave-one-out), -1 for none. As if it were not
+        exclude      int [B]: the point that each query must not see (leave-one-out), -1 for none. As if it were not
                      in the data; with augment="hflip" its mirror image goes with it
         """
         batch = self._batch(x, sigma, class_labels, mask, exclude)

@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
     data        [N, C, H, W]: uint8 u means u/127.5 - 1, float16 .. float64 mean themselves
     log_weights [N] or [B, N]: pi = softmax of them, -inf leaves an image out; None: pi_i = 1/N
-    exclude     int64 [B]: the image that each query does not see, -1 for none; its mirror image goes with it
+    exclude     int [B]: the image that each query does not see, -1 for none; its mirror image goes with it
     mirrored    whether the mirror image of each is one more image, with patches of its own: N + i
     """
 
