@@ -103,13 +103,14 @@ def _not_real(name: str, what: str, found: str) -> str:
     return f"{name}: expected a real {what}, found {found}; allowed float, int, or a real tensor or array"
 
 
-def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = PRECISE) -> Tensor:
+def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = PRECISE, name: str = "x") -> Tensor:
     """x itself, once it is known to be finite, of shape [B, *shape] (B may be 0) and of an allowed dtype.
 
+    name: how an error calls it.
     Raises TypeError for something else than a dense tensor of `dtypes`, ValueError for a wrong shape, NaN or Inf.
     """
-    x = check_query_shape(x, shape, dtypes=dtypes)
-    check_finite(x, "x")
+    x = check_query_shape(x, shape, dtypes=dtypes, name=name)
+    check_finite(x, name)
     return x
 
 

@@ -104,7 +104,7 @@ class GaussianDenoiser:
         shrink with sigma. Exact at any spacing (to the dtype of noise; derived, and Wang and Vastola, 2311.10892).
         """
         levels = check_levels(sigmas)
-        coordinates = self._coordinates(check_query(noise, self.shape))
+        coordinates = self._coordinates(check_query(noise, self.shape, name="noise"))
         basis, mean, variances = self.basis.T.to(noise), self.mean.to(noise), self.variances.double()
         outside = noise - mean - (coordinates @ basis).reshape(noise.shape)
         states = noise.new_empty(len(levels), *noise.shape)
