@@ -260,14 +260,7 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
     log_weights: real [N], a tensor, array or list; -inf leaves a point out. Raises TypeError for something else,
     ValueError for a wrong shape, NaN, +inf, or nothing but -inf.
     """
-    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
-    log_weights = check_tensor(log_weights, "log_weights", FLOATING)
-    if log_weights.shape != (n,):
-        raise ValueError(
-            f"log_weights: expected shape [N] = [{n}], found {list(log_weights.shape)}; "
-            f"allowed one number per data point"
-        )
-    weights = log_weights.to(device=device, dtype=torch.float64)
+    weights = shape_log_weights(log_weights, n).to(device=device, dtype=torch.float64)
     highest = weights.detach().max().item()  # NaN if any is
     if not math.isfinite(highest):
         raise ValueError(
@@ -275,6 +268,18 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
             f"allowed no NaN, no +inf, at least one above -inf"
         )
     return weights.log_softmax(0)
+
+
+def shape_log_weights(log_weights: object, n: int) -> Tensor:
+    """`check_log_weights` without a look at the values, which are neither normalised nor moved."""
+    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
+    log_weights = check_tensor(log_weights, "log_weights", FLOATING)
+    if log_weights.shape != (n,):
+        raise ValueError(
+            f"log_weights: expected shape [N] = [{n}], found {list(log_weights.shape)}; "
+            f"allowed one number per data point"
+        )
+    return log_weights
 
 
 def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
