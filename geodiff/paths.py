@@ -20,6 +20,24 @@ from torch import Tensor
 from geodiff.base.arguments import check_integer, check_number
 from geodiff.base.tracing import values_are_known
 
+__all__ = [
+    "LINEAR",
+    "PATHS",
+    "VP",
+    "Blurred",
+    "Convention",
+    "Cosine",
+    "Linear",
+    "LinearVP",
+    "Lipman",
+    "Path",
+    "Polynomial",
+    "Scales",
+    "Sigmoid",
+    "check_path",
+    "times",
+]
+
 Convention = Literal["A", "B"]
 
 

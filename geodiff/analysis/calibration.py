@@ -11,6 +11,8 @@ from geodiff.local.module import LocalDenoiser
 from geodiff.local.schedules import PatchSchedule, chosen
 from geodiff.solvers import sample
 
+__all__ = ["PATCHES", "Calibration", "calibrate"]
+
 #: What networks were compared with in the published tables.
 PATCHES = (3, 5, 7, 9, 11, 13, 15, 17)
 

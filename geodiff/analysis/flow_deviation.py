@@ -14,6 +14,8 @@ from geodiff.paths import LINEAR, Path, check_path
 from geodiff.solvers import sample
 from geodiff.solvers.loop import check_answer
 
+__all__ = ["Denoiser", "FlowDeviation", "Hybrid", "Velocity", "along_path", "along_trajectory", "hybrid"]
+
 Velocity = Callable[..., Tensor]
 Denoiser = Callable[..., Tensor]
 

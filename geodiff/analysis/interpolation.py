@@ -10,6 +10,8 @@ from geodiff.base.arguments import check_integer, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.solvers import Denoiser, Step, sample
 
+__all__ = ["INTERPOLATIONS", "Interpolation", "decode", "linear", "rescaled", "shell_ratio", "slerp"]
+
 
 def linear(z1: Tensor, z2: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     """(1 - w) z1 + w z2, [L, B, *shape]: leaves the shell of the noise, |.| = sqrt((1 - w)^2 + w^2) of it for large d.

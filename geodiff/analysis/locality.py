@@ -9,6 +9,8 @@ from torch import Tensor
 from geodiff.local.module import LocalDenoiser
 from geodiff.reference.formula import model_space
 
+__all__ = ["Agreement", "Denoiser", "Mosaic", "agreement", "correlation", "mosaic"]
+
 Denoiser = Callable[[Tensor, float], Tensor]
 
 

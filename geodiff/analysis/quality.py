@@ -11,6 +11,8 @@ from geodiff.base.arguments import check_integer
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
 
+__all__ = ["Features", "Nearest", "PrincipalComponents", "frechet_distance", "kernel_distance", "nearest"]
+
 #: Points [B, *shape] in model space -> features [B, k].
 Features = Callable[[Tensor], Tensor]
 

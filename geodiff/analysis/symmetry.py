@@ -20,6 +20,17 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers import Denoiser, Step, sample
 from geodiff.solvers.sampling import check_levels
 
+__all__ = [
+    "CriticalSigma",
+    "FixedPoint",
+    "LateStart",
+    "bifurcation",
+    "critical_sigma",
+    "critical_sigma_sde",
+    "fixed_point",
+    "late_start",
+]
+
 _ALL_ALIKE = 1e9  # a noise level at which all points weigh the same: Cov_w is the covariance of the data
 
 # Data whose standard deviation is below this, relatively, are one point: what is left of it is rounding.

@@ -14,6 +14,8 @@ from torch import Tensor
 from geodiff.base.arguments import check_sigma
 from geodiff.reference.formula import model_space
 
+__all__ = ["Along", "covariance", "draw", "trace"]
+
 # Numbers of the data at a time in float64: what stays in a cache, or what keeps an accelerator busy for one launch.
 _TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
 
