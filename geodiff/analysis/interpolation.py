@@ -88,7 +88,7 @@ def decode(
     """
     if how not in INTERPOLATIONS:
         raise ValueError(f"how: expected a known name, found {how!r}; allowed {', '.join(INTERPOLATIONS)}")
-    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64)
+    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64, device="cpu")
     latents = INTERPOLATIONS[how](z1, z2, weights)
     trajectory = sample(denoiser, latents.flatten(0, 1), sigmas, solver, keep="end")
     samples = trajectory.states[-1].reshape(latents.shape)

@@ -113,7 +113,7 @@ def critical_sigma(
     mean = _posterior(optimal, optimal.mean[None], _ALL_ALIKE).mean.detach()
     point = mean if x is None else x.double()[None]
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point.device)
+    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64, device="cpu").to(point.device)
 
     def largest(sigma: float) -> float:
         nonlocal direction

@@ -93,9 +93,9 @@ def _real_tensor(value: object, name: str, what: str) -> Tensor:
         return torch.from_numpy(value.astype(np.float64))
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
-            return torch.tensor(float(value), dtype=torch.float64)
+            return torch.tensor(float(value), dtype=torch.float64, device="cpu")
         except OverflowError:  # an int beyond float64
-            return torch.tensor(math.inf, dtype=torch.float64)
+            return torch.tensor(math.inf, dtype=torch.float64, device="cpu")
     raise TypeError(_not_real(name, what, f"{type(value).__name__} {value!r:.60}"))
 
 
@@ -243,7 +243,7 @@ def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
     try:
         # A list goes to float64 at once, where torch by itself would round it to float32.
         dtype = None if isinstance(values, np.ndarray) else torch.float64
-        vector = values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype)
+        vector = values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         found = f"{type(values).__name__} {values!r:.60}"
         raise TypeError(f"{name}: expected real numbers, found {found}; {allowed}") from error

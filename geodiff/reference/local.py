@@ -177,7 +177,8 @@ def _answer(pieces: Pieces, *, details: bool) -> Posteriors:
 
 def _masses(pieces: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """The largest logit of each posterior, sum_i exp(logit - largest), and whose it is: each [b, *A]."""
-    best, mass, nearest = pieces.x.new_tensor(-torch.inf), pieces.x.new_zeros(()), torch.zeros((), dtype=torch.int64)
+    best, mass = pieces.x.new_tensor(-torch.inf), pieces.x.new_zeros(())
+    nearest = pieces.x.new_zeros((), dtype=torch.int64)
     for first, _, logits in pieces:
         top, place = logits.max(1)
         new = torch.maximum(best, top)

@@ -92,7 +92,9 @@ class GaussianDenoiser:
 
     def sample(self, count: int, sigma: float, *, generator: torch.Generator | None = None) -> Tensor:
         """count draws from N(mu, Cov + sigma^2), [count, *shape]: the data as a Gaussian, at noise level sigma >= 0."""
-        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype).to(self.mean.device)
+        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype, device="cpu").to(
+            self.mean.device
+        )
         inside = z @ self.basis
         stretch = (self.variances + sigma**2).sqrt() - sigma
         return self.mean + (sigma * z + (inside * stretch) @ self.basis.T).reshape(-1, *self.shape)
