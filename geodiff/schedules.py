@@ -13,6 +13,8 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_reals
 
+__all__ = ["SCHEDULES", "edm", "exponential", "from_alphas_cumprod", "karras", "polyexponential", "vp"]
+
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
     """sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho, i = 0..n-1; then 0.

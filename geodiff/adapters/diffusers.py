@@ -158,7 +158,7 @@ class SchedulerModel(nn.Module):
         scheduler, timestep = self.scheduler, _one(timestep)
         if not hasattr(scheduler, "sigmas"):  # then levels are those of training
             abar = scheduler.alphas_cumprod[int(timestep)].double()
-            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64)
+            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64, device="cpu")
         sigma = scheduler.sigmas[self._index(timestep)].double()
         return sigma if self._flow is None else self._flow.path.level(sigma)
 

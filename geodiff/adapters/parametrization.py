@@ -24,7 +24,7 @@ def sigma_from_abar(abar: object) -> Tensor:
     if isinstance(abar, Tensor) and abar.is_floating_point():
         products = abar.double()
     elif not isinstance(abar, bool) and isinstance(abar, numbers.Real):
-        products = torch.tensor(float(abar), dtype=torch.float64)
+        products = torch.tensor(float(abar), dtype=torch.float64, device="cpu")
     else:
         found = f"a tensor of {abar.dtype}" if isinstance(abar, Tensor) else type(abar).__name__
         raise TypeError(f"abar: expected a real number or floating tensor, found {found}; allowed 0 < abar < 1")

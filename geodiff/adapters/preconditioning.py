@@ -75,7 +75,8 @@ class RawNetwork(nn.Module):
     def forward(self, scaled: Tensor, c_noise: float | Tensor, **conditions: Any) -> Tensor:
         """[B, *shape] in the dtype of scaled = c_in x. c_noise: number, 0-d, [B] or [B, 1, ...] = ln(sigma) / 4."""
         check_tensor(scaled, "scaled", FLOATING)
-        sigma = check_sigma(torch.as_tensor(c_noise).double().mul(4).exp(), len(scaled), device=scaled.device)
+        levels = torch.as_tensor(c_noise, device=scaled.device).double().mul(4).exp()
+        sigma = check_sigma(levels, len(scaled), device=scaled.device)
         c = coefficients(sigma, self.sigma_data)
         # In float64: at small sigma r and c_skip x all but cancel, and c_out is small.
         x = scaled.double() / per_point(c.scale, scaled.double())

@@ -10,6 +10,8 @@ from geodiff.base.arguments import check_integer, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.solvers import Denoiser, Step, sample
 
+__all__ = ["INTERPOLATIONS", "Interpolation", "decode", "linear", "rescaled", "shell_ratio", "slerp"]
+
 
 def linear(z1: Tensor, z2: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     """(1 - w) z1 + w z2, [L, B, *shape]: leaves the shell of the noise, |.| = sqrt((1 - w)^2 + w^2) of it for large d.
@@ -86,7 +88,7 @@ def decode(
     """
     if how not in INTERPOLATIONS:
         raise ValueError(f"how: expected a known name, found {how!r}; allowed {', '.join(INTERPOLATIONS)}")
-    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64)
+    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64, device="cpu")
     latents = INTERPOLATIONS[how](z1, z2, weights)
     trajectory = sample(denoiser, latents.flatten(0, 1), sigmas, solver, keep="end")
     samples = trajectory.states[-1].reshape(latents.shape)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from geodiff.denoiser.module import OptimalDenoiser
 
+__all__ = ["LikelihoodAscent", "likelihood_ascent"]
+
 
 @dataclass(frozen=True, eq=False)
 class LikelihoodAscent:

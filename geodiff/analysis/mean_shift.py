@@ -11,6 +11,8 @@ from torch import Tensor
 from geodiff.base.arguments import check_finite, check_integer, check_reals, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
 
+__all__ = ["MERGE", "MeanShift", "mean_shift"]
+
 #: Fixed points nearer than this many sigma count as one mode.
 MERGE = 0.1
 

@@ -10,6 +10,8 @@ from geodiff.solvers import sample
 from geodiff.solvers.loop import check_answer
 from geodiff.solvers.trajectory import Trajectory
 
+__all__ = ["Denoiser", "ScoreDeviation", "score_deviation"]
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 

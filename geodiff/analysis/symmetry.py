@@ -20,6 +20,17 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers import Denoiser, Step, sample
 from geodiff.solvers.sampling import check_levels
 
+__all__ = [
+    "CriticalSigma",
+    "FixedPoint",
+    "LateStart",
+    "bifurcation",
+    "critical_sigma",
+    "critical_sigma_sde",
+    "fixed_point",
+    "late_start",
+]
+
 _ALL_ALIKE = 1e9  # a noise level at which all points weigh the same: Cov_w is the covariance of the data
 
 # Data whose standard deviation is below this, relatively, are one point: what is left of it is rounding.
@@ -102,7 +113,7 @@ def critical_sigma(
     mean = _posterior(optimal, optimal.mean[None], _ALL_ALIKE).mean.detach()
     point = mean if x is None else x.double()[None]
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point.device)
+    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64, device="cpu").to(point.device)
 
     def largest(sigma: float) -> float:
         nonlocal direction

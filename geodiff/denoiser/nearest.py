@@ -61,6 +61,9 @@ def _heaviest(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     points = denoiser._points
     n, prior = points.stored.n, points.conditioning.log_prior
     if prior is not None:
+        if bool(prior.isneginf().all()):  # of a rank whose rows have no weight
+            none = (len(x), min(2, n))
+            return torch.full(none, -1, device=x.device), torch.full(none, torch.inf, device=x.device).double()
         prior = torch.zeros_like(prior).masked_fill(prior.isinf(), -torch.inf).log_softmax(0)
     sigma = torch.full((len(x),), _SIGMA, dtype=torch.float64, device=x.device)
     engine = points.engines.serving(len(x))

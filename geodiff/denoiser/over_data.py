@@ -1,6 +1,7 @@
 """What denoisers over a data set have in common: the data as they are taken, conditions of a call, moves and copies."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
@@ -18,8 +19,9 @@ from geodiff.base.arguments import (
 )
 from geodiff.base.dtypes import FLOATING, STORED
 from geodiff.base.foreign import Array
-from geodiff.data import load
+from geodiff.data import floats, load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
+from geodiff.data.layout import is_hwc
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.network import LikeNetwork
@@ -60,6 +62,8 @@ class OverData(LikeNetwork):
             dataset = load(data)
             data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=self._dtypes)
+        if not latent:
+            floats.warn_of_pixel_range(data, "data", stacklevel=4)
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
             raise ValueError(
                 f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
@@ -75,6 +79,13 @@ class OverData(LikeNetwork):
             raise ValueError(
                 f"augment: expected data with rows and columns for 'hflip', found points of shape "
                 f"{list(data.shape[1:])}; allowed [..., H, W]"
+            )
+        # Four may as well be the columns of a small picture.
+        if augment == "hflip" and is_hwc(data.shape) and data.shape[3] < 4:
+            warnings.warn(
+                f"augment: 'hflip' mirrors along the last dimension, where points of shape {list(data.shape[1:])} seem "
+                f"to have their channels; if they are [H, W, C], pass data.permute(0, 3, 1, 2), which is not copied",
+                stacklevel=3,
             )
         self.tol, self.augment = float(tol), augment
         n = len(data)

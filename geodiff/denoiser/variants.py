@@ -111,7 +111,7 @@ class SmoothedDenoiser(_Variant):
         self.shape = denoiser.shape
         if not isinstance(noise, Tensor):
             count = check_integer(noise, "noise", 2)
-            noise = torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed))
+            noise = torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
             noise = noise - noise.mean(0)
         check_query_shape(noise, self.shape, name="noise")
         if len(noise) == 0:

@@ -38,19 +38,27 @@ class _Here(NamedTuple):
 class ShardedPointSet(PointSet):
     """The rows of all ranks, this rank's being those of `local`.
 
-    log_total: logsumexp of the log weights given for the rows here; log N_k where none were
+    log_total: logsumexp of the log weights given for the rows here; log N_k where none were. Of -inf `local` has none
     """
 
     def __init__(self, local: PointSet, ranks: Ranks, log_total: float) -> None:
         # Not super().__init__: engines are open over the rows already.
         self.conditioning, self.mirror, self._backend = local.conditioning, local.mirror, local._backend
         self.engines, self._digest = local.engines, (0, b"")
+        if log_total == -math.inf:  # those who look for near points and for weights are to find none here
+            prior = torch.full((self.stored.n,), -torch.inf, dtype=torch.float64, device=self.stored.rows.device)
+            self.conditioning = replace(self.conditioning, log_prior=prior)
         self._local, self._group, self._log_total = local, ranks, log_total
         self.ranks = ranks
         sizes = {label: len(rows) for label, rows in self.conditioning._ranges.items()}
         shape, stored = self.stored.shape, self.stored
-        told = ranks.objects((stored.n, shape, sizes, local.reach))
-        for rank, (_, other, _, _) in enumerate(told):
+        told = ranks.objects((stored.n, shape, sizes, local.reach, log_total))
+        if all(one[4] == -math.inf for one in told):
+            raise ValueError(
+                "log_weights: expected a point of weight above 0 on some rank, found a maximum of -inf; "
+                "allowed no NaN, no +inf, at least one above -inf"
+            )
+        for rank, (_, other, *_) in enumerate(told):
             if other != told[0][1]:
                 raise ValueError(
                     f"part: expected points of one shape on all ranks, found {list(told[0][1])} on rank 0 and "
@@ -59,7 +67,7 @@ class ShardedPointSet(PointSet):
         counts = [one[0] for one in told]
         self.first, self._n = sum(counts[: ranks.rank]), sum(counts)
         self._sizes: dict[int, int] = {}
-        for _, _, some, _ in told:
+        for _, _, some, *_ in told:
             for label, count in some.items():
                 self._sizes[label] = self._sizes.get(label, 0) + count
         self._reach = max(one[3] for one in told)

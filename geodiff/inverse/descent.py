@@ -68,7 +68,9 @@ class Descent:
 
     def noise(self) -> Tensor:
         """n ~ N(0, I) of the shape of x."""
-        return torch.randn(self.x.shape, generator=self.options.generator, dtype=self.x.dtype).to(self.x.device)
+        return torch.randn(self.x.shape, generator=self.options.generator, dtype=self.x.dtype, device="cpu").to(
+            self.x.device
+        )
 
     def steps(self) -> Iterator[tuple[float, float]]:
         """(sigma, sigma') of each step."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from geodiff.base.arguments import check_sigma
 from geodiff.reference.formula import model_space
 
+__all__ = ["Along", "covariance", "draw", "trace"]
+
 # Numbers of the data at a time in float64: what stays in a cache, or what keeps an accelerator busy for one launch.
 _TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
 
@@ -57,7 +59,7 @@ def covariance(
     data        [N, *shape] as stored
     sigma       a number, 0-d or [B]
     log_weights [N] or [B, N], not necessarily normalised; None: all alike
-    exclude     int64 [B]: the point that each query does not see, -1 for none
+    exclude     int [B]: the point that each query does not see, -1 for none
 
     With slope = 0 the first is sigma^2 J v, and v^T dr/dsigma is the second over sigma^3; with v = 0 and slope = 1 the
     first is sigma^3 dr/dsigma.

@@ -20,7 +20,7 @@ def jump_levels(sigmas: Tensor | Sequence[float], sigma: float) -> Tensor:
     """
     levels = check_levels(sigmas)
     sigma = check_number(sigma, "sigma", 0.0, levels[0])
-    return torch.tensor([*(level for level in levels if level > sigma), sigma, 0.0], dtype=torch.float64)
+    return torch.tensor([*(level for level in levels if level > sigma), sigma, 0.0], dtype=torch.float64, device="cpu")
 
 
 def ode_jump(

@@ -13,7 +13,7 @@ from geodiff.backends.cost import Cost
 from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.over_data import OverData
+from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.walked import Walked
 from geodiff.paths import Path, check_path
 from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
@@ -79,7 +79,7 @@ def sample(
     if noise.ndim == 0:
         raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
     check_finite(noise, "noise")
-    if isinstance(denoiser, OverData):
+    if isinstance(denoiser, LikeNetwork):
         check_query_shape(noise, denoiser.shape, name="noise")  # here: the denoiser would call it x
     path = None if path is None else check_path(path)
     conditions = _checked(conditions)

@@ -64,7 +64,7 @@ def gits_costs(trajectory: Trajectory) -> Tensor:
     Returns float64 [S + 1, S + 1] on the CPU, infinite for j <= i. Memory: a few states.
     """
     sigmas: list[float] = trajectory.sigmas.tolist()
-    costs = torch.full((len(sigmas), len(sigmas)), torch.inf, dtype=torch.float64)
+    costs = torch.full((len(sigmas), len(sigmas)), torch.inf, dtype=torch.float64, device="cpu")
     for i, (x, denoised) in enumerate(zip(trajectory.states, trajectory.denoised, strict=False)):
         for j in range(i + 1, len(sigmas)):
             missed = torch.lerp(denoised, x, sigmas[j] / sigmas[i]).sub_(trajectory.states[j])

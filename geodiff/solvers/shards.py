@@ -160,7 +160,9 @@ class Shards:
 
     def _asked(self, denoiser: OptimalDenoiser) -> dict[str, Any]:
         data = denoiser.data
-        looked_at = data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS)).long()].cpu().contiguous()
+        looked_at = (
+            data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS), device="cpu").long()].cpu().contiguous()
+        )
         rows = hashlib.sha256(looked_at.view(torch.uint8).numpy().tobytes())
         told = denoiser.ranks.objects((len(data), rows.hexdigest()))
         if len(told) > 1:
@@ -199,7 +201,7 @@ def check_strangers(folder: Path) -> None:
 
 def noise_of(samples: range, shape: tuple[int, ...], seed: int) -> Tensor:
     """z_i ~ N(0, I) for each i of `samples`, [n, *shape] float32: by seed and i alone."""
-    noise = torch.empty(len(samples), *shape)
+    noise = torch.empty(len(samples), *shape, device="cpu")
     generator = torch.Generator()
     for row, i in zip(noise, samples, strict=True):
         generator.manual_seed(int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> np.uint64(1)))

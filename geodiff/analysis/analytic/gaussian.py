@@ -92,7 +92,9 @@ class GaussianDenoiser:
 
     def sample(self, count: int, sigma: float, *, generator: torch.Generator | None = None) -> Tensor:
         """count draws from N(mu, Cov + sigma^2), [count, *shape]: the data as a Gaussian, at noise level sigma >= 0."""
-        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype).to(self.mean.device)
+        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype, device="cpu").to(
+            self.mean.device
+        )
         inside = z @ self.basis
         stretch = (self.variances + sigma**2).sqrt() - sigma
         return self.mean + (sigma * z + (inside * stretch) @ self.basis.T).reshape(-1, *self.shape)
@@ -104,7 +106,7 @@ class GaussianDenoiser:
         shrink with sigma. Exact at any spacing (to the dtype of noise; derived, and Wang and Vastola, 2311.10892).
         """
         levels = check_levels(sigmas)
-        coordinates = self._coordinates(check_query(noise, self.shape))
+        coordinates = self._coordinates(check_query(noise, self.shape, name="noise"))
         basis, mean, variances = self.basis.T.to(noise), self.mean.to(noise), self.variances.double()
         outside = noise - mean - (coordinates @ basis).reshape(noise.shape)
         states = noise.new_empty(len(levels), *noise.shape)

@@ -32,9 +32,9 @@ class Linear(Operator):
         self.tol = check_number(tol, "tol", 0.0, 1e-2)
         self._A, self._At = forward, adjoint
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, *self.shape, generator=generator, dtype=torch.float64)
+        x = torch.randn(1, *self.shape, generator=generator, dtype=torch.float64, device="cpu")
         self.measured = tuple(forward(x).shape[1:])
-        y = torch.randn(1, *self.measured, generator=generator, dtype=torch.float64)
+        y = torch.randn(1, *self.measured, generator=generator, dtype=torch.float64, device="cpu")
         seen, back = forward(x), adjoint(y)
         if back.shape != x.shape:
             raise ValueError(f"adjoint: expected answers of {list(x.shape)}, found {list(back.shape)}")
