@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_finite
+from geodiff.reference.contract import least_scale
 
 _ELEMENTS = 2**23  # values in float64 at a time
 
@@ -57,7 +58,7 @@ class Prepared:
     @property
     def least_scale(self) -> float:
         """The smallest value that contract 1 divides by, 0.01 max |x_i|, in centred units."""
-        return max(0.01 * self.model_norm, 1e-300)
+        return least_scale(self.model_norm)
 
 
 def centred(rows: Tensor) -> Tensor:

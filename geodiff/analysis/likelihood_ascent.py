@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.reference.contract import log_prob_allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class LikelihoodAscent:
     @property
     def holds(self) -> Tensor:
         """[B]: neither falls where the condition is met; the tolerance is what `log_prob` promises."""
-        slack = 2 * (1e-3 + 1e-6 * self.at_start.abs())
+        slack = 2 * log_prob_allowed(self.at_start)
         climbs = (self.at_denoised >= self.at_start - slack) & (self.at_step >= self.at_start - slack)
         return climbs | ~self.close
 

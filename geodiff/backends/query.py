@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-#: What contract 1 allows log_prob.
-LOG_TOL = 1e-3
+from geodiff.reference.contract import LOG_TOL
+
 #: A tol so small that every engine computes in float64 throughout.
 FLOAT64 = 1e-12
 

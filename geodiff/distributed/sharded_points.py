@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
-from geodiff.backends.query import LOG_TOL, Direction
+from geodiff.backends.query import Direction
 from geodiff.base.arguments import check_exclude, check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
@@ -26,6 +26,7 @@ from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
 from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
 from geodiff.distributed.ranks import Ranks
+from geodiff.reference.contract import LOG_TOL, least_scale
 
 
 class _Here(NamedTuple):
@@ -107,7 +108,7 @@ class ShardedPointSet(PointSet):
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
             return self._part(here, which, tol, log_tol, topk, with_trace=with_trace)
 
-        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
+        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, least_scale(self.reach)))
 
     def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
         into.write(self.posterior(batch).mean)
