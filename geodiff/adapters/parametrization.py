@@ -9,13 +9,11 @@ x, x0, eps, v and score are floating [B, *shape] in VE coordinates, and an answe
 0-d, [B] or [B, 1, ...]. Factors are formed in float64. Raises TypeError or ValueError that names the argument.
 """
 
-import numbers
-
 import torch
 from torch import Tensor
 
 from geodiff.adapters.levels import per_point
-from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.base.arguments import check_number, check_sigma, check_tensor
 from geodiff.base.dtypes import FLOATING
 
 
@@ -23,11 +21,10 @@ def sigma_from_abar(abar: object) -> Tensor:
     """sigma = sqrt((1 - abar) / abar), float64 in the shape of abar; 0 < abar < 1 (DDPM's `alphas_cumprod`)."""
     if isinstance(abar, Tensor) and abar.is_floating_point():
         products = abar.double()
-    elif not isinstance(abar, bool) and isinstance(abar, numbers.Real):
-        products = torch.tensor(float(abar), dtype=torch.float64)
+    elif isinstance(abar, Tensor):
+        raise TypeError(f"abar: expected a floating tensor, found a tensor of {abar.dtype}; allowed 0 < abar < 1")
     else:
-        found = f"a tensor of {abar.dtype}" if isinstance(abar, Tensor) else type(abar).__name__
-        raise TypeError(f"abar: expected a real number or floating tensor, found {found}; allowed 0 < abar < 1")
+        products = torch.tensor(check_number(abar, "abar", 0.0, 1.0, ends="()"), dtype=torch.float64)
     bad = products[~((products > 0) & (products < 1))]
     if bad.numel():
         raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_finite, check_integer, check_reals, check_sigma, check_tensor
+from geodiff.base.arguments import check_finite, check_integer, check_number, check_reals, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
 
 #: Fixed points nearer than this many sigma count as one mode.
@@ -69,7 +69,7 @@ def mean_shift(
         raise ValueError(f"x: expected shape [B, *shape], found {list(x.shape)}; allowed any B >= 0")
     check_finite(x, "x")
     levels = _levels(sigma)
-    tol = _tolerance(tol)
+    tol = check_number(tol, "tol", 0.0)
     max_iterations = check_integer(max_iterations, "max_iterations", 1)
 
     points = x.detach().clone()
@@ -134,13 +134,3 @@ def _levels(sigma: object) -> list[float]:
             f"sigma: expected levels that fall strictly, found {levels.tolist()!r:.60}; allowed 80, 40, ..."
         )
     return levels.tolist()
-
-
-def _tolerance(tol: object) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, numbers.Real):
-        raise TypeError(f"tol: expected a real number, found {type(tol).__name__} {tol!r:.60}; allowed tol > 0")
-    if not 0 < float(tol) < math.inf:
-        raise ValueError(
-            f"tol: expected a positive, finite number, found {tol!r:.60}; allowed tol > 0, in units of sigma"
-        )
-    return float(tol)

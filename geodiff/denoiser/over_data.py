@@ -11,6 +11,7 @@ from geodiff.base.arguments import (
     check_data,
     check_device,
     check_log_weights,
+    check_number,
     check_place,
     check_query_shape,
     shape_exclude,
@@ -60,10 +61,7 @@ class OverData(LikeNetwork):
             dataset = load(data)
             data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=self._dtypes)
-        if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
-            raise ValueError(
-                f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
-            )
+        self.tol = check_number(tol, "tol", TOL_MIN, TOL_MAX, ends="[]")
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
         if augment is not None and latent:
@@ -76,7 +74,7 @@ class OverData(LikeNetwork):
                 f"augment: expected data with rows and columns for 'hflip', found points of shape "
                 f"{list(data.shape[1:])}; allowed [..., H, W]"
             )
-        self.tol, self.augment = float(tol), augment
+        self.augment = augment
         n = len(data)
         self.label_dim = 0
         order = groups = None

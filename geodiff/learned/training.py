@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geodiff.base.arguments import SEED_MAX, check_data, check_integer
+from geodiff.base.arguments import SEED_MAX, check_data, check_integer, check_number
 from geodiff.data.digest import digest
 from geodiff.data.holdout import split
 from geodiff.learned import checkpoints, weights_file
@@ -70,12 +70,8 @@ class Training:
         check_integer(self.seed, "seed", 0, SEED_MAX)
         if self.target not in TARGETS:
             raise ValueError(f"target: found {self.target!r}; allowed {', '.join(map(repr, TARGETS))}")
-        for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
-                raise ValueError(
-                    f"{name}: expected a number in range, found {value!r}; allowed 0 <= {name} <= {high:g}"
-                )
+        for name in ("learning_rate", "ema", "wide"):
+            check_number(getattr(self, name), name, 0.0, 1.0, ends="[]")
 
 
 def train(

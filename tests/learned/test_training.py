@@ -75,8 +75,10 @@ def test_other_settings_data_and_damage_are_refused(tmp_path: Path) -> None:
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^data: expected pictures"):
         train(torch.zeros(4, 3), tmp_path, QUICK)
-    with pytest.raises(ValueError, match=r"^wide: "):
+    with pytest.raises(ValueError, match=r"^wide: expected a number in range, found 1.5; allowed 0 <= wide <= 1$"):
         Training(wide=1.5)
+    with pytest.raises(TypeError, match=r"^ema: expected a real number, found str"):
+        Training(ema="0.5")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^steps: "):
         Training(steps=0)
 
