@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.reference.contract import log_prob_allowed
 
@@ -45,7 +46,7 @@ def likelihood_ascent(
     Why: by Jensen's inequality log p(y) - log p(x) >= (|x - r*|^2 - |y - r*|^2) / 2 sigma^2.
     """
     posterior = optimal.posterior(x, sigma)
-    answer = learned(x, x.new_tensor(sigma))
+    answer = check_answer(learned(x, x.new_tensor(sigma)), x, "learned", f"sigma = {sigma:g}")
     ratio = sigma_next / sigma
     error = (answer - posterior.mean).flatten(1).norm(dim=1)
     return LikelihoodAscent(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_integer, check_number, check_reals, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
 
@@ -93,11 +94,7 @@ def mean_shift(
 
 def _evaluate(denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float) -> Tensor:
     denoised = denoiser(x, x.new_tensor(sigma, dtype=torch.float64))
-    if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
-        found = f"shape {list(denoised.shape)}" if isinstance(denoised, Tensor) else type(denoised).__name__
-        raise ValueError(f"denoiser: expected an output of x's shape {list(x.shape)}, found {found}; allowed no other")
-    check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
-    return denoised.to(x.dtype)
+    return check_answer(denoised, x, "denoiser", f"sigma = {sigma:g}").to(x.dtype)
 
 
 def _group(points: Tensor, shift: Tensor, converged: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:

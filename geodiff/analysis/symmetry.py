@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geodiff.analysis.analytic import GaussianDenoiser
 from geodiff.analysis.lanczos import largest_eigenvalue
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_data, check_integer, check_number, check_reals
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.module import OptimalDenoiser
@@ -66,7 +67,8 @@ def fixed_point(
         if isinstance(denoiser, OptimalDenoiser):
             following = _posterior(denoiser, x, sigma).mean.detach()
         else:
-            following = denoiser(x, x.new_tensor(sigma)).double()
+            answer = check_answer(denoiser(x, x.new_tensor(sigma)), x, "denoiser", f"sigma = {sigma:g}")
+            following = answer.double()
         moved = (following - x).flatten(1).norm(dim=1)
         x = following
         if bool((moved <= tol * (1 + x.flatten(1).norm(dim=1))).all()):

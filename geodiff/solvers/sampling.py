@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geodiff.backends.combination import Term
 from geodiff.backends.cost import Cost
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
@@ -20,7 +21,7 @@ from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
-from geodiff.solvers.loop import Callback, Places, Walk, check_answer
+from geodiff.solvers.loop import Callback, Places, Walk
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
 from geodiff.solvers.verifying import Verified
