@@ -19,7 +19,7 @@ from geodiff.base.arguments import check_data, check_integer, check_number, chec
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers import Denoiser, Step, sample
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 
 _ALL_ALIKE = 1e9  # a noise level at which all points weigh the same: Cov_w is the covariance of the data
 
@@ -199,7 +199,7 @@ def late_start(
     starts    [L] levels above 0 and sigmas[-1]; sigmas the schedule [S + 1], of which the levels below a start are used
     quality   samples [count, *shape] -> a number; the same noise is used at every start, so that curves are smooth
     """
-    levels = check_levels(sigmas)
+    levels = check_schedule(sigmas)
     results = []
     for start in check_reals(starts, "starts", "[L]", at_least=1).tolist():
         noise = gaussian.sample(count, start, generator=torch.Generator().manual_seed(seed))

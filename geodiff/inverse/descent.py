@@ -11,7 +11,7 @@ from torch import Tensor
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite
 from geodiff.inverse.problem import Problem
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -61,7 +61,7 @@ class Descent:
         if not callable(denoiser):
             raise TypeError(f"denoiser: expected a callable denoiser(x, sigma), found {type(denoiser).__name__}")
         self.denoiser, self.problem, self.options = denoiser, problem, options or Options()
-        self.levels = check_levels(sigmas)
+        self.levels = check_schedule(sigmas)
         self.evaluations = 0
         y = problem.y
         self.x = y.new_empty(len(y), *problem.operator.shape)
