@@ -6,7 +6,6 @@ of one that was not.
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from geodiff.base.arguments import SEED_MAX, check_data, check_integer, check_number
+from geodiff.base.finite import finite
 from geodiff.data.digest import digest
 from geodiff.data.holdout import split
 from geodiff.learned import checkpoints, weights_file
@@ -181,16 +181,14 @@ class _Run:
         means = (self._sums / self._counts).tolist()
         low, high = BANDS
         names = (f"sigma<{low:g}", f"{low:g}<=sigma<{high:g}", f"sigma>={high:g}")
-        line: dict[str, object] = {
+        line = {
             "step": self.step,
             "loss": float(self._sums.sum() / self._counts.sum()),
-            "loss_by_sigma": {
-                key: mean if math.isfinite(mean) else None for key, mean in zip(names, means, strict=True)
-            },
+            "loss_by_sigma": dict(zip(names, means, strict=True)),
             "seconds": round(self.seconds, 1),
         }
         self._clear()
-        return line
+        return finite(line)
 
     def origin(self) -> dict[str, object]:
         """What the weights say of where they come from."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geodiff import reference
 from geodiff.base.files import atomic_path
+from geodiff.base.finite import finite
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.measure import machine
@@ -109,7 +110,8 @@ def run(
     title = f"{num} samples of the optimal denoiser over {len(dataset):,} points ({dataset.name}), {steps} Heun steps"
     pictures.save_trajectories(out / "samples.png", trajectory, title=title)
     with atomic_path(out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     return summary
 
 

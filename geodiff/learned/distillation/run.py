@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from geodiff.base.arguments import check_data
+from geodiff.base.finite import finite
 from geodiff.data.digest import digest
 from geodiff.learned import checkpoints, weights_file
 from geodiff.learned.distillation.cd import CD
@@ -78,7 +79,7 @@ def distill(
         if run.step % SAVE_EVERY == 0 or run.step == settings.steps:
             record = {"step": run.step, "loss": sum(losses) / len(losses), "seconds": round(run.seconds, 1)}
             losses.clear()
-            lines += json.dumps(record) + "\n"
+            lines += json.dumps(finite(record)) + "\n"
             write_log(log, lines)
             run.save(checkpoint)
             weights_file.save(run.average, out / weights_file.FILE_NAME, run.origin())
