@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from geodiff.adapters.levels import dtype_of, per_point
+from geodiff.adapters.levels import cast_per_point, dtype_of
 from geodiff.base.arguments import check_number, check_sigma, check_tensor
 from geodiff.base.dtypes import FLOATING
 
@@ -52,8 +52,8 @@ class PreconditionedDenoiser(nn.Module):
             conditions["class_labels"] = class_labels
         c = coefficients(check_sigma(sigma, len(x), device=x.device), self.sigma_data)
         dtype = dtype_of(self.network, x.dtype)
-        output = self.network((x * per_point(c.scale, x)).to(dtype), c.noise.to(dtype), **conditions)
-        return per_point(c.skip, x) * x + per_point(c.out, x) * output.to(x.dtype)
+        output = self.network((x * cast_per_point(c.scale, x)).to(dtype), c.noise.to(dtype), **conditions)
+        return cast_per_point(c.skip, x) * x + cast_per_point(c.out, x) * output.to(x.dtype)
 
 
 class RawNetwork(nn.Module):
@@ -76,6 +76,6 @@ class RawNetwork(nn.Module):
         sigma = check_sigma(torch.as_tensor(c_noise).double().mul(4).exp(), len(scaled), device=scaled.device)
         c = coefficients(sigma, self.sigma_data)
         # In float64: at small sigma r and c_skip x all but cancel, and c_out is small.
-        x = scaled.double() / per_point(c.scale, scaled.double())
+        x = scaled.double() / cast_per_point(c.scale, scaled.double())
         denoised = self.denoiser(x.to(scaled.dtype), sigma, **conditions).double()
-        return ((denoised - per_point(c.skip, x) * x) / per_point(c.out, x)).to(scaled.dtype)
+        return ((denoised - cast_per_point(c.skip, x) * x) / cast_per_point(c.out, x)).to(scaled.dtype)
