@@ -1,6 +1,5 @@
 """What a backend must offer: one class that holds prepared rows and answers batches of queries."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -73,8 +72,7 @@ class Engine(ABC):
             return answer.trace
         x, sigma = query.x, query.sigma
         if query.log_prior is None:  # then entropy = log n + E|x - x_i|^2 / 2 sigma^2 + logsumexp of the logits
-            log_sum = answer.log_prob + x.shape[1] * (sigma.log() + 0.5 * math.log(2 * math.pi))
-            far = 2 * sigma.square() * (answer.entropy - query.log_mass - log_sum)
+            far = 2 * sigma.square() * (answer.entropy - answer.log_prob - query.log_normaliser)
             return (far - (x - answer.mean).square().sum(1)).clamp(min=0)
         return moments.trace(x.double(), query.seen(self.rows), sigma, **_conditions(query))
 

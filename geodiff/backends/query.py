@@ -69,6 +69,11 @@ class Query:
             return (len(self.rows) - (exclude >= 0).double()).log()
         return torch.where(exclude >= 0, log_left(prior, exclude), 0.0)
 
+    @property
+    def log_normaliser(self) -> Tensor:
+        """d (log sigma + log sqrt(2 pi)) + `log_mass`, [B]: what log p is below the logarithm of the sum over rows."""
+        return self.x.shape[1] * (self.sigma.log() + 0.5 * math.log(2 * math.pi)) + self.log_mass
+
     def seen(self, stored: Tensor) -> Tensor:
         """The rows that are seen, of all rows [N, d] as stored: a view."""
         return stored[self.rows.start : self.rows.stop]

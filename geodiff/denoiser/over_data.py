@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from geodiff.backends.query import FLOAT64
 from geodiff.base.arguments import (
     check_data,
     check_device,
@@ -30,9 +31,6 @@ from geodiff.denoiser.storage import StoredRows
 
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
-#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
-#: differences, second-order steps) sees errors of 1e-5.
-TOL_FLOAT64 = 1e-12
 
 
 class Options(NamedTuple):
@@ -135,7 +133,8 @@ class OverData(LikeNetwork):
         if exclude is not None:
             exclude = self._shape_exclude(exclude, size)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
-        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
+        # What is done with gradients in float64 (finite differences, second-order steps) sees errors of 1e-5.
+        tol = FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, exclude, tol)
 

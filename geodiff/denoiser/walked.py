@@ -9,11 +9,11 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
 from geodiff.backends.cost import Cost
+from geodiff.backends.query import FLOAT64
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
-from geodiff.denoiser.over_data import TOL_FLOAT64
 from geodiff.reference.contract import largest_error
 
 _CONDITIONS = ("class_labels", "mask", "exclude")
@@ -51,7 +51,7 @@ class Walked:
     def breach(self, x: Tensor, sigma: float, denoised: Tensor) -> float:
         """max_b |r - r64| / (tol max(|r64|, 0.01 max_i |x_i|)), r64 from all data in float64: contract 1 allows 1."""
         points, stored = self._denoiser._points, self._denoiser._stored
-        exact = points.posterior(self._batch(x, sigma).within(TOL_FLOAT64)).mean
+        exact = points.posterior(self._batch(x, sigma).within(FLOAT64)).mean
         return largest_error(stored.flatten(denoised), exact, points.reach) / self._denoiser.tol
 
     def _batch(self, x: Tensor, sigma: float) -> Batch:
