@@ -160,7 +160,7 @@ class CpuEngine(Engine):
             raise
         except ValueError as error:  # std::domain_error carries the row number
             raise ValueError(f"data: expected finite values, found NaN or Inf in data[{error}]; allowed none") from None
-        self._data: Any = _cpu.Data(
+        self._data: _cpu.Data | WithKeptCoordinates = _cpu.Data(
             rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found
         )
         beside = KeptBeside.worth(rows, file, SUFFIX, FORMAT)

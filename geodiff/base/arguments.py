@@ -237,7 +237,7 @@ def check_number(value: object, name: str, low: float, high: float = math.inf, *
     try:
         number = float(value)
     except OverflowError:  # an int beyond float64
-        number = math.inf if value > 0 else -math.inf
+        number = -math.inf if value < 0 else math.inf
     above = number >= low if ends[0] == "[" else number > low
     below = number <= high if ends[1] == "]" else number < high
     if not (above and below and math.isfinite(number)):
