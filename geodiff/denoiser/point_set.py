@@ -17,8 +17,7 @@ from geodiff.backends.query import FLOAT64, Direction
 from geodiff.base.arguments import check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.denoiser import content, merging
-from geodiff.denoiser.conditioning import Batch, Conditioning
-from geodiff.denoiser.conditioning import Part as Asked
+from geodiff.denoiser.conditioning import Batch, Conditioning, SameRows
 from geodiff.denoiser.content import Content
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
@@ -282,7 +281,7 @@ _FORMAT = 2
 TOL_OF_SHARES = 1e-6
 
 
-def _joined(answers: list[tuple[Asked, Posterior]], batch: int) -> Posterior:
+def _joined(answers: list[tuple[SameRows, Posterior]], batch: int) -> Posterior:
     """The answers to parts of a batch, in the order of the batch."""
     if len(answers) == 1 and answers[0][0].chosen is None:
         return answers[0][1]

@@ -19,8 +19,7 @@ from geodiff.base.arguments import check_exclude, check_finite, check_levels, ch
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser import content, merging
-from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.conditioning import Part as Asked
+from geodiff.denoiser.conditioning import Batch, SameRows
 from geodiff.denoiser.content import Content
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
@@ -187,7 +186,7 @@ class ShardedPointSet(PointSet):
             out[b] += weights.logsumexp(0) if len(weights) else -torch.inf
         return out
 
-    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, Asked]]:
+    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, SameRows]]:
         """The queries that see something here, of those in `which`: their places there, and the query of an engine."""
         mass = here.mass if which is None else here.mass[which]
         present = (~mass.isneginf()).nonzero()[:, 0]
