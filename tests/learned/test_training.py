@@ -57,8 +57,10 @@ def test_a_torn_log_line_is_dropped(tmp_path: Path) -> None:
     stopped_after(3, tmp_path, QUICK)
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 3, "lo')
-    train(DIGITS, tmp_path, QUICK, save_every=2)
+    network = train(DIGITS, tmp_path, QUICK, save_every=2)
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
+    # It says of itself what the one that is loaded says.
+    assert network.training_metadata == learned.load(tmp_path / "weights.safetensors").training_metadata != {}
 
 
 def test_other_settings_data_and_damage_are_refused(tmp_path: Path) -> None:
