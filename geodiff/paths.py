@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_number
+from geodiff.base.per_point import per_point
 from geodiff.base.tracing import values_are_known
 
 __all__ = [
@@ -69,7 +70,7 @@ class Scales(NamedTuple):
 
     def per_point(self, x: Tensor) -> Self:
         """The same in the shape [B, 1, ...] or [1, 1, ...] that x [B, *shape] is multiplied by."""
-        return type(self)(*(scale.to(x.device).reshape(-1, *[1] * (x.ndim - 1)) for scale in self))
+        return type(self)(*(per_point(scale.to(x.device), x) for scale in self))
 
     def velocity(self, x: Tensor, r: Tensor) -> Tensor:
         """v = alpha' r + sigma' (x - alpha r) / sigma, in float64 for x, r [B, *shape]."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_integer, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
 from geodiff.paths import LINEAR, Path, check_path
 from geodiff.solvers import sample
-from geodiff.solvers.loop import check_answer
 
 __all__ = ["Denoiser", "FlowDeviation", "Hybrid", "Velocity", "along_path", "along_trajectory", "hybrid"]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.local.module import LocalDenoiser
 from geodiff.reference.formula import model_space
 
@@ -65,7 +66,7 @@ def agreement(
     for name, denoiser in denoisers.items():
         found = []
         for x, sigma in zip(noisy, levels.tolist(), strict=True):
-            found.append(denoiser(x, sigma))
+            found.append(check_answer(denoiser(x, sigma), x, name, f"sigma = {sigma:g}"))
             progress()
         answers[name] = torch.stack(found)
     first, *others = answers

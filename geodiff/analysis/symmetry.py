@@ -14,11 +14,12 @@ from torch import Tensor
 
 from geodiff.analysis.analytic import GaussianDenoiser
 from geodiff.analysis.lanczos import largest_eigenvalue
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_data, check_integer, check_number, check_reals
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers import Denoiser, Step, sample
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 
 __all__ = [
     "CriticalSigma",
@@ -77,7 +78,8 @@ def fixed_point(
         if isinstance(denoiser, OptimalDenoiser):
             following = _posterior(denoiser, x, sigma).mean.detach()
         else:
-            following = denoiser(x, x.new_tensor(sigma)).double()
+            answer = check_answer(denoiser(x, x.new_tensor(sigma)), x, "denoiser", f"sigma = {sigma:g}")
+            following = answer.double()
         moved = (following - x).flatten(1).norm(dim=1)
         x = following
         if bool((moved <= tol * (1 + x.flatten(1).norm(dim=1))).all()):
@@ -208,7 +210,7 @@ def late_start(
     starts    [L] levels above 0 and sigmas[-1]; sigmas the schedule [S + 1], of which the levels below a start are used
     quality   samples [count, *shape] -> a number; the same noise is used at every start, so that curves are smooth
     """
-    levels = check_levels(sigmas)
+    levels = check_schedule(sigmas)
     results = []
     for start in check_reals(starts, "starts", "[L]", at_least=1).tolist():
         noise = gaussian.sample(count, start, generator=torch.Generator().manual_seed(seed))

@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ SIGMA_MAX = 1e12
 SEED_MAX = 2**32 - 1
 
 DATA_DTYPES = (*STORED, torch.float64)
+
+#: Which ends of a range belong to it, as intervals are written.
+Ends = Literal["()", "[)", "(]", "[]"]
 
 
 def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -221,17 +225,35 @@ def check_integer(value: object, name: str, low: int, high: int | None = None) -
     return number
 
 
-def check_number(value: object, name: str, above: float, up_to: float = math.inf) -> float:
-    """value as a finite float, above < value <= up_to; TypeError if it is no real number, ValueError outside."""
-    allowed = f"{above:g} < {name} <= {up_to:g}" if up_to < math.inf else f"{name} > {above:g}"
+def check_number(value: object, name: str, low: float, high: float = math.inf, *, ends: Ends = "(]") -> float:
+    """value as a finite float from low to high; TypeError if it is no real number, ValueError outside.
+
+    ends: which of low and high are allowed themselves, as intervals are written
+    """
+    allowed = _interval(name, low, high, ends)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{name}: expected a real number, found {type(value).__name__} {value!r:.60}; allowed {allowed}"
         )
-    number = float(value)
-    if not (above < number <= up_to and math.isfinite(number)):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond float64
+        number = -math.inf if value < 0 else math.inf
+    above = number >= low if ends[0] == "[" else number > low
+    below = number <= high if ends[1] == "]" else number < high
+    if not (above and below and math.isfinite(number)):
         raise ValueError(f"{name}: expected a number in range, found {number:g}; allowed {allowed}")
     return number
+
+
+def _interval(name: str, low: float, high: float, ends: Ends) -> str:
+    """How an error says low < name <= high."""
+    above, below = "<=" if ends[0] == "[" else "<", "<=" if ends[1] == "]" else "<"
+    if low == -math.inf and high == math.inf:
+        return f"any finite {name}"
+    if high == math.inf:
+        return f"{name} {above.replace('<', '>')} {low:g}"
+    return f"{name} {below} {high:g}" if low == -math.inf else f"{low:g} {above} {name} {below} {high:g}"
 
 
 def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:

@@ -11,6 +11,7 @@ from geodiff.backends.combination import Combination, Term
 from geodiff.base.arguments import check_device, check_query_shape, check_topk, shape_sigma
 from geodiff.base.dtypes import FLOATING, PRECISE
 from geodiff.base.foreign import Array
+from geodiff.base.per_point import per_point
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.kinds import of_any_kind
@@ -169,7 +170,7 @@ class OptimalDenoiser(OverData):
     ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points)
-        levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
+        levels = per_point(asked.batch.sigma, x)
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
     @of_any_kind

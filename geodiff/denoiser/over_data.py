@@ -8,10 +8,12 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from geodiff.backends.query import FLOAT64
 from geodiff.base.arguments import (
     check_data,
     check_device,
     check_log_weights,
+    check_number,
     check_place,
     check_query_shape,
     shape_exclude,
@@ -31,9 +33,6 @@ from geodiff.denoiser.storage import StoredRows
 
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
-#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
-#: differences, second-order steps) sees errors of 1e-5.
-TOL_FLOAT64 = 1e-12
 
 
 class Options(NamedTuple):
@@ -64,10 +63,7 @@ class OverData(LikeNetwork):
         data = check_data(data, dtypes=self._dtypes)
         if not latent:
             floats.warn_of_pixel_range(data, "data", stacklevel=4)
-        if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
-            raise ValueError(
-                f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
-            )
+        self.tol = check_number(tol, "tol", TOL_MIN, TOL_MAX, ends="[]")
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
         if augment is not None and latent:
@@ -87,7 +83,7 @@ class OverData(LikeNetwork):
                 f"to have their channels; if they are [H, W, C], pass data.permute(0, 3, 1, 2), which is not copied",
                 stacklevel=3,
             )
-        self.tol, self.augment = float(tol), augment
+        self.augment = augment
         n = len(data)
         self.label_dim = 0
         order = groups = None
@@ -148,7 +144,8 @@ class OverData(LikeNetwork):
         if exclude is not None:
             exclude = self._shape_exclude(exclude, size)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
-        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
+        # What is done with gradients in float64 (finite differences, second-order steps) sees errors of 1e-5.
+        tol = FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, exclude, tol)
 

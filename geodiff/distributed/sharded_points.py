@@ -14,18 +14,18 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
-from geodiff.backends.query import LOG_TOL, Direction
+from geodiff.backends.query import Direction
 from geodiff.base.arguments import check_exclude, check_finite, check_levels, check_topk
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser import content, merging
-from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.conditioning import Part as Asked
+from geodiff.denoiser.conditioning import Batch, SameRows
 from geodiff.denoiser.content import Content
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
 from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
 from geodiff.distributed.ranks import Ranks
+from geodiff.reference.contract import LOG_TOL, least_scale
 
 
 class _Here(NamedTuple):
@@ -115,7 +115,7 @@ class ShardedPointSet(PointSet):
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
             return self._part(here, which, tol, log_tol, topk, with_trace=with_trace)
 
-        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
+        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, least_scale(self.reach)))
 
     def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
         into.write(self.posterior(batch).mean)
@@ -194,7 +194,7 @@ class ShardedPointSet(PointSet):
             out[b] += weights.logsumexp(0) if len(weights) else -torch.inf
         return out
 
-    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, Asked]]:
+    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, SameRows]]:
         """The queries that see something here, of those in `which`: their places there, and the query of an engine."""
         mass = here.mass if which is None else here.mass[which]
         present = (~mass.isneginf()).nonzero()[:, 0]

@@ -27,7 +27,7 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading
 from geodiff.solvers.latest_levels import LatestLevels
 from geodiff.solvers.loop import Places, Walk
-from geodiff.solvers.sampling import check_levels, go_on, sample
+from geodiff.solvers.sampling import check_schedule, go_on, sample
 
 #: Samples of one file, and so of one batch, unless told.
 SIZE = 256
@@ -107,7 +107,7 @@ class Shards:
         places = Places.of(count, "end")
         states = noise.new_empty(places.states, *noise.shape)
         outputs = noise.new_empty(places.outputs, *noise.shape)
-        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
+        walk = Walk(check_schedule(self.sigmas), states, outputs, self.afs)
         walk.state(0).copy_(noise)
         leads = ranks.rank == 0
         step, known = ranks.first_says(kept.read(walk) if leads else (0, None))

@@ -9,11 +9,12 @@ from torch import Tensor
 from geodiff.backends import Query
 from geodiff.backends.cpu import PATHS, CpuEngine, Subsets, add_given, isas, use_isa
 from geodiff.local.cpu import CpuLocalEngine
-from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
+from geodiff.local.engine import LocalEngine, LocalQuery, layout_of
 from geodiff.local.engines import ENGINES, available
 from geodiff.local.plain import seen_by
 from geodiff.local.products import add_to_sums
 from geodiff.reference import local
+from geodiff.reference.contract import pixel_errors
 from geodiff.reference.forms import Crops, Displaced, Form, Masks, Pairs, Windows
 from geodiff.reference.formula import model_space
 from geodiff.reference.local import Posteriors

@@ -9,7 +9,7 @@ from torch import Tensor
 from geodiff.base.arguments import check_data, check_query, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.reference.formula import model_space
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 from geodiff.solvers.trajectory import Trajectory
 
 _TILE = 2**24  # the most numbers of the data that are held in float64 at a time
@@ -105,7 +105,7 @@ class GaussianDenoiser:
         noise [B, *shape] at sigmas[0]; sigmas [S + 1] as for `geodiff.sample`, the last may be 0. Directions outside U
         shrink with sigma. Exact at any spacing (to the dtype of noise; derived, and Wang and Vastola, 2311.10892).
         """
-        levels = check_levels(sigmas)
+        levels = check_schedule(sigmas)
         coordinates = self._coordinates(check_query(noise, self.shape, name="noise"))
         basis, mean, variances = self.basis.T.to(noise), self.mean.to(noise), self.variances.double()
         outside = noise - mean - (coordinates @ basis).reshape(noise.shape)

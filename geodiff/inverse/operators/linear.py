@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_number
+from geodiff.base.per_point import per_point
 from geodiff.inverse.operators.operator import Operator
 
 Map = Callable[[Tensor], Tensor]
@@ -69,9 +70,9 @@ def conjugate_gradients(matrix: Map, right: Tensor, allowed: Tensor) -> Tensor:
     """
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+        return per_point((a * b).flatten(1).sum(1), a)
 
-    target = allowed.reshape(-1, *[1] * (right.ndim - 1)).square()
+    target = per_point(allowed, right).square()
     z, residual = torch.zeros_like(right), right
     direction, size = residual, inner(residual, residual)
     for _ in range(_MOST):
