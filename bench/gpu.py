@@ -28,6 +28,7 @@ from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.measure import record
 from geodiff.measure.baselines import PeerFailed, made, model_points
 from geodiff.measure.device_profile import device_profile
+from geodiff.reference.contract import largest_error, largest_norm
 
 TOL = 1e-5
 
@@ -181,14 +182,12 @@ class Truth:
         return reference.posterior(self.x[:2].double(), self.data, self.sigma).mean
 
     @cached_property
-    def scale(self) -> Tensor:
-        parts = self.data.split(2**14)
-        largest = max(float(reference.model_space(rows, torch.float32).norm(dim=1).max()) for rows in parts)
-        return self.expected.norm(dim=1).clamp_min(0.01 * largest)
+    def largest_norm(self) -> float:
+        return largest_norm(self.data)
 
     def error(self, answer: Tensor) -> float:
         """Contract 1 on the first two queries; all rows of the reference are float64 differences."""
-        return float(((answer[:2].double() - self.expected).norm(dim=1) / self.scale).max())
+        return largest_error(answer[:2], self.expected, self.largest_norm)
 
 
 def ceilings() -> dict[str, float]:

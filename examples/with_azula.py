@@ -1,11 +1,16 @@
 """azula: the optimal denoiser as its Denoiser, on a schedule of its own (pip install azula)."""
 
 import torch
-from azula.noise import CosineSchedule
-from azula.sample import DDIMSampler, HeunSampler
 
 import geodiff
-from geodiff.adapters.azula import AzulaDenoiser
+
+try:
+    from azula.noise import CosineSchedule
+    from azula.sample import DDIMSampler, HeunSampler
+
+    from geodiff.adapters.azula import AzulaDenoiser
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install azula") from None
 
 optimal = geodiff.OptimalDenoiser("digits")
 denoiser = AzulaDenoiser(optimal, CosineSchedule())

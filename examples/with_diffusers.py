@@ -1,13 +1,14 @@
-"""diffusers: its schedulers step with the optimal denoiser in the network's place.
-
-pip install optimal-denoiser[ecosystems]
-"""
+"""diffusers: its schedulers step with the optimal denoiser in the network's place."""
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, UniPCMultistepScheduler
 
 import geodiff
 from geodiff.adapters import RawNetwork, SchedulerModel
+
+try:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, UniPCMultistepScheduler
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install optimal-denoiser[ecosystems]") from None
 
 denoiser = geodiff.OptimalDenoiser("digits")
 torch.manual_seed(0)

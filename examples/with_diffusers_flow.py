@@ -1,10 +1,14 @@
 """diffusers' FlowMatchEuler scheduler along the optimal velocity (pip install optimal-denoiser[ecosystems])."""
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 import geodiff
 from geodiff import adapters, paths
+
+try:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install optimal-denoiser[ecosystems]") from None
 
 denoiser = geodiff.OptimalDenoiser("digits")
 torch.manual_seed(0)

@@ -4,10 +4,14 @@ The network here is random; `DDPMPipeline.from_pretrained(...)` has a trained `u
 """
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
 
 import geodiff
 from geodiff.adapters import DiffusersDenoiser
+
+try:
+    from diffusers import DDPMScheduler, UNet2DModel
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install optimal-denoiser[ecosystems]") from None
 
 torch.manual_seed(0)
 blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}

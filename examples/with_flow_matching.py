@@ -1,10 +1,14 @@
 """flow_matching: its ODE solver along the optimal velocity (pip install --no-deps flow_matching, and torchdiffeq)."""
 
 import torch
-from flow_matching.solver import ODESolver
 
 import geodiff
 from geodiff import adapters, paths
+
+try:
+    from flow_matching.solver import ODESolver
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install torchdiffeq && pip install --no-deps flow_matching") from None
 
 denoiser = geodiff.OptimalDenoiser("digits")
 torch.manual_seed(0)

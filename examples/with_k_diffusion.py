@@ -1,9 +1,13 @@
 """k-diffusion: its samplers take the optimal denoiser as it is (pip install k-diffusion)."""
 
 import torch
-from k_diffusion import sampling
 
 import geodiff
+
+try:
+    from k_diffusion import sampling
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install k-diffusion") from None
 
 denoiser = geodiff.OptimalDenoiser("digits")
 torch.manual_seed(0)

@@ -1,10 +1,14 @@
 """torchcfm: how far its targets scatter about the optimal velocity (pip install --no-deps torchcfm, and pot)."""
 
 import torch
-from torchcfm import ConditionalFlowMatcher
 
 import geodiff
 from geodiff import paths
+
+try:
+    from torchcfm import ConditionalFlowMatcher
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install pot && pip install --no-deps torchcfm") from None
 
 data = geodiff.data.load("digits").data
 denoiser = geodiff.OptimalDenoiser(data)

@@ -1,10 +1,14 @@
 """torchdiffeq: an adaptive solver down to sigma_min, then a jump (pip install optimal-denoiser[ecosystems])."""
 
 import torch
-from torchdiffeq import odeint
 
 import geodiff
 from geodiff.adapters import probability_flow
+
+try:
+    from torchdiffeq import odeint
+except ImportError as error:
+    raise SystemExit(f"{error}; pip install optimal-denoiser[ecosystems]") from None
 
 denoiser = geodiff.OptimalDenoiser("digits")
 torch.manual_seed(0)

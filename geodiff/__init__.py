@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     __version__ = VERSION
     from geodiff.denoiser import MixtureDenoiser, OptimalDenoiser, SmoothedDenoiser, TemperedDenoiser, ops
     from geodiff.local.module import LocalDenoiser
+    from geodiff.reference import moments
     from geodiff.solvers import Trajectory, sample
 
     from . import (
@@ -119,6 +120,7 @@ __all__ = [
     "locality",
     "mean_shift",
     "measure",
+    "moments",
     "ops",
     "output",
     "paths",

@@ -18,7 +18,26 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_number
+from geodiff.base.per_point import per_point
 from geodiff.base.tracing import values_are_known
+
+__all__ = [
+    "LINEAR",
+    "PATHS",
+    "VP",
+    "Blurred",
+    "Convention",
+    "Cosine",
+    "Linear",
+    "LinearVP",
+    "Lipman",
+    "Path",
+    "Polynomial",
+    "Scales",
+    "Sigmoid",
+    "check_path",
+    "times",
+]
 
 Convention = Literal["A", "B"]
 
@@ -56,7 +75,7 @@ class Scales(NamedTuple):
 
     def per_point(self, x: Tensor) -> Self:
         """The same in the shape [B, 1, ...] or [1, 1, ...] that x [B, *shape] is multiplied by."""
-        return type(self)(*(scale.to(x.device).reshape(-1, *[1] * (x.ndim - 1)) for scale in self))
+        return type(self)(*(per_point(scale.to(x.device), x) for scale in self))
 
     def velocity(self, x: Tensor, r: Tensor) -> Tensor:
         """v = alpha' r + sigma' (x - alpha r) / sigma, in float64 for x, r [B, *shape]."""
@@ -104,7 +123,7 @@ class Path(ABC):
 
     def time(self, level: float | Tensor) -> Tensor:
         """The time at which sigma_t / alpha_t is `level`: the inverse of `level`. Raises ValueError for none."""
-        levels = torch.as_tensor(level, dtype=torch.float64)
+        levels = _float64(level)
         u = self._time_of(levels)
         bad = levels[~((u >= -1e-9) & (u <= 1 + 1e-9))]
         if bad.numel():
@@ -143,7 +162,7 @@ class Path(ABC):
         return f"{type(self).__name__} {self.convention}"
 
     def _ends(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        times = torch.as_tensor(t, dtype=torch.float64)
+        times = _float64(t)
         if values_are_known() and not bool(((times >= 0) & (times <= 1)).all()):
             bad = times[~((times >= 0) & (times <= 1))]
             raise ValueError(f"t: expected a time, found {bad.flatten()[0].item():g}; allowed 0 <= t <= 1")
@@ -311,7 +330,7 @@ class Sigmoid(Path):
 
     def _time_of(self, level: Tensor) -> Tensor:
         first, last = self.start / self.tau, self.end / self.tau
-        low, high = (torch.tensor(value, dtype=torch.float64).sigmoid() for value in (first, last))
+        low, high = (torch.tensor(value, dtype=torch.float64, device="cpu").sigmoid() for value in (first, last))
         share = 1 / (1 + 1 / level.square())  # sigma^2
         return ((low + share * (high - low)).logit() - first) / (last - first)
 
@@ -340,6 +359,11 @@ def check_path(path: object) -> Path:
             f"allowed such as geodiff.paths.Linear('A')"
         )
     return path
+
+
+def _float64(value: float | Tensor) -> Tensor:
+    """As a tensor, on the device that it lies on: as_tensor would move it to the default device."""
+    return value.double() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 def times(n: int, shift: float = 1.0, *, convention: Convention = "A") -> Tensor:

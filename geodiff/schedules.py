@@ -5,13 +5,14 @@ Raises TypeError or ValueError that names the argument.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_integer, check_reals
+from geodiff.base.arguments import check_integer, check_number, check_reals
+
+__all__ = ["SCHEDULES", "edm", "exponential", "from_alphas_cumprod", "karras", "polyexponential", "vp"]
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -19,7 +20,7 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
 
     Karras et al., 2206.00364, eq. 5. n = 1 is sigma_max alone.
     """
-    rho = _real(rho, "rho", 0.0)
+    rho = check_number(rho, "rho", 0.0)
     sigma_min, sigma_max = _range(sigma_min, sigma_max)
     low, high = _power(sigma_min, 1 / rho), _power(sigma_max, 1 / rho)
     return _between((high + _ramp(n) * (low - high)) ** rho, sigma_min, sigma_max, rho)
@@ -46,7 +47,7 @@ def polyexponential(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, r
 
     rho > 1 spends more of the levels at low noise. k-diffusion, `get_sigmas_polyexponential`.
     """
-    rho = _real(rho, "rho", 0.0)
+    rho = check_number(rho, "rho", 0.0)
     sigma_min, sigma_max = _range(sigma_min, sigma_max)
     low, high = math.log(sigma_min), math.log(sigma_max)
     return _between((low + (1 - _ramp(n)) ** rho * (high - low)).exp(), sigma_min, sigma_max, rho)
@@ -58,9 +59,9 @@ def vp(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3)
     The variance-preserving SDE with linear beta, in the sigma of z / s_t (Song et al., 2011.13456; in this form Karras
     et al., 2206.00364, table 1). beta_d >= 0 and beta_min > 0, the slope and start of beta; 0 < eps_s < 1.
     """
-    beta_d = _real(beta_d, "beta_d", 0.0, or_equal=True)
-    beta_min = _real(beta_min, "beta_min", 0.0)
-    eps_s = _real(eps_s, "eps_s", 0.0, 1.0)
+    beta_d = check_number(beta_d, "beta_d", 0.0, ends="[)")
+    beta_min = check_number(beta_min, "beta_min", 0.0)
+    eps_s = check_number(eps_s, "eps_s", 0.0, 1.0, ends="()")
     t = 1 + _ramp(n) * (eps_s - 1)
     levels = torch.expm1(beta_d * t.square() / 2 + beta_min * t).sqrt()
     if not torch.isfinite(levels).all():
@@ -148,23 +149,10 @@ def _then_zero(levels: Tensor) -> Tensor:
 
 
 def _range(sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    sigma_min, sigma_max = _real(sigma_min, "sigma_min", 0.0), _real(sigma_max, "sigma_max", 0.0)
+    sigma_min, sigma_max = check_number(sigma_min, "sigma_min", 0.0), check_number(sigma_max, "sigma_max", 0.0)
     if sigma_min >= sigma_max:
         raise ValueError(
             f"sigma_min: expected below sigma_max, found {sigma_min:g} and sigma_max = {sigma_max:g}; "
             f"allowed 0 < sigma_min < sigma_max"
         )
     return sigma_min, sigma_max
-
-
-def _real(value: object, name: str, low: float, high: float = math.inf, *, or_equal: bool = False) -> float:
-    """value as a float with low < value < high, or low <= value if or_equal."""
-    allowed = f"{low:g} {'<=' if or_equal else '<'} {name} < {high:g}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name}: expected a real number, found {type(value).__name__} {value!r:.60}; allowed {allowed}"
-        )
-    number = float(value)
-    if not (low < number < high or (or_equal and number == low)):
-        raise ValueError(f"{name}: expected a number in range, found {number:g}; allowed {allowed}")
-    return number

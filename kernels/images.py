@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 import triton
 from torch import Tensor
 
+from geodiff.base.dtypes import Units, centred_units
 from geodiff.kernels.configs import INTERPRETED
 from geodiff.kernels.seen import Seen
 
@@ -112,9 +112,9 @@ class Candidates(NamedTuple):
         return triton.cdiv(self.all, max(1, min(_PARTS, _SUMS // numbers)))
 
     @property
-    def units(self) -> tuple[float, float]:
-        """shift, unit: centred units are x unit - shift."""
-        return (0.5, 127.5) if self.rows.dtype == torch.uint8 else (0.0, 1.0)
+    def units(self) -> Units:
+        """Of the rows."""
+        return centred_units(self.rows.dtype)
 
 
 class Found(NamedTuple):

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_finite
+from geodiff.base.dtypes import centred_units
+from geodiff.reference.contract import least_scale
 
 _ELEMENTS = 2**23  # values in float64 at a time
 
@@ -26,7 +28,7 @@ class Prepared:
         """Raises ValueError if rows hold NaN or Inf."""
         n, d = rows.shape
         self.rows = rows
-        self.shift, self.unit = (0.5, 127.5) if rows.dtype == torch.uint8 else (0.0, 1.0)
+        self.shift, self.unit = centred_units(rows.dtype)
         at_a_time = max(1, _ELEMENTS // d)
         self.half = torch.empty(n, dtype=torch.float64, device=rows.device)
         self.away = torch.empty_like(self.half)
@@ -57,7 +59,7 @@ class Prepared:
     @property
     def least_scale(self) -> float:
         """The smallest value that contract 1 divides by, 0.01 max |x_i|, in centred units."""
-        return max(0.01 * self.model_norm, 1e-300)
+        return least_scale(self.model_norm)
 
 
 def centred(rows: Tensor) -> Tensor:

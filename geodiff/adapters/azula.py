@@ -8,6 +8,8 @@ from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor
 
+from geodiff.base.per_point import per_point
+
 
 class AzulaDenoiser(Denoiser):  # type: ignore[misc]  # azula is untyped
     """E[X | x_t] = r(x_t / alpha_t; sigma_t / alpha_t) for azula's p(x_t | x) = N(alpha_t x, sigma_t^2 I).
@@ -29,13 +31,14 @@ class AzulaDenoiser(Denoiser):  # type: ignore[misc]  # azula is untyped
         """
         shape = getattr(self.denoiser, "shape", x_t.shape[1:])
         batch = x_t.shape[: x_t.ndim - len(shape)]
-        alpha, sigma = (_per_point(scale.double(), batch) for scale in self.schedule(t))
-        x = x_t.reshape(-1, *shape) / alpha.to(x_t.dtype).reshape(-1, *[1] * len(shape))
+        alpha, sigma = (_each(scale.double(), batch) for scale in self.schedule(t))
+        points = x_t.reshape(-1, *shape)
+        x = points / per_point(alpha.to(x_t.dtype), points)
         flat = {name: _flat(value, batch) for name, value in kwargs.items()}
         return DiracPosterior(mean=self.denoiser(x, sigma / alpha, **flat).reshape(x_t.shape))
 
 
-def _per_point(scale: Tensor, batch: Sequence[int]) -> Tensor:
+def _each(scale: Tensor, batch: Sequence[int]) -> Tensor:
     """alpha or sigma, one for each point of the batch: [B]."""
     if scale.numel() == math.prod(batch):  # [*batch], and [*batch, 1, ...], as code for images passes it
         return scale.reshape(-1)

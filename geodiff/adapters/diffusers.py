@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geodiff.adapters.flow import FlowModel
-from geodiff.adapters.levels import dtype_of, per_point
+from geodiff.adapters.levels import cast_per_point, dtype_of
 from geodiff.adapters.parametrization import eps_to_x0, sigma_from_abar, v_to_x0, x0_to_eps, x0_to_v
 from geodiff.base.arguments import check_sigma, check_tensor
 from geodiff.base.dtypes import FLOATING
@@ -109,7 +109,7 @@ class SchedulerModel(nn.Module):
         sigma = self.sigma(timestep).to(z.device)
         if sigma.isinf():
             return self._of_pure_noise(z, conditions)
-        x = z * per_point((1 + sigma.square()).sqrt(), z)
+        x = z * cast_per_point((1 + sigma.square()).sqrt(), z)
         return self._from_x0(x, self.denoiser(x, sigma, **conditions), sigma)
 
     def _of_pure_noise(self, z: Tensor, conditions: dict[str, Any]) -> Tensor:
@@ -158,7 +158,7 @@ class SchedulerModel(nn.Module):
         scheduler, timestep = self.scheduler, _one(timestep)
         if not hasattr(scheduler, "sigmas"):  # then levels are those of training
             abar = scheduler.alphas_cumprod[int(timestep)].double()
-            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64)
+            return sigma_from_abar(abar) if abar > 0 else torch.tensor(torch.inf, dtype=torch.float64, device="cpu")
         sigma = scheduler.sigmas[self._index(timestep)].double()
         return sigma if self._flow is None else self._flow.path.level(sigma)
 
@@ -227,7 +227,7 @@ class DiffusersDenoiser(nn.Module):
             conditions["class_labels"] = class_labels
         levels = check_sigma(sigma, len(x), device=x.device)
         dtype = dtype_of(self.unet, x.dtype)
-        z = x * per_point((1 + levels.square()).rsqrt(), x)
+        z = x * cast_per_point((1 + levels.square()).rsqrt(), x)
         output = self.unet(z.to(dtype), self.timestep(levels).to(x.device), return_dict=False, **conditions)[0]
         return self._to_x0(x, output.to(x.dtype), levels)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from geodiff.adapters.levels import dtype_of
 from geodiff.base.arguments import check_number, check_sigma, check_tensor, shape_sigma
 from geodiff.base.dtypes import FLOATING
+from geodiff.base.per_point import per_point
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.velocity import LARGEST
 from geodiff.paths import Convention, Linear, Path
@@ -69,7 +70,7 @@ class FlowModel(nn.Module):
             return self.denoiser.velocity(x, times, path=self.path, **conditions)
         scales = self.path.at(times)
         factor, level = scales.to_denoiser(LARGEST)
-        moved = x * factor.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        moved = x * per_point(factor.to(x.dtype), x)
         return scales.velocity(x, self.denoiser(moved, level, **conditions)).to(x.dtype)
 
     def guarded(self, times: Tensor) -> Tensor:

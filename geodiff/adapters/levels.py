@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from geodiff.base.per_point import per_point
 
-def per_point(factor: Tensor, x: Tensor) -> Tensor:
-    """factor [B] or 0-d as [B, 1, ...] or [1, ...], in the dtype and on the device of x [B, *shape]."""
-    return factor.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+def cast_per_point(factor: Tensor, x: Tensor) -> Tensor:
+    """`per_point` in the dtype and on the device of x [B, *shape]."""
+    return per_point(factor.to(x.device, x.dtype), x)
 
 
 def dtype_of(network: object, otherwise: torch.dtype) -> torch.dtype:

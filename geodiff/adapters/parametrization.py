@@ -9,13 +9,11 @@ x, x0, eps, v and score are floating [B, *shape] in VE coordinates, and an answe
 0-d, [B] or [B, 1, ...]. Factors are formed in float64. Raises TypeError or ValueError that names the argument.
 """
 
-import numbers
-
 import torch
 from torch import Tensor
 
-from geodiff.adapters.levels import per_point
-from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.adapters.levels import cast_per_point
+from geodiff.base.arguments import check_number, check_sigma, check_tensor
 from geodiff.base.dtypes import FLOATING
 
 
@@ -23,11 +21,10 @@ def sigma_from_abar(abar: object) -> Tensor:
     """sigma = sqrt((1 - abar) / abar), float64 in the shape of abar; 0 < abar < 1 (DDPM's `alphas_cumprod`)."""
     if isinstance(abar, Tensor) and abar.is_floating_point():
         products = abar.double()
-    elif not isinstance(abar, bool) and isinstance(abar, numbers.Real):
-        products = torch.tensor(float(abar), dtype=torch.float64)
+    elif isinstance(abar, Tensor):
+        raise TypeError(f"abar: expected a floating tensor, found a tensor of {abar.dtype}; allowed 0 < abar < 1")
     else:
-        found = f"a tensor of {abar.dtype}" if isinstance(abar, Tensor) else type(abar).__name__
-        raise TypeError(f"abar: expected a real number or floating tensor, found {found}; allowed 0 < abar < 1")
+        products = torch.tensor(check_number(abar, "abar", 0.0, 1.0, ends="()"), dtype=torch.float64, device="cpu")
     bad = products[~((products > 0) & (products < 1))]
     if bad.numel():
         raise ValueError(
@@ -50,26 +47,26 @@ def vp_to_ve(z: Tensor, abar: float | Tensor) -> tuple[Tensor, Tensor]:
     """x = z / sqrt(abar), sigma = sqrt((1 - abar) / abar), float64 [B]. abar: number, 0-d, [B] or [B, 1, ...]."""
     check_tensor(z, "z", FLOATING)
     levels = check_sigma(sigma_from_abar(abar), len(z), device=z.device)
-    return z * per_point((1 + levels.square()).sqrt(), z), levels
+    return z * cast_per_point((1 + levels.square()).sqrt(), z), levels
 
 
 def ve_to_vp(x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
     """z = sqrt(abar) x, abar = 1 / (1 + sigma^2), float64 [B]."""
     check_tensor(x, "x", FLOATING)
     abar = abar_from_sigma(check_sigma(sigma, len(x), device=x.device))
-    return x * per_point(abar.sqrt(), x), abar
+    return x * cast_per_point(abar.sqrt(), x), abar
 
 
 def x0_to_eps(x: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
     """eps = (x - x0) / sigma."""
     levels = _levels(x, x0, "x0", sigma)
-    return (x - x0) * per_point(1 / levels, x)
+    return (x - x0) * cast_per_point(1 / levels, x)
 
 
 def eps_to_x0(x: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
     """x0 = x - sigma eps."""
     levels = _levels(x, eps, "eps", sigma)
-    return x - per_point(levels, x) * eps
+    return x - cast_per_point(levels, x) * eps
 
 
 def x0_to_v(x: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
@@ -77,40 +74,40 @@ def x0_to_v(x: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
     levels = _levels(x, x0, "x0", sigma)
     scale = (1 + levels.square()).sqrt()
     # Not as x / a - b x0: at small sigma both are large and all but cancel.
-    return ((x - x0) * per_point(1 / levels, x) - per_point(levels, x) * x0) * per_point(1 / scale, x)
+    return ((x - x0) * cast_per_point(1 / levels, x) - cast_per_point(levels, x) * x0) * cast_per_point(1 / scale, x)
 
 
 def v_to_x0(x: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
     """x0 = sqrt(abar) z - sqrt(1 - abar) v = x / (1 + sigma^2) - sigma v / sqrt(1 + sigma^2)."""
     levels = _levels(x, v, "v", sigma)
     abar = 1 / (1 + levels.square())
-    return per_point(abar, x) * x - per_point(levels * abar.sqrt(), x) * v
+    return cast_per_point(abar, x) * x - cast_per_point(levels * abar.sqrt(), x) * v
 
 
 def eps_to_v(x: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
     """v = sqrt(1 + sigma^2) eps - sigma x / sqrt(1 + sigma^2)."""
     levels = _levels(x, eps, "eps", sigma)
     scale = (1 + levels.square()).sqrt()
-    return per_point(scale, x) * eps - per_point(levels / scale, x) * x
+    return cast_per_point(scale, x) * eps - cast_per_point(levels / scale, x) * x
 
 
 def v_to_eps(x: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
     """eps = sqrt(1 - abar) z + sqrt(abar) v = sigma x / (1 + sigma^2) + v / sqrt(1 + sigma^2)."""
     levels = _levels(x, v, "v", sigma)
     abar = 1 / (1 + levels.square())
-    return per_point(levels * abar, x) * x + per_point(abar.sqrt(), x) * v
+    return cast_per_point(levels * abar, x) * x + cast_per_point(abar.sqrt(), x) * v
 
 
 def x0_to_score(x: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
     """score = (x0 - x) / sigma^2."""
     levels = _levels(x, x0, "x0", sigma)
-    return (x0 - x) * per_point(1 / levels.square(), x)
+    return (x0 - x) * cast_per_point(1 / levels.square(), x)
 
 
 def score_to_x0(x: Tensor, score: Tensor, sigma: float | Tensor) -> Tensor:
     """x0 = x + sigma^2 score."""
     levels = _levels(x, score, "score", sigma)
-    return x + per_point(levels.square(), x) * score
+    return x + cast_per_point(levels.square(), x) * score
 
 
 def _levels(x: Tensor, value: Tensor, name: str, sigma: float | Tensor) -> Tensor:

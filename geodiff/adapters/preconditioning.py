@@ -5,16 +5,14 @@ c_skip = s^2 / (sigma^2 + s^2), c_out = sigma s / sqrt(sigma^2 + s^2), c_in = 1 
 c_noise = ln(sigma) / 4 (Karras et al., 2206.00364, table 1).
 """
 
-import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from geodiff.adapters.levels import dtype_of, per_point
-from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.adapters.levels import cast_per_point, dtype_of
+from geodiff.base.arguments import check_number, check_sigma, check_tensor
 from geodiff.base.dtypes import FLOATING
 
 
@@ -43,7 +41,7 @@ class PreconditionedDenoiser(nn.Module):
     def __init__(self, network: Callable[..., Tensor], sigma_data: float = 0.5) -> None:
         super().__init__()
         self.network = network
-        self.sigma_data = _positive(sigma_data)
+        self.sigma_data = check_number(sigma_data, "sigma_data", 0.0)
 
     def forward(
         self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Any
@@ -54,8 +52,8 @@ class PreconditionedDenoiser(nn.Module):
             conditions["class_labels"] = class_labels
         c = coefficients(check_sigma(sigma, len(x), device=x.device), self.sigma_data)
         dtype = dtype_of(self.network, x.dtype)
-        output = self.network((x * per_point(c.scale, x)).to(dtype), c.noise.to(dtype), **conditions)
-        return per_point(c.skip, x) * x + per_point(c.out, x) * output.to(x.dtype)
+        output = self.network((x * cast_per_point(c.scale, x)).to(dtype), c.noise.to(dtype), **conditions)
+        return cast_per_point(c.skip, x) * x + cast_per_point(c.out, x) * output.to(x.dtype)
 
 
 class RawNetwork(nn.Module):
@@ -70,23 +68,15 @@ class RawNetwork(nn.Module):
     def __init__(self, denoiser: Callable[..., Tensor], sigma_data: float = 0.5) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.sigma_data = _positive(sigma_data)
+        self.sigma_data = check_number(sigma_data, "sigma_data", 0.0)
 
     def forward(self, scaled: Tensor, c_noise: float | Tensor, **conditions: Any) -> Tensor:
         """[B, *shape] in the dtype of scaled = c_in x. c_noise: number, 0-d, [B] or [B, 1, ...] = ln(sigma) / 4."""
         check_tensor(scaled, "scaled", FLOATING)
-        sigma = check_sigma(torch.as_tensor(c_noise).double().mul(4).exp(), len(scaled), device=scaled.device)
+        levels = torch.as_tensor(c_noise, device=scaled.device).double().mul(4).exp()
+        sigma = check_sigma(levels, len(scaled), device=scaled.device)
         c = coefficients(sigma, self.sigma_data)
         # In float64: at small sigma r and c_skip x all but cancel, and c_out is small.
-        x = scaled.double() / per_point(c.scale, scaled.double())
+        x = scaled.double() / cast_per_point(c.scale, scaled.double())
         denoised = self.denoiser(x.to(scaled.dtype), sigma, **conditions).double()
-        return ((denoised - per_point(c.skip, x) * x) / per_point(c.out, x)).to(scaled.dtype)
-
-
-def _positive(sigma_data: object) -> float:
-    if isinstance(sigma_data, bool) or not isinstance(sigma_data, numbers.Real):
-        found = f"{type(sigma_data).__name__} {sigma_data!r:.60}"
-        raise TypeError(f"sigma_data: expected a real number, found {found}; allowed > 0")
-    if not 0 < float(sigma_data) < math.inf:
-        raise ValueError(f"sigma_data: expected a standard deviation, found {sigma_data!r:.60}; allowed > 0, finite")
-    return float(sigma_data)
+        return ((denoised - cast_per_point(c.skip, x) * x) / cast_per_point(c.out, x)).to(scaled.dtype)

@@ -30,7 +30,7 @@ class StudioDenoiser(nn.Module):
         self, latents: Tensor, timestep: int | Tensor, *, generator: torch.Generator | None = None, **conditions: Any
     ) -> Tensor:
         """x_0 [B, C, H, W] in the dtype of latents; timestep an integer, 0-d or [B]. Nothing is random here."""
-        index = torch.as_tensor(timestep).long().cpu()
+        index = torch.as_tensor(timestep, device="cpu").long()
         return self.denoise_abar(latents, self.scheduler.alphas_cumprod[index].double(), **conditions)
 
     def denoise_abar(self, latents: Tensor, abar: float | Tensor, **conditions: Any) -> Tensor:

@@ -14,9 +14,11 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+__all__ = [module.name for module in pkgutil.iter_modules(__path__)]
+
 
 def __getattr__(name: str) -> ModuleType:
     # Each when it is first used: `import geodiff` alone is enough, and brings none of them.
-    if name in (module.name for module in pkgutil.iter_modules(__path__)):
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,8 @@ from geodiff.local.module import LocalDenoiser
 from geodiff.local.schedules import PatchSchedule, chosen
 from geodiff.solvers import sample
 
+__all__ = ["PATCHES", "Calibration", "calibrate"]
+
 #: What networks were compared with in the published tables.
 PATCHES = (3, 5, 7, 9, 11, 13, 15, 17)
 
@@ -26,7 +28,7 @@ class Calibration:
     @property
     def best(self) -> Tensor:
         """[S, B]: the k of the largest cosine, for each level and sample."""
-        return torch.tensor(self.patches)[self.cosines.argmax(1)]
+        return torch.tensor(self.patches, device="cpu")[self.cosines.argmax(1)]
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def calibrate(
     walked = sample(network, noise, sigmas, "euler")
     assert walked.denoised is not None, "all states are kept"
     levels = walked.sigmas[:-1].tolist()
-    cosines = torch.empty(len(levels), len(patches), len(noise), dtype=torch.float64)
+    cosines = torch.empty(len(levels), len(patches), len(noise), dtype=torch.float64, device="cpu")
     for place, k in enumerate(patches):
         denoiser = local(k)
         for step, sigma in enumerate(levels):
@@ -61,6 +63,6 @@ def calibrate(
             towards, found = walked.denoised[step].double() - x, denoiser(walked.states[step], sigma).double() - x
             cosines[step, place] = torch.cosine_similarity(towards.flatten(1), found.flatten(1))
             progress()
-    best = torch.tensor(patches)[cosines.argmax(1)]  # [S, B]
+    best = torch.tensor(patches, device="cpu")[cosines.argmax(1)]  # [S, B]
     made = chosen(levels, best.median(1).values.tolist(), f"calibrated on {len(noise)} samples of a network")
     return Calibration(made, patches, cosines)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_integer, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
 from geodiff.paths import LINEAR, Path, check_path
 from geodiff.solvers import sample
-from geodiff.solvers.loop import check_answer
+
+__all__ = ["Denoiser", "FlowDeviation", "Hybrid", "Velocity", "along_path", "along_trajectory", "hybrid"]
 
 Velocity = Callable[..., Tensor]
 Denoiser = Callable[..., Tensor]
@@ -139,17 +141,17 @@ def hybrid(
     bad = [tau for tau in switches if not 0 <= tau <= 1]
     if bad:
         raise ValueError(f"switches: expected times, found {bad[0]:g}; allowed 0 <= tau <= 1")
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu")
     ends = []
     for tau in switches:
         # In even steps: the optimal velocity is asked at the first round(tau steps) of them.
-        cut = int((1 - torch.tensor(tau, dtype=torch.float64)).mul(steps).round())
+        cut = int((1 - torch.tensor(tau, dtype=torch.float64, device="cpu")).mul(steps).round())
         asked = _Asked(network, optimal, float(times[steps - cut]) if cut else 0.0)
         ends.append(sample(asked, noise, times, "euler", keep="end", path=LINEAR).states[-1])
     samples = torch.stack(ends)
     found = [nearest_two(optimal, one) for one in samples]
     nearest, distances = (torch.stack([values[:, 0] for values in each]) for each in zip(*found, strict=True))
-    return Hybrid(torch.tensor(switches, dtype=torch.float64), samples, distances, nearest)
+    return Hybrid(torch.tensor(switches, dtype=torch.float64, device="cpu"), samples, distances, nearest)
 
 
 class _Asked:

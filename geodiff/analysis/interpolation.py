@@ -8,7 +8,10 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
+from geodiff.base.per_point import per_point
 from geodiff.solvers import Denoiser, Step, sample
+
+__all__ = ["INTERPOLATIONS", "Interpolation", "decode", "linear", "rescaled", "shell_ratio", "slerp"]
 
 
 def linear(z1: Tensor, z2: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
@@ -30,7 +33,7 @@ def slerp(z1: Tensor, z2: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     z1, z2, w = _checked(z1, z2, weights)
     first, second = z1.flatten(1).double(), z2.flatten(1).double()
     cosine = (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
-    psi = cosine.clamp(-1, 1).acos().reshape(-1, *[1] * (z1.ndim - 1))  # [B, 1, ...]
+    psi = per_point(cosine.clamp(-1, 1).acos(), z1)  # [B, 1, ...]
     w = w.double()
     arc = psi.sin() > 1e-7
     keep = torch.where(arc, ((1 - w) * psi).sin() / psi.sin(), 1 - w)
@@ -86,7 +89,7 @@ def decode(
     """
     if how not in INTERPOLATIONS:
         raise ValueError(f"how: expected a known name, found {how!r}; allowed {', '.join(INTERPOLATIONS)}")
-    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64)
+    weights = torch.linspace(0, 1, check_integer(points, "points", 2), dtype=torch.float64, device="cpu")
     latents = INTERPOLATIONS[how](z1, z2, weights)
     trajectory = sample(denoiser, latents.flatten(0, 1), sigmas, solver, keep="end")
     samples = trajectory.states[-1].reshape(latents.shape)
@@ -102,4 +105,4 @@ def _checked(z1: object, z2: object, weights: Tensor | Sequence[float]) -> tuple
             f"{z1.dtype}; allowed two batches of one shape"
         )
     w = check_reals(weights, "weights", "[L]", at_least=1)
-    return z1, z2, w.reshape(-1, *[1] * z1.ndim).to(z1)
+    return z1, z2, per_point(w, z1[None]).to(z1)

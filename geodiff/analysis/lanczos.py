@@ -7,6 +7,8 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_integer
 
+__all__ = ["largest_eigenvalue"]
+
 
 def largest_eigenvalue(
     product: Callable[[Tensor], Tensor], start: Tensor, *, iterations: int = 60, tol: float = 1e-10

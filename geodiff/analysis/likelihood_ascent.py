@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.reference.contract import log_prob_allowed
+
+__all__ = ["LikelihoodAscent", "likelihood_ascent"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,7 @@ class LikelihoodAscent:
     @property
     def holds(self) -> Tensor:
         """[B]: neither falls where the condition is met; the tolerance is what `log_prob` promises."""
-        slack = 2 * (1e-3 + 1e-6 * self.at_start.abs())
+        slack = 2 * log_prob_allowed(self.at_start)
         climbs = (self.at_denoised >= self.at_start - slack) & (self.at_step >= self.at_start - slack)
         return climbs | ~self.close
 
@@ -44,7 +48,7 @@ def likelihood_ascent(
     Why: by Jensen's inequality log p(y) - log p(x) >= (|x - r*|^2 - |y - r*|^2) / 2 sigma^2.
     """
     posterior = optimal.posterior(x, sigma)
-    answer = learned(x, x.new_tensor(sigma))
+    answer = check_answer(learned(x, x.new_tensor(sigma)), x, "learned", f"sigma = {sigma:g}")
     ratio = sigma_next / sigma
     error = (answer - posterior.mean).flatten(1).norm(dim=1)
     return LikelihoodAscent(

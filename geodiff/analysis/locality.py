@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.local.module import LocalDenoiser
 from geodiff.reference.formula import model_space
+
+__all__ = ["Agreement", "Denoiser", "Mosaic", "agreement", "correlation", "mosaic"]
 
 Denoiser = Callable[[Tensor, float], Tensor]
 
@@ -53,7 +56,7 @@ def agreement(
     noisy      x [S, B, *shape], at sigmas [S]: such as the states of a network's own trajectories
     progress   is called after each answer
     """
-    levels = torch.as_tensor(sigmas, dtype=torch.float64)
+    levels = sigmas.double() if isinstance(sigmas, Tensor) else torch.tensor(sigmas, dtype=torch.float64, device="cpu")
     if len(denoisers) < 2 or len(noisy) != len(levels):
         raise ValueError(
             f"denoisers, noisy: expected two denoisers or more and points for each of {len(levels)} levels, found "
@@ -63,7 +66,7 @@ def agreement(
     for name, denoiser in denoisers.items():
         found = []
         for x, sigma in zip(noisy, levels.tolist(), strict=True):
-            found.append(denoiser(x, sigma))
+            found.append(check_answer(denoiser(x, sigma), x, name, f"sigma = {sigma:g}"))
             progress()
         answers[name] = torch.stack(found)
     first, *others = answers
@@ -94,7 +97,7 @@ class Mosaic:
     @property
     def pieces(self) -> Tensor:
         """How many different images each mosaic is made of, [B] int64."""
-        return torch.tensor([len(one.unique()) for one in self.nearest])
+        return torch.tensor([len(one.unique()) for one in self.nearest], device="cpu")
 
 
 def mosaic(denoiser: LocalDenoiser, x: Tensor, sigma: float, **conditions: Tensor) -> Mosaic:

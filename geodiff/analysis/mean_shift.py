@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_finite, check_integer, check_reals, check_sigma, check_tensor
+from geodiff.base.answers import check_answer
+from geodiff.base.arguments import check_finite, check_integer, check_number, check_reals, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
+
+__all__ = ["MERGE", "MeanShift", "mean_shift"]
 
 #: Fixed points nearer than this many sigma count as one mode.
 MERGE = 0.1
@@ -69,7 +72,7 @@ def mean_shift(
         raise ValueError(f"x: expected shape [B, *shape], found {list(x.shape)}; allowed any B >= 0")
     check_finite(x, "x")
     levels = _levels(sigma)
-    tol = _tolerance(tol)
+    tol = check_number(tol, "tol", 0.0)
     max_iterations = check_integer(max_iterations, "max_iterations", 1)
 
     points = x.detach().clone()
@@ -93,11 +96,7 @@ def mean_shift(
 
 def _evaluate(denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float) -> Tensor:
     denoised = denoiser(x, x.new_tensor(sigma, dtype=torch.float64))
-    if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
-        found = f"shape {list(denoised.shape)}" if isinstance(denoised, Tensor) else type(denoised).__name__
-        raise ValueError(f"denoiser: expected an output of x's shape {list(x.shape)}, found {found}; allowed no other")
-    check_finite(denoised, f"denoiser: at sigma = {sigma:g}")
-    return denoised.to(x.dtype)
+    return check_answer(denoised, x, "denoiser", f"sigma = {sigma:g}").to(x.dtype)
 
 
 def _group(points: Tensor, shift: Tensor, converged: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,13 +133,3 @@ def _levels(sigma: object) -> list[float]:
             f"sigma: expected levels that fall strictly, found {levels.tolist()!r:.60}; allowed 80, 40, ..."
         )
     return levels.tolist()
-
-
-def _tolerance(tol: object) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, numbers.Real):
-        raise TypeError(f"tol: expected a real number, found {type(tol).__name__} {tol!r:.60}; allowed tol > 0")
-    if not 0 < float(tol) < math.inf:
-        raise ValueError(
-            f"tol: expected a positive, finite number, found {tol!r:.60}; allowed tol > 0, in units of sigma"
-        )
-    return float(tol)

@@ -11,6 +11,8 @@ from geodiff.base.arguments import check_integer
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
 
+__all__ = ["Features", "Nearest", "PrincipalComponents", "frechet_distance", "kernel_distance", "nearest"]
+
 #: Points [B, *shape] in model space -> features [B, k].
 Features = Callable[[Tensor], Tensor]
 
@@ -27,7 +29,7 @@ class PrincipalComponents:
 
     def __init__(self, data: Tensor, k: int = 64) -> None:
         k = check_integer(k, "k", 1)
-        chosen = torch.linspace(0, len(data) - 1, min(len(data), _POINTS_FOR_COMPONENTS)).round().long()
+        chosen = torch.linspace(0, len(data) - 1, min(len(data), _POINTS_FOR_COMPONENTS), device="cpu").round().long()
         fitted = GaussianDenoiser.fit(data[chosen.to(data.device)], dtype=torch.float64)
         self.mean = fitted.mean.flatten()
         self.components = fitted.basis.flip(1)[:, :k]  # [d, k], variances fall

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.solvers import sample
-from geodiff.solvers.loop import check_answer
 from geodiff.solvers.trajectory import Trajectory
+
+__all__ = ["Denoiser", "ScoreDeviation", "score_deviation"]
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 

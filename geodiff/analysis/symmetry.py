@@ -14,11 +14,23 @@ from torch import Tensor
 
 from geodiff.analysis.analytic import GaussianDenoiser
 from geodiff.analysis.lanczos import largest_eigenvalue
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_data, check_integer, check_number, check_reals
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.solvers import Denoiser, Step, sample
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
+
+__all__ = [
+    "CriticalSigma",
+    "FixedPoint",
+    "LateStart",
+    "bifurcation",
+    "critical_sigma",
+    "critical_sigma_sde",
+    "fixed_point",
+    "late_start",
+]
 
 _ALL_ALIKE = 1e9  # a noise level at which all points weigh the same: Cov_w is the covariance of the data
 
@@ -66,7 +78,8 @@ def fixed_point(
         if isinstance(denoiser, OptimalDenoiser):
             following = _posterior(denoiser, x, sigma).mean.detach()
         else:
-            following = denoiser(x, x.new_tensor(sigma)).double()
+            answer = check_answer(denoiser(x, x.new_tensor(sigma)), x, "denoiser", f"sigma = {sigma:g}")
+            following = answer.double()
         moved = (following - x).flatten(1).norm(dim=1)
         x = following
         if bool((moved <= tol * (1 + x.flatten(1).norm(dim=1))).all()):
@@ -102,7 +115,7 @@ def critical_sigma(
     mean = _posterior(optimal, optimal.mean[None], _ALL_ALIKE).mean.detach()
     point = mean if x is None else x.double()[None]
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point.device)
+    direction = torch.randn(point.shape, generator=generator, dtype=torch.float64, device="cpu").to(point.device)
 
     def largest(sigma: float) -> float:
         nonlocal direction
@@ -197,7 +210,7 @@ def late_start(
     starts    [L] levels above 0 and sigmas[-1]; sigmas the schedule [S + 1], of which the levels below a start are used
     quality   samples [count, *shape] -> a number; the same noise is used at every start, so that curves are smooth
     """
-    levels = check_levels(sigmas)
+    levels = check_schedule(sigmas)
     results = []
     for start in check_reals(starts, "starts", "[L]", at_least=1).tolist():
         noise = gaussian.sample(count, start, generator=torch.Generator().manual_seed(seed))

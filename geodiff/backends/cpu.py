@@ -1,7 +1,6 @@
 """The compiled CPU core (csrc/cpu), behind the `Engine` interface."""
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -161,7 +160,7 @@ class CpuEngine(Engine):
             raise
         except ValueError as error:  # std::domain_error carries the row number
             raise ValueError(f"data: expected finite values, found NaN or Inf in data[{error}]; allowed none") from None
-        self._data: Any = _cpu.Data(
+        self._data: _cpu.Data | WithKeptCoordinates = _cpu.Data(
             rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found
         )
         self._prepared = False
@@ -197,8 +196,7 @@ class CpuEngine(Engine):
             self._data.posterior(passed, topk, answer)
         self.last_paths = paths
         log_sum, entropy, ess, trace, *errors = numbers
-        levels = query.sigma.detach().to("cpu", torch.float64)
-        log_prob = log_sum - d * (levels.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
+        log_prob = log_sum - _float64(query.log_normaliser)
         return Posterior(mean, log_prob, entropy, ess, indices, weights, trace, bounds=Bounds(*errors))
 
     def memory(self, batch: int) -> Any:

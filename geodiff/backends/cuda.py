@@ -16,7 +16,7 @@ from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
 from geodiff.backends.engine import Engine
 from geodiff.backends.query import Direction, Query
-from geodiff.base.dtypes import PRECISE, number_of
+from geodiff.base.dtypes import PRECISE, centred_units, number_of
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.lots import fallen
 from geodiff.base.posterior import Posterior, weights_of
@@ -140,7 +140,7 @@ class CudaEngine(Engine):
             raise BackendUnavailable(reason)
         super().__init__(rows)  # the core keeps only the address
         n, d = rows.shape
-        self._unit, self._shift = (127.5, 0.5) if rows.dtype == torch.uint8 else (1.0, 0.0)
+        self._shift, self._unit = centred_units(rows.dtype)
         self._half_norm = torch.empty(n, dtype=torch.float64, device=rows.device)
         mean = self._measure_norms()
         away, model = self._measure_distances(mean)
@@ -276,20 +276,18 @@ class CudaEngine(Engine):
 
     def _answer(self, query: Query, listed: Tensor | None = None) -> Posterior:
         x, sigma = query.x, query.sigma
-        batch, d = x.shape
         mean, numbers = self._run(query, listed)
         log_sum, entropy, ess, mean_prior = numbers
-        log_prob = log_sum - d * (sigma.log() + 0.5 * math.log(2 * math.pi)) - query.log_mass
+        log_prob = log_sum - query.log_normaliser
         # Of the weights' logarithms, log pi_i - |x - x_i|^2 / 2 sigma^2 - log_sum, the mean is -entropy.
         far = 2 * sigma.square() * (entropy + mean_prior - log_sum)  # E_w |x - x_i|^2
         trace = (far - (x - mean).square().sum(1)).clamp(min=0)
-        nobody = torch.empty(batch, 0, dtype=torch.int64, device=x.device)
+        nobody = torch.empty(len(query), 0, dtype=torch.int64, device=x.device)
         return Posterior(mean, log_prob, entropy, ess, nobody, nobody.double(), trace)
 
     def _nearest(self, query: Query, topk: int, log_prob: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and weights of the `topk` largest logits, -1 where there are fewer; of equals the lower row first."""
-        x, sigma, rows = query.x, query.sigma, query.rows
-        batch, d = x.shape
+        x, sigma, rows, batch = query.x, query.sigma, query.rows, len(query)
         scale = -0.5 / sigma.square()[:, None]
         logits = x.new_empty(batch, 0)
         indices = torch.empty(batch, 0, dtype=torch.int64, device=x.device)
@@ -306,8 +304,7 @@ class CudaEngine(Engine):
             logits, order = torch.cat([logits, found], 1).sort(dim=1, descending=True, stable=True)
             logits = logits[:, :topk]
             indices = torch.cat([indices, places], 1).gather(1, order[:, :topk])
-        log_sum = log_prob + d * (sigma.log() + 0.5 * math.log(2 * math.pi)) + query.log_mass
-        return torch.where(logits.isneginf(), -1, indices), weights_of(logits, log_sum)
+        return torch.where(logits.isneginf(), -1, indices), weights_of(logits, log_prob + query.log_normaliser)
 
     def _placed(self, query: Query, kept: tuple[torch.dtype, ...] = ()) -> Query:
         """The query in float64, but for x of a dtype in `kept`, where the rows are."""

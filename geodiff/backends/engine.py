@@ -1,6 +1,5 @@
 """What a backend must offer: one class that holds prepared rows and answers batches of queries."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -9,12 +8,10 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
-from geodiff.backends.query import FLOAT64, LOG_TOL, Direction, Query
+from geodiff.backends.query import FLOAT64, Direction, Query
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.reference import moments
-from geodiff.reference.formula import model_space
-
-_NUMBERS = 2**22  # of the data, in float32 at a time
+from geodiff.reference.contract import LOG_TOL, largest_norm, least_scale
 
 
 class Engine(ABC):
@@ -37,8 +34,7 @@ class Engine(ABC):
     @cached_property
     def reach(self) -> float:
         """max_i |x_i| in model space: contract 1 measures a small r against a hundredth of it. Takes a pass."""
-        parts = self.rows.split(max(1, _NUMBERS // self.rows.shape[1]))
-        return max(float(model_space(part, torch.float32).norm(dim=1).max()) for part in parts)
+        return largest_norm(self.rows)
 
     def prepare(self) -> None:  # noqa: B027  as a rule there is nothing to do
         """Makes now what the first large call would make of the data."""
@@ -67,7 +63,7 @@ class Engine(ABC):
         """How far `posterior` may be off in its answer to that query: as it says, or as contract 1 allows."""
         if answer.bounds is not None:
             return answer.bounds
-        mean = query.tol * answer.mean.norm(dim=1).clamp(min=0.01 * self.reach)
+        mean = query.tol * answer.mean.norm(dim=1).clamp(min=least_scale(self.reach))
         return Bounds(mean, torch.full_like(mean, LOG_TOL if query.tol > FLOAT64 else FLOAT64))
 
     def trace(self, query: Query, answer: Posterior) -> Tensor:
@@ -76,8 +72,7 @@ class Engine(ABC):
             return answer.trace
         x, sigma = query.x, query.sigma
         if query.log_prior is None:  # then entropy = log n + E|x - x_i|^2 / 2 sigma^2 + logsumexp of the logits
-            log_sum = answer.log_prob + x.shape[1] * (sigma.log() + 0.5 * math.log(2 * math.pi))
-            far = 2 * sigma.square() * (answer.entropy - query.log_mass - log_sum)
+            far = 2 * sigma.square() * (answer.entropy - answer.log_prob - query.log_normaliser)
             return (far - (x - answer.mean).square().sum(1)).clamp(min=0)
         return moments.trace(x.double(), query.seen(self.rows), sigma, **_conditions(query))
 

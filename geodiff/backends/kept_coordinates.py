@@ -1,10 +1,13 @@
 """The principal coordinates of a mapped file's rows (csrc/cpu/products/shaping.h), made once and kept beside it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from geodiff.backends.kept_beside import KeptBeside
+
+if TYPE_CHECKING:  # where it was never built, nothing here is called
+    from geodiff import _cpu
 
 #: How the file is called beside that of the rows, and of which format it is.
 SUFFIX, FORMAT = "geodiff-coordinates", "3"
@@ -16,7 +19,7 @@ class WithKeptCoordinates:
     Single queries make none, and to read them takes longer than a query does.
     """
 
-    def __init__(self, data: Any, beside: KeptBeside) -> None:
+    def __init__(self, data: "_cpu.Data", beside: KeptBeside) -> None:
         self._data, self._beside, self._asked, self._settled = data, beside, False, False
 
     def __getattr__(self, name: str) -> Any:
@@ -27,16 +30,16 @@ class WithKeptCoordinates:
         self._data.shape(isa, threads)
         self._write()
 
-    def posterior(self, query: Any, topk: int, answer: Any) -> None:
+    def posterior(self, query: "_cpu.Query", topk: int, answer: "_cpu.Answer") -> None:
         if query.batch > 1:
             self._read()
         self._data.posterior(query, topk, answer)
         self._write()
 
-    def combine(self, query: Any, **given: Any) -> int:
+    def combine(self, query: "_cpu.Query", **given: Any) -> int:
         if query.batch > 1:
             self._read()
-        rows: int = self._data.combine(query=query, **given)
+        rows = self._data.combine(query=query, **given)
         self._write()
         return rows
 

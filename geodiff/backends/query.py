@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-#: What contract 1 allows log_prob.
-LOG_TOL = 1e-3
+from geodiff.reference.contract import LOG_TOL
+
 #: A tol so small that every engine computes in float64 throughout.
 FLOAT64 = 1e-12
 
@@ -68,6 +68,11 @@ class Query:
         if prior is None:
             return (len(self.rows) - (exclude >= 0).double()).log()
         return torch.where(exclude >= 0, log_left(prior, exclude), 0.0)
+
+    @property
+    def log_normaliser(self) -> Tensor:
+        """d (log sigma + log sqrt(2 pi)) + `log_mass`, [B]: what log p is below the logarithm of the sum over rows."""
+        return self.x.shape[1] * (self.sigma.log() + 0.5 * math.log(2 * math.pi)) + self.log_mass
 
     def seen(self, stored: Tensor) -> Tensor:
         """The rows that are seen, of all rows [N, d] as stored: a view."""

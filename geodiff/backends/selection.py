@@ -51,18 +51,17 @@ def choose(
     device: torch.device,
     *,
     dtype: torch.dtype | None = None,
-    n: int | None = None,
     d: int | None = None,
     batch: int | None = None,
 ) -> str:
-    """The backend for data [n, d] of `dtype` on `device`: the one asked for, or for "auto" the first line of TABLE.
+    """The backend for data [N, d] of `dtype` on `device`: the one asked for, or for "auto" the first line of TABLE.
 
     batch: queries of the call; None takes a line that serves any number.
     Raises ValueError for an unknown name or one that cannot serve the device, BackendUnavailable if it is not here.
     """
     if backend == "auto":
         for rule in TABLE:
-            if not (rule.fits(device.type, dtype, n, d, batch) and _usable(rule)):
+            if not (rule.fits(device.type, dtype, d, batch) and _usable(rule)):
                 continue
             if _device_serves(rule, device, dtype, d, batch):
                 return rule.backend
@@ -147,8 +146,8 @@ class Engines:
     def name(self, batch: int | None = None) -> str:
         """The backend for a call of `batch` queries; None: for any number of them."""
         if batch not in self._names:
-            rows, (n, d) = self._rows, self._rows.shape
-            self._names[batch] = choose(self._asked, rows.device, dtype=rows.dtype, n=n, d=d, batch=batch)
+            rows = self._rows
+            self._names[batch] = choose(self._asked, rows.device, dtype=rows.dtype, d=rows.shape[1], batch=batch)
         return self._names[batch]
 
     def serving(self, batch: int | None = None) -> Engine:

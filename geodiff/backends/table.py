@@ -32,11 +32,11 @@ class Rule:
     dense: bool = False
     measured: str = ""
 
-    def fits(self, device: str, dtype: torch.dtype | None, n: int | None, d: int | None, batch: int | None) -> bool:
-        """Whether data [n, d] of `dtype` on `device` with `batch` queries per call is what this line is for.
+    def fits(self, device: str, dtype: torch.dtype | None, d: int | None, batch: int | None) -> bool:
+        """Whether data [N, d] of `dtype` on `device` with `batch` queries per call is what this line is for.
 
         `one_pass` and `dense` are not looked at: they take the device itself.
-        What is not known (None) must not matter to the line. No line depends on n so far: every backend reads all rows.
+        What is not known (None) must not matter to the line. No line depends on N: every backend reads all rows.
         """
         return (
             self.device == device

@@ -8,12 +8,13 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geodiff.base.dtypes import FLOATING, PRECISE, STORED
+from geodiff.base.dtypes import FLOATING, INTEGERS, PRECISE, STORED
 from geodiff.base.foreign import as_tensor
 
 # Between these sigma^2, and a squared distance up to 1e14 divided by it, are ordinary numbers even in float32.
@@ -24,6 +25,9 @@ SIGMA_MAX = 1e12
 SEED_MAX = 2**32 - 1
 
 DATA_DTYPES = (*STORED, torch.float64)
+
+#: Which ends of a range belong to it, as intervals are written.
+Ends = Literal["()", "[)", "(]", "[]"]
 
 
 def check_sigma(sigma: object, batch: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -93,9 +97,9 @@ def _real_tensor(value: object, name: str, what: str) -> Tensor:
         return torch.from_numpy(value.astype(np.float64))
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
-            return torch.tensor(float(value), dtype=torch.float64)
+            return torch.tensor(float(value), dtype=torch.float64, device="cpu")
         except OverflowError:  # an int beyond float64
-            return torch.tensor(math.inf, dtype=torch.float64)
+            return torch.tensor(math.inf, dtype=torch.float64, device="cpu")
     raise TypeError(_not_real(name, what, f"{type(value).__name__} {value!r:.60}"))
 
 
@@ -103,13 +107,14 @@ def _not_real(name: str, what: str, found: str) -> str:
     return f"{name}: expected a real {what}, found {found}; allowed float, int, or a real tensor or array"
 
 
-def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = PRECISE) -> Tensor:
+def check_query(x: object, shape: Sequence[int], *, dtypes: Sequence[torch.dtype] = PRECISE, name: str = "x") -> Tensor:
     """x itself, once it is known to be finite, of shape [B, *shape] (B may be 0) and of an allowed dtype.
 
+    name: how an error calls it.
     Raises TypeError for something else than a dense tensor of `dtypes`, ValueError for a wrong shape, NaN or Inf.
     """
-    x = check_query_shape(x, shape, dtypes=dtypes)
-    check_finite(x, "x")
+    x = check_query_shape(x, shape, dtypes=dtypes, name=name)
+    check_finite(x, name)
     return x
 
 
@@ -220,17 +225,35 @@ def check_integer(value: object, name: str, low: int, high: int | None = None) -
     return number
 
 
-def check_number(value: object, name: str, above: float, up_to: float = math.inf) -> float:
-    """value as a finite float, above < value <= up_to; TypeError if it is no real number, ValueError outside."""
-    allowed = f"{above:g} < {name} <= {up_to:g}" if up_to < math.inf else f"{name} > {above:g}"
+def check_number(value: object, name: str, low: float, high: float = math.inf, *, ends: Ends = "(]") -> float:
+    """value as a finite float from low to high; TypeError if it is no real number, ValueError outside.
+
+    ends: which of low and high are allowed themselves, as intervals are written
+    """
+    allowed = _interval(name, low, high, ends)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{name}: expected a real number, found {type(value).__name__} {value!r:.60}; allowed {allowed}"
         )
-    number = float(value)
-    if not (above < number <= up_to and math.isfinite(number)):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond float64
+        number = -math.inf if value < 0 else math.inf
+    above = number >= low if ends[0] == "[" else number > low
+    below = number <= high if ends[1] == "]" else number < high
+    if not (above and below and math.isfinite(number)):
         raise ValueError(f"{name}: expected a number in range, found {number:g}; allowed {allowed}")
     return number
+
+
+def _interval(name: str, low: float, high: float, ends: Ends) -> str:
+    """How an error says low < name <= high."""
+    above, below = "<=" if ends[0] == "[" else "<", "<=" if ends[1] == "]" else "<"
+    if low == -math.inf and high == math.inf:
+        return f"any finite {name}"
+    if high == math.inf:
+        return f"{name} {above.replace('<', '>')} {low:g}"
+    return f"{name} {below} {high:g}" if low == -math.inf else f"{low:g} {above} {name} {below} {high:g}"
 
 
 def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
@@ -242,7 +265,7 @@ def check_reals(values: object, name: str, shape: str, at_least: int) -> Tensor:
     try:
         # A list goes to float64 at once, where torch by itself would round it to float32.
         dtype = None if isinstance(values, np.ndarray) else torch.float64
-        vector = values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype)
+        vector = values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         found = f"{type(values).__name__} {values!r:.60}"
         raise TypeError(f"{name}: expected real numbers, found {found}; {allowed}") from error
@@ -259,14 +282,7 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
     log_weights: real [N], a tensor, array or list; -inf leaves a point out. Raises TypeError for something else,
     ValueError for a wrong shape, NaN, +inf, or nothing but -inf.
     """
-    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
-    log_weights = check_tensor(log_weights, "log_weights", FLOATING)
-    if log_weights.shape != (n,):
-        raise ValueError(
-            f"log_weights: expected shape [N] = [{n}], found {list(log_weights.shape)}; "
-            f"allowed one number per data point"
-        )
-    weights = log_weights.to(device=device, dtype=torch.float64)
+    weights = shape_log_weights(log_weights, n).to(device=device, dtype=torch.float64)
     highest = weights.detach().max().item()  # NaN if any is
     if not math.isfinite(highest):
         raise ValueError(
@@ -276,8 +292,20 @@ def check_log_weights(log_weights: object, n: int, *, device: torch.device | str
     return weights.log_softmax(0)
 
 
+def shape_log_weights(log_weights: object, n: int) -> Tensor:
+    """`check_log_weights` without a look at the values, which are neither normalised nor moved."""
+    log_weights = as_tensor(log_weights, "log_weights", listed=torch.float64)
+    log_weights = check_tensor(log_weights, "log_weights", FLOATING)
+    if log_weights.shape != (n,):
+        raise ValueError(
+            f"log_weights: expected shape [N] = [{n}], found {list(log_weights.shape)}; "
+            f"allowed one number per data point"
+        )
+    return log_weights
+
+
 def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
-    """exclude as int64 [B]: one of the n points for each query, or -1. TypeError or ValueError for anything else."""
+    """exclude, integers [B], as int64: one of the n points for each query, or -1. Else TypeError or ValueError."""
     exclude = shape_exclude(exclude, batch)
     if batch:
         least, most = map(int, exclude.aminmax())
@@ -290,7 +318,7 @@ def check_exclude(exclude: object, batch: int, n: int) -> Tensor:
 
 def shape_exclude(exclude: object, batch: int) -> Tensor:
     """`check_exclude` without a look at the values, which torch.compile could not trace."""
-    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", (torch.int64,))
+    exclude = check_tensor(as_tensor(exclude, "exclude"), "exclude", INTEGERS).long()
     if exclude.shape != (batch,):
         raise ValueError(
             f"exclude: expected shape [B] = [{batch}], found {list(exclude.shape)}; allowed one point per query, or -1"

@@ -93,7 +93,7 @@ class Posterior:
         """
         n = check_integer(n, "n", 0)
         source = self._known()
-        uniform = torch.rand(len(self.mean), n, dtype=torch.float64, generator=generator)
+        uniform = torch.rand(len(self.mean), n, dtype=torch.float64, generator=generator, device="cpu")
         drawn = source.draw(uniform)
         # An array's `device` is NumPy 2's, and no place of PyTorch's.
         return drawn.to(self.mean.device) if isinstance(self.mean, Tensor) else like(drawn, self.mean)

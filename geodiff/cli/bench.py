@@ -13,6 +13,7 @@ import typer
 from geodiff.backends import cpu
 from geodiff.base.arguments import check_integer
 from geodiff.base.files import atomic_path
+from geodiff.base.finite import finite
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
 from geodiff.cli.given import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
@@ -202,7 +203,7 @@ class _Results:
             print_json(document)
 
     def _write(self, entries: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        document = {**self.about, self.name: entries, **more}
+        document = finite({**self.about, self.name: entries, **more})
         if self.out is not None and job.ranks().rank == 0:
             with atomic_path(self.out) as temporary:
                 temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -38,6 +38,8 @@ def calibrate(
     check_target("--out", out, ".json")
     check_integer(num, "num", 1)
     check_integer(steps, "steps", 1)
+    for k in patch or ():
+        check_integer(k, "patch", 1)
     set_threads(threads)
     dataset, network = load(data), learned.load(net)
     make = partial(LocalDenoiser, dataset.data, kind=kind, backend=backend)
@@ -45,6 +47,8 @@ def calibrate(
     if tuple(network.shape) != shape:
         raise ValueError(f"--net: expected a network of points {shape}, as the data are, found {network.shape}")
     sizes = patch or PATCHES
+    for k in sizes:
+        make(patch=k)  # what the kind does not take, or does not fit the pictures, is refused before the work
     generator = torch.Generator().manual_seed(seed)
     noise = 80 * torch.randn(num, *shape, generator=generator)
     with progress_bar() as bar:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from geodiff.base.errors import BackendUnavailable, DataError, RankLost
+from geodiff.base.finite import finite
 from geodiff.cli import ending
 from geodiff.cli.given import by_option
 from geodiff.distributed import job
@@ -71,7 +71,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
 def print_json(document: Mapping[str, object] | Sequence[object]) -> None:
     """The one thing that a command prints to standard output under --json. Numbers that JSON lacks become null."""
     unicode = getattr(sys.stdout, "encoding", None) in ("utf-8", "UTF-8")
-    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=not unicode, allow_nan=False))
+    typer.echo(json.dumps(finite(document), indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
 class _Console(Console):
@@ -182,13 +182,3 @@ def _sentence(error: BaseException) -> str:
         return f"not enough memory for what was asked ({error})"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, DataError) else by_option(text)  # that opens with the name of a file
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    return value

@@ -20,6 +20,15 @@ def convert(
     mode: Annotated[
         str | None, typer.Option("--mode", help="L or RGB: what pictures become.", show_default="as they are")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="NAME",
+            help="The array with the points in a .npz, .safetensors or .pt.",
+            show_default="data, images, x or arr_0",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="The first so many points.", show_default="all")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Taken by every command; nothing is random here.")] = 0,
     json: Json = False,
@@ -34,6 +43,7 @@ def convert(
             out,
             split=split,
             mode=mode,
+            key=key,
             limit=limit,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -13,7 +13,9 @@ from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, noise_like, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.denoiser.velocity import Moment
 from geodiff.learned import LearnedFlow
+from geodiff.paths import LINEAR
 from geodiff.reference.formula import model_space
 
 _TIMES = [0.95, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05]
@@ -45,7 +47,8 @@ def deviation(
     """Compare a learned flow with the optimal one: δ(t), cosines, and how near hybrid samples are to data."""
     check_integer(num, "num", 1)
     check_integer(steps, "steps", 1)
-    switches = switch or _SWITCHES
+    times, switches = time or _TIMES, switch or _SWITCHES
+    Moment.of(LINEAR, torch.tensor(times, dtype=torch.float64))  # raises for times without a velocity
     if bad := [tau for tau in switches if not 0 <= tau <= 1]:
         raise ValueError(f"--tau: expected a time since the noise, found {bad[0]:g}; allowed 0 <= tau <= 1")
     set_threads(threads)
@@ -61,7 +64,7 @@ def deviation(
     velocity = network.velocity if isinstance(network, LearnedFlow) else FlowModel(network, "A")
     with progress_bar() as bar:
         task = bar.add_task("along the path", total=1 + len(switches))
-        found = flow_deviation.along_path(velocity, denoiser, points, noise, time or _TIMES)
+        found = flow_deviation.along_path(velocity, denoiser, points, noise, times)
         bar.advance(task)
         ends = []
         for tau in switches:

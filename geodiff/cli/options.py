@@ -19,8 +19,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="PATH|NAME",
-        help="A .npy, .npz, .safetensors, .parquet, .tar or IDX file, a zip of EDM, a folder of any of them, of images "
-        "or CIFAR batches, or one of "
+        help="A .npy, .npz, .safetensors, .pt, .parquet, .tar or IDX file, a zip of EDM, a folder of any of them, of "
+        "images or CIFAR batches, or one of "
         f"{', '.join(BUILTIN_NAMES)}.",
     ),
 ]

@@ -17,6 +17,7 @@ from geodiff.data.mapping import map_file
 
 DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
 LABEL_KEYS = ("labels", "y")
+_SHOWN = 20  # names in an error: the weights of a network have hundreds
 
 
 def read_npy(path: Path) -> Contents:
@@ -39,8 +40,8 @@ def as_label_array(path: Path, count: int) -> Tensor:
     return as_labels(_map(path), count, path)
 
 
-def read_npz(path: Path) -> Contents:
-    """A .npz archive: points under the first of DATA_KEYS it has, labels under the first of LABEL_KEYS."""
+def read_npz(path: Path, key: str | None = None) -> Contents:
+    """A .npz archive: points under `key`, or the first of DATA_KEYS it has, labels under the first of LABEL_KEYS."""
     # Opened here, because numpy leaves a file open that it opened itself and then found damaged.
     with path.open("rb") as file, decoding(path, "a .npz archive"):
         archive = np.load(file, allow_pickle=False)
@@ -48,7 +49,7 @@ def read_npz(path: Path) -> Contents:
             raise DataError(path, "expected a .npz archive, found a single .npy array; rename it to .npy")
         assert archive.zip is not None, "just opened"
         check_directory(archive.zip, path)
-        data_key, label_key, others = _keys(archive.files, path)
+        data_key, label_key, others = choose(archive.files, key, path)
         check_unread(
             archive.zip, [name for name in archive.zip.namelist() if name.removesuffix(".npy") in others], path
         )
@@ -58,14 +59,27 @@ def read_npz(path: Path) -> Contents:
     return Contents(data, None if values is None else as_labels(values, data.shape[0], path), left_out=others)
 
 
-def read_safetensors(path: Path) -> Contents:
+def read_safetensors(path: Path, key: str | None = None) -> Contents:
     """A .safetensors file, with the same keys; the library maps it (copy-on-write), so this too reads no data ahead."""
     with decoding(path, "a .safetensors file"), safe_open(path, framework="pt") as archive:
-        data_key, label_key, others = _keys(archive.keys(), path)
+        data_key, label_key, others = choose(archive.keys(), key, path)
         data = archive.get_tensor(data_key)
         values = archive.get_tensor(label_key) if label_key else None
     check_points(data, path)
     return Contents(data, None if values is None else as_labels(values, data.shape[0], path), left_out=others)
+
+
+def choose(found: Iterable[str], key: str | None, path: Path) -> tuple[str, str | None, tuple[str, ...]]:
+    """The names of the points and of the labels, and all others. Raises DataError where no name is that of points."""
+    names = list(found)
+    data_key = key if key is not None else next((name for name in DATA_KEYS if name in names), None)
+    if data_key is None or data_key not in names:
+        expected = (
+            f"one of {', '.join(DATA_KEYS)}, or a name given as key=" if key is None else f"{key!r}, the key given"
+        )
+        raise DataError(path, f"keys: found {_listed(names)}; expected {expected}")
+    label_key = next((name for name in LABEL_KEYS if name in names and name != data_key), None)
+    return data_key, label_key, tuple(name for name in names if name not in (data_key, label_key))
 
 
 def _map(path: Path) -> np.ndarray[Any, Any]:
@@ -84,11 +98,6 @@ def _tensor(array: np.ndarray[Any, Any], path: Path) -> Tensor:
     return check_points(view_array(array), path)
 
 
-def _keys(found: Iterable[str], path: Path) -> tuple[str, str | None, tuple[str, ...]]:
-    """The keys of the data and of the labels, and all others."""
-    names = list(found)
-    data_key = next((key for key in DATA_KEYS if key in names), None)
-    if data_key is None:
-        raise DataError(path, f"keys: found {', '.join(names) or 'none'}; expected one of {', '.join(DATA_KEYS)}")
-    label_key = next((key for key in LABEL_KEYS if key in names), None)
-    return data_key, label_key, tuple(name for name in names if name not in (data_key, label_key))
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more

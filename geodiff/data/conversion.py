@@ -25,6 +25,7 @@ def convert(
     *,
     split: str = "train",
     mode: str | None = None,
+    key: str | None = None,
     limit: int | None = None,
     progress: Callable[[int, int | None], object] = lambda done, total: None,
 ) -> Dataset:
@@ -40,7 +41,7 @@ def convert(
         raise ValueError(f"out: expected a name in .npy, found {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"out: expected a file in an existing folder, found no folder {target.parent}")
-    stream = open_stream(source, split, mode)
+    stream = open_stream(source, split, mode, key)
     total = stream.count if limit is None or stream.count is None else min(limit, stream.count)
     part = _Part.opened(target, f"{stream.identity()} {split} {mode}", limit)
     progress(part.count, total)

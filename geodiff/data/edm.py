@@ -129,7 +129,7 @@ def open_stream(path: Path, mode: str | None = None) -> Stream:
             point = latents.mean(members.read(name), where) if encoded else decoded(members.read(name), where, mode)
             yield Item(point, None if labels is None else labels[name], where)
 
-    like = Contents(torch.empty(0), is_chw=True, left_out=tuple(left_out))
+    like = Contents(torch.empty(0, device="cpu"), is_chw=True, left_out=tuple(left_out))
     if encoded:
         like = like._replace(latent=True, note=latents.NOTE)
 
@@ -201,7 +201,7 @@ def _label(value: Any, where: str) -> int | Tensor | None:
     numbers = isinstance(value, list) and value and all(type(one) in (int, float) for one in value)
     if not numbers:
         raise DataError(where, f"label: expected a class 0, 1, ..., or a list of numbers, found {value!r:.60}")
-    found = torch.tensor(list(map(float, value)), dtype=torch.float32)
+    found = torch.tensor(list(map(float, value)), dtype=torch.float32, device="cpu")
     if not bool(found.isfinite().all()):
         raise DataError(where, f"label: expected finite float32 numbers, found {value!r:.60}; correct them")
     return found

@@ -1,17 +1,24 @@
 """Floats that were pixels: u/255 as ToTensor makes them, u/127.5 - 1 as Normalize(0.5, 0.5) does after it.
 
 Taken for model space, which is [-1, 1], the first are a wrong data set that looks right; and either takes four times
-the memory of the pixels. Both are recognised bit for bit in float32, and become uint8 again.
+the memory of the pixels. Both are recognised bit for bit in float32, and become uint8 again. Where they are not, and
+where pixels were made floats as they are, 0..255, a warning says so.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
+
+_SAMPLE = 64  # points that are looked at
+_FAR_OUT = 16  # dark pictures reach further than that, and what is not negative and meant for model space does not
+#: What was warned about: `load` has looked at what a denoiser is then made of.
+_told: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
 
 
 def _to_tensor(pixels: Tensor) -> Tensor:
@@ -32,14 +39,12 @@ _FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
 def recognised(pieces: Iterator[Contents], name: str) -> Iterator[Contents]:
     """Pieces of float32 pixels as uint8, by the form that the first piece has; others as they are.
 
-    Raises DataError where a later piece has not the form of the first. Warns of floats that all lie in [0, 1].
+    Raises DataError where a later piece has not the form of the first.
     """
     form: str | None = None
     for number, piece in enumerate(pieces):
         if number == 0:
             form = next((form for form in _FORMS if _pixels(piece.data, form) is not None), None)
-            if form is None and piece.data.is_floating_point():
-                warn_of_unit_range(piece.data, name)
         if form is None:
             yield piece
             continue
@@ -61,14 +66,20 @@ def _pixels(data: Tensor, form: str) -> Tensor | None:
     return stored if torch.equal(forth(stored), data) else None
 
 
-def warn_of_unit_range(data: Tensor, name: str) -> None:
-    """A UserWarning if floats that are pictures all lie in [0, 1]: model space is [-1, 1]."""
-    if data.ndim != 4 or not data.is_floating_point() or data.numel() == 0:
+def warn_of_pixel_range(data: Tensor, name: str, stacklevel: int) -> None:
+    """A UserWarning, once for a tensor, if floats that are pictures lie where pixels do: model space is [-1, 1].
+
+    Looks at the first points. Not at other shapes, which may be anything; what has both signs is in no such range.
+    """
+    if data.ndim != 4 or not data.is_floating_point() or data.numel() == 0 or data in _told:
         return
-    low, high = (float(value) for value in torch.aminmax(data.float()))
-    if low >= 0 and 0 < high <= 1:
-        warnings.warn(
-            f"{name}: pictures with all values in [0, 1] are taken as they are, in model space, which is [-1, 1]; "
-            f"if 0 is black and 1 white, pass 2 x - 1, or uint8 pixels",
-            stacklevel=3,
-        )
+    low, high = (float(value) for value in torch.aminmax(data[:_SAMPLE].detach().float()))
+    if low < 0 or not (0 < high <= 1 or _FAR_OUT < high <= 255):
+        return
+    _told[data] = True
+    white, remedy = ("1", "2 x - 1") if high <= 1 else ("255", "x / 127.5 - 1")
+    warnings.warn(
+        f"{name}: pictures with all values in [0, {white}] are taken as they are, in model space, which is [-1, 1]; "
+        f"if 0 is black and {white} white, pass {remedy}, or uint8 pixels",
+        stacklevel=stacklevel,
+    )

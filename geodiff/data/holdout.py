@@ -26,7 +26,7 @@ def split(count: int, held: int) -> Split:
     """
     count = check_integer(count, "count", 1)
     held = check_integer(held, "holdout", 0, count - 1)
-    rows = torch.tensor([(2 * i + 1) * count // (2 * held) for i in range(held)], dtype=torch.int64)
-    keeps = torch.ones(count, dtype=torch.bool)
+    rows = torch.tensor([(2 * i + 1) * count // (2 * held) for i in range(held)], dtype=torch.int64, device="cpu")
+    keeps = torch.ones(count, dtype=torch.bool, device="cpu")
     keeps[rows] = False
     return Split(keeps.nonzero()[:, 0], rows)

@@ -130,4 +130,4 @@ def _class_order(path: Path) -> tuple[Tensor | None, tuple[str, ...]]:
         )
     names = sorted(numbered.values())
     place = {name: index for index, name in enumerate(names)}
-    return torch.tensor([place[numbered[number]] for number in range(1, CLASSES + 1)]), tuple(names)
+    return torch.tensor([place[numbered[number]] for number in range(1, CLASSES + 1)], device="cpu"), tuple(names)

@@ -39,7 +39,7 @@ def read_folder(
     size, common = _common_form(paths, image)
     mode = common if mode is None else mode
     upright = require("PIL.ImageOps", "pillow", "a folder of images").exif_transpose
-    data = torch.empty((len(paths), _CHANNELS[mode], size[1], size[0]), dtype=torch.uint8)
+    data = torch.empty((len(paths), _CHANNELS[mode], size[1], size[0]), dtype=torch.uint8, device="cpu")
     for point, path in zip(data, paths, strict=True):
         with decoding(path, "an image"), image.open(path) as file:
             pixels: np.ndarray[Any, Any] = np.array(upright(file).convert(mode))
@@ -48,7 +48,7 @@ def read_folder(
                 path, f"size: found {pixels.shape[1]}x{pixels.shape[0]} once turned, expected {size[0]}x{size[1]}"
             )
         point.copy_(torch.from_numpy(pixels.reshape(size[1], size[0], -1)).permute(2, 0, 1))
-    labels = None if listing.labels is None else torch.tensor(listing.labels)
+    labels = None if listing.labels is None else torch.tensor(listing.labels, device="cpu")
     return Contents(data, labels, listing.classes, is_chw=True, left_out=listing.left_out)
 
 

@@ -55,7 +55,7 @@ def open_stream(source: Any, mode: str | None = None) -> Stream:
             if index >= first:
                 yield _item(value, f"{name}, item {index}", mode)
 
-    like = Contents(torch.empty(0), classes=classes_of(source))
+    like = Contents(torch.empty(0, device="cpu"), classes=classes_of(source))
 
     def read(first: int) -> Iterator[Contents]:
         return floats.recognised(stacked(items(first), like), name)

@@ -40,7 +40,7 @@ def shape_requested_classes(class_labels: object, batch: int, classes: int) -> T
     if classes == 0:
         raise ValueError("class_labels: expected None, found classes; allowed only with OptimalDenoiser(labels=...)")
     if isinstance(class_labels, (Tensor, np.ndarray)) and class_labels.ndim == 2:
-        one_hot = torch.as_tensor(class_labels)
+        one_hot = as_tensor(class_labels, "class_labels")
         if one_hot.shape != (batch, classes):
             raise ValueError(
                 f"class_labels: expected a one-hot [B, K] = [{batch}, {classes}], found shape {list(one_hot.shape)}; "
@@ -79,7 +79,7 @@ def check_requested_classes(found: Tensor, classes: int) -> Tensor:
 def _integers(values: object, name: str, allowed: str) -> Tensor:
     try:
         foreign = hasattr(values, "__dlpack__") or hasattr(values, "__array__")
-        found = as_tensor(values, name) if foreign else torch.as_tensor(values)
+        found = as_tensor(values, name) if foreign else torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected integers, found {type(values).__name__}; allowed {allowed}") from error
     if found.dtype not in INTEGERS:

@@ -35,8 +35,8 @@ def deviation(content: bytes, where: str) -> Tensor:
 
 
 def _affine() -> tuple[Tensor, Tensor]:
-    scale = SIGMA_DATA / torch.tensor(RAW_STD)
-    return scale[:, None, None], (-torch.tensor(RAW_MEAN) * scale)[:, None, None]
+    scale = SIGMA_DATA / torch.tensor(RAW_STD, device="cpu")
+    return scale[:, None, None], (-torch.tensor(RAW_MEAN, device="cpu") * scale)[:, None, None]
 
 
 def _raw(content: bytes, where: str) -> Tensor:

@@ -1,5 +1,7 @@
 """Which axis is which: everything that is an image comes out as [N, C, H, W], without moving a byte."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,9 @@ def arrange(data: Tensor, layout: str) -> tuple[Tensor, str]:
             "allowed here: 'auto', 'flat'"
         )
     if layout == "auto":
-        last, second = data.shape[3] in CHANNELS, data.shape[1] in CHANNELS
-        if last and second:
+        if data.shape[3] in CHANNELS and data.shape[1] in CHANNELS:
             return data, "CHW (HWC would fit too: say layout='hwc' if it is)"
-        layout = "hwc" if last else "chw"
+        layout = "hwc" if is_hwc(data.shape) else "chw"
     if layout == "hwc":
         return data.permute(0, 3, 1, 2), "HWC viewed as CHW"
     return data, "CHW"
@@ -39,6 +40,11 @@ def arrange_images(data: Tensor, layout: str) -> tuple[Tensor, str]:
     if layout == "hwc":
         raise ValueError("layout: this source is known to be CHW, found 'hwc'; allowed 'auto', 'chw', 'flat'")
     return (data.flatten(1), "flat") if layout == "flat" else (data, "CHW")
+
+
+def is_hwc(shape: Sequence[int]) -> bool:
+    """Whether data of this shape are [N, H, W, C], by their sizes: the last is that of channels, the second is not."""
+    return len(shape) == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS
 
 
 def _looks_like_images(data: Tensor) -> bool:

@@ -18,11 +18,13 @@ from geodiff.data import (
     cifar,
     edm,
     floats,
+    hugging_face,
     idx,
     imagenet,
     images,
     items,
     parquet,
+    torch_files,
     torchvision,
     webdataset,
 )
@@ -39,11 +41,12 @@ BUILTIN_NAMES = tuple(BUILTIN)
 SPLITS = ("train", "test")
 _SPLIT_FOLDERS = frozenset({*SPLITS, "val", "valid", "validation"})
 _PACKED = (".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
-_SAMPLE = 64  # points that are looked at for floats in [0, 1]
-_BY_SUFFIX: dict[str, Callable[[Path], Contents]] = {
-    ".npy": arrays.read_npy,
+#: Files of several arrays, of which one has the points: read by its name, or by what it is usually called.
+_BY_NAMES: dict[str, Callable[[Path, str | None], Contents]] = {
     ".npz": arrays.read_npz,
     ".safetensors": arrays.read_safetensors,
+    ".pt": torch_files.read_saved,
+    ".pth": torch_files.read_saved,
 }
 
 
@@ -54,14 +57,16 @@ def load(
     split: str = "train",
     limit: int | None = None,
     mode: str | None = None,
+    key: str | None = None,
 ) -> Dataset:
     """source -> data points x_i, [N, *shape] in the dtype they are stored in, never converted to float.
 
     source: one of
         a Tensor or ndarray [N, *shape], viewed and otherwise taken as it is;
         a built-in name: "digits" [1797, 1, 8, 8], "mnist5k" [5000, 1, 28, 28] (a file of that name: write "./digits");
-        a .npy file (memory-mapped; labels in NAME_labels.npy beside it are taken along), or a .npz or .safetensors file
-        (data under `data`, `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
+        a .npy file (memory-mapped; labels in NAME_labels.npy beside it are taken along);
+        a .npz or .safetensors file, or a .pt or .pth of torch.save, which may be a tensor (data under `key`, or `data`,
+        `images`, `x` or `arr_0`; labels, if any, under `labels` or `y`);
         a folder of data-00000-of-00012.npy, ... (labels in labels-00000-of-00012.npy, ...), read into memory;
         MNIST-style IDX files, plain or .gz: the image file (labels found beside it), or the folder of them;
         CIFAR-10 or CIFAR-100 python batches: one batch, or the folder (CIFAR-100: fine labels);
@@ -80,6 +85,8 @@ def load(
     mode: "L" or "RGB": what pictures become where they are decoded here (folders of images, EDM, parquet, WebDataset,
         items of PIL), and refused elsewhere. None takes grey and RGB as they are and refuses others; a folder of images
         then becomes the least of grey, RGB and RGBA that holds them all.
+    key: the name of the points in a .npz, .safetensors or .pt; refused for other sources. Arrays of other names are
+        then left out without a warning.
 
     Raises DataError (a damaged, truncated, empty or unsuitable file, by name and reason), FileNotFoundError, ValueError
     (an argument outside what is allowed, an unknown name), TypeError (a source of another type), and ImportError (a
@@ -91,8 +98,8 @@ def load(
     if mode is not None:
         _check_choice("mode", mode, MODES)
     limit = _check_limit(limit)
-    stream = open_piecewise(source, split, mode)
-    contents, name = _open(source, split, limit, mode) if stream is None else (stream.contents(limit), stream.name)
+    stream = open_piecewise(source, split, mode, key)
+    contents, name = _open(source, split, limit, mode, key) if stream is None else (stream.contents(limit), stream.name)
     if contents.data.ndim == 0:
         raise ValueError("source: expected [N, *shape], found a single number; allowed 1 dimension or more")
     if layout == "auto" and isinstance(source, Tensor | np.ndarray):
@@ -102,13 +109,12 @@ def load(
     labels, vectors = (None if one is None else one[:limit] for one in (contents.labels, contents.vectors))
     if contents.note:
         understood = f"{understood}; {contents.note}"
+    data = data[:limit]
     if not contents.latent:
-        floats.warn_of_unit_range(data[:_SAMPLE], name)
-    if contents.left_out:
+        floats.warn_of_pixel_range(data, name, stacklevel=3)
+    if contents.left_out and key is None:
         warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
-    return Dataset(
-        data[:limit], labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent
-    )
+    return Dataset(data, labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent)
 
 
 def load_latents(source: str | os.PathLike[str], *, limit: int | None = None) -> tuple[Dataset, Tensor]:
@@ -123,15 +129,15 @@ def load_latents(source: str | os.PathLike[str], *, limit: int | None = None) ->
     return found, edm.deviations(_existing(source), _check_limit(limit))
 
 
-def open_stream(source: Any, split: str = "train", mode: str | None = None) -> Stream:
+def open_stream(source: Any, split: str = "train", mode: str | None = None, key: str | None = None) -> Stream:
     """Any source of `load` piece by piece: decoded as it comes, or a view of what is mapped or read at once."""
     _check_choice("split", split, SPLITS)
     if mode is not None:
         _check_choice("mode", mode, MODES)
-    found = open_piecewise(source, split, mode)
+    found = open_piecewise(source, split, mode, key)
     if found is not None:
         return found
-    contents, name = _open(source, split, None, mode)
+    contents, name = _open(source, split, None, mode, key)
     if not isinstance(source, Tensor | np.ndarray):
         data, _ = (arrange_images if contents.is_chw else arrange)(contents.data, "auto")
         contents = contents._replace(data=data)
@@ -139,12 +145,20 @@ def open_stream(source: Any, split: str = "train", mode: str | None = None) -> S
     return Stream.of(contents, name, lambda: f"{name} {digest(kept)}")
 
 
-def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
+def open_piecewise(source: Any, split: str, mode: str | None, key: str | None = None) -> Stream | None:
     """The stream of a source whose format is read piece by piece; None for others, which are mapped or read whole."""
+    found = _open_piecewise(source, split, mode)
+    if found is not None:
+        _check_no_key(key, found.name)
+    return found
+
+
+def _open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
     if torchvision.is_source(source):
         _check_no_splits(split, "a data set of torchvision")
         return torchvision.open_stream(source)
     if items.is_source(source):
+        hugging_face.check_one_split(source)
         _check_no_splits(split, "an object")
         return items.open_stream(source, mode)
     if not isinstance(source, str | os.PathLike) or source in BUILTIN:
@@ -166,6 +180,7 @@ def open_piecewise(source: Any, split: str, mode: str | None) -> Stream | None:
 
 
 def _open_folder(folder: Path, split: str, mode: str | None) -> Stream | None:
+    hugging_face.check_not_saved(folder)
     if _holds_splits(folder) and edm.matches(folder / split):
         return edm.open_stream(folder / split, mode)
     if edm.matches(folder):
@@ -189,15 +204,17 @@ def _left_out(names: tuple[str, ...], source: object) -> str:
     return f"{source}: {len(names)} left out, neither data nor labels of a kind that is read: {shown}"
 
 
-def _open(source: Any, split: str, limit: int | None, mode: str | None) -> tuple[Contents, str]:
+def _open(source: Any, split: str, limit: int | None, mode: str | None, key: str | None) -> tuple[Contents, str]:
     """The contents of a source and its name; `limit` only saves reading files that the cut would drop."""
     if isinstance(source, Tensor | np.ndarray):
         _check_no_splits(split, "a Tensor or ndarray")
         _check_no_pictures(mode, "a Tensor or ndarray")
+        _check_no_key(key, "a Tensor or ndarray")
         return Contents(as_tensor(source, "source")), "tensor" if isinstance(source, Tensor) else "array"
     if isinstance(source, str) and source in BUILTIN:
         _check_no_splits(split, repr(source))
         _check_no_pictures(mode, repr(source))
+        _check_no_key(key, repr(source))
         return BUILTIN[source](), source
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
@@ -206,10 +223,11 @@ def _open(source: Any, split: str, limit: int | None, mode: str | None) -> tuple
     path = _existing(source)
     name = Path(os.path.abspath(path)).name  # of "." too, which Path(".").name leaves empty
     if path.is_dir():
+        _check_no_key(key, f"the folder {path}")
         return _read_folder(path, split, limit, mode), name
     _check_no_splits(split, f"the file {path}")
     _check_no_pictures(mode, f"the file {path}")
-    return _read_file(path), name
+    return _read_file(path, key), name
 
 
 def _existing(source: str | os.PathLike[str]) -> Path:
@@ -223,15 +241,18 @@ def _existing(source: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"source: no such file or folder: {text!r}")
 
 
-def _read_file(path: Path) -> Contents:
+def _read_file(path: Path, key: str | None) -> Contents:
     check_file(path)
     if path.name.lower().endswith(_PACKED):
         raise DataError(
             path,
             "a compressed archive; unpack it (tar -xf) and pass the folder, or a plain .tar if it is a WebDataset's",
         )
-    if reader := _BY_SUFFIX.get(path.suffix.lower()):
-        return reader(path)
+    if reader := _BY_NAMES.get(path.suffix.lower()):
+        return reader(path, key)
+    _check_no_key(key, f"the file {path}")
+    if path.suffix.lower() == ".npy":
+        return arrays.read_npy(path)
     with path.open("rb") as file:
         head = file.read(4)
     if idx.matches(path, head):
@@ -239,7 +260,7 @@ def _read_file(path: Path) -> Contents:
     if cifar.matches(path, head):
         return cifar.read_batches([path], None)
     others = ("zips of EDM", ".parquet", ".tar", "MNIST IDX(.gz)", "CIFAR python batches", "folders of images")
-    kinds = ", ".join((*_BY_SUFFIX, *others))
+    kinds = ", ".join((".npy", *_BY_NAMES, *others))
     raise DataError(path, f"unsupported kind of file; allowed {kinds}")
 
 
@@ -280,6 +301,13 @@ def _check_no_splits(split: str, what: str) -> None:
 def _check_no_pictures(mode: str | None, what: str) -> None:
     if mode is not None:
         raise ValueError(f"mode: found {mode!r}, but {what} holds arrays, which are taken as they are; allowed None")
+
+
+def _check_no_key(key: str | None, what: str) -> None:
+    if key is not None:
+        raise ValueError(
+            f"key: found {key!r}, but {what} is no file of arrays with names; allowed None, or {', '.join(_BY_NAMES)}"
+        )
 
 
 def _check_limit(limit: SupportsIndex | None) -> int | None:

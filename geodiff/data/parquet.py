@@ -95,7 +95,7 @@ def open_stream(paths: list[Path], mode: str | None = None) -> Stream:
                 yield from _rows(path, columns, first, mode)
             first = max(0, first - count)
 
-    like = Contents(torch.empty(0), None, columns.classes, is_chw=True)
+    like = Contents(torch.empty(0, device="cpu"), None, columns.classes, is_chw=True)
 
     def read(first: int) -> Iterator[Contents]:
         for piece in stacked(items(first), like):

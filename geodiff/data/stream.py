@@ -141,7 +141,7 @@ def _piece(items: list[Item], like: Contents | None) -> Contents:
     found = Contents(data, is_chw=data.ndim == 4) if like is None else like._replace(data=data)
     labels = [item.label for item in items if item.label is not None]
     if labels and isinstance(labels[0], int):
-        return found._replace(labels=torch.tensor(labels, dtype=torch.int64))
+        return found._replace(labels=torch.tensor(labels, dtype=torch.int64, device="cpu"))
     if labels:
         return found._replace(vectors=torch.stack([label for label in labels if isinstance(label, Tensor)]))
     return found

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
         return type(self)(x, sigma, classes, mask, exclude, self.tol)
 
 
-class Part(NamedTuple):
+class SameRows(NamedTuple):
     """Queries of a batch that see the same range of rows."""
 
     chosen: Tensor | None  # which queries; None: all of them
@@ -85,7 +85,7 @@ class Conditioning:
         """The largest class with points, plus 1; 0 without labels."""
         return next(reversed(self._ranges)) + 1 if self._ranges else 0
 
-    def parts(self, batch: Batch) -> Iterator[Part]:
+    def parts(self, batch: Batch) -> Iterator[SameRows]:
         """The batch as queries of engines: one of all, or one for each class that is asked for.
 
         Raises ValueError for a class or mask that leaves a query nothing to see.
@@ -98,7 +98,7 @@ class Conditioning:
             left_out = None
         if batch.classes is None or self.groups is None or batch.x.shape[0] == 0:
             rows = range(n)
-            yield Part(None, self._query(batch.x, batch.sigma, rows, seen, left_out, batch.tol))
+            yield SameRows(None, self._query(batch.x, batch.sigma, rows, seen, left_out, batch.tol))
             return
         wanted = check_requested_classes(batch.classes, self.label_dim)
         found = wanted.unique().tolist()
@@ -109,7 +109,7 @@ class Conditioning:
                 raise ValueError(f"class_labels: expected a class with data, found {label}, of which there are none")
             rows, (x, sigma) = self._ranges[label], pick(chosen, batch.x, batch.sigma)
             these_see, these_leave = (None if value is None else pick(chosen, value)[0] for value in (seen, left_out))
-            yield Part(chosen, self._query(x, sigma, rows, these_see, these_leave, batch.tol))
+            yield SameRows(chosen, self._query(x, sigma, rows, these_see, these_leave, batch.tol))
 
     def _query(
         self, x: Tensor, sigma: Tensor, rows: range, seen: Tensor | None, left_out: Tensor | None, tol: float

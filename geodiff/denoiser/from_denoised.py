@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geodiff.base.arguments import check_query_shape, check_sigma, shape_sigma
 from geodiff.base.dtypes import FLOATING
+from geodiff.base.per_point import per_point
 from geodiff.denoiser.velocity import LARGEST, Moment
 from geodiff.paths import Path
 
@@ -25,7 +26,7 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, condi
     x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
     factor, level = scales.to_denoiser(LARGEST)
-    moved = x.double() * factor.reshape(-1, *[1] * (x.ndim - 1))
+    moved = x.double() * per_point(factor, x)
     return scales.velocity(x, denoiser(moved, level, **conditions)).to(x.dtype)
 
 
@@ -34,4 +35,4 @@ def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, conditions: Mapp
     x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     levels = check_sigma(sigma, len(x), device=x.device)
     denoised = denoiser(x.double(), levels, **conditions)
-    return ((denoised - x.double()) / levels.square().reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+    return ((denoised - x.double()) / per_point(levels.square(), x)).to(x.dtype)

@@ -11,6 +11,7 @@ from geodiff.backends.combination import Combination, Term
 from geodiff.base.arguments import check_device, check_query_shape, check_topk, shape_sigma
 from geodiff.base.dtypes import FLOATING, PRECISE
 from geodiff.base.foreign import Array
+from geodiff.base.per_point import per_point
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.kinds import of_any_kind
@@ -27,17 +28,18 @@ class OptimalDenoiser(OverData):
 
     data         [N, *shape] tensor, array, list or anything with __dlpack__ or __array__, or a path or name that
                  `geodiff.data.load` knows. uint8 u means u/127.5 - 1; float16, bfloat16 and float32 are taken as they
-                 are. Kept in its own dtype; a tensor or array that already lies right is not copied. It may move (to
-                 shared memory, say), and PyTorch's operations may change it; other changes (NumPy's) are refused when
-                 noticed.
+                 are, with a warning for pictures in 0..1 or 0..255. Kept in its own dtype; a tensor or array that
+                 already lies right is not copied. It may move (to shared memory, say), and PyTorch's operations may
+                 change it; other changes (NumPy's) are refused when noticed.
     labels       int [N], 0 <= label < K: makes the denoiser class-conditional. Rows are then stored sorted by class.
     log_weights  [N]: pi = softmax(log_weights); default all alike
     backend      "auto", or a name from `geodiff.backends.available()`. "auto" goes by `geodiff.backends.explain()`,
                  call by call: on a GPU a few queries may have another backend than many
     device       where data is kept; default: where it is
     tol          relative error allowed in every output: |r - r64| <= tol max(|r64|, 0.01 max_i |x_i|), r64 in float64
-    augment      "hflip": as if every point's mirror image (along the last dimension) were in the data too, each pair
-                 sharing its weight. Nothing is stored for it; a call costs what two cost. Copy of point i: index N + i
+    augment      "hflip": as if every point's mirror image (along the last dimension, the columns of [C, H, W]) were in
+                 the data too, each pair sharing its weight. Nothing is stored for it; a call costs what two cost. Copy
+                 of point i: index N + i
 
     Attributes: mean [*shape] (the limit sigma -> infinity), backend (the one for any number of queries), data, shape,
     and those that EDM's sampler reads: sigma_min, sigma_max, img_channels, img_resolution, label_dim.
@@ -110,7 +112,7 @@ class OptimalDenoiser(OverData):
         sigma        a number, 0-d, [B] or [B, 1, ...], > 0
         class_labels int [B] or one-hot [B, K]: each query sees the data of its class only; None: all data
         mask         bool [B, N], in the order of the data passed in: each query sees the points that are True
-        exclude      int64 [B]: the point that each query must not see (leave-one-out), -1 for none. As if it were not
+        exclude      int [B]: the point that each query must not see (leave-one-out), -1 for none. As if it were not
                      in the data; with augment="hflip" its mirror image goes with it
         """
         batch = self._batch(x, sigma, class_labels, mask, exclude)
@@ -168,7 +170,7 @@ class OptimalDenoiser(OverData):
     ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
         asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points)
-        levels = asked.batch.sigma.reshape(-1, *[1] * (x.ndim - 1))
+        levels = per_point(asked.batch.sigma, x)
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
     @of_any_kind

@@ -69,6 +69,9 @@ def _heaviest(denoiser: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
     points = denoiser._points
     n, prior = points.stored.n, points.conditioning.log_prior
     if prior is not None:
+        if bool(prior.isneginf().all()):  # of a rank whose rows have no weight
+            none = (len(x), min(2, n))
+            return torch.full(none, -1, device=x.device), torch.full(none, torch.inf, device=x.device).double()
         prior = torch.zeros_like(prior).masked_fill(prior.isinf(), -torch.inf).log_softmax(0)
     # As far as the nearest of n points are apart in d dimensions, which matters where these are few.
     sigma = _SHARE * _spread(points.stored.rows) * n ** (-1 / x.shape[1])
@@ -101,7 +104,7 @@ def _of_all(engine: Engine, x: Tensor, left_out: Tensor | None) -> Tensor:
 
 def _spread(rows: Tensor) -> float:
     """How far numbers of the data are from their mean, of rows [N, d] evenly spread over them: above 0."""
-    some = torch.linspace(0, len(rows) - 1, min(len(rows), _ROWS)).round().long()
+    some = torch.linspace(0, len(rows) - 1, min(len(rows), _ROWS), device="cpu").round().long()
     found = model_space(rows[some.to(rows.device)], torch.float64)
     squares = (found - found.mean(0)).square().mean(1)
     # The median: a few outliers say nothing about the rest. Where most rows are alike, those few are what differs.

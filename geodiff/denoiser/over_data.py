@@ -1,16 +1,19 @@
 """What denoisers over a data set have in common: the data as they are taken, conditions of a call, moves and copies."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from geodiff.backends.query import FLOAT64
 from geodiff.base.arguments import (
     check_data,
     check_device,
     check_log_weights,
+    check_number,
     check_place,
     check_query_shape,
     shape_exclude,
@@ -18,8 +21,9 @@ from geodiff.base.arguments import (
 )
 from geodiff.base.dtypes import FLOATING, STORED
 from geodiff.base.foreign import Array
-from geodiff.data import load
+from geodiff.data import floats, load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
+from geodiff.data.layout import is_hwc
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.network import LikeNetwork
@@ -29,9 +33,6 @@ from geodiff.denoiser.storage import StoredRows
 
 #: The kernels accumulate in float32: what they cannot promise is not accepted.
 TOL_MIN, TOL_MAX = 1e-6, 1e-1
-#: For a float64 x that autograd follows: float64 arithmetic throughout, since what is done with such gradients (finite
-#: differences, second-order steps) sees errors of 1e-5.
-TOL_FLOAT64 = 1e-12
 
 
 class Options(NamedTuple):
@@ -60,10 +61,9 @@ class OverData(LikeNetwork):
             dataset = load(data)
             data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=self._dtypes)
-        if isinstance(tol, bool) or not isinstance(tol, int | float) or not TOL_MIN <= tol <= TOL_MAX:
-            raise ValueError(
-                f"tol: expected a relative error, found {tol!r}; allowed {TOL_MIN:g} <= tol <= {TOL_MAX:g}"
-            )
+        if not latent:
+            floats.warn_of_pixel_range(data, "data", stacklevel=4)
+        self.tol = check_number(tol, "tol", TOL_MIN, TOL_MAX, ends="[]")
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
         if augment is not None and latent:
@@ -76,7 +76,14 @@ class OverData(LikeNetwork):
                 f"augment: expected data with rows and columns for 'hflip', found points of shape "
                 f"{list(data.shape[1:])}; allowed [..., H, W]"
             )
-        self.tol, self.augment = float(tol), augment
+        # Four may as well be the columns of a small picture.
+        if augment == "hflip" and is_hwc(data.shape) and data.shape[3] < 4:
+            warnings.warn(
+                f"augment: 'hflip' mirrors along the last dimension, where points of shape {list(data.shape[1:])} seem "
+                f"to have their channels; if they are [H, W, C], pass data.permute(0, 3, 1, 2), which is not copied",
+                stacklevel=3,
+            )
+        self.augment = augment
         n = len(data)
         self.label_dim = 0
         order = groups = None
@@ -137,7 +144,8 @@ class OverData(LikeNetwork):
         if exclude is not None:
             exclude = self._shape_exclude(exclude, size)
         followed = (torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)) or transformed()
-        tol = TOL_FLOAT64 if x.dtype == torch.float64 and followed else self.tol
+        # What is done with gradients in float64 (finite differences, second-order steps) sees errors of 1e-5.
+        tol = FLOAT64 if x.dtype == torch.float64 and followed else self.tol
         flat = stored.flatten(x if x.dtype == torch.float64 else x.float())
         return Batch(flat, levels, classes, mask, exclude, tol)
 

@@ -14,17 +14,17 @@ from torch.nn.functional import pad
 from geodiff.backends import Engine, Engines, Query
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
-from geodiff.backends.query import FLOAT64, LOG_TOL, Direction
+from geodiff.backends.query import FLOAT64, Direction
 from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.denoiser import content, merging
-from geodiff.denoiser.conditioning import Batch, Conditioning
-from geodiff.denoiser.conditioning import Part as Asked
+from geodiff.denoiser.conditioning import Batch, Conditioning, SameRows
 from geodiff.denoiser.content import Content
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
+from geodiff.reference.contract import LOG_TOL, least_scale
 
 #: What an operator returns of a posterior, in this order.
 FIELDS = ("mean", "log_prob", "entropy", "ess", "trace", "indices", "weights")
@@ -167,7 +167,7 @@ class PointSet:
                 asked = replace(query if which is None else query.picked(which), tol=tol, log_tol=log_tol)
                 return self._halves(asked, topk, with_trace=with_trace)
 
-            return merging.answer(self.ranks, ask, Allowed(query.tol, LOG_TOL, self._least))
+            return merging.answer(self.ranks, ask, Allowed(query.tol, LOG_TOL, least_scale(self.reach)))
         engine = self.engines.serving(len(query))
         query = self._for(engine, query)
         answer = _named_by(engine, query, topk)
@@ -243,11 +243,6 @@ class PointSet:
         """The query in words that the engine knows."""
         return query if engine.excludes else query.with_exclude_as_prior(self.stored.n)
 
-    @property
-    def _least(self) -> float:
-        """What `tol` of a small answer is relative to."""
-        return max(0.01 * self.reach, 1e-300)
-
     def _named(self, rows: Tensor) -> Tensor:
         """Rows [P, B, k] to positions in the data as passed in; copies N further on, and -1 (no such point) stays."""
         known = self.stored.original(rows.clamp(min=0)) + self.first
@@ -286,7 +281,7 @@ _FORMAT = 2
 TOL_OF_SHARES = 1e-6
 
 
-def _joined(answers: list[tuple[Asked, Posterior]], batch: int) -> Posterior:
+def _joined(answers: list[tuple[SameRows, Posterior]], batch: int) -> Posterior:
     """The answers to parts of a batch, in the order of the batch."""
     if len(answers) == 1 and answers[0][0].chosen is None:
         return answers[0][1]

@@ -24,6 +24,7 @@ from geodiff.base.arguments import (
 )
 from geodiff.base.dtypes import FLOATING
 from geodiff.base.foreign import Array, as_tensor
+from geodiff.base.per_point import per_point
 from geodiff.denoiser.from_denoised import score, velocity
 from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.module import OptimalDenoiser
@@ -111,7 +112,7 @@ class SmoothedDenoiser(_Variant):
         self.shape = denoiser.shape
         if not isinstance(noise, Tensor):
             count = check_integer(noise, "noise", 2)
-            noise = torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed))
+            noise = torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
             noise = noise - noise.mean(0)
         check_query_shape(noise, self.shape, name="noise")
         if len(noise) == 0:
@@ -130,8 +131,8 @@ class SmoothedDenoiser(_Variant):
         x = check_query_shape(x, self.shape, dtypes=FLOATING)
         levels = check_sigma(sigma, len(x), device=x.device)
         draws = len(self.noise)
-        step = (self.scale * (1 + levels)).reshape(-1, 1, *[1] * len(self.shape))
-        moved = (x.double()[:, None] + step * self.noise.double()).flatten(0, 1)  # [B M, *shape]
+        here = x.double()[:, None]  # [B, 1, *shape]
+        moved = (here + per_point(self.scale * (1 + levels), here) * self.noise.double()).flatten(0, 1)  # [B M, *shape]
         given = {"class_labels": class_labels, **conditions}
         asked = {name: _each(value, name, len(x), draws) for name, value in given.items()}
         found = self.denoiser(moved, levels.repeat_interleave(draws), **asked)

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
 from geodiff.backends.cost import Cost
+from geodiff.backends.query import FLOAT64
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
-from geodiff.denoiser.over_data import TOL_FLOAT64
+from geodiff.reference.contract import largest_error
 
 _CONDITIONS = ("class_labels", "mask", "exclude")
 
@@ -49,12 +50,9 @@ class Walked:
     @torch.no_grad()
     def breach(self, x: Tensor, sigma: float, denoised: Tensor) -> float:
         """max_b |r - r64| / (tol max(|r64|, 0.01 max_i |x_i|)), r64 from all data in float64: contract 1 allows 1."""
-        if x.shape[0] == 0:
-            return 0.0
         points, stored = self._denoiser._points, self._denoiser._stored
-        exact = points.posterior(self._batch(x, sigma).within(TOL_FLOAT64)).mean
-        off = (stored.flatten(denoised).double() - exact).norm(dim=1)
-        return float((off / exact.norm(dim=1).clamp(min=max(0.01 * points.reach, 1e-300))).max()) / self._denoiser.tol
+        exact = points.posterior(self._batch(x, sigma).within(FLOAT64)).mean
+        return largest_error(stored.flatten(denoised), exact, points.reach) / self._denoiser.tol
 
     def _batch(self, x: Tensor, sigma: float) -> Batch:
         asked = {"class_labels": None, **self._conditions}

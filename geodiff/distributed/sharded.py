@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from geodiff.base.arguments import check_integer
+from geodiff.base.arguments import check_integer, shape_log_weights
 from geodiff.base.foreign import Array, as_tensor
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
@@ -25,7 +25,8 @@ class ShardedDenoiser(OptimalDenoiser):
     process_group  of torch.distributed, gloo on the CPU, NCCL on GPUs; None: all ranks. Queries too can be split: ranks
                    with the same rows each ask for their part of the batch, each in the group of its part
     labels         int [N_k], or [N] for a path; all ranks have some, or none does
-    log_weights    [N_k], or [N] for a path: pi_i is proportional to exp of them over all ranks
+    log_weights    [N_k], or [N] for a path: pi_i is proportional to exp of them over all ranks. All may be -inf on some
+                   ranks, which then contribute nothing
     backend, device, tol, augment  as in `OptimalDenoiser`; `tol` holds for the merged answer
 
     A call is collective: every rank makes it with the same x, sigma and conditions, and has the whole answer. Masks are
@@ -55,16 +56,19 @@ class ShardedDenoiser(OptimalDenoiser):
         with ranks.agreeing():
             if isinstance(part, str | os.PathLike):
                 part, labels, log_weights = _range_of(part, ranks, labels, log_weights)
+            nothing = _has_no_weight(log_weights)
             super().__init__(
                 part,
                 labels=labels,
-                log_weights=log_weights,
+                log_weights=None if nothing else log_weights,
                 backend=backend,
                 device=device,
                 tol=tol,
                 augment=augment,
             )
-            total = _log_total(log_weights, self._points.stored.n)
+            if nothing:
+                shape_log_weights(log_weights, self._points.stored.n)
+            total = -math.inf if nothing else _log_total(log_weights, self._points.stored.n)
         self._check_alike(ranks, labels is not None, log_weights is not None)
         self._points = ShardedPointSet(self._points, ranks, total)
         self.label_dim = self._points.label_dim
@@ -107,6 +111,14 @@ def _range_of(
         return found[mine.start : mine.stop]
 
     return data[mine.start : mine.stop], cut(labels, "labels"), cut(log_weights, "log_weights")
+
+
+def _has_no_weight(log_weights: Array | None) -> bool:
+    """Whether all are -inf: of one process alone an error, of a rank a part that is never asked."""
+    if log_weights is None:
+        return False
+    found = as_tensor(log_weights, "log_weights", listed=torch.float64)
+    return found.is_floating_point() and found.numel() > 0 and bool(found.isneginf().all())
 
 
 def _log_total(log_weights: Array | None, n: int) -> float:

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import Cost
-from geodiff.backends.query import LOG_TOL, Direction
+from geodiff.backends.query import Direction
 from geodiff.base.arguments import check_exclude, check_finite, check_levels
 from geodiff.base.posterior import Bounds, Posterior
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser import content, merging
-from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.conditioning import Part as Asked
+from geodiff.denoiser.conditioning import Batch, SameRows
 from geodiff.denoiser.content import Content
 from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
 from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
 from geodiff.distributed.ranks import Ranks
+from geodiff.reference.contract import LOG_TOL, least_scale
 
 
 class _Here(NamedTuple):
@@ -38,19 +38,27 @@ class _Here(NamedTuple):
 class ShardedPointSet(PointSet):
     """The rows of all ranks, this rank's being those of `local`.
 
-    log_total: logsumexp of the log weights given for the rows here; log N_k where none were
+    log_total: logsumexp of the log weights given for the rows here; log N_k where none were. Of -inf `local` has none
     """
 
     def __init__(self, local: PointSet, ranks: Ranks, log_total: float) -> None:
         # Not super().__init__: engines are open over the rows already.
         self.conditioning, self.mirror, self._backend = local.conditioning, local.mirror, local._backend
         self.engines, self._digest = local.engines, (0, b"")
+        if log_total == -math.inf:  # those who look for near points and for weights are to find none here
+            prior = torch.full((self.stored.n,), -torch.inf, dtype=torch.float64, device=self.stored.rows.device)
+            self.conditioning = replace(self.conditioning, log_prior=prior)
         self._local, self._group, self._log_total = local, ranks, log_total
         self.ranks = ranks
         sizes = {label: len(rows) for label, rows in self.conditioning._ranges.items()}
         shape, stored = self.stored.shape, self.stored
-        told = ranks.objects((stored.n, shape, sizes, local.reach))
-        for rank, (_, other, _, _) in enumerate(told):
+        told = ranks.objects((stored.n, shape, sizes, local.reach, log_total))
+        if all(one[4] == -math.inf for one in told):
+            raise ValueError(
+                "log_weights: expected a point of weight above 0 on some rank, found a maximum of -inf; "
+                "allowed no NaN, no +inf, at least one above -inf"
+            )
+        for rank, (_, other, *_) in enumerate(told):
             if other != told[0][1]:
                 raise ValueError(
                     f"part: expected points of one shape on all ranks, found {list(told[0][1])} on rank 0 and "
@@ -59,7 +67,7 @@ class ShardedPointSet(PointSet):
         counts = [one[0] for one in told]
         self.first, self._n = sum(counts[: ranks.rank]), sum(counts)
         self._sizes: dict[int, int] = {}
-        for _, _, some, _ in told:
+        for _, _, some, *_ in told:
             for label, count in some.items():
                 self._sizes[label] = self._sizes.get(label, 0) + count
         self._reach = max(one[3] for one in told)
@@ -104,7 +112,7 @@ class ShardedPointSet(PointSet):
         def ask(which: Tensor | None, tol: float, log_tol: float) -> Part:
             return self._part(here, which, tol, log_tol, topk, with_trace=with_trace)
 
-        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, self._least))
+        return merging.answer(self.ranks, ask, Allowed(batch.tol, LOG_TOL, least_scale(self.reach)))
 
     def combine(self, batch: Batch, into: Combination, memories: Memories | None = None) -> Cost:
         into.write(self.posterior(batch).mean)
@@ -183,7 +191,7 @@ class ShardedPointSet(PointSet):
             out[b] += weights.logsumexp(0) if len(weights) else -torch.inf
         return out
 
-    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, Asked]]:
+    def _asked(self, here: _Here, which: Tensor | None) -> Iterator[tuple[Tensor, SameRows]]:
         """The queries that see something here, of those in `which`: their places there, and the query of an engine."""
         mass = here.mass if which is None else here.mass[which]
         present = (~mass.isneginf()).nonzero()[:, 0]

@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite
 from geodiff.inverse.problem import Problem
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +74,7 @@ class Descent:
         if not callable(denoiser):
             raise TypeError(f"denoiser: expected a callable denoiser(x, sigma), found {type(denoiser).__name__}")
         self.denoiser, self.problem, self.options = denoiser, problem, options or Options()
-        self.levels = check_levels(sigmas)
+        self.levels = check_schedule(sigmas)
         self.evaluations = 0
         y = problem.y
         self.x = y.new_empty(len(y), *problem.operator.shape)
@@ -81,7 +82,9 @@ class Descent:
 
     def noise(self) -> Tensor:
         """n ~ N(0, I) of the shape of x."""
-        return torch.randn(self.x.shape, generator=self.options.generator, dtype=self.x.dtype).to(self.x.device)
+        return torch.randn(self.x.shape, generator=self.options.generator, dtype=self.x.dtype, device="cpu").to(
+            self.x.device
+        )
 
     def steps(self) -> Iterator[tuple[float, float]]:
         """(sigma, sigma') of each step."""
@@ -126,11 +129,7 @@ class Descent:
 
     def _asked(self, x: Tensor, sigma: float) -> Tensor:
         self.evaluations += 1
-        r = self.denoiser(x, x.new_tensor(sigma))
-        if not isinstance(r, Tensor) or r.shape != x.shape:
-            found = list(r.shape) if isinstance(r, Tensor) else type(r).__name__
-            raise ValueError(f"denoiser: expected answers of x's shape {list(x.shape)}, found {found}")
-        return r.to(x.dtype)
+        return check_answer(self.denoiser(x, x.new_tensor(sigma)), x, "denoiser", f"sigma = {sigma:g}").to(x.dtype)
 
     def _cut(self, r: Tensor) -> Tensor:
         return r if self.options.clip is None else r.clamp(*self.options.clip)

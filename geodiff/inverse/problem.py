@@ -48,7 +48,7 @@ class Problem:
     ) -> Self:
         """The problem whose answer is truth [B, *shape]: y = A truth + sigma n. The same on every device."""
         clean = operator(truth)
-        n = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
+        n = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device="cpu").to(clean.device)
         return cls(operator, clean + check_number(sigma, "sigma", 0.0) * n, sigma)
 
     def __len__(self) -> int:

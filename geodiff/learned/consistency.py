@@ -37,6 +37,6 @@ def multistep(model: ConsistencyModel, noise: Tensor, sigmas: list[float], gener
     """
     x = model(noise, sigmas[0])
     for tau in sigmas[1:]:
-        z = torch.randn(x.shape, generator=generator).to(x)
+        z = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         x = model(x + max(tau**2 - SIGMA_MIN**2, 0.0) ** 0.5 * z, tau)
     return x

@@ -1,15 +1,12 @@
 """What learned denoisers and learned flows have in common: a network over images, and what samplers read of it."""
 
-import math
-from typing import Any
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
+from geodiff.denoiser.network import LikeNetwork
 from geodiff.learned.network import UNet, UNetConfig, check_images
 
 
-class ImageModel(nn.Module):
+class ImageModel(LikeNetwork):
     """A network for images of one shape, without labels, at every noise level.
 
     shape   (C, H, W) of the images
@@ -20,21 +17,18 @@ class ImageModel(nn.Module):
     argument.
     """
 
-    sigma_min = 0.0
-    sigma_max = math.inf
     label_dim = 0
 
     def __init__(self, shape: tuple[int, ...], config: UNetConfig | None = None) -> None:
         super().__init__()
-        self.shape = check_images(shape)
-        self.network = UNet(UNetConfig(shape[0]) if config is None else config.checked(self.shape))
+        self._shape = check_images(shape)
+        self.network = UNet(UNetConfig(shape[0]) if config is None else config.checked(self._shape))
         self.training_metadata: dict[str, object] = {}
-        self.img_channels, self.img_resolution = self.shape[0], self.shape[2]
 
-    @staticmethod
-    def round_sigma(sigma: Any) -> Tensor:
-        """sigma as a tensor: the network takes every level."""
-        return torch.as_tensor(sigma)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self._shape
 
 
 def check_no_labels(class_labels: Tensor | None) -> None:

@@ -1,13 +1,5 @@
-"""Training a learned denoiser: a loop that can be stopped at any time and goes on as if it had not been.
+"""Training a learned denoiser, or the velocity of a learned flow."""
 
-Everything random in a step comes from (seed, step) alone, so a run that was stopped and resumed ends with the weights
-of one that was not.
-"""
-
-import copy
-import json
-import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -15,17 +7,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from geodiff.base.arguments import SEED_MAX, check_data, check_integer
+from geodiff.base.arguments import SEED_MAX, check_integer, check_number
 from geodiff.data.digest import digest
 from geodiff.data.holdout import split
-from geodiff.learned import checkpoints, weights_file
+from geodiff.learned import checkpoints
 from geodiff.learned.denoiser import LearnedDenoiser
 from geodiff.learned.flow import LearnedFlow
 from geodiff.learned.network import UNetConfig
 from geodiff.learned.objectives import TARGETS, Objective
-from geodiff.learned.progress import cosine_rate, lines_until, write_log
+from geodiff.learned.resumable import Resumable, check_pictures
 
 #: Loss is logged apart for the levels below, between and above these, where a denoiser does different things.
 BANDS = (0.3, 10.0)
@@ -70,12 +62,8 @@ class Training:
         check_integer(self.seed, "seed", 0, SEED_MAX)
         if self.target not in TARGETS:
             raise ValueError(f"target: found {self.target!r}; allowed {', '.join(map(repr, TARGETS))}")
-        for name, high in (("learning_rate", 1.0), ("ema", 1.0), ("wide", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
-                raise ValueError(
-                    f"{name}: expected a number in range, found {value!r}; allowed 0 <= {name} <= {high:g}"
-                )
+        for name in ("learning_rate", "ema", "wide"):
+            check_number(getattr(self, name), name, 0.0, 1.0, ends="[]")
 
 
 def train(
@@ -100,45 +88,23 @@ def train(
     Goes on from out/checkpoint.pt if there is one. Returns the network with the averaged weights.
     Raises ValueError for data that are no pictures or a checkpoint of other settings, DataError for a damaged one.
     """
-    data = check_data(data, dtypes=(torch.uint8, torch.float16, torch.bfloat16, torch.float32))
-    if data.ndim != 4:
-        raise ValueError(f"data: expected pictures [N, C, H, W], found shape {list(data.shape)}; allowed 4 dimensions")
+    data = check_pictures(data)
     training = training or Training()
     data = data[split(len(data), training.holdout).kept] if training.holdout else data
     save_every = check_integer(save_every, "save_every", 1)
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(data, training, name)
-    checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
-    lines = ""
-    if checkpoint.is_file():
-        run.restore(checkpoint)
-        lines = lines_until(log, run.step)
-    write_log(log, lines)  # drops the lines of steps that were lost
-    while run.step < training.steps:
-        loss = run.advance()
-        progress(run.step, loss)
-        if run.step % save_every == 0 or run.step == training.steps:
-            lines += json.dumps(run.record()) + "\n"
-            write_log(log, lines)
-            run.save(checkpoint)
-            weights_file.save(run.average, out / weights_file.FILE_NAME, run.origin())
-    return run.average.eval().requires_grad_(False)
+    return _Run(data, training, name).complete(out, save_every, progress)
 
 
-class _Run:
-    """Everything that changes while training, and how one step changes it."""
+class _Run(Resumable):
+    """A denoiser or a velocity that learns, and its losses since the last line of the log."""
 
     def __init__(self, data: Tensor, training: Training, name: str) -> None:
         self.data, self.training, self.name = data, training, name
-        self.step, self.seconds = 0, 0.0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed)
-            config = UNetConfig(data.shape[1], training.width, training.patch)
-            kind = LearnedFlow if training.flow else LearnedDenoiser
-            self.denoiser: LearnedDenoiser | LearnedFlow = kind(tuple(data.shape[1:]), config)
+        config = UNetConfig(data.shape[1], training.width, training.patch)
+        kind = LearnedFlow if training.flow else LearnedDenoiser
+        super().__init__(training, lambda: kind(tuple(data.shape[1:]), config))
         self.objective = Objective(data, training.flow, training.target, training.wide)
-        self.average = copy.deepcopy(self.denoiser)
-        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=training.learning_rate, betas=(0.9, 0.99))
         self._clear()
 
     @cached_property
@@ -150,35 +116,16 @@ class _Run:
         self._sums = torch.zeros(len(BANDS) + 1, dtype=torch.float64)
         self._counts = torch.zeros(len(BANDS) + 1, dtype=torch.float64)
 
-    def advance(self) -> float:
-        """One step; returns its loss: the weighted squared error per pixel, which is 1 for an answer of c_skip x."""
-        began = time.perf_counter()
-        training = self.training
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + self.step)
-        lesson = self.objective.draw(training.batch, generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * cosine_rate(self.step, training.steps)
-        with _precision(training.bfloat16):
-            found = lesson.answer(self.denoiser)
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """The weighted squared error per pixel, which is 1 for an answer of c_skip x."""
+        lesson = self.objective.draw(self.training.batch, generator)
+        with _precision(self.training.bfloat16):
+            found = lesson.answer(self.network)
         losses = lesson.weight * (found - lesson.target).square().mean((1, 2, 3))  # [batch]
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self._follow()
         band = torch.bucketize(lesson.sigma, torch.tensor(BANDS))
         self._sums.index_add_(0, band, losses.detach().double())
         self._counts.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
-        self.seconds += time.perf_counter() - began
-        return float(losses.detach().mean())
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """The moving average; shorter at first, so that it forgets the start."""
-        decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
-        for kept, new in zip(self.average.parameters(), self.denoiser.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+        return losses.mean()
 
     def record(self) -> dict[str, object]:
         """A line of the log: the mean losses since the last one, over all levels and in each band."""
@@ -188,9 +135,7 @@ class _Run:
         line: dict[str, object] = {
             "step": self.step,
             "loss": float(self._sums.sum() / self._counts.sum()),
-            "loss_by_sigma": {
-                key: mean if math.isfinite(mean) else None for key, mean in zip(names, means, strict=True)
-            },
+            "loss_by_sigma": dict(zip(names, means, strict=True)),
             "seconds": round(self.seconds, 1),
         }
         self._clear()
@@ -206,11 +151,8 @@ class _Run:
             "training": asdict(self.training),
             "data": self.data_digest,
             "shape": list(self.data.shape),
-            "step": self.step,
-            "seconds": self.seconds,
-            "denoiser": self.denoiser.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "denoiser": self.network.state_dict(),
+            **self.state(),
         }
         checkpoints.save(path, _FORMAT, state)
 
@@ -227,10 +169,8 @@ class _Run:
                 f"data: expected those that {path} was made with (sha256 {state['data'][:12]}...), found others "
                 f"({self.data_digest[:12]}...); allowed the same data to go on, or another folder to start anew"
             )
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.denoiser.load_state_dict(state["denoiser"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.network.load_state_dict(state["denoiser"])
+        self.take(state)
 
 
 def _precision(bfloat16: bool) -> AbstractContextManager[object]:

@@ -31,7 +31,7 @@ class TrajectoryOperator(ImageModel):
 
     def forward(self, noise: Tensor) -> Tensor:
         """The states at `LEVELS`, [6, B, C, H, W]; noise x_T [B, C, H, W] at sigma = 80. The last is the sample."""
-        x = check_query(noise, self.shape, dtypes=FLOATING)
+        x = check_query(noise, self.shape, dtypes=FLOATING, name="noise")
         if len(x) == 0:
             return x.new_empty(len(LEVELS), *x.shape)
         levels = torch.tensor(LEVELS, dtype=x.dtype, device=x.device)

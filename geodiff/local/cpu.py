@@ -69,14 +69,14 @@ class CpuLocalEngine(LocalEngine):
         return LocalAnswer(found.mean, found.variance, found.ess, found.nearest, log_mass)
 
     def _of_pairs(self, core: CpuEngine, asked: LocalQuery, form: Pairs) -> Tensor:
-        numbers = torch.arange(self.rows.shape[1]).reshape(1, *asked.layout.shape)
+        numbers = torch.arange(self.rows.shape[1], device="cpu").reshape(1, *asked.layout.shape)
         order = asked.layout.rows(numbers)[0]  # which number of an image is where in a row
         if self._sums is None or self._sums[0] is not form or self._sums[1] != asked.layout:
             self._sums = form, asked.layout, by_differences(_in_rows(form, order))
         mirror = None
         if asked.mirrored:
             mirror = torch.empty_like(order)
-            mirror[order] = torch.arange(len(order))  # where in a row a number is
+            mirror[order] = torch.arange(len(order), device="cpu")  # where in a row a number is
             mirror = mirror.int()[numbers.flip(-1).flatten()[order]]
         mean, held = core.subset(asked.query, _asked(self._sums[2], form, mirror))
         again = (~held).nonzero()[:, 0]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from geodiff.backends import Query
@@ -110,15 +109,6 @@ def layout_of(images: Tensor) -> Layout:
     """The layout of images [N, C, H, W] whose rows lie one after another, in any order of axes."""
     c, h, w = images.shape[1:]
     return Layout((c, h, w), tuple(images.stride()[1:]))  # type: ignore[arg-type]
-
-
-def pixel_errors(found: Tensor, expected: Tensor, largest: Tensor) -> Tensor:
-    """|r - r64| / max(|r64|, 0.01 max_i |x_i|) of each pixel, [B, H, W]: what `tol` bounds.
-
-    found, expected [B, C, H, W]; largest [H, W]: max_i |x_i(p)|, norms over channels
-    """
-    off = (found.double() - expected.double()).norm(dim=1)
-    return off / torch.maximum(expected.double().norm(dim=1), 0.01 * largest.double()).clamp_min(1e-300)
 
 
 def axes(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -69,8 +69,8 @@ class SubsetSums:
 def one_by_one(subsets: Tensor) -> SubsetSums:
     """Every sum from nothing: of numbers of one sign, as exact as they. subsets bool [members, outputs]."""
     sizes = subsets.sum(0)
-    steps = torch.zeros(subsets.shape[1], 5, dtype=torch.int32)
-    steps[:, 0], steps[:, 2] = torch.arange(len(steps)), sizes
+    steps = torch.zeros(subsets.shape[1], 5, dtype=torch.int32, device="cpu")
+    steps[:, 0], steps[:, 2] = torch.arange(len(steps), device="cpu"), sizes
     steps[:, 3], steps[:, 4] = NOTHING, NOWHERE
     return SubsetSums(steps, subsets.T.nonzero()[:, 1].int(), 0, int(sizes.max()), int(sizes.max()))
 
@@ -90,7 +90,7 @@ def by_differences(subsets: Tensor) -> SubsetSums:
     for root in order:
         if above[root] < 0:
             walk.down(root)
-    steps = torch.tensor(walk.steps, dtype=torch.int32)
+    steps = torch.tensor(walk.steps, dtype=torch.int32, device="cpu")
     return SubsetSums(steps, torch.cat(walk.terms).int(), walk.places, int(subsets.sum(0).max()), max(walk.additions))
 
 
@@ -99,7 +99,7 @@ def _tree(subsets: Tensor) -> tuple[list[int], list[int]]:
     members = subsets.float()  # counts up to 2^24 are exact
     size = members.sum(0)
     apart = (size[:, None] + size).addmm_(members.T, members, alpha=-2)
-    least, above = size.clone(), torch.full(size.shape, -1)
+    least, above = size.clone(), torch.full(size.shape, -1, device="cpu")
     left, order = torch.ones_like(size, dtype=torch.bool), []
     for _ in range(len(size)):
         output = int(least.masked_fill(~left, torch.inf).argmin())

@@ -8,3 +8,7 @@ demo       64 samples, each evaluation checked
 
 Imports from everything but `report` and `cli`.
 """
+
+import pkgutil
+
+__all__ = [module.name for module in pkgutil.iter_modules(__path__)]

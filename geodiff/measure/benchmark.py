@@ -14,6 +14,7 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
 from geodiff.measure.baselines import BASELINES, COMPILED, Peer, PeerFailed
 from geodiff.measure.stopwatch import Denoise, timed
+from geodiff.reference.contract import largest_error, largest_norm
 
 #: Queries of a cell whose answers are compared with float64; all of them would take longer than the benchmark.
 CHECKED = 8
@@ -111,12 +112,10 @@ class Bench:
         clean = reference.model_space(self.data[chosen], torch.float32)
         x = clean + sigma * torch.randn(clean.shape, generator=g)
         flat = x.flatten(1)
-        exact = reference.denoise(x[:CHECKED].double(), self.data, sigma).flatten(1)
-        scale = exact.norm(dim=1).clamp_min(0.01 * self._largest_norm)
+        exact = reference.denoise(x[:CHECKED].double(), self.data, sigma)
 
         def error(answer: Tensor) -> float:
-            found = answer.flatten(1)[:CHECKED].double()
-            return ((found - exact).norm(dim=1) / scale).amax().item()
+            return largest_error(answer[:CHECKED], exact, self._largest_norm)
 
         cell = Cell(sigma, batch, [], [])
         ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
@@ -135,8 +134,7 @@ class Bench:
 
     @cached_property
     def _largest_norm(self) -> float:
-        parts = (reference.model_space(p, torch.float64).flatten(1).norm(dim=1).amax() for p in self.data.split(1024))
-        return max(float(part) for part in parts)
+        return largest_norm(self.data)
 
 
 def take_turns(

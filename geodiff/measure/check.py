@@ -21,6 +21,7 @@ from geodiff.data import Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
 from geodiff.measure.machine import one_thread
+from geodiff.reference.contract import largest_error, largest_norm, log_prob_errors
 
 SIGMAS = (1e-3, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 40.0, 80.0, 1000.0)
 BATCHES = (1, 7, 64)
@@ -60,7 +61,7 @@ class _Case:
     sigma: float
     queries: Tensor  # [Q, d] float32
     expected: Posterior  # float64
-    scale: Tensor  # [Q] float64, max(|r64|, 0.01 max_i |x_i|)
+    largest: float  # max_i |x_i|
 
 
 def subset(data: Dataset, limit: int | None = None, *, seed: int = 0) -> Dataset:
@@ -132,12 +133,9 @@ def _row(name: str, isa: str, denoiser: OptimalDenoiser, case: _Case, batch: int
         x = case.queries[part].to(denoiser.data.device)
         posterior = denoiser.posterior(x, case.sigma)
         means = [posterior.mean] if start else [posterior.mean, denoiser(x.double(), case.sigma)]
-        for mean in means:
-            distance = (mean.cpu().double() - case.expected.mean[part]).norm(dim=1)
-            error = max(error, _worst(distance / case.scale[part]))
-        expected = case.expected.log_prob[part]
-        allowed = 1e-3 + 1e-6 * expected.abs()
-        log_prob_error = max(log_prob_error, _worst((posterior.log_prob.cpu().double() - expected).abs() / allowed))
+        error = max(error, *(largest_error(mean, case.expected.mean[part], case.largest) for mean in means))
+        off = log_prob_errors(posterior.log_prob, case.expected.log_prob[part])
+        log_prob_error = max(log_prob_error, float(off.max()))
     count, dims = case.data.shape
     return CheckRow(
         backend=name,
@@ -156,7 +154,7 @@ def _row(name: str, isa: str, denoiser: OptimalDenoiser, case: _Case, batch: int
 def _cases(data: Tensor, sigmas: Sequence[float], count: int, generator: torch.Generator) -> Iterator[_Case]:
     """For each sigma, `count` queries of the kinds that go wrong first, and the reference's answers to them."""
     points = reference.model_space(data, torch.float64)  # [N, d] float64
-    floor = 0.01 * points.norm(dim=1).max()
+    largest = largest_norm(data)
     twin, near = data.shape[0] - 1, data.shape[0] - 1 - TWINS  # the last twin of each kind; see _with_twins
     for sigma in sigmas:
         index = torch.randint(data.shape[0], (count,), generator=generator)
@@ -171,7 +169,7 @@ def _cases(data: Tensor, sigmas: Sequence[float], count: int, generator: torch.G
         queries = queries.float()
         with _few_threads(data):
             expected = reference.posterior(queries.double(), data, sigma)
-        yield _Case(data, sigma, queries, expected, expected.mean.norm(dim=1).clamp_min(floor))
+        yield _Case(data, sigma, queries, expected, largest)
 
 
 def _original(near: int, data: Tensor) -> int:
@@ -235,11 +233,6 @@ def _device(backend: str) -> str:
 
 def _few_threads(data: Tensor) -> AbstractContextManager[None]:
     return one_thread() if data.numel() < ONE_THREAD else nullcontext()
-
-
-def _worst(values: Tensor) -> float:
-    """The largest value; infinity where any is NaN, so that NaN never passes a comparison."""
-    return float(values.nan_to_num(nan=torch.inf).max())
 
 
 def _generator(seed: int) -> torch.Generator:

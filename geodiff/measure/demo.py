@@ -16,10 +16,12 @@ from torch import Tensor
 
 from geodiff import reference
 from geodiff.base.files import atomic_path
+from geodiff.base.finite import finite
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.measure import machine
 from geodiff.output import pictures
+from geodiff.reference.contract import largest_error, largest_norm
 from geodiff.schedules import karras
 from geodiff.solvers import sample
 from geodiff.solvers.trajectory import Trajectory
@@ -29,7 +31,7 @@ _REPEATS = 3  # timings per evaluation, of which the median counts
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One denoiser call on B queries: times in milliseconds, errors relative and largest over the queries."""
+    """One denoiser call on B queries: times in milliseconds, and contract 1's errors, the largest over the queries."""
 
     sigma: float
     kernel_ms: float
@@ -47,7 +49,7 @@ class Watched:
         self._progress = progress
         self._points = reference.model_space(denoiser.data, torch.float32).contiguous()
         self._half_norms = self._points.flatten(1).square().sum(1) / 2
-        self._floor = 0.01 * float(self._points.flatten(1).double().norm(dim=1).max())
+        self._largest_norm = largest_norm(denoiser.data)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         kernel: list[float] = []
@@ -62,18 +64,12 @@ class Watched:
                 sigma=float(sigma),
                 kernel_ms=statistics.median(kernel),
                 torch_ms=statistics.median(plain),
-                error=self._error(denoised, exact),
-                torch_error=self._error(two_product, exact),
+                error=largest_error(denoised, exact, self._largest_norm),
+                torch_error=largest_error(two_product, exact, self._largest_norm),
             )
         )
         self._progress()
         return denoised
-
-    def _error(self, mean: Tensor, exact: Tensor) -> float:
-        """max over queries of |r - r64| / max(|r64|, 0.01 max_i |x_i|); infinity where r is not finite."""
-        distance = (mean.double() - exact).flatten(1).norm(dim=1)
-        relative = distance / exact.flatten(1).norm(dim=1).clamp_min(self._floor)
-        return float(relative.nan_to_num(nan=torch.inf).max())
 
 
 def run(
@@ -114,7 +110,8 @@ def run(
     title = f"{num} samples of the optimal denoiser over {len(dataset):,} points ({dataset.name}), {steps} Heun steps"
     pictures.save_trajectories(out / "samples.png", trajectory, title=title)
     with atomic_path(out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     return summary
 
 

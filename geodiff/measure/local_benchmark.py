@@ -11,12 +11,12 @@ from torch import Tensor
 
 from geodiff import reference
 from geodiff.local import LocalDenoiser
-from geodiff.local.engine import pixel_errors
 from geodiff.local.kinds import TAKES
 from geodiff.measure.benchmark import Cell, Timing, take_turns
 from geodiff.measure.local_baselines import known, peers
 from geodiff.measure.stopwatch import Clock, timed
 from geodiff.reference import local
+from geodiff.reference.contract import pixel_errors
 from geodiff.reference.forms import Pairs
 
 #: Queries of a cell whose answers are compared with float64, pixel by pixel.

@@ -13,6 +13,7 @@ from torch import Tensor
 from geodiff import reference
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
+from geodiff.reference.contract import errors, largest_norm
 
 SIGMAS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 QUERIES = 16
@@ -132,16 +133,14 @@ def run(
     chosen = torch.randint(len(points), (queries,), generator=generator)
     noise = torch.randn(queries, points.shape[1], generator=generator)
     denoiser = OptimalDenoiser(stored)
-    floor = 0.01 * float(points.norm(dim=1).max())
+    largest = largest_norm(stored)
     rows = []
     for done, sigma in enumerate(sigmas):
         x = points[chosen] + sigma * noise
         exact = reference.posterior(x.double(), stored, sigma).mean
-        scale = exact.norm(dim=1).clamp(min=floor)
         ways: dict[str, Callable[[Setting], Tensor]] = {**WAYS, "geodiff": lambda at: denoiser(at.x, at.sigma)}
         for name, way in ways.items():
-            found = way(Setting(x, points, sigma, generator)).double()
-            error = ((found - exact).norm(dim=1) / scale).nan_to_num(nan=torch.inf)
+            error = errors(way(Setting(x, points, sigma, generator)), exact, largest)
             rows.append(PublishedRow(name, sigma, float(error.max()), float(error.median())))
         if progress is not None:
             progress(done + 1, len(sigmas))

@@ -14,6 +14,7 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.measure.baselines import made, model_points
 from geodiff.measure.benchmark import Timing, take_turns
 from geodiff.measure.stopwatch import settled
+from geodiff.reference.contract import largest_error, largest_norm
 from geodiff.schedules import karras
 from geodiff.solvers import Trajectory, sample
 
@@ -79,21 +80,19 @@ class TrajectoryBench:
 
     def _error(self, trajectory: Trajectory) -> float:
         """The largest |r - r64| / max(|r64|, 0.01 max |x_i|) of the denoised images that are compared."""
-        worst = 0.0
-        for sigma, x, r in zip(trajectory.sigmas.tolist(), trajectory.states, trajectory.denoised, strict=False):
-            exact = reference.denoise(x[:CHECKED].double(), self.data, sigma).flatten(1)
-            scale = exact.norm(dim=1).clamp_min(0.01 * self._reach)
-            worst = max(worst, float(((r[:CHECKED].flatten(1).double() - exact).norm(dim=1) / scale).max()))
-        return worst
+        levels = zip(trajectory.sigmas.tolist(), trajectory.states, trajectory.denoised, strict=False)
+        return max(
+            largest_error(r[:CHECKED], reference.denoise(x[:CHECKED].double(), self.data, sigma), self._largest_norm)
+            for sigma, x, r in levels
+        )
 
     @cached_property
     def _ours(self) -> dict[float, OptimalDenoiser]:
         return {tol: OptimalDenoiser(self.data, tol=tol).prepare() for tol in self.tols}
 
     @cached_property
-    def _reach(self) -> float:
-        parts = (reference.model_space(part, torch.float64).flatten(1).norm(dim=1) for part in self.data.split(1024))
-        return max(float(norms.max()) for norms in parts)
+    def _largest_norm(self) -> float:
+        return largest_norm(self.data)
 
     @cached_property
     def _plain(self) -> Callable[[Tensor, Tensor], Tensor]:

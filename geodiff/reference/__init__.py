@@ -1,6 +1,7 @@
 """The formulas in plain PyTorch: twin and oracle of every kernel.
 
 formula    r*, log p_sigma and the rest of the posterior, in difference form
+contract   how far an answer is off, in units of contract 1
 flow       the velocity of flow matching
 couplings  the velocity under other couplings of noise and data
 local      LS, ELS, PSPC and PCA locality, by one scheme; forms: their posteriors; locality: masks of PCA and heatmaps

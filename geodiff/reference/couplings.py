@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_data, check_query, shape_sigma
+from geodiff.base.per_point import per_point
 from geodiff.paths import Linear
 from geodiff.reference.flow import velocity
 from geodiff.reference.formula import model_space
@@ -44,4 +45,4 @@ def semidiscrete_velocity(x: Tensor, data: Tensor, psi: Tensor, t: float | Tenso
     points = model_space(data, x.dtype)
     left = (1 - times).to(x.dtype)
     cost = torch.stack([(query - points).flatten(1).square().sum(1) for query in x]) / left[:, None] - psi.to(x.dtype)
-    return (points[cost.argmin(1)] - x) / left.reshape(-1, *[1] * (x.ndim - 1))
+    return (points[cost.argmin(1)] - x) / per_point(left, x)

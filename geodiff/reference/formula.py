@@ -47,7 +47,7 @@ def posterior(
                 even where all weights but one underflow to 0; of equal points the lower index comes first. -1 where
                 fewer points than that are seen
     log_weights [N]: pi = softmax(log_weights), -inf leaves a point out; None: pi_i = 1/N
-    exclude     int64 [B]: the point that each query does not see, as if it were not there; -1: it sees all
+    exclude     int [B]: the point that each query does not see, as if it were not there; -1: it sees all
 
     Memory: a tile of data, and a few times the squared distances of as many queries as keep them under 4 MiB (always at
     least one query, so O(N)). Differentiable in x, sigma and log_weights, at the price of keeping every tile.

@@ -37,7 +37,7 @@ def carry(known: Known | None, x: Tensor, data: Tensor, bits: int, parts: int, u
     step = max(float(rest.abs().max()), 1e-300) / (largest(bits, parts) - 1)
     exact = rest * (1 / step)
     digits = (exact if up is None else exact + (up - 0.5)).round()
-    lost = ((exact - digits).float() * torch.tensor(step, dtype=torch.float32)).double()
+    lost = ((exact - digits).float() * torch.tensor(step, dtype=torch.float32, device="cpu")).double()
     before = 0.0 if known is None else factor * known.products
     return Known(x - lost, before + step * (data @ digits))
 
@@ -55,5 +55,5 @@ def dithers(count: int) -> Tensor:
         h = (i + 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 & whole
         h = (h ^ h >> 27) * 0x94D049BB133111EB & whole
         numbers.append((h ^ h >> 31) >> 40)
-    table = torch.tensor(numbers, dtype=torch.float64) * 2.0**-24
+    table = torch.tensor(numbers, dtype=torch.float64, device="cpu") * 2.0**-24
     return table.repeat(-(-count // DITHERS))[:count]

@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
     data        [N, C, H, W]: uint8 u means u/127.5 - 1, float16 .. float64 mean themselves
     log_weights [N] or [B, N]: pi = softmax of them, -inf leaves an image out; None: pi_i = 1/N
-    exclude     int64 [B]: the image that each query does not see, -1 for none; its mirror image goes with it
+    exclude     int [B]: the image that each query does not see, -1 for none; its mirror image goes with it
     mirrored    whether the mirror image of each is one more image, with patches of its own: N + i
     """
 
@@ -177,7 +177,8 @@ def _answer(pieces: Pieces, *, details: bool) -> Posteriors:
 
 def _masses(pieces: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """The largest logit of each posterior, sum_i exp(logit - largest), and whose it is: each [b, *A]."""
-    best, mass, nearest = pieces.x.new_tensor(-torch.inf), pieces.x.new_zeros(()), torch.zeros((), dtype=torch.int64)
+    best, mass = pieces.x.new_tensor(-torch.inf), pieces.x.new_zeros(())
+    nearest = pieces.x.new_zeros((), dtype=torch.int64)
     for first, _, logits in pieces:
         top, place = logits.max(1)
         new = torch.maximum(best, top)

@@ -4,18 +4,15 @@ Like `geodiff.reference`, written as the formula is and in difference form; one 
 a tile of data. log_weights may be [N] or, unlike there, [B, N]; exclude [B] is the point that each query does not see.
 """
 
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_sigma
-from geodiff.reference.formula import model_space
+from geodiff.reference.formula import tiles
 
-# Numbers of the data at a time in float64: what stays in a cache, or what keeps an accelerator busy for one launch.
-_TILE_CPU, _TILE_ACCELERATOR = 2**17, 2**24
+__all__ = ["Along", "covariance", "draw", "trace"]
 
 
 class Along(NamedTuple):
@@ -57,7 +54,7 @@ def covariance(
     data        [N, *shape] as stored
     sigma       a number, 0-d or [B]
     log_weights [N] or [B, N], not necessarily normalised; None: all alike
-    exclude     int64 [B]: the point that each query does not see, -1 for none
+    exclude     int [B]: the point that each query does not see, -1 for none
 
     With slope = 0 the first is sigma^2 J v, and v^T dr/dsigma is the second over sigma^3; with v = 0 and slope = 1 the
     first is sigma^3 dr/dsigma.
@@ -66,7 +63,7 @@ def covariance(
     for b, level in enumerate(check_sigma(sigma, len(x), device=x.device)):
         weights, distances, mean = _weigh(x[b].flatten(), data, level, _row(log_weights, b), _point(exclude, b))
         away = distances - (weights * distances).sum()  # [N]
-        towards = torch.cat([(points - mean) @ along.v[b].flatten() for points in _tiles(data, x.dtype)])  # [N]
+        towards = torch.cat([(points - mean) @ along.v[b].flatten() for _, points in tiles(data, x.dtype)])  # [N]
         part = weights * (towards + along.slope[b] * away)
         rows.append(_weighted_sum(part, data, mean))
         far.append((part * away).sum())
@@ -115,20 +112,12 @@ def _weigh(
 
 
 def _squared_distances(x: Tensor, data: Tensor) -> Tensor:
-    return torch.cat([(points - x).square().sum(1) for points in _tiles(data, x.dtype)])
+    return torch.cat([(points - x).square().sum(1) for _, points in tiles(data, x.dtype)])
 
 
 def _weighted_sum(weights: Tensor, data: Tensor, origin: Tensor) -> Tensor:
     """sum_i weights_i (x_i - origin), [d]."""
     total = torch.zeros_like(origin)
-    start = 0
-    for points in _tiles(data, weights.dtype):
+    for start, points in tiles(data, weights.dtype):
         total = total + weights[start : start + len(points)] @ (points - origin)
-        start += len(points)
     return total
-
-
-def _tiles(data: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    tile = _TILE_CPU if data.device.type == "cpu" else _TILE_ACCELERATOR
-    for part in data.split(max(1, tile // math.prod(data.shape[1:]))):
-        yield model_space(part, dtype).flatten(1)

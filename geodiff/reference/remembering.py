@@ -58,7 +58,7 @@ def recall(
     data [N, d] float64; log_prior [N]; rows further than `cut` below the largest logit count for nothing
     """
     logits = logits_of(x, sigma, data, log_prior)[anchor.rows]
-    seen = torch.zeros(1) if log_prior is None else log_prior[log_prior.isfinite()]
+    seen = torch.zeros(1, device="cpu") if log_prior is None else log_prior[log_prior.isfinite()]
     others = anchor.most(float((x - anchor.x).norm()), sigma, float(seen.min()), float(seen.max()))
     best = float(logits.max())
     if not others <= best - cut:

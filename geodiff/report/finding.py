@@ -1,9 +1,10 @@
 """What one part of a report says: a claim, how it was measured on this data, the figures, and whether it held."""
 
 import base64
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
+
+from geodiff.base.finite import finite
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,3 @@ class Subject(NamedTuple):
     def not_measured(self, measure: str, reason: str) -> Finding:
         """The card of a report that could not measure it; reason: what is missing, without a full stop."""
         return Finding(*self, measure=measure, held=None, verdict=f"Not measured: {reason}.")
-
-
-def finite(value: Any) -> Any:
-    """value with NaN and infinities as None, all the way down."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value

@@ -160,7 +160,7 @@ class _Unchecked(Evaluator):
         self.count += 1
         # In the precision of x, as steps that are not recorded have it, and filled on the device: a level copied from
         # the host could not be recorded.
-        level = torch.tensor(sigma, dtype=x.dtype).item()
+        level = torch.tensor(sigma, dtype=x.dtype, device="cpu").item()
         levels = torch.full((len(x),), level, dtype=torch.float64, device=x.device)
         return unchecked(self.denoiser, x, levels, gain, terms, torch.empty_like(x) if out is None else out)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from geodiff.base.arguments import check_number
 from geodiff.solvers.evaluation import Step
 from geodiff.solvers.loop import Callback
-from geodiff.solvers.sampling import Denoiser, check_levels, sample
+from geodiff.solvers.sampling import Denoiser, check_schedule, sample
 from geodiff.solvers.trajectory import Trajectory
 
 
@@ -18,9 +18,9 @@ def jump_levels(sigmas: Tensor | Sequence[float], sigma: float) -> Tensor:
 
     sigma: where to jump from, anywhere in (0, sigmas[0]], on the schedule or between its levels.
     """
-    levels = check_levels(sigmas)
+    levels = check_schedule(sigmas)
     sigma = check_number(sigma, "sigma", 0.0, levels[0])
-    return torch.tensor([*(level for level in levels if level > sigma), sigma, 0.0], dtype=torch.float64)
+    return torch.tensor([*(level for level in levels if level > sigma), sigma, 0.0], dtype=torch.float64, device="cpu")
 
 
 def ode_jump(

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from geodiff.backends.combination import Term
 from geodiff.backends.cost import Cost
+from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.over_data import OverData
+from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.walked import Walked
 from geodiff.paths import Path, check_path
 from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
-from geodiff.solvers.loop import Callback, Places, Walk, check_answer
+from geodiff.solvers.loop import Callback, Places, Walk
 from geodiff.solvers.named import find_solver
 from geodiff.solvers.trajectory import Trajectory
 from geodiff.solvers.verifying import Verified
@@ -79,12 +80,12 @@ def sample(
     if noise.ndim == 0:
         raise ValueError("noise: expected shape [B, *shape], found a single number; allowed any B >= 0")
     check_finite(noise, "noise")
-    if isinstance(denoiser, OverData):
+    if isinstance(denoiser, LikeNetwork):
         check_query_shape(noise, denoiser.shape, name="noise")  # here: the denoiser would call it x
     path = None if path is None else check_path(path)
     conditions = _checked(conditions)
     given = check_reals(sigmas, "sigmas", "[S + 1]", at_least=2)
-    levels = check_levels(given) if path is None else levels_of(path, given)
+    levels = check_schedule(given) if path is None else levels_of(path, given)
     count = len(levels) - 1
     if afs and count < 2:
         raise ValueError("afs: expected a step that evaluates, found one step; allowed two or more levels above 0")
@@ -224,7 +225,7 @@ class _EvaluateOptimal(_Evaluate):
         return out
 
 
-def check_levels(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:
+def check_schedule(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:
     """sigmas as floats [S + 1], S >= 1, strictly falling, the last may be 0; TypeError or ValueError for others."""
     levels: tuple[float, ...] = tuple(check_reals(sigmas, "sigmas", "[S + 1]", at_least=2).tolist())
     for high, low in itertools.pairwise(levels):

@@ -78,7 +78,7 @@ def _costs(trajectory: Trajectory, name: str) -> Tensor:
     if trajectory.states.shape[1] == 0:
         raise ValueError(f"{name}: expected starts to choose levels by, found B = 0; allowed B >= 1")
     sigmas: list[float] = trajectory.sigmas.tolist()
-    costs = torch.full((len(sigmas), len(sigmas)), torch.inf, dtype=torch.float64)
+    costs = torch.full((len(sigmas), len(sigmas)), torch.inf, dtype=torch.float64, device="cpu")
     for i, (x, denoised) in enumerate(zip(trajectory.states, trajectory.denoised, strict=False)):
         for j in range(i + 1, len(sigmas)):
             missed = torch.lerp(denoised, x, sigmas[j] / sigmas[i]).sub_(trajectory.states[j])

@@ -27,7 +27,7 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading
 from geodiff.solvers.latest_levels import LatestLevels
 from geodiff.solvers.loop import Places, Walk
-from geodiff.solvers.sampling import check_levels, go_on, sample
+from geodiff.solvers.sampling import check_schedule, go_on, sample
 
 #: Samples of one file, and so of one batch, unless told.
 SIZE = 256
@@ -107,7 +107,7 @@ class Shards:
         places = Places.of(count, "end")
         states = noise.new_empty(places.states, *noise.shape)
         outputs = noise.new_empty(places.outputs, *noise.shape)
-        walk = Walk(check_levels(self.sigmas), states, outputs, self.afs)
+        walk = Walk(check_schedule(self.sigmas), states, outputs, self.afs)
         walk.state(0).copy_(noise)
         leads = ranks.rank == 0
         step, known = ranks.first_says(kept.read(walk) if leads else (0, None))
@@ -160,7 +160,9 @@ class Shards:
 
     def _asked(self, denoiser: OptimalDenoiser) -> dict[str, Any]:
         data = denoiser.data
-        looked_at = data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS)).long()].cpu().contiguous()
+        looked_at = (
+            data[torch.linspace(0, len(data) - 1, min(len(data), _ROWS), device="cpu").long()].cpu().contiguous()
+        )
         rows = hashlib.sha256(looked_at.view(torch.uint8).numpy().tobytes())
         told = denoiser.ranks.objects((len(data), rows.hexdigest()))
         if len(told) > 1:
@@ -199,7 +201,7 @@ def check_strangers(folder: Path) -> None:
 
 def noise_of(samples: range, shape: tuple[int, ...], seed: int) -> Tensor:
     """z_i ~ N(0, I) for each i of `samples`, [n, *shape] float32: by seed and i alone."""
-    noise = torch.empty(len(samples), *shape)
+    noise = torch.empty(len(samples), *shape, device="cpu")
     generator = torch.Generator()
     for row, i in zip(noise, samples, strict=True):
         generator.manual_seed(int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> np.uint64(1)))

@@ -131,16 +131,24 @@ def test_answers_have_the_dtype_of_x(dtype: torch.dtype) -> None:
         (lambda x: adapters.eps_to_x0(x, x, 0.0), ValueError, "sigma: expected a positive, finite noise level"),
         (lambda x: adapters.eps_to_v(x, x, torch.ones(3)), ValueError, r"sigma: .*found shape \[3\]"),
         (lambda x: adapters.score_to_x0(x, x.long(), 1.0), TypeError, "score: expected a supported dtype, found int64"),
-        (lambda x: adapters.vp_to_ve(x, 0.0), ValueError, "abar: expected a share of signal, found 0"),
+        (
+            lambda x: adapters.vp_to_ve(x, 0.0),
+            ValueError,
+            "abar: .*found 0; allowed 0 < abar < 1",
+        ),
         (lambda x: adapters.vp_to_ve(x, torch.tensor([0.5, 1.0])), ValueError, "abar: .*found 1; allowed 0 < abar < 1"),
-        (lambda x: adapters.vp_to_ve(x, math.nan), ValueError, "abar: expected a share of signal, found nan"),
+        (lambda x: adapters.vp_to_ve(x, math.nan), ValueError, "abar: expected a number in range, found nan"),
         (
             lambda x: adapters.vp_to_ve(x, True),
             TypeError,
-            "abar: expected a real number or floating tensor, found bool",
+            "abar: expected a real number, found bool",
         ),
         (lambda x: adapters.sigma_from_abar(torch.tensor(1)), TypeError, "abar: .*found a tensor of torch.int64"),
-        (lambda x: adapters.RawNetwork(len, 0.0), ValueError, "sigma_data: expected a standard deviation, found 0"),
+        (
+            lambda x: adapters.RawNetwork(len, 0.0),
+            ValueError,
+            "sigma_data: .*found 0; allowed sigma_data > 0",
+        ),
         (lambda x: adapters.RawNetwork(len, "0.5"), TypeError, "sigma_data: expected a real number, found str"),
     ],
 )

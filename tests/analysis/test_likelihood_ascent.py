@@ -1,5 +1,6 @@
 """Likelihood ascent: the condition, and what follows from it."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -38,3 +39,9 @@ def test_a_denoiser_that_runs_away_descends_and_does_not_meet_the_condition() ->
     assert not found.close.any()
     assert (found.at_denoised < found.at_start).all()
     assert found.holds.all(), "the proposition says nothing of these"
+
+
+def test_an_answer_that_is_none_is_said_to_be_the_networks() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"^learned: at sigma = 1: expected finite values, found nan"):
+        likelihood_ascent(OptimalDenoiser(DATA), lambda point, sigma: point * torch.nan, x, 1.0, 0.5)

@@ -35,6 +35,8 @@ def test_agreement_is_with_the_first() -> None:
     assert found.correlations.keys() == {"optimal", "zero"}
     with pytest.raises(ValueError, match=r"^denoisers, noisy: "):
         locality.agreement({"local": local}, noisy, [2.0, 0.5])
+    with pytest.raises(ValueError, match=r"^odd: expected an output of x's shape"):
+        locality.agreement({"local": local, "odd": lambda x, sigma: x[:1]}, noisy, [2.0, 0.5])
 
 
 def test_a_mosaic_is_made_of_the_images_that_it_names() -> None:

@@ -208,16 +208,31 @@ def test_no_points() -> None:
         (ValueError, "sigma: expected levels that fall strictly", {"sigma": [1.0, 2.0]}),
         (TypeError, "sigma: expected a real noise level, found bool", {"sigma": True}),
         (TypeError, "sigma: expected real numbers, found str", {"sigma": "small"}),
-        (ValueError, "tol: expected a positive, finite number, found 0", {"tol": 0}),
+        (ValueError, "tol: expected a number in range, found 0; allowed tol > 0", {"tol": 0}),
         (TypeError, "tol: expected a real number, found str", {"tol": "1e-3"}),
         (ValueError, "max_iterations: expected an integer in range, found 0", {"max_iterations": 0}),
         (TypeError, "max_iterations: expected an integer, found float", {"max_iterations": 2.5}),
-        (ValueError, r"denoiser: expected an output of x's shape \[2, 1\], found shape \[2, 2\]", {"denoiser": "wide"}),
-        (ValueError, "denoiser: at sigma = 0.5: expected finite values, found nan", {"denoiser": "nan"}),
+        (
+            ValueError,
+            r"an output of x's shape \[2, 1\] at sigma = 0.5, found \[2, 2\]",
+            {"denoiser": "wide"},
+        ),
+        (ValueError, "^denoiser: at sigma = 0.5: expected finite values, found nan", {"denoiser": "nan"}),
+        (
+            TypeError,
+            "denoiser: expected a floating tensor at sigma = 0.5, found .*int64",
+            {"denoiser": "whole"},
+        ),
+        (TypeError, "^denoiser: expected a floating tensor at sigma = 0.5, found list", {"denoiser": "list"}),
     ],
 )
 def test_bad_input_is_named(error: type[Exception], words: str, changed: dict) -> None:
-    denoisers = {"wide": lambda x, sigma: x.expand(-1, 2), "nan": lambda x, sigma: x * torch.nan}
+    denoisers = {
+        "wide": lambda x, sigma: x.expand(-1, 2),
+        "nan": lambda x, sigma: x * torch.nan,
+        "whole": lambda x, sigma: x.long(),
+        "list": lambda x, sigma: x.tolist(),
+    }
     arguments = {"denoiser": two_points, "x": torch.ones(2, 1), "sigma": 0.5, **changed}
     arguments["denoiser"] = denoisers.get(arguments["denoiser"], arguments["denoiser"])
     with pytest.raises(error, match=words):

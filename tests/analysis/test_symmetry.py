@@ -140,6 +140,8 @@ def test_a_fixed_point_is_a_mode() -> None:
     assert found.converged
     assert torch.allclose(reference.denoise(found.x, data, 0.7), found.x, atol=1e-8)
     assert not symmetry.fixed_point(lambda x, s: x + 1, torch.zeros(1, 3), 0.7, iterations=5).converged
+    with pytest.raises(ValueError, match=r"^denoiser: at sigma = 0.7: expected finite values, found nan"):
+        symmetry.fixed_point(lambda x, s: x * torch.nan, torch.zeros(1, 3), 0.7)
 
 
 def test_fixed_points_are_found_to_more_than_the_kernels_tolerance() -> None:

@@ -46,7 +46,7 @@ def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_auto(device: torch.device, dtype: torch.dtype | None, d: int | None, batch: int | None, name: str) -> None:
-    assert backends.choose("auto", device, dtype=dtype, n=1000, d=d, batch=batch) == name
+    assert backends.choose("auto", device, dtype=dtype, d=d, batch=batch) == name
 
 
 @pytest.mark.usefixtures("everything_is_here")
@@ -55,9 +55,9 @@ def test_a_gpu_with_the_dense_pass_takes_it_for_any_number_of_queries(
     batch: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "dense", lambda device, dtype, d: d % 16 == 0)
-    assert backends.choose("auto", GPU, dtype=torch.uint8, n=1000, d=12_288, batch=batch) == "cuda"
-    assert backends.choose("auto", GPU, dtype=torch.uint8, n=1000, d=12_289, batch=batch) == "triton"
-    assert backends.choose("auto", GPU, dtype=torch.float32, n=1000, d=12_288, batch=batch) == "triton"
+    assert backends.choose("auto", GPU, dtype=torch.uint8, d=12_288, batch=batch) == "cuda"
+    assert backends.choose("auto", GPU, dtype=torch.uint8, d=12_289, batch=batch) == "triton"
+    assert backends.choose("auto", GPU, dtype=torch.float32, d=12_288, batch=batch) == "triton"
 
 
 @pytest.mark.usefixtures("everything_is_here")
@@ -72,7 +72,7 @@ def test_a_gpu_that_cannot_take_the_data_in_one_pass_leaves_few_queries_to_the_n
 
     monkeypatch.setattr(cuda, "streams", streams)
     for d, name in ((2000, "cuda"), (3072, "triton")):
-        assert backends.choose("auto", GPU, dtype=torch.uint8, n=10, d=d, batch=4) == name
+        assert backends.choose("auto", GPU, dtype=torch.uint8, d=d, batch=4) == name
         assert asked.pop() == (GPU, torch.uint8, d, 4)
 
 
@@ -88,7 +88,7 @@ def test_a_gpu_that_cannot_take_the_data_in_one_pass_leaves_few_queries_to_the_n
 )
 @pytest.mark.usefixtures("here")
 def test_what_is_missing_is_passed_over(device: torch.device, name: str) -> None:
-    assert backends.choose("auto", device, dtype=torch.float32, n=10, d=5) == name
+    assert backends.choose("auto", device, dtype=torch.float32, d=5) == name
 
 
 @pytest.mark.usefixtures("everything_is_here")

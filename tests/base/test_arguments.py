@@ -211,3 +211,50 @@ def test_values_that_are_not_there_yet_are_not_looked_at(monkeypatch: pytest.Mon
     monkeypatch.setattr(arguments, "captured", lambda value: True)
     arguments.check_finite(bad, "x")
     arguments.check_levels(bad)
+
+
+@pytest.mark.parametrize(
+    ("ends", "allowed", "taken"),
+    [
+        ("()", "0 < rho < 1", [0.5]),
+        ("[)", "0 <= rho < 1", [0.0, 0.5]),
+        ("(]", "0 < rho <= 1", [0.5, 1.0]),
+        ("[]", "0 <= rho <= 1", [0.0, 0.5, 1.0]),
+    ],
+)
+def test_a_number_may_have_the_ends_that_belong_to_its_range(
+    ends: arguments.Ends, allowed: str, taken: list[float]
+) -> None:
+    for value in (0.0, 0.5, 1.0, -1e-300, 1 + 1e-15, math.nan, math.inf):
+        if value in taken:
+            assert arguments.check_number(value, "rho", 0.0, 1.0, ends=ends) == value
+            continue
+        with pytest.raises(ValueError, match=r"^rho: expected a number in range, found ") as refused:
+            arguments.check_number(value, "rho", 0.0, 1.0, ends=ends)
+        assert str(refused.value).endswith(f"; allowed {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends", "allowed"),
+    [
+        (0.0, math.inf, "(]", "rho > 0"),
+        (0.0, math.inf, "[)", "rho >= 0"),
+        (-math.inf, 2.0, "[]", "rho <= 2"),
+        (-math.inf, 2.0, "()", "rho < 2"),
+        (-math.inf, math.inf, "[]", "any finite rho"),
+    ],
+)
+def test_a_range_without_an_end_is_told_without_it(low: float, high: float, ends: arguments.Ends, allowed: str) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match=f"; allowed {allowed}$"):
+            arguments.check_number(value, "rho", low, high, ends=ends)
+
+
+def test_numbers_are_real_and_what_float64_does_not_hold_is_out_of_range() -> None:
+    assert arguments.check_number(np.float32(0.5), "rho", 0.0) == 0.5
+    for value in (True, "1", None, 1j, torch.tensor(1.0)):
+        with pytest.raises(TypeError, match=r"^rho: expected a real number, found .*; allowed rho > 0$"):
+            arguments.check_number(value, "rho", 0.0)
+    for value, found in ((10**400, "inf"), (-(10**400), "-inf")):
+        with pytest.raises(ValueError, match=rf"^rho: expected a number in range, found {found}; allowed rho > 0"):
+            arguments.check_number(value, "rho", 0.0)

@@ -23,3 +23,9 @@ def test_a_stopped_run_keeps_what_it_has_measured(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
     results.of_each(range(2), run, lambda found: {"found": found})
     assert "left" not in json.loads(out.read_text())
+
+
+def test_a_result_that_is_infinitely_far_off_is_written_down(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    _Results({"what": "errors"}, "cells", out, json=False).finish([{"error": float("inf"), "ratio": float("nan")}])
+    assert json.loads(out.read_text(), parse_constant=pytest.fail)["cells"] == [{"error": None, "ratio": None}]

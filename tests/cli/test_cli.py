@@ -209,7 +209,13 @@ BAD_INPUT = [
     ("deviation --net flow --data digits --num 0", "--num: "),
     ("deviation --net flow --data digits --steps 0", "--steps: "),
     ("deviation --net flow --data digits --tau 0.5 --tau 2", "--tau: "),
+    ("deviation --net nowhere --data nowhere --t 0.5 --t 0", "--t: "),
+    ("deviation --net nowhere --data nowhere --t nan", "--t: "),
+    ("deviation --net nowhere --data nowhere --t 1.5", "--t: "),
     ("calibrate --net mnist5k --num 0", "--num: "),
+    ("calibrate --net nowhere --data nowhere --patch 3 --patch 0", "--patch: "),
+    ("calibrate --net mnist5k --patch 3 --patch 4", "--patch: "),
+    ("calibrate --net mnist5k --kind els_torus --patch 29", "--patch: "),
     ("calibrate --net mnist5k --steps 0", "--steps: "),
     ("calibrate --net nowhere --out k.npy", "--out: "),
     ("calibrate --net nowhere --out nowhere/k.json", "--out: "),
@@ -231,6 +237,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith("error: ")
     assert names in message
+    assert "levels and sizes" not in result.stderr, "the bar had begun"
     assert sorted(tmp_path.rglob("*")) == before
 
 

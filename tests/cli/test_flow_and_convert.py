@@ -65,6 +65,14 @@ def test_convert(tmp_path: Path) -> None:
     assert document["shape"] == [1, 8, 8]
     assert np.array_equal(np.load(tmp_path / "digits.npy"), load("digits").data[:100].numpy())
     assert "digits.npy" in run("convert", "--data", tmp_path / "digits.npy", "--out", tmp_path / "again.npy").stdout
+    np.savez(tmp_path / "a.npz", features=np.zeros((2, 3), np.uint8), others=np.ones((3, 2), np.uint8))
+    result = run("convert", "--data", tmp_path / "a.npz", "--out", tmp_path / "b.npy")
+    assert result.exit_code == 2
+    assert "keys: found features, others; expected one of" in result.stderr
+    result = run("convert", "--data", tmp_path / "a.npz", "--key", "others", "--out", tmp_path / "b.npy", "--json")
+    assert json.loads(result.stdout)["shape"] == [2]
+    result = run("convert", "--data", "digits", "--key", "others", "--out", tmp_path / "b.npy")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: --key: found 'others', but 'digits' is no file")
     result = run("convert", "--data", tmp_path / "none.zip", "--out", tmp_path / "b.npy")
     assert result.exit_code == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: --data: no such file or folder")

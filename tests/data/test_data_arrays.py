@@ -1,4 +1,4 @@
-"""Array files: .npy, .npz, .safetensors."""
+"""Array files: .npy, .npz, .safetensors, .pt."""
 
 import contextlib
 import errno
@@ -9,15 +9,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.data import TensorDataset
 
 from geodiff.base.errors import DataError
-from geodiff.data import load
+from geodiff.data import convert, load
 
 RNG = np.random.default_rng(0)
 WRITERS = {
     "npy": lambda path, array: np.save(path, array),
     "npz": lambda path, array: np.savez(path, data=array),
     "safetensors": lambda path, array: save_file({"data": torch.from_numpy(array)}, path),
+    "pt": lambda path, array: torch.save({"data": torch.from_numpy(array)}, path),
+}
+#: Writers of arrays by name.
+NAMED = {
+    "npz": lambda path, arrays: np.savez(path, **arrays),
+    "safetensors": lambda path, arrays: save_file({k: torch.from_numpy(v) for k, v in arrays.items()}, path),
+    "pt": lambda path, arrays: torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path),
+    "pth": lambda path, arrays: torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path),
 }
 
 
@@ -38,6 +47,8 @@ def write(request, tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
 def test_round_trip_keeps_dtype_and_values(write, dtype):
     array = pixels(7, 3, 5, 6).astype(dtype)
+    if dtype != np.uint8:
+        array -= 128  # in 0..255 there would be a warning
     path = write(array)
     dataset = load(path)
     assert np.array_equal(dataset.data.numpy(), array)
@@ -123,15 +134,118 @@ def test_keys(tmp_path, kind, data_key, label_key):
     assert dataset.labels.tolist() == [3, 1, 4, 1, 5]
 
 
-@pytest.mark.parametrize("kind", ["npz", "safetensors"])
-def test_unknown_keys_are_listed(tmp_path, kind):
-    path = tmp_path / f"a.{kind}"
-    if kind == "npz":
-        np.savez(path, features=pixels(5, 4))
-    else:
-        save_file({"features": torch.zeros(5, 4)}, path)
-    with pytest.raises(DataError, match=rf"a\.{kind}: keys: found features; expected one of data, images, x, arr_0"):
+@pytest.mark.parametrize("kind", NAMED)
+def test_unknown_keys_are_listed_and_one_is_chosen(tmp_path, kind):
+    path, features, labels = tmp_path / f"a.{kind}", pixels(5, 4), np.arange(5)
+    NAMED[kind](path, {"features": features, "others": pixels(3, 2), "y": labels})
+    listed = (
+        rf"a\.{kind}: keys: found features, others, y; expected one of data, images, x, arr_0, or a name given as key="
+    )
+    with pytest.raises(DataError, match=listed):
         load(path)
+    with pytest.raises(
+        DataError, match=rf"a\.{kind}: keys: found features, others, y; expected 'Features', the key given"
+    ):
+        load(path, key="Features")
+    dataset = load(path, key="features")  # "others" was left out on purpose: no warning
+    assert np.array_equal(dataset.data.numpy(), features)
+    assert dataset.labels is not None
+    assert np.array_equal(dataset.labels.numpy(), labels)
+    assert dataset.left_out == ("others",)
+    converted = convert(path, tmp_path / "features.npy", key="features")
+    assert np.array_equal(converted.data.numpy(), features)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_key_goes_before_the_usual_names(tmp_path, kind):
+    wanted = pixels(5, 2)
+    NAMED[kind](tmp_path / f"a.{kind}", {"data": pixels(4, 3), "labels": wanted})
+    dataset = load(tmp_path / f"a.{kind}", key="labels")
+    assert np.array_equal(dataset.data.numpy(), wanted)
+    assert dataset.labels is None
+
+
+def test_many_names_are_not_all_listed(tmp_path):
+    NAMED["npz"](tmp_path / "a.npz", {f"layer{k}": pixels(2, 2) for k in range(30)})
+    with pytest.raises(DataError, match=r"found layer0, .*layer19, and 10 more; expected one of"):
+        load(tmp_path / "a.npz")
+
+
+def test_a_key_is_refused_where_there_are_no_names(tmp_path):
+    np.save(tmp_path / "a.npy", pixels(2, 3))
+    torch.save(torch.zeros(2, 3), tmp_path / "a.pt")
+    (tmp_path / "folder").mkdir()
+    sources = (torch.zeros(2, 3), "digits", tmp_path / "a.npy", tmp_path / "folder", TensorDataset(torch.zeros(2, 3)))
+    for source in sources:
+        with pytest.raises(
+            ValueError, match=r"key: found 'data', but .* is no file of arrays with names; allowed None"
+        ):
+            load(source, key="data")
+    with pytest.raises(
+        ValueError, match=r"key: found 'data', but the file .*a\.pt holds a single tensor; allowed None"
+    ):
+        load(tmp_path / "a.pt", key="data")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_a_tensor_of_torch_save(tmp_path, suffix):
+    data = torch.randn(4, 6).to(torch.bfloat16)
+    torch.save(torch.nn.Parameter(data), tmp_path / f"a.{suffix}")
+    found = load(tmp_path / f"a.{suffix}").data
+    assert torch.equal(found, data)
+    assert not found.requires_grad
+
+
+class Unknown:
+    """What only running the file could make."""
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ([torch.zeros(2, 3)], "expected tensors, found list; allowed a tensor, or a dict with tensors"),
+        (7, "expected tensors, found int"),
+        (Unknown(), "damaged, or holds more than numbers and tensors, so it is not read; allowed a tensor, or a dict"),
+        ({"data": [1, 2]}, "'data': expected a tensor, found list; allowed a tensor, or a dict with tensors"),
+        ({"data": torch.zeros(2, 3), "labels": [0, 1]}, "'labels': expected a tensor, found list"),
+        ({"epoch": 3, 4: torch.zeros(2)}, "keys: found epoch; expected one of data, images, x, arr_0, or a name given"),
+        (torch.zeros(2, 3).to_sparse(), "expected a dense tensor, found layout torch.sparse_coo; allowed x.to_dense"),
+        (torch.zeros(2, 3, device="meta"), "expected a dense tensor, found one on the device meta, without values"),
+        (torch.zeros(2, 3, dtype=torch.float64), "dtype: found float64; allowed uint8, float16, bfloat16, float32"),
+    ],
+)
+def test_what_a_pt_may_not_hold(tmp_path, stored, words):
+    torch.save(stored, tmp_path / "a.pt")
+    with pytest.raises(DataError, match=rf"a\.pt: .*{words}"):
+        load(tmp_path / "a.pt")
+
+
+def test_a_pt_with_another_byte_is_refused_where_it_has_checksums(tmp_path):
+    path, data = tmp_path / "a.pt", torch.from_numpy(pixels(5, 60))
+
+    def save_and_change() -> None:
+        torch.save(data, path)
+        content, where = path.read_bytes(), path.read_bytes().index(data.numpy().tobytes())
+        path.write_bytes(content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :])
+
+    save_and_change()
+    with pytest.raises(DataError, match=r"a\.pt: damaged, .*CRC"):
+        load(path)
+    if hasattr(torch.serialization, "set_crc32_options"):
+        kept = torch.serialization.get_crc32_options()
+        torch.serialization.set_crc32_options(False)
+        try:
+            save_and_change()
+        finally:
+            torch.serialization.set_crc32_options(kept)
+        assert int((load(path).data != data).sum()) == 1
+
+
+def test_a_pt_of_long_ago(tmp_path):
+    """Before PyTorch 1.6 files were no zips."""
+    data = torch.randn(4, 6)
+    torch.save({"x": data}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load(tmp_path / "a.pt").data, data)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +429,7 @@ def test_file_sources_have_no_splits(write):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.csv", b"1,2"), ("a.pt", b"PK\3\4"), ("a.png", b"\x89PNG"), ("a", b"?")]
+    ("name", "content"), [("a.csv", b"1,2"), ("a.ckpt", b"PK\3\4"), ("a.png", b"\x89PNG"), ("a", b"?")]
 )
 def test_unsupported_kind_lists_what_is_allowed(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

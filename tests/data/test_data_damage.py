@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from geodiff import DataError
 from geodiff.data import Dataset, load
@@ -57,6 +58,11 @@ def npz(folder: Path) -> Path:
     return folder / "set.npz"
 
 
+def saved(folder: Path) -> Path:
+    torch.save({"data": torch.from_numpy(edm.PIXELS), "labels": torch.tensor(edm.LABELS)}, folder / "set.pt")
+    return folder / "set.pt"
+
+
 def npy(folder: Path) -> Path:
     np.save(folder / "set.npy", edm.PIXELS)
     return folder / "set.npy"
@@ -86,7 +92,7 @@ def read(path: Path) -> Dataset | None:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out:UserWarning")
-@pytest.mark.parametrize("made", [edm_zip, latent_zip, tar, batch_npz, batch_pickle, parquet, npz, npy])
+@pytest.mark.parametrize("made", [edm_zip, latent_zip, tar, batch_npz, batch_pickle, parquet, npz, saved, npy])
 def test_no_point_or_label_goes_missing_without_a_word(made: Callable[[Path], Path], tmp_path: Path) -> None:
     """Values may change where a format has no checksum of its own."""
     path = made(tmp_path)

@@ -83,14 +83,44 @@ def test_other_data_sets() -> None:
     assert torch.equal(load(TensorDataset(vectors)).data, vectors)
 
 
-def test_floats_in_the_unit_interval_are_warned_about(tmp_path: Path) -> None:
-    unit = torch.rand(5, 3, 6, 6)
-    with pytest.warns(UserWarning, match=r"all values in \[0, 1\] are taken as they are, in model space.*2 x - 1"):
+@pytest.mark.parametrize(("white", "remedy"), [(1, "2 x - 1"), (255, "x / 127.5 - 1")])
+def test_floats_in_the_range_of_pixels_are_warned_about(tmp_path: Path, white: int, remedy: str) -> None:
+    unit = white * torch.rand(5, 3, 6, 6)
+    with pytest.warns(UserWarning, match=rf"in \[0, {white}\] are taken as they are, in model .*pass {remedy}, or"):
         assert torch.equal(load(TensorDataset(unit)).data, unit)
     np.save(tmp_path / "unit.npy", unit.numpy())
-    with pytest.warns(UserWarning, match=r"unit.npy: pictures with all values in \[0, 1\]"):
+    with pytest.warns(UserWarning, match=rf"unit.npy: pictures with all values in \[0, {white}\]"):
         load(tmp_path / "unit.npy")
-    load(TensorDataset(2 * unit - 1))
+    load(TensorDataset(2 * unit - white))
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_a_denoiser_warns_in_the_words_of_load_and_once(tmp_path: Path, white: int) -> None:
+    unit = white * torch.rand(5, 1, 6, 6)
+    for kind in (geodiff.OptimalDenoiser, geodiff.LocalDenoiser):
+        with pytest.warns(UserWarning, match=rf"^data: pictures with all values in \[0, {white}\]") as warned:
+            kind(unit.clone())
+        assert [one.filename for one in warned] == [__file__]  # where the user made it
+    with pytest.warns(UserWarning, match="pictures with all values in"):
+        data = load(unit).data
+    geodiff.OptimalDenoiser(data)  # warned about already
+    np.save(tmp_path / "unit.npy", unit.numpy())
+    with pytest.warns(UserWarning, match=r"^unit\.npy: pictures with all values in") as warned:
+        geodiff.OptimalDenoiser(tmp_path / "unit.npy")
+    assert len(warned) == 1
+
+
+def test_what_is_no_picture_in_the_range_of_pixels_is_not_warned_about() -> None:
+    """Latents have both signs; what is not negative but small is no 0..255; other shapes may be anything."""
+    for data in (
+        100 * torch.randn(5, 4, 6, 6),
+        3 * torch.rand(5, 4, 6, 6),
+        300 * torch.rand(5, 4, 6, 6),
+        torch.zeros(5, 4, 6, 6),
+        200 * torch.rand(5, 6, 6),
+        PIXELS,
+    ):
+        geodiff.OptimalDenoiser(data)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +282,27 @@ def test_hugging_face_objects(hugging_face: ModuleType) -> None:
         assert torch.equal(found.labels, LABELS)
         assert found.classes == ("a", "b", "c", "d")
     assert torch.equal(load(whole.to_iterable_dataset()).data, PIXELS)
+
+
+def test_splits_of_hugging_face_are_to_be_chosen(hugging_face: ModuleType, tmp_path: Path) -> None:
+    whole = hugging_face.Dataset.from_dict({"x": PIXELS.flatten(1).float().tolist(), "label": LABELS.tolist()})
+    splits = hugging_face.DatasetDict({"test": whole, "train": whole})
+    for split in ("train", "test"):
+        with pytest.raises(
+            ValueError, match=r"source: .*DatasetDict with the splits 'test', 'train'; .*source\['train'\]"
+        ):
+            load(splits, split=split)
+    splits.pop("train")
+    with pytest.raises(ValueError, match=r"the splits 'test'; allowed one of them: source\['test'\]"):
+        load(splits)
+    splits.save_to_disk(tmp_path / "splits")
+    with pytest.raises(
+        DataError, match=r"splits: a folder of save_to_disk, .*pass datasets.load_from_disk\(.*\)\['test'\]"
+    ):
+        load(tmp_path / "splits")
+    whole.save_to_disk(tmp_path / "whole")
+    with pytest.raises(DataError, match=r"whole: a folder of save_to_disk, .*load_from_disk\(.*whole'\), or a file of"):
+        load(tmp_path / "whole", split="test")
 
 
 def test_a_denoiser_over_it() -> None:

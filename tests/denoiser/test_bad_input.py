@@ -103,7 +103,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "tol zero": (lambda: _denoiser(tol=0), ValueError, "tol"),
     "tol beyond float32": (lambda: _denoiser(tol=1e-9), ValueError, "tol"),
     "tol NaN": (lambda: _denoiser(tol=NAN), ValueError, "tol"),
-    "tol a string": (lambda: _denoiser(tol="tight"), ValueError, "tol"),
+    "tol a string": (lambda: _denoiser(tol="tight"), TypeError, "tol"),
     "backend unknown": (lambda: _denoiser(backend="gpu"), ValueError, "backend"),
     "sigmas rising": (
         lambda: geodiff.sample(_denoiser(), X, torch.tensor([1.0, 2.0])),

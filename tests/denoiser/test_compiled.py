@@ -23,7 +23,7 @@ def _fresh() -> None:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_one_graph_serves_every_batch_size(labelled: bool) -> None:
     options = {"labels": torch.arange(200) % 3} if labelled else {}
-    denoiser = geodiff.OptimalDenoiser(torch.rand(200, 3, 4, 4), **options)
+    denoiser = geodiff.OptimalDenoiser(2 * torch.rand(200, 3, 4, 4) - 1, **options)
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> object:

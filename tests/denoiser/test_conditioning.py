@@ -109,6 +109,22 @@ def test_mirror_images_store_nothing_and_average_to_a_symmetric_mean() -> None:
     torch.testing.assert_close(denoiser(x.flip(-1), 2.0), denoiser(x, 2.0).flip(-1), rtol=0, atol=2e-6)
 
 
+def test_mirror_images_of_what_seems_to_have_its_channels_last_are_warned_about() -> None:
+    for shape in ((8, 8, 3), (8, 8, 1)):
+        data = torch.randint(0, 256, (6, *shape), dtype=torch.uint8)
+        with pytest.warns(
+            UserWarning, match=r"augment: 'hflip' mirrors along the last .*pass data.permute\(0, 3, 1, 2\)"
+        ):
+            geodiff.OptimalDenoiser(data, augment="hflip")
+        geodiff.OptimalDenoiser(data)
+        denoiser = geodiff.OptimalDenoiser(data.permute(0, 3, 1, 2), augment="hflip")
+        assert denoiser.data.data_ptr() == data.data_ptr()  # as the warning says
+        x = torch.randn(2, *denoiser.shape)
+        torch.testing.assert_close(denoiser(x.flip(3), 1.0), denoiser(x, 1.0).flip(3), rtol=0, atol=2e-6)
+    for shape in ((3, 8, 3), (2, 3, 4)):  # [C, H, W] fits
+        geodiff.OptimalDenoiser(torch.randint(0, 256, (6, *shape), dtype=torch.uint8), augment="hflip")
+
+
 def test_fewer_points_than_topk_leave_minus_one() -> None:
     denoiser = geodiff.OptimalDenoiser(images(400), backend=BACKENDS[-1])
     seen = torch.zeros(2, 400, dtype=torch.bool)

@@ -186,14 +186,34 @@ def test_a_prior_that_is_nearly_all_on_one_point() -> None:
         torch.testing.assert_close(found.log_prob.double(), exact.log_prob, rtol=1e-6, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64])
+def test_any_integers_will_do(dtype: torch.dtype) -> None:
+    denoiser = geodiff.OptimalDenoiser(torch.randint(0, 256, (6, 4), dtype=torch.uint8))
+    local = geodiff.LocalDenoiser(torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8))
+    x, out = torch.randn(2, 4), torch.tensor([5, 0])
+    assert torch.equal(denoiser(x, 1.0, exclude=out.to(dtype)), denoiser(x, 1.0, exclude=out))
+    assert torch.equal(denoiser(x, 1.0, exclude=out.to(dtype).numpy()), denoiser(x, 1.0, exclude=out))
+    x = torch.randn(2, 1, 4, 4)
+    assert torch.equal(local(x, 1.0, exclude=out.to(dtype)), local(x, 1.0, exclude=out))
+
+
 @pytest.mark.parametrize(
     ("exclude", "error", "message"),
     [
         (torch.tensor([0, 6]), ValueError, r"exclude: expected points of the data, found 6; allowed 0 \.\. 5, or -1"),
         (torch.tensor([0, -2]), ValueError, "exclude: expected points of the data, found -2"),
         (torch.tensor([0]), ValueError, r"exclude: expected shape \[B\] = \[2\], found \[1\]"),
-        (torch.tensor([0.0, 1.0]), TypeError, "exclude: expected a supported dtype, found float32; allowed int64"),
-        ([0.5, 1.0], TypeError, "exclude: expected a supported dtype, found float32; allowed int64"),
+        (
+            torch.tensor([0.0, 1.0]),
+            TypeError,
+            "exclude: expected a supported dtype, found float32; allowed uint8, int8",
+        ),
+        ([0.5, 1.0], TypeError, "exclude: expected a supported dtype, found float32; allowed uint8, int8"),
+        (
+            torch.tensor([True, False]),
+            TypeError,
+            "exclude: expected a supported dtype, found bool; allowed uint8, int8",
+        ),
         ("01", TypeError, "exclude: expected a tensor or array, found str"),
     ],
 )

@@ -196,6 +196,57 @@ def test_a_default_device_is_not_for_the_data(how: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_default_device_is_not_for_what_is_made_of_x() -> None:
+    """Everything that a call makes lies where x does, or on the CPU where it is a matter of numbers alone."""
+    done = run(
+        code="""
+        import torch, geodiff
+        from geodiff import analysis, analytic, interpolation, inverse, paths, symmetry
+        torch.manual_seed(0)
+        data, x, labels = torch.randn(60, 1, 8, 8), torch.randn(3, 1, 8, 8), torch.arange(60) % 3
+        mask, levels, times = torch.rand(3, 60) < 0.5, geodiff.schedules.karras(5), paths.times(5)
+        sr = inverse.SuperResolution(2, inverse.gaussian_kernel(3, 1.0), (1, 8, 8))
+        seeded = lambda: torch.Generator().manual_seed(0)
+        noise = 80 * x
+        new = lambda **options: geodiff.OptimalDenoiser(data, **options)
+        local = lambda kind: geodiff.LocalDenoiser(data, kind=kind)
+        followed = lambda d: torch.autograd.grad(d(y := x.clone().requires_grad_(), 1.0).sum(), y)[0]
+        asks = {
+            "velocity": lambda: [new().velocity(x, 0.4, path=path()) for path in paths.PATHS.values()],
+            "velocity B": lambda: new().velocity(x, 0.4, path=paths.Linear("B")),
+            "levels": lambda: [path().time(path().level(0.4)) for path in paths.PATHS.values()],
+            "sample": lambda: geodiff.sample(new(), noise, [80.0, 1.0, 0.0]).states,
+            "sample levels": lambda: geodiff.sample(new(), noise, levels, "ipndm3").states,
+            "sample path": lambda: geodiff.sample(new(), x, times, path=paths.LINEAR).states,
+            "ode_jump": lambda: geodiff.solvers.ode_jump(new(), noise, levels, 1.0).states,
+            "conditions": lambda: new(labels=labels)(x, 1.0, [0, 1, 2], mask=mask, exclude=[1, 2, 3]),
+            "one-hot": lambda: new(labels=labels)(x, 1.0, labels[:3, None] == labels[:3]),
+            "draws": lambda: new().posterior(x, 1.0).sample(5, generator=seeded()),
+            "local": lambda: [local(kind)(x, 1.0) for kind in ("ls", "els_valid", "pspc_square", "pca")],
+            "local velocity": lambda: local("ls").velocity(x, 0.4),
+            "gradients": lambda: [followed(local("ls")), followed(new())],
+            "smoothed": lambda: geodiff.SmoothedDenoiser(new(), 0.1)(x, 1.0),
+            "tempered": lambda: geodiff.TemperedDenoiser(new(), 2.0).velocity(x, 0.4),
+            "reference": lambda: geodiff.reference.velocity(x, data, 0.4),
+            "simulated": lambda: inverse.Problem.simulated(sr, x, 0.1, generator=seeded()).y,
+            "gaussian": lambda: analytic.GaussianDenoiser.fit(data).sample(4, 1.0, generator=seeded()),
+            "critical": lambda: symmetry.critical_sigma(geodiff.OptimalDenoiser(torch.stack([x[0], -x[0]]))).sigma,
+            "decode": lambda: interpolation.decode(new(), noise[:1], noise[1:2], levels, points=3).samples,
+            "along path": lambda: analysis.flow_deviation.along_path(new().velocity, new(), x, x, [0.4]).cosine,
+            "hybrid": lambda: analysis.flow_deviation.hybrid(new(), new(), x, [0.5], steps=2).samples,
+            "loaded": lambda: geodiff.data.load(torch.utils.data.TensorDataset(data, labels)).labels,
+        }
+        expected = {name: ask() for name, ask in asks.items()}
+        torch.set_default_device("meta")
+        for name, ask in asks.items():
+            found, wanted = ([x] if not isinstance(x, list) else x for x in (ask(), expected[name]))
+            for a, b in zip(found, wanted, strict=True):
+                assert a == b if isinstance(a, float) else torch.equal(a, b), name
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # ---- mapped files ----
 
 MAPPED = """

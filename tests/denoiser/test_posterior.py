@@ -72,7 +72,7 @@ def test_moments_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     data, x, v = torch.randn(101, 7), torch.randn(4, 7).double(), torch.randn(4, 7).double()
     slope = torch.rand(4, dtype=torch.float64)
     whole = moments.covariance(x, data, 1.5, moments.Along(v, slope))
-    monkeypatch.setattr("geodiff.reference.moments._TILE_CPU", 7 * 10)
+    monkeypatch.setattr("geodiff.reference.formula._TILE_CPU", 7 * 10)
     for tiled, one in zip(moments.covariance(x, data, 1.5, moments.Along(v, slope)), whole, strict=True):
         assert torch.allclose(tiled, one, rtol=1e-12, atol=1e-14)
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from geodiff.base.posterior import Posterior
+from geodiff.denoiser.nearest import nearest_two
 from geodiff.distributed import ShardedDenoiser
 
 #: Ranks of each group whose answers are compared, by name; the two of four ask for half of the batch each.
@@ -29,6 +30,7 @@ def fields(denoiser, x, sigma, conditions):
     out["covariance"] = found.covariance(torch.ones_like(x))
     out["draws"] = found.sample(50, generator=torch.Generator().manual_seed(3 + dist.get_rank()))
     out["forward"] = denoiser(x, sigma, **conditions)
+    out["nearest"], _ = nearest_two(denoiser, x)
     followed = x.clone().requires_grad_()
     denoiser.log_prob(followed, sigma, **conditions).sum().backward()
     out["gradient"] = followed.grad
@@ -68,6 +70,8 @@ def main(task, rank, size, folder):
         if rank == 1:
             data[3] = float("nan")
         ShardedDenoiser(data)
+    elif task == "no weight":
+        ShardedDenoiser(asked["data"], log_weights=torch.full((len(asked["data"]),), -torch.inf))
     elif task == "others":
         ShardedDenoiser(asked["data"])(asked["data"][:2] + rank, 1.0)
     elif task == "until killed":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import geodiff
 from geodiff import reference
+from geodiff.denoiser.nearest import nearest_two
 from tests.processes import Running, started
 
 CODE = Path(__file__).with_name("one_rank.py").read_text(encoding="utf-8")
@@ -57,6 +58,8 @@ def cases() -> dict[str, Any]:
             mask[0, [5, n - 5]] = True  # leaves most ranks nothing to see
             conditions = {"mask": mask}
         asks.append((x, sigma, conditions))
+    beyond = torch.linspace(-3, 3, n)
+    beyond[: n * 3 // 8] = -torch.inf  # all rows of the first rank of two, of two of four, of four of eight
     few = torch.randn(40, 3, 3).half()
     few[7] = few[33]
     mirrored = [(x, sigma, {} if sigma != 1.0 else {"exclude": torch.arange(len(x))}) for x, sigma, _ in asks]
@@ -67,6 +70,7 @@ def cases() -> dict[str, Any]:
         "float64": (digits, {"labels": labels, "log_weights": weights, "backend": "reference"}, asks),
         "finest": (digits, {"labels": labels, "log_weights": weights, "tol": 1e-6}, asks),
         "as it comes": (digits, {"labels": labels}, asks),
+        "ranks without weight": (digits, {"labels": labels, "log_weights": beyond, "backend": "reference"}, asks),
         "few": (few, {}, [last, middle]),
         "few of a class": (few, {"labels": torch.arange(40) % 8}, [of_class]),
         "mirrored": (digits, {"augment": "hflip", "backend": "reference"}, mirrored),
@@ -144,8 +148,10 @@ def test_2_4_and_8_ranks_answer_as_one(answers: Answers) -> None:
             assert off(found[name], getattr(expected, name), 0.01) < limit, f"{name}: {where}"
         assert torch.equal(found["indices"], expected.indices), f"indices: {where}"
         assert off(found["forward"], denoiser(x, sigma, **conditions), 0.01) < limit, f"forward: {where}"
+        if case == "ranks without weight":
+            assert torch.equal(found["nearest"], nearest_two(denoiser, x)[0]), f"nearest: {where}"
         # Second moments and gradients have no contract: kernels are off by a few times 1e-5, on one rank as on many.
-        limit = 1e-6 if case in ("float64", "few", "mirrored") else 5e-5
+        limit = 1e-6 if case in ("float64", "ranks without weight", "few", "mirrored") else 5e-5
         assert off(found["trace"], expected.trace, 0.1) < limit, f"trace: {where}"
         spread = max(1e-3, 0.1 * expected.trace.max().item())
         assert off(found["covariance"], expected.covariance(torch.ones_like(x)), spread) < limit, f"covariance: {where}"
@@ -182,6 +188,15 @@ def test_a_fault_on_one_rank_is_one_on_all(tmp_path: Path) -> None:
     assert all(code == 1 for code, _ in ended)
     assert "ValueError: data: expected finite values" in ended[1][1]
     assert "ValueError: rank 1 of 2: ValueError: data: expected finite values" in ended[0][1]
+
+
+def test_some_rank_must_have_weight(tmp_path: Path) -> None:
+    for code, errors in run("no weight", 2, tmp_path, {"data": torch.randn(8, 3)}):
+        assert code == 1
+        assert (
+            "ValueError: log_weights: expected a point of weight above 0 on some rank, found a maximum of -inf"
+            in errors
+        )
 
 
 def test_other_queries_on_another_rank_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ EXAMPLES: dict[str, tuple[str | None, list[str]]] = {
 
 def test_no_example_is_left_out() -> None:
     assert sorted(path.name for path in FOLDER.glob("*.py")) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", [name for name, (package, _) in EXAMPLES.items() if package is not None])
+def test_a_missing_package_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, _ = EXAMPLES[name]
+    assert package is not None
+    for module in [package, *(module for module in sys.modules if module.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"geodiff.adapters.{package}", raising=False)
+    with pytest.raises(SystemExit, match=rf"^[^\n]*{package}[^\n]*; pip install [^\n]+$"):
+        runpy.run_path(str(FOLDER / name), run_name="__main__")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # diffusers

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from geodiff import LocalDenoiser
-from geodiff.local.engine import pixel_errors
 from geodiff.local.engines import LocalEngines
+from geodiff.reference.contract import pixel_errors
 from geodiff.reference.forms import Crops, Form, Windows
 from geodiff.reference.formula import model_space
 from tests.gpu.needed import need_backend

@@ -93,6 +93,15 @@ def test_answers_are_cut_off_where_asked() -> None:
     torch.testing.assert_close(found.images, torch.ones(2, *SHAPE, dtype=torch.float64))
 
 
+def test_the_share_of_fresh_noise_may_be_none_and_all() -> None:
+    problem = measured(OPERATORS["blur"])
+    for zeta in (0, 1):
+        assert diffpir(OPTIMAL, problem, [2.0, 1.5], zeta=zeta, options=begin(5)).images.isfinite().all()
+    for zeta in (-1e-300, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"^zeta: expected a number in range, found .*; allowed 0 <= zeta <= 1$"):
+            diffpir(OPTIMAL, problem, [2.0, 1.5], zeta=zeta, options=begin(5))
+
+
 def test_a_denoiser_that_autograd_cannot_follow_is_refused_where_it_must() -> None:
     def detached(x: Tensor, sigma: Tensor) -> Tensor:
         return OPTIMAL(x.detach(), sigma)

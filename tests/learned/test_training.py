@@ -57,8 +57,10 @@ def test_a_torn_log_line_is_dropped(tmp_path: Path) -> None:
     stopped_after(3, tmp_path, QUICK)
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 3, "lo')
-    train(DIGITS, tmp_path, QUICK, save_every=2)
+    network = train(DIGITS, tmp_path, QUICK, save_every=2)
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
+    # It says of itself what the one that is loaded says.
+    assert network.training_metadata == learned.load(tmp_path / "weights.safetensors").training_metadata != {}
 
 
 def test_other_settings_data_and_damage_are_refused(tmp_path: Path) -> None:
@@ -75,8 +77,10 @@ def test_other_settings_data_and_damage_are_refused(tmp_path: Path) -> None:
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^data: expected pictures"):
         train(torch.zeros(4, 3), tmp_path, QUICK)
-    with pytest.raises(ValueError, match=r"^wide: "):
+    with pytest.raises(ValueError, match=r"^wide: expected a number in range, found 1.5; allowed 0 <= wide <= 1$"):
         Training(wide=1.5)
+    with pytest.raises(TypeError, match=r"^ema: expected a real number, found str"):
+        Training(ema="0.5")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^steps: "):
         Training(steps=0)
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geodiff import LocalDenoiser
-from geodiff.local.engine import pixel_errors
 from geodiff.reference import local
+from geodiff.reference.contract import pixel_errors
 from geodiff.reference.formula import model_space
 
 LEVELS = torch.tensor([0.02, 0.2, 1.0, 5.0, 40.0], dtype=torch.float64)

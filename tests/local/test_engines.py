@@ -10,11 +10,12 @@ from torch import Tensor
 from geodiff.backends import Query
 from geodiff.backends.cpu import PATHS, CpuEngine, Subsets, add_given, isas, use_isa
 from geodiff.local.cpu import CpuLocalEngine
-from geodiff.local.engine import LocalEngine, LocalQuery, layout_of, pixel_errors
+from geodiff.local.engine import LocalEngine, LocalQuery, layout_of
 from geodiff.local.engines import ENGINES, available
 from geodiff.local.plain import seen_by
 from geodiff.local.products import add_to_sums
 from geodiff.reference import local
+from geodiff.reference.contract import pixel_errors
 from geodiff.reference.forms import Crops, Displaced, Form, Masks, Pairs, Windows
 from geodiff.reference.formula import model_space
 from geodiff.reference.local import Posteriors
@@ -153,6 +154,36 @@ def test_rows_of_some_registers(isa: str, shape: tuple[int, int, int]) -> None:
     with use_isa(isa):
         for form in forms:
             check("cpu", *question(images, form))
+
+
+WIDE = {
+    (1, 3, 80): (Windows(47), Windows(79), Windows(95), Windows(127), Windows(159)),
+    (1, 80, 3): (Windows(47), Windows(79), Windows(127), Windows(159)),
+    (1, 50, 48): (Windows(47), Windows(95), Windows(47, circular=True), Crops(46), Crops(47), Crops(48)),
+}
+
+
+@pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("shape", list(WIDE), ids=str)
+def test_windows_of_more_parts_than_loops_are_unrolled_for(isa: str, shape: tuple[int, int, int]) -> None:
+    """A window of 47 numbers or more can be eight sums of 1, 2, 4, ... neighbours."""
+    images = torch.randint(0, 256, (7, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with use_isa(isa):
+        for form in WIDE[shape]:
+            check("cpu", *question(images, form))
+
+
+@pytest.mark.parametrize("form", [Windows(3), Windows(7, circular=True), Crops(3)], ids=str)
+def test_rows_that_tie_where_logits_are_large(name: str, form: Form) -> None:
+    """Queries half way between two images, of whose logits float32 has no digit behind the point."""
+    images = 20 * torch.randn(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    rows, asked = question(images, form)
+    x = ((images[:6] + images[6:12]) / 2).flatten(1)
+    levels = torch.full((6,), 1e-3, dtype=torch.float64)
+    tied = replace(asked, query=replace(asked.query, x=x, sigma=levels))
+    if ENGINES[name](rows).serves(tied):
+        check(name, rows, tied)
 
 
 @pytest.mark.skipif(bool(CpuLocalEngine.missing()), reason=CpuLocalEngine.missing())

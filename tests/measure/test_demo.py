@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from geodiff import reference
 from geodiff.cli import app
 from geodiff.data import load
 from geodiff.denoiser import OptimalDenoiser
@@ -62,6 +63,15 @@ def test_demo_sees_a_wrong_denoiser(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     summary = json.loads(result.stdout)
     assert not summary["ok"]
     assert 1.9e-5 < summary["largest_error"] < 2.1e-5
+
+
+def test_a_summary_of_answers_that_are_not_finite_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "two_product", lambda x, *_: x * torch.nan)
+    summary = demo.run(PART, tmp_path, num=2, steps=2)
+    assert summary["largest_error_of_torch"] == torch.inf
+    assert summary["ok"]
+    written = (tmp_path / "summary.json").read_text(encoding="utf-8")
+    assert json.loads(written, parse_constant=pytest.fail)["largest_error_of_torch"] is None
 
 
 def test_demo_of_points_that_are_no_pictures_stops_before_it_starts(tmp_path: Path) -> None:

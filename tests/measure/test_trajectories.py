@@ -6,6 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from geodiff import OptimalDenoiser
 from geodiff.cli import app
 from geodiff.measure.trajectories import TORCH, WALKS, TrajectoryBench, slopes
 from geodiff.schedules import karras
@@ -36,6 +37,18 @@ def test_every_way_is_timed_and_held_to_the_contract(monkeypatch: pytest.MonkeyP
     refused = TrajectoryBench(DATA, rounds=1).run("euler", 3, 2)
     assert [bool(way.milliseconds) for way in refused.ways] == [False, False, False, True, True]
     assert refused.ways[0].note == "breaks the contract: error 2.0e-05"
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_trajectory_that_is_not_finite_has_no_times(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
+    found = sample(OptimalDenoiser(DATA), 80 * torch.randn(2, 1, 8, 8), karras(3))
+    assert TrajectoryBench(DATA)._error(found) < 1e-5
+    assert found.denoised is not None
+    found.denoised[1, 0, 0, 0, 0] = bad
+    monkeypatch.setattr("geodiff.measure.trajectories.sample", lambda *_: found)
+    refused = TrajectoryBench(DATA, rounds=1).run("heun", 3, 2)
+    assert [way.milliseconds for way in refused.ways[:3]] == [[]] * 3
+    assert refused.ways[0].note == "breaks the contract: error inf"
 
 
 def test_on_the_command_line() -> None:

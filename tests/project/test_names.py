@@ -1,5 +1,6 @@
 """Names that README and the docs use exist after `import geodiff`, and no function hides a module."""
 
+import ast
 import importlib
 import os
 import pkgutil
@@ -12,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import geodiff
+from geodiff.base.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
@@ -59,6 +61,46 @@ def test_all_names_resolve_and_nothing_heavy_is_imported_before_they_are_used() 
         "assert geodiff.__version__\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_one_list_of_names() -> None:
+    """What type checkers see, what is looked up and what `*` brings are the same; a home is where a name is."""
+    tree = ast.parse(Path(geodiff.__file__).read_text(encoding="utf-8"))
+    (checked,) = [one for one in tree.body if isinstance(one, ast.If)]
+    seen = {name.name for one in checked.body if isinstance(one, ast.ImportFrom) for name in one.names}
+    looked_up = {*geodiff._HOMES, *geodiff._FOLDERS}
+    # `denoiser` is a folder that is there, and what scripts call their own.
+    assert looked_up - {"denoiser", "__version__"} == set(geodiff.__all__)
+    assert seen - {"VERSION"} == set(geodiff.__all__)
+    assert geodiff.__version__ == VERSION
+    for one in checked.body:
+        for name in one.names if isinstance(one, ast.ImportFrom) else ():
+            home = importlib.import_module(f"{'geodiff' if one.level else ''}{one.module or ''}")
+            assert name.name == "VERSION" or getattr(geodiff, name.name) is getattr(home, name.name)
+
+
+PUBLIC = [
+    *(name for name in geodiff.__all__ if isinstance(getattr(geodiff, name), ModuleType)),
+    *(f"analysis.{name}" for name in geodiff.analysis.__all__),
+    *("learned.distillation", "inverse.operators"),
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_modules_list_their_names(name: str) -> None:
+    """So that `*`, completion and type checkers show them, and not what a module imports."""
+    module = importlib.import_module(f"geodiff.{name}")
+    listed = module.__all__
+    assert len(listed) == len(set(listed))
+    for one in listed:
+        if not hasattr(module, one):  # a module of a package, which `*` imports
+            importlib.import_module(f"{module.__name__}.{one}")
+    defined = {
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    assert defined <= set(listed)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -13,6 +13,7 @@ OPEN = {
     "ShardedDenoiser.__init__",
     "analysis.interpolation.decode",
     "analysis.symmetry.late_start",
+    "data.conversion.convert",
     "measure.check.run",
     "measure.demo.run",
     "report.assembly.run",

@@ -42,6 +42,11 @@ def safetensors(folder: Path) -> Path:
     return folder / "points.safetensors"
 
 
+def saved(folder: Path) -> Path:
+    torch.save({"images": torch.from_numpy(IMAGES), "labels": torch.from_numpy(LABELS)}, folder / "points.pt")
+    return folder / "points.pt"
+
+
 def idx(folder: Path) -> Path:
     for name, values in (("images-idx3", GREY[:, 0]), ("labels-idx1", LABELS.astype(np.uint8))):
         header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
@@ -77,6 +82,7 @@ FORMATS: dict[Writer, tuple[np.ndarray, np.ndarray]] = {
     npy_hwc: (IMAGES, LABELS),
     npz: (IMAGES, LABELS),
     safetensors: (IMAGES, LABELS),
+    saved: (IMAGES, LABELS),
     idx: (GREY, LABELS),
     idx_gz: (GREY, LABELS),
     cifar: (IMAGES, LABELS),

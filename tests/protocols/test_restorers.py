@@ -100,8 +100,12 @@ def test_the_watch_sees_every_step(method: Method) -> None:
 def test_the_denoiser_may_be_any_callable_and_must_answer_in_shape(method: Method) -> None:
     with pytest.raises(TypeError, match=r"^denoiser: expected a callable"):
         method("network", problem(), SIGMAS)
-    with pytest.raises(ValueError, match=r"^denoiser: expected answers of x's shape"):
+    with pytest.raises(ValueError, match=r"^denoiser: expected an output of x's shape \[3, .*\] at sigma = 10, found"):
         method(lambda x, sigma: x[:, :1], problem(), SIGMAS)
+    with pytest.raises(TypeError, match=r"^denoiser: expected a floating tensor at sigma = 10, found .*int64"):
+        method(lambda x, sigma: x.long(), problem(), SIGMAS)
+    with pytest.raises(ValueError, match=r"^denoiser: at sigma = 10: expected finite values, found nan in row 1"):
+        method(lambda x, sigma: x * torch.tensor([1, torch.nan, 1]).view(3, 1, 1, 1), problem(), SIGMAS)
     with pytest.raises(ValueError, match=r"^sigmas: "):
         method(lambda x, sigma: x, problem(), [1.0, 2.0])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geodiff import reference
 from geodiff.base.posterior import Posterior
-from geodiff.reference import formula
+from geodiff.reference import formula, moments
 
 STORED = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SIGMAS = [1e-3, 0.03, 0.5, 2.0, 80.0, 1e3]
@@ -124,6 +124,21 @@ def test_exact_duplicates_share_their_weight_in_whatever_tile_they_lie(
     assert found.ess.item() == pytest.approx(6, rel=1e-6)
     assert found.entropy.item() == pytest.approx(math.log(6), rel=1e-6)
     assert torch.allclose(found.mean, reference.model_space(data[7], dtype), rtol=1e-6)
+
+
+def test_exact_duplicates_are_drawn_alike_in_whatever_tile_they_lie() -> None:
+    """At so small a sigma that one rounding of a distance decides; the last of 31 rows must not be a tile by itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # which share the sum of a single row this long
+    try:
+        data = torch.randn(31, 40_000, generator=torch.Generator().manual_seed(0))
+        copies = [0, 17, 30]
+        data[copies] = data[7].clone()
+        x = noisy_points(data[[7, 7, 7]], 3, 0.01)
+        uniform = (torch.arange(4.0).double() + 0.5) / 4
+        assert moments.draw(x, data, 1e-10, uniform.expand(3, 4)).tolist() == [[0, 7, 17, 30]] * 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_equal_points_are_named_in_the_order_of_their_indices() -> None:

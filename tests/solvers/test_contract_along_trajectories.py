@@ -105,7 +105,7 @@ def test_data_that_do_not_collapse(digits: Tensor, solver: str, tol: float, byte
         sigmas = schedules.karras(10, 0.05, 80.0)
     else:
         random = torch.Generator().manual_seed(5)
-        stored = 0.5 + 1e-4 * torch.randn(500, 1, 28, 28, generator=random)
+        stored = -0.5 + 1e-4 * torch.randn(500, 1, 28, 28, generator=random)
         sigmas = schedules.karras(10, 0.01, 80.0)
     denoiser = OptimalDenoiser(stored, tol=tol, backend="cpu")
     found = sample(denoiser, noise(denoiser, sigmas, 2), sigmas, solver, verify=True)

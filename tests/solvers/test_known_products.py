@@ -39,7 +39,7 @@ def large() -> Tensor:
 def state(walked: Walked, q: int) -> tuple[Known | None, int, int]:
     """What the core knows of query q, by how many digits it came, and the number of passes so far."""
     for _, memory in walked._memories._kept.values():
-        y, products, digits, passes = memory.products(q)  # type: ignore[attr-defined]
+        y, products, digits, passes = memory.products(q)
         known = Known(torch.tensor(y, dtype=torch.float64), torch.tensor(products, dtype=torch.float64))
         return (known if products else None), digits, passes
     return None, 0, 0

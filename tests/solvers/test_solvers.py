@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from geodiff import OptimalDenoiser, schedules
+from geodiff.analytic import GaussianDenoiser
+from geodiff.learned import LearnedDenoiser, TrajectoryOperator, UNetConfig
 from geodiff.paths import LINEAR
 from geodiff.solvers import SOLVERS, Evaluate, Level, euler, heun, sample
 
@@ -251,6 +253,16 @@ def test_arguments_are_named_for_the_optimal_denoiser_too(
     levels = [0.9, 0.1] if "path" in change else SIGMAS
     with pytest.raises(error, match=f"^{message}"):
         sample(**{"denoiser": denoiser, "noise": torch.zeros(2, 3), "sigmas": levels, **change})
+
+
+def test_a_noise_of_another_shape_is_named_for_a_network_too() -> None:
+    network = LearnedDenoiser((1, 8, 8), UNetConfig(1, width=8))
+    with pytest.raises(ValueError, match=r"^noise: expected shape \[B, 1, 8, 8\], found \[2, 1, 9, 9\]"):
+        sample(network, torch.zeros(2, 1, 9, 9), SIGMAS)
+    with pytest.raises(ValueError, match=r"^noise: expected shape \[B, 1, 8, 8\], found \[2, 1, 9, 9\]"):
+        TrajectoryOperator((1, 8, 8), UNetConfig(1, width=8))(torch.zeros(2, 1, 9, 9))
+    with pytest.raises(ValueError, match=r"^noise: expected shape \[B, 3\], found \[2, 5\]"):
+        GaussianDenoiser(torch.zeros(3), torch.zeros(3, 0), torch.zeros(0)).trajectory(torch.zeros(2, 5), SIGMAS)
 
 
 def test_an_unknown_solver_is_told_the_known_ones() -> None:

@@ -15,7 +15,21 @@ constexpr double kLeastFloat = 1e-12, kMostFloat = 1e12;  // of |x_i|, of which 
 constexpr double kMostLogit = 1e37;                       // that it holds
 constexpr double kHalfUlp = 0x1p-24;
 constexpr double kDoubt = 4;        // times what float32 errs by as a rule: csrc/cpu/README.md, "Local denoisers"
+constexpr double kMostNats = 1;     // of a logit, from which on the weights of float32 say nothing of the true ones
 constexpr double kCropAverage = 3;  // by which the errors of a pixel's crops average out, at most
+
+// What errors of logits move a pixel by, for a spread of one: to first order, and by as much more as weights may be off
+// from the true ones, whose spread counts.
+struct Moved {
+    double by;
+    bool lost;  // whether a row that ties with the nearest may have next to no weight
+
+    Moved(const LogitErrors& errors, double few) {
+        const double nats = kDoubt * kHalfUlp * errors.tied;
+        by = (errors.own * few + errors.shared) * std::exp(std::min(nats, kMostNats));
+        lost = !(nats <= kMostNats);
+    }
+};
 
 template <class T>
 class LocalPass {
@@ -113,11 +127,11 @@ class LocalPass {
             std::vector<int64_t> doubtful;
             for (const int64_t p : pixels) {
                 const size_t i = size_t(p);
-                const LogitErrors of_logits = rounding.at(p);
-                const double few = std::min(1.0, std::sqrt(2 / spread.ess[i])), root = std::sqrt(spread.trace[i]);
-                const double moved = root * (of_logits.own * few + of_logits.shared);
+                const double few = std::min(1.0, std::sqrt(2 / spread.ess[i]));
+                const Moved moved(rounding.at(p), few);
                 const double sums = 2 * std::sqrt(spread.square[i]) * few;
-                if (!(kDoubt * kHalfUlp * (moved + sums) <= spread.allowed[i])) doubtful.push_back(p);
+                const double off = kDoubt * kHalfUlp * (std::sqrt(spread.trace[i]) * moved.by + sums);
+                if (moved.lost || !(off <= spread.allowed[i])) doubtful.push_back(p);
             }
             pixels = std::move(doubtful);
         }
@@ -181,21 +195,22 @@ class LocalPass {
     std::vector<int64_t> doubtful_of_crops(const Asked& asked, const Gathered& masses, const LogitRounding<T>& rounding,
                                            const Spread& spread) const {
         const Window back = asked.ready.window.back();
-        std::vector<double> errors(size_t(pixels_), 0.0), few(errors), crops(errors);
+        std::vector<double> errors(size_t(pixels_), 0.0), few(errors), crops(errors), lost(errors);
         each_crop(asked, [&](int64_t p) {
             const double mass = masses.sums[size_t(p)], ess = mass * mass / masses.sums[size_t(pixels_ + p)];
-            const LogitErrors of_logits = rounding.at(p);
             few[size_t(p)] = std::min(1.0, std::sqrt(2 / ess));
-            errors[size_t(p)] = of_logits.own * few[size_t(p)] + of_logits.shared;
+            const Moved of_crop(rounding.at(p), few[size_t(p)]);
+            errors[size_t(p)] = of_crop.by;
+            lost[size_t(p)] = of_crop.lost;
             crops[size_t(p)] = 1;
         });
-        for (std::vector<double>* each : {&errors, &few, &crops})
+        for (std::vector<double>* each : {&errors, &few, &crops, &lost})
             *each = windows(*each, local_.height, local_.width, back);
         std::vector<int64_t> doubtful;
         for (size_t p = 0; p < size_t(pixels_); ++p) {
             const double moved = std::sqrt(spread.trace[p]) * errors[p] + 2 * std::sqrt(spread.square[p]) * few[p];
             const double averaged = moved / crops[p] / std::min(kCropAverage, std::sqrt(crops[p]));
-            if (!(kDoubt * kHalfUlp * averaged <= spread.allowed[p])) doubtful.push_back(int64_t(p));
+            if (lost[p] > 0.5 || !(kDoubt * kHalfUlp * averaged <= spread.allowed[p])) doubtful.push_back(int64_t(p));
         }
         return doubtful;
     }

@@ -9,9 +9,10 @@
 
 namespace geodiff {
 
-// Rounding errors of the largest logit at a pixel in units of half an ulp: its own, and those that rows share.
+// Rounding errors at a pixel in units of half an ulp: of the largest logit its own, and those that rows share; and how
+// far that of a row which ties with it may be off, whatever weight it was found to have.
 struct LogitErrors {
-    double own, shared;
+    double own, shared, tied;
 };
 
 // What tells how large they are.
@@ -81,10 +82,17 @@ class LogitRounding {
         const size_t p = size_t(pixel);
         // The query's rounding moves logits apart as far as rows are apart.
         const double shared = 2 * scale_ * std::sqrt(trace_[p] * from_reference_[p] / terms_);
-        if (asked_.ready.centred) return {4 + scale_ * square_[p], shared};
+        const double from_reference = scale_ * from_reference_[p];
+        if (asked_.ready.centred) {
+            // Such a row is as far from the query as the nearest one, and no further from the reference than |y| more.
+            const double square = scale_ * square_[p], most = 2 * std::sqrt(from_reference) + std::sqrt(square);
+            return {4 + square, shared, 4 + most * most};
+        }
         const double top = request_.prior_at(asked_.query, all_.top[p] % local_.copies) - all_.max[p];
         const double terms = std::max(0.0, top + scale_ * left_out_[p]);
-        return {4 + (partial_[p] < 0 ? terms : std::min(terms, std::fabs(top) + partial_[p])), shared};
+        const double own = 4 + (partial_[p] < 0 ? terms : std::min(terms, std::fabs(top) + partial_[p]));
+        // The two rows are no further apart than twice their distance from the query.
+        return {own, shared, own + 4 * std::sqrt(terms * from_reference / terms_)};
     }
 
   private:

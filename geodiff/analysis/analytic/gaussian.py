@@ -9,7 +9,7 @@ from torch import Tensor
 from geodiff.base.arguments import check_data, check_query, check_sigma, check_tensor
 from geodiff.base.dtypes import PRECISE
 from geodiff.reference.formula import model_space
-from geodiff.solvers.sampling import check_levels
+from geodiff.solvers.sampling import check_schedule
 from geodiff.solvers.trajectory import Trajectory
 
 _TILE = 2**24  # the most numbers of the data that are held in float64 at a time
@@ -93,7 +93,9 @@ class GaussianDenoiser:
 
     def sample(self, count: int, sigma: float, *, generator: torch.Generator | None = None) -> Tensor:
         """count draws from N(mu, Cov + sigma^2), [count, *shape]: the data as a Gaussian, at noise level sigma >= 0."""
-        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype).to(self.mean.device)
+        z = torch.randn(count, self.mean.numel(), generator=generator, dtype=self.mean.dtype, device="cpu").to(
+            self.mean.device
+        )
         inside = z @ self.basis
         stretch = (self.variances + sigma**2).sqrt() - sigma
         return self.mean + (sigma * z + (inside * stretch) @ self.basis.T).reshape(-1, *self.shape)
@@ -104,8 +106,8 @@ class GaussianDenoiser:
         noise [B, *shape] at sigmas[0]; sigmas [S + 1] as for `geodiff.sample`, the last may be 0. Directions outside U
         shrink with sigma. Exact at any spacing (to the dtype of noise; derived, and Wang and Vastola, 2311.10892).
         """
-        levels = check_levels(sigmas)
-        coordinates = self._coordinates(check_query(noise, self.shape))
+        levels = check_schedule(sigmas)
+        coordinates = self._coordinates(check_query(noise, self.shape, name="noise"))
         basis, mean, variances = self.basis.T.to(noise), self.mean.to(noise), self.variances.double()
         outside = noise - mean - (coordinates @ basis).reshape(noise.shape)
         states = noise.new_empty(len(levels), *noise.shape)

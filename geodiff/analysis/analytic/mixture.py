@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geodiff.analysis.analytic.gaussian import GaussianDenoiser
+from geodiff.base.per_point import per_point
 from geodiff.data.labels import check_labels
 
 
@@ -65,5 +66,5 @@ class MixtureDenoiser:
         weights = self.log_weights_at(x, sigma).exp().to(x.dtype)
         denoised = torch.zeros_like(x)
         for weight, component in zip(weights.T, self.components, strict=True):
-            denoised += weight.reshape(-1, *[1] * (x.ndim - 1)) * component(x, sigma)
+            denoised += per_point(weight, x) * component(x, sigma)
         return denoised

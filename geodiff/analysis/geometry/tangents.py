@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geodiff.analysis.geometry.paths import check_trajectory, flat
+from geodiff.base.per_point import per_point
 from geodiff.solvers.trajectory import Trajectory
 
 
@@ -13,7 +14,7 @@ def directions(trajectory: Trajectory) -> Tensor:
     """eps_s = (x_s - r_s) / sigma_s = dx/dsigma, [S, B, *shape] in the dtype of the states."""
     trajectory = check_trajectory(trajectory)
     levels = trajectory.sigmas[:-1].to(trajectory.states.dtype)
-    return (trajectory.states[:-1] - trajectory.denoised) / levels.reshape(-1, *[1] * (trajectory.states.ndim - 1))
+    return (trajectory.states[:-1] - trajectory.denoised) / per_point(levels, trajectory.states)
 
 
 def direction_magnitude(trajectory: Trajectory) -> Tensor:

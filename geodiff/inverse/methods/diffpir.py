@@ -36,7 +36,7 @@ def diffpir(
     Raises TypeError or ValueError that names the argument.
     """
     lam = check_number(lam, "lam", 0.0)
-    zeta = check_number(zeta, "zeta", -1e-300, 1.0)
+    zeta = check_number(zeta, "zeta", 0.0, 1.0, ends="[]")
     descent = Descent(denoiser, problem, LEVELS if sigmas is None else sigmas, options)
     rho = {sigma: _weight(lam, problem.sigma / sigma) for sigma, _ in descent.steps()}
     for sigma, following in descent.steps():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geodiff.base.arguments import check_number
+from geodiff.base.per_point import per_point
 from geodiff.inverse.descent import Denoiser, Descent, Options, Restoration
 from geodiff.inverse.problem import Problem
 from geodiff.schedules import karras
@@ -37,7 +38,7 @@ def dps(
     def towards(r: Tensor) -> Tensor:
         """-grad_r |y - A r|."""
         residual = problem.residual(r)
-        length = residual.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *[1] * (residual.ndim - 1))
+        length = per_point(residual.flatten(1).norm(dim=1).clamp_min(1e-30), residual)
         return problem.operator.adjoint(residual / length)
 
     for sigma, following in descent.steps():

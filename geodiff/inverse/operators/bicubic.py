@@ -45,5 +45,5 @@ class Bicubic(Operator):
 def scaling(length: int, scaled: int) -> Tensor:
     """The bicubic filter that takes a line of `length` pixels to one of `scaled`, float64 [scaled, length]."""
     # As one picture of unit lines: torch 2.13 scales a batch of pictures one pixel wide wrongly.
-    lines = torch.eye(length, dtype=torch.float64)[None, None]
+    lines = torch.eye(length, dtype=torch.float64, device="cpu")[None, None]
     return F.interpolate(lines, size=(scaled, length), mode="bicubic", antialias=True)[0, 0]

@@ -42,7 +42,7 @@ def gaussian_kernel(size: int, width: float) -> Tensor:
     if size % 2 == 0:
         raise ValueError(f"size: expected an odd number of pixels, found {size}; allowed 1, 3, 5, ...")
     width = check_number(width, "width", 0.0)
-    places = torch.arange(size, dtype=torch.float64) - size // 2
+    places = torch.arange(size, dtype=torch.float64, device="cpu") - size // 2
     line = torch.exp(-(places / width).square() / 2)  # not over width^2, which float64 may not hold
     return torch.outer(line, line) / line.sum().square()
 

@@ -33,7 +33,9 @@ class Inpainting(Operator):
         """Every pixel of [*shape] is seen with probability keep, 0 < keep <= 1; all channels of a pixel, or none."""
         keep = check_number(keep, "keep", 0.0, 1.0)
         places = (1, *shape[1:]) if len(shape) == 3 else tuple(shape)
-        return cls((torch.rand(places, generator=generator, dtype=torch.float64) < keep).expand(shape).clone())
+        return cls(
+            (torch.rand(places, generator=generator, dtype=torch.float64, device="cpu") < keep).expand(shape).clone()
+        )
 
     def observed(self, y: Tensor) -> Tensor:
         """y where the mask is not 0, else 0."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geodiff.analysis.lanczos import largest_eigenvalue
 from geodiff.base.arguments import check_number
+from geodiff.base.per_point import per_point
 from geodiff.inverse.operators.operator import Operator, check_shape
 
 Map = Callable[[Tensor], Tensor]
@@ -37,9 +38,9 @@ class Linear(Operator):
         self.tol = check_number(tol, "tol", 0.0, 1e-2)
         self._A, self._At = forward, adjoint
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, *self.shape, generator=generator, dtype=torch.float64)
+        x = torch.randn(1, *self.shape, generator=generator, dtype=torch.float64, device="cpu")
         self.measured = tuple(forward(x).shape[1:])
-        y = torch.randn(1, *self.measured, generator=generator, dtype=torch.float64)
+        y = torch.randn(1, *self.measured, generator=generator, dtype=torch.float64, device="cpu")
         seen, back = forward(x), adjoint(y)
         if back.shape != x.shape:
             raise ValueError(f"adjoint: expected answers of {list(x.shape)}, found {list(back.shape)}")
@@ -80,9 +81,9 @@ def conjugate_gradients(matrix: Map, right: Tensor, allowed: Tensor) -> Tensor:
     """
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+        return per_point((a * b).flatten(1).sum(1), a)
 
-    target = allowed.reshape(-1, *[1] * (right.ndim - 1)).square()
+    target = per_point(allowed, right).square()
     z, residual = torch.zeros_like(right), right
     direction, size = residual, inner(residual, residual)
     for _ in range(_MOST):

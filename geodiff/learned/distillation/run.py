@@ -1,22 +1,16 @@
-"""The loop that distils: it can be stopped at any time and goes on as if it had not been.
-
-Everything random in a step comes from (seed, step) alone, as in `geodiff.learned.training`.
-"""
+"""Distilling a teacher into a student, stage by stage."""
 
 import copy
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geodiff.base.arguments import check_data
 from geodiff.data.digest import digest
-from geodiff.learned import checkpoints, weights_file
+from geodiff.learned import checkpoints
 from geodiff.learned.distillation.cd import CD
 from geodiff.learned.distillation.ct import CT
 from geodiff.learned.distillation.dfno import DFNO
@@ -24,7 +18,7 @@ from geodiff.learned.distillation.kd import KD
 from geodiff.learned.distillation.method import Material, Method, Teacher
 from geodiff.learned.distillation.pd import PD
 from geodiff.learned.distillation.settings import Distillation
-from geodiff.learned.progress import cosine_rate, lines_until, write_log
+from geodiff.learned.resumable import Resumable, check_pictures
 from geodiff.learned.weights_file import Network
 
 #: Steps between checkpoints and lines of the log.
@@ -54,90 +48,56 @@ def distill(
 
     Goes on from what is in `out`. Raises ValueError for other settings than that was made with, DataError for damage.
     """
-    data = check_data(data, dtypes=(torch.uint8, torch.float16, torch.bfloat16, torch.float32))
-    if data.ndim != 4:
-        raise ValueError(f"data: expected pictures [N, C, H, W], found shape {list(data.shape)}; allowed 4 dimensions")
+    data = check_pictures(data)
     settings = settings or Distillation()
     if teacher is None and settings.method != "ct":
         raise ValueError(f"teacher: expected a denoiser for {settings.method}, found None; allowed None for ct")
     out.mkdir(parents=True, exist_ok=True)
     origin = {**(origin or {}), "N": len(data), "digest": digest(data)}
-    run = _Run(Material(teacher, data, out, settings, origin))
-    checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
-    lines = ""
-    if checkpoint.is_file():
-        run.restore(checkpoint)
-        lines = lines_until(log, run.step)
-    write_log(log, lines)
-    if run.step < settings.steps:
-        run.method.prepare(lambda done, total: progress("pairs", done, total))
-    losses: list[float] = []
-    while run.step < settings.steps:
-        losses.append(run.advance())
-        progress("training", run.step, settings.steps)
-        if run.step % SAVE_EVERY == 0 or run.step == settings.steps:
-            record = {"step": run.step, "loss": sum(losses) / len(losses), "seconds": round(run.seconds, 1)}
-            losses.clear()
-            lines += json.dumps(record) + "\n"
-            write_log(log, lines)
-            run.save(checkpoint)
-            weights_file.save(run.average, out / weights_file.FILE_NAME, run.origin())
-    run.average.training_metadata = run.origin()
-    return run.average.eval().requires_grad_(False)
+    run = _Run(Material(teacher, data, out, settings, origin), progress)
+    student: Network = run.complete(out, SAVE_EVERY, lambda done, loss: progress("training", done, run.settings.steps))
+    return student
 
 
-class _Run:
-    """Everything that changes while distilling, and how one step changes it."""
+class _Run(Resumable):
+    """A student that learns by a method, stage by stage, and its losses since the last line of the log."""
 
-    def __init__(self, material: Material) -> None:
-        self.material, self.settings = material, material.settings
-        self.method = _METHODS[self.settings.method](material)
-        self.step, self.seconds = 0, 0.0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            self.student: Any = self.method.student()
-        self.average: Any = copy.deepcopy(self.student)
+    def __init__(self, material: Material, progress: Progress) -> None:
+        self.material, self._progress = material, progress
+        self.method = _METHODS[material.settings.method](material)
+        super().__init__(material.settings, self.method.student)
         self.frozen: nn.Module | None = None
-        self.optimizer = self._new_optimizer()
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.student.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99))
+        self._losses: list[float] = []
 
     @property
-    def _stage(self) -> tuple[int, int]:
+    def stage(self) -> tuple[int, int]:
         """Steps done in this stage, and the stage's length."""
         stages, steps = self.settings.stages, self.settings.steps
         stage = self.step * stages // steps
         first, following = -(-stage * steps // stages), -(-(stage + 1) * steps // stages)
         return self.step - first, following - first
 
-    def advance(self) -> float:
-        """One step; returns its loss."""
-        began = time.perf_counter()
-        done, length = self._stage
-        if done == 0 and self.step:  # the average becomes the teacher, and what goes on learning
-            self.frozen = copy.deepcopy(self.average).requires_grad_(False)
-            self.student.load_state_dict(self.average.state_dict())
-            self.optimizer = self._new_optimizer()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * cosine_rate(done, length)
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        loss = self.method.loss(self.student, self.frozen, self.step, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self._follow(done + 1)
-        self.seconds += time.perf_counter() - began
-        return float(loss.detach())
+    def prepare(self) -> None:
+        """What the method asks its teacher beforehand."""
+        self.method.prepare(lambda done, total: self._progress("pairs", done, total))
 
-    @torch.no_grad()
-    def _follow(self, done: int) -> None:
-        """The moving average; shorter at first, so that it forgets the start."""
-        decay = min(self.settings.ema, (1 + done) / (10 + done))
-        for kept, new in zip(self.average.parameters(), self.student.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+    def advance(self) -> float:
+        """One step; at the begin of a stage the average becomes the teacher, and what goes on learning."""
+        if self.step and self.stage[0] == 0:
+            self.frozen = copy.deepcopy(self.average).requires_grad_(False)
+            self.network.load_state_dict(self.average.state_dict())
+            self.optimizer = self._new_optimizer()
+        self._losses.append(super().advance())
+        return self._losses[-1]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        return self.method.loss(self.network, self.frozen, self.step, generator)
+
+    def record(self) -> dict[str, object]:
+        """A line of the log: the mean loss since the last one."""
+        mean = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        return {"step": self.step, "loss": mean, "seconds": round(self.seconds, 1)}
 
     def origin(self) -> dict[str, object]:
         """What the weights say of where they come from."""
@@ -149,12 +109,9 @@ class _Run:
         state = {
             "settings": asdict(self.settings),
             "origin": json.dumps(self.material.origin, sort_keys=True),
-            "step": self.step,
-            "seconds": self.seconds,
-            "student": self.student.state_dict(),
-            "average": self.average.state_dict(),
+            "student": self.network.state_dict(),
             "frozen": None if self.frozen is None else self.frozen.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.state(),
         }
         checkpoints.save(path, _FORMAT, state)
 
@@ -167,10 +124,8 @@ class _Run:
             {**asdict(self.settings), "teacher or data": origin},
             {**state["settings"], "teacher or data": state["origin"]},
         )
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.student.load_state_dict(state["student"])
-        self.average.load_state_dict(state["average"])
+        self.network.load_state_dict(state["student"])
         if state["frozen"] is not None:
             self.frozen = self.method.student().requires_grad_(False)
             self.frozen.load_state_dict(state["frozen"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.take(state)

@@ -41,7 +41,7 @@ class Distillation:
             check_integer(getattr(self, name), name, 1)
         check_integer(self.seed, "seed", 0, SEED_MAX)
         check_number(self.learning_rate, "learning_rate", 0.0, 1.0)
-        check_number(self.ema, "ema", -1e-300, 1.0)
+        check_number(self.ema, "ema", 0.0, 1.0, ends="[]")
         ratio, left = divmod(check_integer(self.start, "start", 2), self.end)
         if left or ratio < 2 or ratio & (ratio - 1):
             raise ValueError(

@@ -4,6 +4,7 @@ import torch
 
 from geodiff.analysis.likelihood_ascent import likelihood_ascent
 from geodiff.analysis.mean_shift import mean_shift
+from geodiff.reference.contract import log_prob_allowed
 from geodiff.report.context import Context
 from geodiff.report.figures import BLUE, GREEN, ORANGE, RED, axes, drawn, line, numbers
 from geodiff.report.finding import Finding
@@ -33,7 +34,7 @@ def annealed_mean_shift(context: Context) -> Finding:
         for _ in range(_ITERATIONS):
             iterates.append(mean_shift(context.ask_optimal, iterates[-1], sigma, max_iterations=1).points)
         likelihood = torch.stack([context.optimal.log_prob(x.double(), sigma) for x in iterates])  # [I + 1, B]
-        slack = 2 * (1e-3 + 1e-6 * likelihood.abs())
+        slack = 2 * log_prob_allowed(likelihood)
         drops += int((likelihood.diff(dim=0) < -slack[1:]).sum())
         gained = (likelihood - likelihood[0]).mean(1)
         gains[f"{sigma:g}"] = numbers(gained)

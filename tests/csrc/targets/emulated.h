@@ -10,7 +10,7 @@ struct Shape {
 
 }  // namespace
 
-#include "../../../csrc/cpu/isa/vec/bytes_emulated.h"
+#include "bytes_emulated.h"
 #include "../../../csrc/cpu/isa/vec/portable.h"
 // The loops come after the vectors they are written in.
 #include "../../../csrc/cpu/isa/loops/byte_products.h"

@@ -232,6 +232,9 @@ def test_other_settings_and_bad_ones_are_named(tmp_path: Path) -> None:
         distill(TEACHER, DIGITS[:100], tmp_path, Distillation("ct", **QUICK))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^teacher: expected a denoiser"):
         distill(None, DIGITS, tmp_path / "b", Distillation("kd"))
+    with pytest.raises(ValueError, match=r"^ema: expected a number in range, found -0.1; allowed 0 <= ema <= 1$"):
+        Distillation(ema=-0.1)
+    assert Distillation(ema=0.0).ema == 0
     with pytest.raises(ValueError, match=r"^distill: found 'best'"):
         Distillation("best")
     with pytest.raises(ValueError, match=r"^start: expected end = 4 times"):

@@ -66,15 +66,12 @@ struct FixedParts {
 // f(parts), whose number the compiler knows as a rule
 template <class T, class F>
 inline void for_parts(const Parts<T>& parts, F&& f) {
-    with_constant<kParts + 1>(parts.count <= kParts ? parts.count : 0, [&](auto n) {
+    if (parts.count > kParts) return f(parts);
+    with_constant<kParts + 1>(parts.count, [&](auto n) {
         constexpr int COUNT = decltype(n)::value;
-        if constexpr (COUNT > 0) {
-            FixedParts<COUNT, T> some;
-            GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) some.at[j] = parts.at[j];
-            f(some);
-        } else {
-            f(parts);
-        }
+        FixedParts<COUNT, T> some;
+        GEODIFF_UNROLL for (int j = 0; j < COUNT; ++j) some.at[j] = parts.at[j];
+        f(some);
     });
 }
 

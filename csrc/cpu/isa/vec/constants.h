@@ -11,7 +11,7 @@ namespace {
 template <int N>
 using Constant = std::integral_constant<int, N>;
 
-// f(n) for n < MOST, as a constant of the compiler.
+// f(n) for 0 < n < MOST, as a constant of the compiler; nothing for any other n.
 template <int MOST, class F>
 inline void with_constant(int n, F&& f) {
     if constexpr (MOST > 1) {
