@@ -94,17 +94,23 @@ void answer_known(const Request& request, BySpread& sorted, Answer& answer, Memo
     const Shaping shaping = possible ? request.coordinates->at_hand() : Shaping{};
     if (!shaping) return;
     const Known& known = *request.known;
-    const double most = sorted.few.size() + sorted.even.size() > size_t(kFew) ? kConcentrated : kMoreSo;
-    std::vector<int64_t> tried;
+    const bool many = sorted.few.size() + sorted.even.size() > size_t(kFew);
+    std::vector<int64_t> few, even;
     for (const int64_t q : sorted.few)
-        if (may_screen_known(request, shaping, q)) tried.push_back(q);
+        if (may_screen_known(request, shaping, q)) few.push_back(q);
     // Another path has other bits, which must not depend on whether there are coordinates by chance.
     for (const DenseQuery& e : sorted.even)
-        if (known.shaped && known.entry(e.query).ess < most && may_screen_known(request, shaping, e.query))
-            tried.push_back(e.query);
+        if (known.shaped && known.entry(e.query).ess < (many ? kConcentrated : kMoreSo) &&
+            may_screen_known(request, shaping, e.query))
+            even.push_back(e.query);
     std::vector<uint8_t> answered(size_t(request.batch), 0);
-    for (const int64_t q : tried) answered[size_t(q)] = 1;
-    for (const int64_t q : screen_known(request, shaping, tried, answer, memory)) answered[size_t(q)] = 0;
+    const auto answer_these = [&](const std::vector<int64_t>& tried, bool wide) {
+        for (const int64_t q : tried) answered[size_t(q)] = 1;
+        for (const int64_t q : screen_known(request, shaping, tried, answer, memory, wide)) answered[size_t(q)] = 0;
+    };
+    if (many) append(even, std::exchange(few, {}));
+    answer_these(few, true);
+    answer_these(even, false);
     const auto drop = [&](auto& from, auto&& query) {
         from.erase(std::remove_if(from.begin(), from.end(), [&](const auto& q) { return answered[size_t(query(q))]; }),
                    from.end());

@@ -27,14 +27,15 @@ struct Listed {
 
 class KnownScreen {
   public:
-    KnownScreen(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, int64_t room)
+    KnownScreen(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, bool counts,
+                int64_t room)
         : request_(request),
           which_(which),
           count_(int64_t(which.size())),
           room_(room),
           tile_(tile_rows(request, count_)),
           cut_(request.cut()),
-          counts_(request.known->shaped),
+          counts_(counts),
           logits_(request.shaped(shaping), which.data(), count_, Precision::known) {
         struct Worker {
             Logits::Work logits;
@@ -133,10 +134,10 @@ bool may_screen_known(const Request& request, const Shaping& shaping, int64_t q)
 }
 
 std::vector<int64_t> screen_known(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which,
-                                  Answer& answer, Memory& memory) {
+                                  Answer& answer, Memory& memory, bool wide) {
     std::vector<int64_t> open, queries;
     if (which.empty()) return open;
-    const KnownScreen screen(request, shaping, which, memory.room());
+    const KnownScreen screen(request, shaping, which, request.known->shaped && !wide, memory.room());
     std::vector<Listed> found;
     std::vector<std::vector<int64_t>> lists;
     for (int64_t i = 0; i < int64_t(which.size()); ++i) {

@@ -14,8 +14,9 @@ namespace geodiff {
 bool may_screen_known(const Request& request, const Shaping& shaping, int64_t q);
 
 // Answers those of the queries `which` for which few rows can matter, which `memory` then keeps; returns the others.
-// Rows that are left out may have a share of what r may be off by where `request.known->shaped`, else nothing.
+// Rows that are left out may have a share of what r may be off by where `request.known->shaped`, but for lists that
+// shall be `wide`, which serve memory longer; else nothing.
 std::vector<int64_t> screen_known(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which,
-                                  Answer& answer, Memory& memory);
+                                  Answer& answer, Memory& memory, bool wide = false);
 
 }  // namespace geodiff
