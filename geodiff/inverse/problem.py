@@ -34,13 +34,8 @@ class Problem:
         y = check_query_shape(self.y, self.operator.measured, dtypes=PRECISE, name="y")
         check_finite(y, "y")
         object.__setattr__(self, "y", self.operator.observed(y.detach()))
-        sigma = check_number(self.sigma, "sigma", 0.0)
-        if not SIGMA_MIN <= sigma <= SIGMA_MAX:  # whose square, and what it is divided by, float64 holds
-            raise ValueError(
-                f"sigma: expected a noise level in range, found {sigma:g}; allowed {SIGMA_MIN:g} <= sigma <= "
-                f"{SIGMA_MAX:g}"
-            )
-        object.__setattr__(self, "sigma", sigma)
+        # Whose square, and what it is divided by, float64 holds.
+        object.__setattr__(self, "sigma", check_number(self.sigma, "sigma", SIGMA_MIN, SIGMA_MAX, ends="[]"))
 
     @classmethod
     def simulated(
