@@ -100,6 +100,9 @@ struct Request {
 
     // The exact integer products, where the instruction set has them and the rows are bytes; else null.
     const IntegerProducts* integers() const { return rows.dtype == DType::u8 ? kernels.integers : nullptr; }
+    const IntegerProducts* integers_for(int64_t queries) const {
+        return rows.dtype == DType::u8 ? kernels.integers_for(queries) : nullptr;
+    }
     // The same for weights: of short rows these take longer to become digits than to be multiplied in float32.
     const IntegerProducts* weight_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
     bool short_bytes() const { return rows.dtype == DType::u8 && rows.d <= kShortRow; }

@@ -20,6 +20,20 @@ inline std::vector<const Table*> tables() {
     return all;
 }
 
+// All integer products of these.
+struct NamedProducts {
+    std::string name;
+    const IntegerProducts* products;
+};
+inline std::vector<NamedProducts> integer_products() {
+    std::vector<NamedProducts> all;
+    for (const Table* table : tables()) {
+        if (table->integers) all.push_back({table->name, table->integers});
+        if (table->many) all.push_back({std::string(table->name) + ", many queries", table->many});
+    }
+    return all;
+}
+
 class Random {
   public:
     explicit Random(uint64_t seed) : state_(seed * 2654435761u + 1) {}

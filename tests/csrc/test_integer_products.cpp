@@ -18,6 +18,12 @@ int64_t digit_at(const std::vector<char>& digits, int bits, int64_t i) {
     return reinterpret_cast<const int16_t*>(digits.data())[i];
 }
 
+// Where the digit of column k of vector q of a group lies.
+int64_t place_in_group(const IntegerLayout& layout, int64_t group, int64_t q, int64_t k) {
+    const int64_t together = layout.columns_together, of_block = k % kPad;
+    return k / kPad * kPad * group + of_block / together * together * group + q * together + of_block % together;
+}
+
 // Digits at random, with the extremes among them.
 std::vector<char> random_digits(int64_t count, int bits, Random& random) {
     std::vector<char> out(size_t(count * bits / 8));
@@ -32,10 +38,9 @@ std::vector<char> random_digits(int64_t count, int bits, Random& random) {
 }  // namespace
 
 TEST_CASE("first product: exact for every group, and shapes that divide nothing") {
-    for (const Table* table : tables()) {
-        if (!table->integers) continue;
-        CAPTURE(table->name);
-        const IntegerProducts& products = *table->integers;
+    for (const NamedProducts& named : integer_products()) {
+        CAPTURE(named.name);
+        const IntegerProducts& products = *named.products;
         const int bits = products.layout.digit_bits;
         for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {7, 65}, {25, 300}, {3, 5000}, {2, 9000}}) {
             const Points points(DType::u8, n, d, uint64_t(d));
@@ -51,7 +56,7 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                     std::vector<char> digits = random_digits(slots * dq, bits, random);
                     std::vector<int64_t> total(size_t(slots), 0);
                     const auto at = [&](int64_t q, int64_t k) {
-                        return q / group * group * dq + k / kPad * kPad * group + q % group * kPad + k % kPad;
+                        return q / group * group * dq + place_in_group(products.layout, group, q % group, k);
                     };
                     for (int64_t q = 0; q < slots; ++q)
                         for (int64_t k = 0; k < dq; ++k) {
@@ -85,17 +90,16 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
 }
 
 TEST_CASE("first product of listed rows: exact, whichever rows and however many") {
-    for (const Table* table : tables()) {
-        if (!table->integers) continue;
-        CAPTURE(table->name);
-        const IntegerProducts& products = *table->integers;
+    for (const NamedProducts& named : integer_products()) {
+        CAPTURE(named.name);
+        const IntegerProducts& products = *named.products;
         const int bits = products.layout.digit_bits;
         for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {19, 65}, {40, 300}, {3, 5000}, {11, 2048}}) {
             const Points points(DType::u8, n, d, uint64_t(d));
             const int64_t dp = padded(d), group = 3;  // digits of three vectors lie between each other
             Random random{uint64_t(n)};
             std::vector<char> digits = random_digits(group * dp, bits, random);
-            const auto at = [&](int64_t q, int64_t k) { return k / kPad * kPad * group + q * kPad + k % kPad; };
+            const auto at = [&](int64_t q, int64_t k) { return place_in_group(products.layout, group, q, k); };
             for (int64_t q = 0; q < group; ++q) {
                 int64_t total = 0;
                 for (int64_t k = 0; k < dp; ++k) {
@@ -232,10 +236,9 @@ TEST_CASE("bounds by coordinates: the nearest row, and the rows that are left, i
 }
 
 TEST_CASE("second product: exact integers, scaled once") {
-    for (const Table* table : tables()) {
-        if (!table->integers) continue;
-        CAPTURE(table->name);
-        const IntegerProducts& products = *table->integers;
+    for (const NamedProducts& named : integer_products()) {
+        CAPTURE(named.name);
+        const IntegerProducts& products = *named.products;
         const IntegerLayout& layout = products.layout;
         const int bits = layout.digit_bits;
         for (const auto& [R, d] : {std::pair<int, int>{1, 1}, {5, 70}, {24, 129}, {256, 64}, {255, 100}})
@@ -312,10 +315,9 @@ TEST_CASE("weights: digits and the digit of their rest make up what they came fr
     std::vector<float> size(static_cast<size_t>(R));
     for (double& value : p) value = std::pow(random.uniform(), 12);  // most of them small
     for (float& s : size) s = float(random.uniform());
-    for (const Table* table : tables()) {
-        if (!table->integers) continue;
-        CAPTURE(table->name);
-        const IntegerLayout& layout = table->integers->layout;
+    for (const NamedProducts& named : integer_products()) {
+        CAPTURE(named.name);
+        const IntegerLayout& layout = named.products->layout;
         const int bits = layout.digit_bits;
         for (int parts = 1; parts <= 16 / bits; ++parts) {
             CAPTURE(parts);
@@ -341,7 +343,7 @@ TEST_CASE("weights: digits and the digit of their rest make up what they came fr
                 to.rest_units = largest_balanced(bits, 1);
                 to.rest_up = dithers() + (9 * trial + 2000) % kDithers;
                 to.size = size.data();
-                const RoundedWeights found = table->integers->round(p.data(), int(R), false, to);
+                const RoundedWeights found = named.products->round(p.data(), int(R), false, to);
                 unit = double(found.quantum) / to.rest_units;
                 double sum = 0;
                 int64_t rests = 0;
@@ -382,10 +384,9 @@ TEST_CASE("digits make up the number they came from") {
     const int64_t d = 300, dp = padded(d);
     std::vector<double> x(static_cast<size_t>(d));
     for (double& value : x) value = 1000 * random.normal();
-    for (const Table* table : tables()) {
-        if (!table->integers) continue;
-        CAPTURE(table->name);
-        const int bits = table->integers->layout.digit_bits;
+    for (const NamedProducts& named : integer_products()) {
+        CAPTURE(named.name);
+        const int bits = named.products->layout.digit_bits;
         for (int parts = 1; parts <= 32 / bits; ++parts)
             for (const bool stochastic : {false, true}) {
                 std::vector<char> digits(size_t(16 * dp * bits / 8), 77);  // two groups of 8 vectors
@@ -393,10 +394,11 @@ TEST_CASE("digits make up the number they came from") {
                 std::vector<float> lost(size_t(d), 1e9f);
                 const double step = 7000 / (largest_balanced(bits, parts) - 1);
                 const DigitRounding how{step, stochastic ? dithers() : nullptr, parts, 6, lost.data()};
-                const double residual = table->integers->place(x.data(), d, how, {digits.data(), total.data(), 8, dp});
+                const double residual = named.products->place(x.data(), d, how, {digits.data(), total.data(), 8, dp});
                 const auto at = [&](int part, int64_t k) {
                     const int64_t v = 6 + part;
-                    return digit_at(digits, bits, v / 8 * 8 * dp + k / kPad * kPad * 8 + v % 8 * kPad + k % kPad);
+                    const IntegerLayout& layout = named.products->layout;
+                    return digit_at(digits, bits, v / 8 * 8 * dp + place_in_group(layout, 8, v % 8, k));
                 };
                 double worst = 0, square = 0, worst_lost = 0;
                 for (int64_t k = 0; k < d; ++k) {

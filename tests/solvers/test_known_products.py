@@ -11,7 +11,7 @@ from geodiff.reference.known_products import DITHERS, Known, carry, dithers
 
 N, D = 400, 150  # rows longer than those whose dense pass is in float32
 #: Bits of a digit, by instruction set; "portable" has no integer products and carries nothing.
-BITS = {"avx512_vnni": 8, "avx_vnni": 8, "neon_dotprod": 8, "neon_i8mm": 8, "avx2": 16, "avx512": 16, "neon": 16}
+BITS = {"avx512_amx": 8, "avx512_vnni": 8, "avx_vnni": 8, "neon_dotprod": 8, "neon_i8mm": 8, "avx2": 16, "avx512": 16, "neon": 16}
 INTEGERS = [isa for isa in cpu.isas() if isa in BITS]
 UNIT, SHIFT = 127.5, 0.5  # the core's units, in which bytes are integers
 

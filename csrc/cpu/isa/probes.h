@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -22,6 +26,19 @@ inline bool has_avx_vnni() {
 #else
 #define HAS(feature) false
 inline bool has_avx_vnni() { return false; }
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+// Registers of AMX are asked for, once for the process and its children: the system keeps room for them where it
+// switches threads, and refuses where a thread's signal stack has none.
+inline bool has_amx_int8() {
+    constexpr long kAskForState = 0x1023, kTileData = 18;  // arch_prctl's ARCH_REQ_XCOMP_PERM, and the state's number
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    const bool has = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1) && (d >> 25 & 1);  // tiles, int8
+    return has && syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+}
+#else
+inline bool has_amx_int8() { return false; }
 #endif
 
 #if defined(__aarch64__) && defined(__linux__)

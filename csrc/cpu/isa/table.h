@@ -37,6 +37,7 @@ struct Online {
 struct IntegerLayout {
     int digit_bits;                // of a digit, which is stored in as many bits: base 2^digit_bits
     int weight_rows;               // rows whose digits of one weight lie side by side
+    int columns_together = kPad;   // of one vector of query digits, before as many of the next of its group
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
@@ -44,6 +45,7 @@ struct IntegerLayout {
     int worth;                     // digits of a number up to which these products beat those in float32; with more,
     int dot_to, sum_to;            // the first and the second product do up to so many queries
     int free_to;                   // queries for which memory sets the pace, not the digits of weights
+    int from = 0;                  // queries from which these products are the faster ones of two: see Table::many
     int shaped_from;               // queries from which a digit less is worth the principal coordinates
     int side_by_side;              // queries in lanes beside each other, in `dot_lanes`, `nearest` and `left`
     bool lane_pairs = true;        // the columns of a dword of one lane lie beside each other, else lanes of a column
@@ -169,8 +171,8 @@ struct IntegerProducts {
     // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.
     double (*place)(const double* x, int64_t d, const DigitRounding& how, const DigitPlace& to);
     // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
-    // digits. Q: [groups][dq/64][group][64]; total [groups*group]: sum_k q_k. dq = padded(d), and as many more as rows
-    // have in `tail`. `prefetch`: as for `sum`.
+    // digits. Q: [groups][dq/64][64/t][group][t], t = columns_together; total [groups*group]: sum_k q_k. dq =
+    // padded(d), and as many more as rows have in `tail`. `prefetch`: as for `sum`.
     void (*dot)(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* Q, const int64_t* total,
                 int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* prefetch);
     // S[i] = <v_r, q> for the rows r of a list and one vector of digits of `dot`'s, whose blocks of 64 columns lie
@@ -218,6 +220,12 @@ struct Table {
     const char* name = nullptr;
     FloatLayout floats{};
     const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
+    // Other products for many queries, or null. They have as many bits in a digit, as much worth and the same order of
+    // columns, and none of the products of lanes, which are those of `integers` for any number.
+    const IntegerProducts* many = nullptr;
+    const IntegerProducts* integers_for(int64_t queries) const {
+        return many && queries >= many->layout.from ? many : integers;
+    }
 
     // The products in floating point take R rows as stored, d values each, and widen them as they go.
     // S[q*lds + r] = <v_r, q_q> for nq <= kDotQueries, summed in float32 and folded into float64 every kFold *

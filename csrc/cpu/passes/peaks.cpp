@@ -77,7 +77,7 @@ double read_rate(int threads) {
 }  // namespace
 
 Peaks peaks(const Table& kernels, int threads) {
-    return {rate(kernels.peak, threads), kernels.integers ? rate(kernels.integers->peak, threads) : 0,
+    return {rate(kernels.peak, threads), kernels.integers ? rate(kernels.integers_for(kDotQueries)->peak, threads) : 0,
             read_rate(threads)};
 }
 

@@ -166,7 +166,8 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
             dense_floats(request, std::move(by_evenness[false]), std::move(by_evenness[true]), answer);
             continue;
         }
-        const bool asks = request.coordinates && int64_t(even.size()) >= request.integers()->layout.shaped_from;
+        const int64_t count = int64_t(even.size());
+        const bool asks = request.coordinates && count >= request.integers_for(count)->layout.shaped_from;
         const Shaping shaping = asks ? request.coordinates->wanted() : Shaping{};
         if (request.known && shaping) request.known->shapes = true;
         const ByBits by_bits = weights(request, even, shaping);

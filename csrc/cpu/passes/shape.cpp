@@ -75,7 +75,7 @@ class Along {
     // Rounds `directions`.
     Along(const Table& kernels, Buffer<float>& directions, int64_t count, int64_t d)
         : kernels_(kernels),
-          integers_(*kernels.integers),
+          integers_(*kernels.integers_for(kTogether)),
           parts_(integers_.layout.digits(kBits)),
           d_(d),
           units_(size_t(count)),

@@ -81,7 +81,8 @@ void Logits::pack_pending(const Request& request, const std::vector<VectorSize>&
     pending_ = true;
     shaping_ = request.shaping;
     parts_ = integers_->layout.digits(kPendingBits);
-    for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
+    for (int64_t b = 0; b < blocks(); ++b)
+        tails_.emplace_back(*kernels_.integers, block_size(b), shaping_.count(), parts_);
     offset_.assign(size_t(count_), 0.0);
     for (std::vector<double>* lengths : {&outside_, &along_, &aside_}) lengths->assign(size_t(count_), 0.0);
     lost_ = Buffer<float>(count_ * dp, true);

@@ -21,7 +21,7 @@ constexpr double kCaution = 1.5;          // a query that fails for one digit to
 
 int64_t tile_rows(const Request& request, int64_t count) {
     const Rows& rows = request.rows;
-    const IntegerProducts* integers = request.integers();
+    const IntegerProducts* integers = request.integers_for(count);
     const int64_t many = !integers              ? 1536 << 10
                          : count <= kQueryBlock ? integers->layout.tile
                                                 : integers->layout.crowded_tile;
@@ -44,7 +44,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(precision == Precision::normal && in_floats(request, count) ? nullptr : request.integers()),
+      integers_(precision == Precision::normal && in_floats(request, count) ? nullptr : request.integers_for(count)),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
       alone_(precision == Precision::coarse || precision == Precision::sharp),
@@ -97,7 +97,8 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
         pack_floats(request, which);
     } else {
         if (in_lanes)
-            for (int64_t b = 0; b < blocks(); ++b) lanes_.emplace_back(*integers_, block_size(b), rows_.d, parts_);
+            for (int64_t b = 0; b < blocks(); ++b)
+                lanes_.emplace_back(*kernels_.integers, block_size(b), rows_.d, parts_);
         pack_integers(request, which, sizes, precision);
     }
 }
@@ -159,7 +160,8 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     columns_ = dp + (shaping_ && known_.empty() ? shaping_.count() : 0);
     if (lanes_.empty()) blocks_ = make_blocks(columns_);
     if (shaping_ && !known_.empty())
-        for (int64_t b = 0; b < blocks(); ++b) tails_.emplace_back(*integers_, block_size(b), shaping_.count(), parts_);
+        for (int64_t b = 0; b < blocks(); ++b)
+            tails_.emplace_back(*kernels_.integers, block_size(b), shaping_.count(), parts_);
     if (shaping_) offset_.assign(size_t(count_), 0.0);
     if (shaping_ || !known_.empty()) lost_ = Buffer<float>(count_ * dp, true);
     const int64_t together = shaping_ ? kernels_.floats.few : 1;  // queries
@@ -313,10 +315,11 @@ const double* Logits::logits(Work& w, int64_t first, int R, int64_t i, int64_t t
 const double* Logits::listed(Work& w, int64_t first, const int32_t* list, int count, int64_t i, int64_t tile) const {
     const Block& block = blocks_[size_t(i / kQueryBlock)];
     const int64_t digit = integers_->layout.digit_bits / 8, stride = block.group * kPad;
+    const int64_t together = integers_->layout.columns_together;
     const ListedRows rows{static_cast<const uint8_t*>(rows_.row(first)), rows_.d, list, count};
     for (int part = 0; part < parts_; ++part) {
         const int64_t slot = i % kQueryBlock * parts_ + part;
-        const int64_t at = slot / block.group * block.group * columns_ + slot % block.group * kPad;
+        const int64_t at = slot / block.group * block.group * columns_ + slot % block.group * together;
         integers_->dot_listed(rows, block.digits.data() + at * digit, stride, block.total[size_t(slot)], rows_.d,
                               w.sums.data() + part * tile);
     }

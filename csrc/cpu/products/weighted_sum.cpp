@@ -9,7 +9,7 @@
 namespace geodiff {
 namespace {
 
-constexpr int kMostWeightRows = 8;  // of any IntegerLayout::weight_rows
+constexpr int kMostWeightRows = 64;  // of any IntegerLayout::weight_rows
 
 int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -18,8 +18,8 @@ bool looked_at(int64_t tile) { return tile % 16 == 0 || (tile < 16 && (tile & (t
 
 // Null where weights in float32 are faster.
 const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
-    const IntegerProducts* integers = request.weight_integers();
-    if (!integers) return nullptr;
+    if (!request.weight_integers()) return nullptr;
+    const IntegerProducts* integers = request.integers_for(count);
     const IntegerLayout& layout = integers->layout;
     return layout.digits(bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
 }

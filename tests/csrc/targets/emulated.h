@@ -10,8 +10,10 @@ struct Shape {
 
 }  // namespace
 
-#include "bytes_emulated.h"
 #include "../../../csrc/cpu/isa/vec/portable.h"
+#include "bytes_emulated.h"
+#include "tiles_emulated.h"
 // The loops come after the vectors they are written in.
 #include "../../../csrc/cpu/isa/loops/byte_products.h"
 #include "../../../csrc/cpu/isa/loops/table_of.h"
+#include "../../../csrc/cpu/isa/loops/tile_products.h"

@@ -240,10 +240,6 @@ GEODIFF_BLOCK void sum_few_bytes(const uint8_t* X, int64_t ldx, int R, int64_t l
                                     A + q * lda + j * V::bytes / 4);
 }
 
-inline int active_groups(const geodiff::WeightDigits& w) {
-    return int(std::count_if(w.active, w.active + w.groups, [](uint8_t active) { return active != 0; }));
-}
-
 // All groups of queries against interleaved columns of one register's width.
 template <class V, int PARTS, bool SIGNED>
 inline void sum_groups_bytes(const uint8_t* Xi, int steps, const geodiff::WeightDigits& w, float* A, int64_t lda,

@@ -58,7 +58,8 @@ inline int64_t split(Int* value, bool last, Digit* digit) {
     return total;
 }
 
-template <class Digit, class Int, bool UP>
+// TOGETHER: IntegerLayout::columns_together.
+template <class Digit, int TOGETHER, class Int, bool UP>
 double place_blocks(const double* x, int64_t d, const geodiff::DigitRounding& how, const geodiff::DigitPlace& to) {
     constexpr int64_t kPad = geodiff::kPad;
     constexpr int kMostParts = 4;
@@ -67,7 +68,7 @@ double place_blocks(const double* x, int64_t d, const geodiff::DigitRounding& ho
     int64_t total[kMostParts] = {};
     for (int part = 0; part < how.parts; ++part) {
         const int64_t v = how.first + part;
-        target[part] = reinterpret_cast<Digit*>(to.digits) + v / to.group * to.group * to.dp + v % to.group * kPad;
+        target[part] = reinterpret_cast<Digit*>(to.digits) + v / to.group * to.group * to.dp + v % to.group * TOGETHER;
     }
     double residual = 0;
     for (int64_t k = 0; k < d; k += kPad) {
@@ -82,8 +83,8 @@ double place_blocks(const double* x, int64_t d, const geodiff::DigitRounding& ho
         for (int part = how.parts - 1; part >= 0; --part) {
             Digit digit[kPad];
             total[part] += split(value, part == 0, digit);
-            std::memcpy(target[part], digit, sizeof digit);
-            target[part] += kPad * to.group;
+            for (int64_t i = 0; i < kPad; i += TOGETHER, target[part] += TOGETHER * to.group)
+                std::memcpy(target[part], digit + i, TOGETHER * sizeof(Digit));
         }
     }
     for (int part = 0; part < how.parts; ++part) to.total[how.first + part] += total[part];
@@ -91,14 +92,14 @@ double place_blocks(const double* x, int64_t d, const geodiff::DigitRounding& ho
 }
 
 // Values of more than 31 bits take 64.
-template <class Digit>
+template <class Digit, int TOGETHER = int(geodiff::kPad)>
 double place_digits(const double* x, int64_t d, const geodiff::DigitRounding& how, const geodiff::DigitPlace& to) {
     const bool wide = how.parts * 8 * int(sizeof(Digit)) > 24;
     if (wide)
-        return how.up ? place_blocks<Digit, int64_t, true>(x, d, how, to)
-                      : place_blocks<Digit, int64_t, false>(x, d, how, to);
-    return how.up ? place_blocks<Digit, int32_t, true>(x, d, how, to)
-                  : place_blocks<Digit, int32_t, false>(x, d, how, to);
+        return how.up ? place_blocks<Digit, TOGETHER, int64_t, true>(x, d, how, to)
+                      : place_blocks<Digit, TOGETHER, int64_t, false>(x, d, how, to);
+    return how.up ? place_blocks<Digit, TOGETHER, int32_t, true>(x, d, how, to)
+                  : place_blocks<Digit, TOGETHER, int32_t, false>(x, d, how, to);
 }
 
 }  // namespace

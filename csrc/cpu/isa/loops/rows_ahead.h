@@ -58,6 +58,11 @@ class LinesAhead {
         now_ -= 2;
     }
 
+    // The same for a share of the block's lines, where it has so few steps that two each would not be all.
+    GEODIFF_INLINE void step_of(int steps) {
+        for (int line = 0; line < of_block_ && now_ > 0; line += 2 * steps) step();
+    }
+
   private:
     const uint8_t* at_;
     int64_t ldx_;

@@ -13,8 +13,8 @@
 
 namespace {
 
-// INTEGERS: makes its integer products; none has any of its own.
-template <geodiff::IntegerProducts (*INTEGERS)() = nullptr>
+// INTEGERS, MANY: make its integer products, those for many queries where these are others; none has any of its own.
+template <geodiff::IntegerProducts (*INTEGERS)() = nullptr, geodiff::IntegerProducts (*MANY)() = nullptr>
 const geodiff::Table& table_of(const char* name) {
     static const geodiff::Table table = [name] {
         geodiff::Table t;
@@ -47,6 +47,10 @@ const geodiff::Table& table_of(const char* name) {
         if constexpr (INTEGERS != nullptr) {
             static const geodiff::IntegerProducts integers = INTEGERS();
             t.integers = &integers;
+        }
+        if constexpr (MANY != nullptr) {
+            static const geodiff::IntegerProducts many = MANY();
+            t.many = &many;
         }
         return t;
     }();

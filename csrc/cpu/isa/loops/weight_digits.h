@@ -1,6 +1,7 @@
 // Weights as digits: rounded to integers, cut to digits and put where the second product reads them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -114,6 +115,10 @@ geodiff::RoundedWeights round_weights_of(const double* p, int R, bool balanced, 
                         : round_weights<Digit, ROWS, false, true>(p, R, to);
     return balanced ? round_weights<Digit, ROWS, true, false>(p, R, to)
                     : round_weights<Digit, ROWS, false, false>(p, R, to);
+}
+
+inline int active_groups(const geodiff::WeightDigits& w) {
+    return int(std::count_if(w.active, w.active + w.groups, [](uint8_t active) { return active != 0; }));
 }
 
 }  // namespace
