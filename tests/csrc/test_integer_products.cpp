@@ -91,6 +91,7 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
 
 TEST_CASE("first product of listed rows: exact, whichever rows and however many") {
     for (const NamedProducts& named : integer_products()) {
+        if (!named.products->dot_listed) continue;
         CAPTURE(named.name);
         const IntegerProducts& products = *named.products;
         const int bits = products.layout.digit_bits;

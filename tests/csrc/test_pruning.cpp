@@ -230,7 +230,7 @@ TEST_CASE("logits of listed rows are those of a whole tile, to the bit") {
             for (int64_t i = 0; i < data.n; ++i) prior.push_back(i % 8 == 7 ? kUnseen : -0.3 * double(i % 11));
             for (const Precision precision : {Precision::coarse, Precision::sharp}) {
                 request.log_prior = request.log_prior ? nullptr : prior.data();  // with them, then without
-                const Logits logits(request, asked.which.data(), batch, precision);
+                const Logits logits(request, asked.which.data(), batch, precision, false, true);
                 const int64_t tile = 96, first = 432;  // with rows that are excluded
                 auto whole = logits.work(tile), some = logits.work(tile);
                 const std::vector<int32_t> list{0, 1, 7, 8, 30, 31, 32, 70, 71, 72, 73, 74, 75, 95};

@@ -99,6 +99,7 @@ TEST_CASE("what rounding has lost of a shaped query is all that is missing from 
         CAPTURE(table->name);
         const Coordinates made = data.coordinates(*table, 1);
         const int64_t batch = table->integers->layout.shaped_from;
+        if (table->integers_for(batch)->layout.shaped_from > batch) continue;  // no digit is worth coordinates
         const double sigma = 5100;
         std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), sigma);
         Random random(9);
@@ -144,6 +145,7 @@ TEST_CASE(
         CAPTURE(std::string(table->name));
         const Coordinates made = data.coordinates(*table, 1);
         const int64_t batch = std::max(table->integers->layout.shaped_from, table->integers->layout.side_by_side + 1);
+        if (table->integers_for(batch)->layout.shaped_from > batch) continue;  // no digit is worth coordinates
         std::vector<double> x(size_t(batch * data.d)), sigmas(size_t(batch), 5100.0);
         Random random(9);
         for (double& v : x) v = 5100 * random.normal();

@@ -46,6 +46,7 @@ struct IntegerLayout {
     int dot_to, sum_to;            // the first and the second product do up to so many queries
     int free_to;                   // queries for which memory sets the pace, not the digits of weights
     int from = 0;                  // queries from which these products are the faster ones of two: see Table::many
+    double prunes_to = 0.5;        // of the mean square by which rows lie apart, that coordinates may leave open
     int shaped_from;               // queries from which a digit less is worth the principal coordinates
     int side_by_side;              // queries in lanes beside each other, in `dot_lanes`, `nearest` and `left`
     bool lane_pairs = true;        // the columns of a dword of one lane lie beside each other, else lanes of a column
@@ -221,7 +222,7 @@ struct Table {
     FloatLayout floats{};
     const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
     // Other products for many queries, or null. They have as many bits in a digit, as much worth and the same order of
-    // columns, and none of the products of lanes, which are those of `integers` for any number.
+    // columns, but none of the products of lanes and of listed rows, which are those of `integers` for any number.
     const IntegerProducts* many = nullptr;
     const IntegerProducts* integers_for(int64_t queries) const {
         return many && queries >= many->layout.from ? many : integers;

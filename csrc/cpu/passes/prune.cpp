@@ -11,9 +11,8 @@
 namespace geodiff {
 namespace {
 
-constexpr int kBits = 16;           // of the coordinates of a query: their rounding is nothing beside what is left out
-constexpr double kShare = 0.5;      // of the mean square by which rows lie apart, that coordinates may leave open
-constexpr double kLikely = 0.02;    // of the same, what directions leave of rows as a rule: little
+constexpr int kBits = 16;         // of the coordinates of a query: their rounding is nothing beside what is left out
+constexpr double kLikely = 0.02;  // of the mean square by which rows lie apart, what directions leave as a rule: little
 constexpr double kMostLeft = 0.25;  // of a tile: a row by itself takes three times what it takes among others
 constexpr double kFarthest = 1e3;   // radii of the data: beyond, float32 says nothing, and at last overflows
 constexpr int64_t kTried = 4;       // rows that may be the nearest
@@ -27,8 +26,9 @@ bool worth(const Request& request, double left, int64_t q, double width) {
     const double variance = request.sigma[q] * request.sigma[q];
     // Near the data y is noise where the rows do not reach.
     const double outside = std::sqrt(variance * double(request.rows.d - kDirections) + left);
-    return request.rows.d > kDirections &&
-           outside * std::sqrt(left) + width * variance < kShare * request.stats.mean_square &&
+    const IntegerProducts* integers = request.integers_for(request.batch);
+    const double open = (integers ? integers->layout.prunes_to : IntegerLayout{}.prunes_to) * request.stats.mean_square;
+    return request.rows.d > kDirections && outside * std::sqrt(left) + width * variance < open &&
            request.length(q) < kFarthest * request.stats.scale.radius;
 }
 

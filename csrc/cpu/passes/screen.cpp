@@ -43,7 +43,7 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     if (count == 0) return out;
     const int64_t nearest = std::min(request.topk, request.rows.n);
     const double width = std::max(cut, wider.width);
-    const Logits logits(request, which.data(), count, precision);
+    const Logits logits(request, which.data(), count, precision, false, bool(shaping));
     std::optional<Pruning> pruning;
     if (shaping) pruning.emplace(request, shaping, which, width, nearest);
     const Pieces pieces(request.rows.n, tile, request.threads, true);

@@ -40,7 +40,7 @@ int64_t tile_rows(const Request& request, int64_t count) {
     return std::clamp(fit, unit, most);
 }
 
-Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact)
+Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact, bool lists)
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
@@ -56,7 +56,8 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
       base_error_(size_t(count)),
       query_step_(size_t(count)),
       logit_noise_(size_t(count)),
-      scale_(size_t(count)) {
+      scale_(size_t(count)),
+      lists_(lists && integers_ && integers_ != kernels_.integers) {
     for (int64_t i = 0; i < count; ++i) {
         const double sigma = request.sigma[which[i]];
         inv_sigma2_[size_t(i)] = 1 / (sigma * sigma);
@@ -158,7 +159,8 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     const bool stochastic = !shaping_ && (precision == Precision::normal || precision == Precision::fine);
     const double units = largest_balanced(bits, parts_);
     columns_ = dp + (shaping_ && known_.empty() ? shaping_.count() : 0);
-    if (lanes_.empty()) blocks_ = make_blocks(columns_);
+    if (lanes_.empty()) blocks_ = make_blocks(integers_->layout, columns_);
+    if (lists_) of_lists_ = make_blocks(kernels_.integers->layout, dp);
     if (shaping_ && !known_.empty())
         for (int64_t b = 0; b < blocks(); ++b)
             tails_.emplace_back(*kernels_.integers, block_size(b), shaping_.count(), parts_);
@@ -178,6 +180,9 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
             const double residual = lanes_.empty() ? integers_->place(x, d, {step, up, parts_, of_block * parts_, lost},
                                                                       place(blocks_[size_t(b)], columns_))
                                                    : lanes_[size_t(b)].place(of_block, x, step, up, lost);
+            if (lists_)
+                kernels_.integers->place(x, d, {step, up, parts_, of_block * parts_, nullptr},
+                                         place(of_lists_[size_t(b)], dp));
             if (!known_.empty()) renew(i, request.query(which[i]));
             scale_[size_t(i)] = step;
             query_step_[size_t(i)] = step * std::sqrt(stochastic ? 1.0 / 6 : 1.0 / 12);
@@ -189,16 +194,16 @@ void Logits::pack_integers(const Request& request, const int64_t* which, const s
     });
 }
 
-std::vector<Logits::Block> Logits::make_blocks(int64_t columns) const {
+std::vector<Logits::Block> Logits::make_blocks(const IntegerLayout& layout, int64_t columns) const {
     std::vector<Block> made;
     for (int64_t b = 0; b < blocks(); ++b) {
         Block block;
-        const int64_t vectors = block_size(b) * parts_, most_in_group = integers_->layout.dot_group;
+        const int64_t vectors = block_size(b) * parts_, most_in_group = layout.dot_group;
         block.groups = (vectors + most_in_group - 1) / most_in_group;
         block.group = (vectors + block.groups - 1) / block.groups;
         const int64_t slots = block.groups * block.group;
         // All columns of a vector of digits are written as it is placed; slots that no vector takes are zero.
-        block.digits = Buffer<char>(slots * columns * integers_->layout.digit_bits / 8, slots > vectors);
+        block.digits = Buffer<char>(slots * columns * layout.digit_bits / 8, slots > vectors);
         block.total.assign(size_t(slots), 0);
         made.push_back(std::move(block));
     }
@@ -313,15 +318,15 @@ const double* Logits::logits(Work& w, int64_t first, int R, int64_t i, int64_t t
 }
 
 const double* Logits::listed(Work& w, int64_t first, const int32_t* list, int count, int64_t i, int64_t tile) const {
-    const Block& block = blocks_[size_t(i / kQueryBlock)];
+    const Block& block = (lists_ ? of_lists_ : blocks_)[size_t(i / kQueryBlock)];
     const int64_t digit = integers_->layout.digit_bits / 8, stride = block.group * kPad;
-    const int64_t together = integers_->layout.columns_together;
+    const int64_t columns = lists_ ? padded(rows_.d) : columns_;
     const ListedRows rows{static_cast<const uint8_t*>(rows_.row(first)), rows_.d, list, count};
     for (int part = 0; part < parts_; ++part) {
         const int64_t slot = i % kQueryBlock * parts_ + part;
-        const int64_t at = slot / block.group * block.group * columns_ + slot % block.group * together;
-        integers_->dot_listed(rows, block.digits.data() + at * digit, stride, block.total[size_t(slot)], rows_.d,
-                              w.sums.data() + part * tile);
+        const int64_t at = slot / block.group * block.group * columns + slot % block.group * kPad;
+        kernels_.integers->dot_listed(rows, block.digits.data() + at * digit, stride, block.total[size_t(slot)],
+                                      rows_.d, w.sums.data() + part * tile);
     }
     double* l = w.logits.data();
     const double base = double(int64_t(1) << integers_->layout.digit_bits);

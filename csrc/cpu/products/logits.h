@@ -33,8 +33,9 @@ inline bool in_floats(const Request& request, int64_t count) {
 class Logits {
   public:
     // `which[0..count)` picks the queries of `request`. `exact`: products are integers where that is possible, even if
-    // those in float32 would be faster.
-    Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact = false);
+    // those in float32 would be faster. `lists`: `listed` will be asked, of integers that screen.
+    Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact = false,
+           bool lists = false);
 
     // Scratch of one thread.
     struct Work {
@@ -135,11 +136,13 @@ class Logits {
         char* digits = block.digits.data() + behind * block.group * integers_->layout.digit_bits / 8;
         return {digits, block.total.data(), block.group, columns};
     }
-    std::vector<Block> make_blocks(int64_t columns) const;
+    std::vector<Block> make_blocks(const IntegerLayout& layout, int64_t columns) const;
     DigitSums sums(const Work& work, int64_t q, int64_t tile) const;
     void multiply_floats(Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     void renew_products(const Work& work, int64_t first, int R, int64_t b, int64_t tile) const;
     std::vector<Block> blocks_;
+    bool lists_;
+    std::vector<Block> of_lists_;    // the same for IntegerProducts::dot_listed, where `blocks_` are for many queries
     std::vector<LaneDigits> lanes_;  // instead of blocks_: of short rows
     int64_t columns_ = 0;            // padded(d), and those of the principal coordinates
     // Where products are known, digits are of what is left of the queries, and those of the coordinates stand apart,

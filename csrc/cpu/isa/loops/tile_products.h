@@ -13,7 +13,6 @@
 
 #include "../table.h"
 #include "../vec/constants.h"
-#include "listed_rows.h"
 #include "query_digits.h"
 #include "row_ends.h"
 #include "rows_ahead.h"
@@ -142,23 +141,6 @@ void dot_tiles(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const 
         }
     }
     T::close();
-}
-
-// `dot_listed_bytes` of digits that lie as `dot_tiles` takes them, which are drawn together first.
-template <class T, class V>
-void dot_listed_tiles(const ListedRows& rows, const void* digits, int64_t stride, int64_t total, int64_t d, double* S) {
-    constexpr int64_t kChunk = 4096;
-    alignas(64) int8_t q[kChunk];
-    const int8_t* from = static_cast<const int8_t*>(digits);
-    const int64_t line = stride / (kPad / kDword);
-    ListedRows of_chunk = rows;
-    for (int64_t k = 0; k < d; k += kChunk, of_chunk.X += kChunk) {
-        const int64_t len = std::min(d - k, kChunk);
-        for (int64_t i = 0; i < geodiff::padded(len); i += kDword, from += line) std::memcpy(q + i, from, kDword);
-        double sums[geodiff::kMaxTileRows];
-        dot_listed_bytes<V>(of_chunk, q, kPad, 0, len, k == 0 ? S : sums);
-        for (int i = 0; i < rows.count; ++i) S[i] = (k == 0 ? S[i] - 128.0 * double(total) : S[i] + sums[i]);
-    }
 }
 
 // What is brought meanwhile: lines of the next tile, one after the other, which the processor's own prefetcher goes on
@@ -320,6 +302,7 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.from = 9;  // fewer wait for memory, which rows one by one keep busy all the time
     p.layout.worth = 4;
     p.layout.free_to = 8;
+    p.layout.prunes_to = 0.4;
     p.layout.shaped_from = std::numeric_limits<int>::max();  // a digit takes less than coordinates and rows drawn
     p.layout.tile = p.layout.crowded_tile = 552 << 10;
     p.layout.row_unit = T::bytes;
@@ -327,7 +310,6 @@ inline geodiff::IntegerProducts tile_products() {
     p.place = place_digits<int8_t, kDword>;
     p.round = round_weights_of<int8_t, T::bytes>;
     p.dot = dot_tiles<T, V>;
-    p.dot_listed = dot_listed_tiles<T, V>;
     p.sum = sum_tiles<T, V>;
     p.peak = peak_tiles<T>;
     return p;
