@@ -1,5 +1,6 @@
 """Principal coordinates of a mapped file: made once, kept beside it, and the same when they are read."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff.backends import kept_beside
+from geodiff.backends import cpu, kept_beside
 from geodiff.backends.cpu import CpuEngine
 
 N, D = 24_000, 1_452  # enough numbers: csrc/cpu/products/shaping.cpp, worth_shaping
@@ -30,6 +31,13 @@ def small_files_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_beside, "WORTH", 1)
     for one in kept(path):
         one.unlink()
+
+
+@pytest.fixture(autouse=True)
+def calls_want_them() -> Iterator[None]:
+    """With AMX no call makes any, only `prepare`."""
+    with cpu.use_isa([isa for isa in cpu.isas() if isa != "avx512_amx"][-1]):
+        yield
 
 
 def kept(path: Path) -> list[Path]:

@@ -333,7 +333,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.dot_listed = dot_listed_bytes<V>;
     add_lanes<V, ByteLanes<V>>(p);
     p.sum = sum_bytes<V>;
-    p.peak = peak_integer<V, 4>;
+    p.peak = peak_integer<V, 4, (V::registers > 16 ? 4 : 2)>;
     return p;
 }
 

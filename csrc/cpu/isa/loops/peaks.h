@@ -48,9 +48,10 @@ struct IntegerOps {
 int64_t peak_f32(int64_t rounds) {
     return peak_of<FloatOps, Shape::accumulators / Shape::dot_vectors, Shape::dot_vectors>(rounds) * kF;
 }
-template <class V, int PRODUCTS>
+// ROWS: as many as registers hold sums for, so that one is there again before its turn.
+template <class V, int PRODUCTS, int ROWS = 2>
 int64_t peak_integer(int64_t rounds) {
-    return peak_of<IntegerOps<V>, 2, 4>(rounds) * PRODUCTS * (V::bytes / 4);
+    return peak_of<IntegerOps<V>, ROWS, 4>(rounds) * PRODUCTS * (V::bytes / 4);
 }
 
 }  // namespace

@@ -58,15 +58,21 @@ class LinesAhead {
         now_ -= 2;
     }
 
-    // The same for a share of the block's lines, where it has so few steps that two each would not be all.
-    GEODIFF_INLINE void step_of(int steps) {
-        for (int line = 0; line < of_block_ && now_ > 0; line += 2 * steps) step();
+    // The same where a block has so few steps that two lines each would not be all.
+    GEODIFF_INLINE void begin_block_of(int steps) {
+        begin_block();
+        of_step_ = (now_ + steps - 1) / steps;
+    }
+    GEODIFF_INLINE void step_of_block() {
+        const int lines = std::min(of_step_, now_);
+        now_ -= lines;
+        for (int line = 0; line < lines; ++line, at_ += ldx_) __builtin_prefetch(at_, 0, 2);
     }
 
   private:
     const uint8_t* at_;
     int64_t ldx_;
-    int left_, of_block_ = 0, now_ = 0;
+    int left_, of_block_ = 0, now_ = 0, of_step_ = 0;
 };
 
 }  // namespace

@@ -80,7 +80,7 @@ GEODIFF_BLOCK void dot_block_tiles(const uint8_t* X, int64_t ldx, const TileGrou
     const int64_t line = kDword * groups.group, apart = groups.apart, next = kPad * groups.group;
     const int steps = int(std::max<int64_t>(blocks, 1));
     LinesAhead ahead = lines;
-    ahead.begin_block();
+    ahead.begin_block_of(steps);
     const int8_t* Q = groups.digits;
     each_pair<XS, YS>([&](auto i, auto j) GEODIFF_INLINE_LAMBDA { T::template clear<i, j>(); });
     for (int part = 0; part <= RowEnds::parts;
@@ -89,7 +89,7 @@ GEODIFF_BLOCK void dot_block_tiles(const uint8_t* X, int64_t ldx, const TileGrou
             each_constant<XS>([&](auto i) GEODIFF_INLINE_LAMBDA { T::template load_x<i>(X + i * T::rows * ldx, ldx); });
             each_constant<YS>([&](auto j) GEODIFF_INLINE_LAMBDA { T::template load_y<j>(Q + j * apart, line); });
             each_pair<XS, YS>([&](auto i, auto j) GEODIFF_INLINE_LAMBDA { T::template dot<false, i, j>(); });
-            ahead.step_of(steps);
+            ahead.step_of_block();
         }
     sums.template take<XS, YS>();
     lines = ahead;
@@ -148,13 +148,13 @@ void dot_tiles(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const 
 struct SumAhead {
     LinesAhead tile, columns;
 
-    GEODIFF_INLINE void begin_block() {
-        tile.begin_block();
-        columns.begin_block();
+    GEODIFF_INLINE void begin_block_of(int steps) {
+        tile.begin_block_of(steps);
+        columns.begin_block_of(steps);
     }
-    GEODIFF_INLINE void step_of(int steps) {
-        tile.step_of(steps);
-        columns.step_of(steps);
+    GEODIFF_INLINE void step_of_block() {
+        tile.step_of_block();
+        columns.step_of_block();
     }
 };
 
@@ -165,13 +165,13 @@ GEODIFF_BLOCK void sum_block_tiles(const int8_t* digits, int64_t slots, const ui
                                    SumAhead& lines) {
     constexpr int64_t kTile = T::rows * T::bytes;
     SumAhead ahead = lines;
-    ahead.begin_block();
+    ahead.begin_block_of(steps);
     each_pair<XS, 2>([&](auto i, auto j) GEODIFF_INLINE_LAMBDA { T::template clear<i, j>(); });
     for (int step = 0; step < steps; ++step, digits += slots * T::bytes, Y += kTile) {
         each_constant<XS>([&](auto i) GEODIFF_INLINE_LAMBDA { T::template load_x<i>(digits + i * kTile, T::bytes); });
         each_constant<2>([&](auto j) GEODIFF_INLINE_LAMBDA { T::template load_y<j>(Y + j * apart, T::bytes); });
         each_pair<XS, 2>([&](auto i, auto j) GEODIFF_INLINE_LAMBDA { T::template dot<SIGNED, i, j>(); });
-        ahead.step_of(steps);
+        ahead.step_of_block();
     }
     lines = ahead;
 }
