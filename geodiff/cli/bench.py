@@ -15,7 +15,7 @@ from geodiff.base.arguments import check_integer
 from geodiff.base.files import atomic_path
 from geodiff.base.finite import finite
 from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
-from geodiff.cli.given import goes
+from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser

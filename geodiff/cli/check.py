@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from geodiff.cli.console import note, print_json, print_table, progress_bar, table
-from geodiff.cli.given import goes
+from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import Dataset, load
 from geodiff.measure import check as grid

@@ -47,7 +47,7 @@ class _Commands(TyperGroup):
 def _imported(name: str) -> Any:
     """The command itself, as Typer makes it from the function of that name in the module of that name."""
     from geodiff.cli.console import reports_errors, under_torchrun  # rich's progress bars and tables: help has none
-    from geodiff.cli.given import Command
+    from geodiff.cli.option_errors import Command
 
     function = getattr(importlib.import_module(f"geodiff.cli.{name}"), name)
     may_write()

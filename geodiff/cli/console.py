@@ -19,7 +19,7 @@ from rich.table import Table
 from geodiff.base.errors import BackendUnavailable, DataError, RankLost
 from geodiff.base.finite import finite
 from geodiff.cli import ending
-from geodiff.cli.given import by_option
+from geodiff.cli.option_errors import by_option
 from geodiff.distributed import job
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from geodiff.base.arguments import check_integer, check_sigma
 from geodiff.base.files import atomic_path
 from geodiff.base.posterior import Posterior
 from geodiff.cli.console import check_target, print_json, print_table, table
-from geodiff.cli.given import called, goes
+from geodiff.cli.option_errors import called, goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser

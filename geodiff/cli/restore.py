@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geodiff.cli.console import check_target, print_json, print_table, progress_bar, table
-from geodiff.cli.given import goes
+from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, Tolerance, set_threads
 from geodiff.data import load
 from geodiff.measure import restoration

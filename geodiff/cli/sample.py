@@ -10,7 +10,7 @@ import typer
 
 from geodiff.base.arguments import check_integer
 from geodiff.cli.console import check_folder, check_target, print_json, print_table, progress_bar, table
-from geodiff.cli.given import goes
+from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Backend, Data, Json, Seed, Solver, Threads, Tolerance, noise_like, open_denoiser
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import leading

@@ -7,7 +7,7 @@ import typer
 
 from geodiff import learned
 from geodiff.cli.console import note, print_summary, progress_bar
-from geodiff.cli.given import goes
+from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
 from geodiff.data import load, split
 from geodiff.denoiser.module import OptimalDenoiser

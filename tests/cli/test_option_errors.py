@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from geodiff.cli import app
-from geodiff.cli.given import by_option, called, goes
+from geodiff.cli.option_errors import by_option, called, goes
 
 DISTILL = "train --data digits --distill cd"
 WITHOUT_EFFECT = [

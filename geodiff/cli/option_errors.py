@@ -1,4 +1,4 @@
-"""What the command line gave: which options, and the option that an argument of the library was given by."""
+"""Errors about options: given where they do nothing, or named as the library names the argument behind them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
