@@ -9,7 +9,7 @@ Every name below is imported when it is first used; docs/architecture.md says wh
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from geodiff.base import moved
+from geodiff.base import module_aliases
 
 if TYPE_CHECKING:
     from geodiff.analysis import (
@@ -146,7 +146,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-moved.install({f"geodiff.{name}": f"geodiff.{home}" for name, home in _HOMES.items() if ":" not in home})
+module_aliases.install({f"geodiff.{name}": f"geodiff.{home}" for name, home in _HOMES.items() if ":" not in home})
 
 
 def __dir__() -> list[str]:

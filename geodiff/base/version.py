@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from geodiff.base.distribution import DISTRIBUTION
+from geodiff.base.package_name import DISTRIBUTION
 
 try:
     VERSION = version(DISTRIBUTION)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from geodiff import learned
-from geodiff.base.distribution import install_hint
+from geodiff.base.package_name import install_hint
 from geodiff.cli.console import print_json, print_table, progress_bar, table
 from geodiff.cli.options import Backend, Data, Json, Seed, Threads, set_threads
 from geodiff.data import load

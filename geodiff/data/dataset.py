@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.dataclass_repr import by_shape
 from geodiff.base.dtypes import STORED
 from geodiff.base.errors import DataError
-from geodiff.base.shown import by_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from geodiff.base.distribution import install_hint
+from geodiff.base.package_name import install_hint
 
 
 def require(module: str, package: str, needed_by: str) -> ModuleType:

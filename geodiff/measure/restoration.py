@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geodiff import learned
 from geodiff.base.arguments import check_integer
-from geodiff.base.distribution import install_hint
+from geodiff.base.package_name import install_hint
 from geodiff.data import Dataset, split
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.inverse import (

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodiff.base.distribution import install_hint
 from geodiff.base.files import atomic_path
+from geodiff.base.package_name import install_hint
 from geodiff.solvers.trajectory import Trajectory
 
 if TYPE_CHECKING:

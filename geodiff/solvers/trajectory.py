@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from geodiff.backends.cost import Cost
+from geodiff.base.dataclass_repr import by_shape
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
-from geodiff.base.shown import by_shape
 
 # Under a name that no caller gives to metadata of its own.
 _VERSION_KEY = "geodiff.trajectory.version"

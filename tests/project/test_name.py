@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geodiff.base.distribution import DISTRIBUTION, install_hint
+from geodiff.base.package_name import DISTRIBUTION, install_hint
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

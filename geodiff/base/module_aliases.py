@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-class _Moved(MetaPathFinder, Loader):
+class _Aliases(MetaPathFinder, Loader):
     """Answers an import of a short path with the very module that lives elsewhere."""
 
     def __init__(self, homes: Mapping[str, str]) -> None:
@@ -30,4 +30,4 @@ class _Moved(MetaPathFinder, Loader):
 
 def install(homes: Mapping[str, str]) -> None:
     """From now on `import short` gives the module `home`, for every pair of homes."""
-    sys.meta_path.append(_Moved(homes))
+    sys.meta_path.append(_Aliases(homes))
