@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.array_like import as_tensor
 from geodiff.base.dtypes import FLOATING, INTEGERS, PRECISE, STORED
-from geodiff.base.foreign import as_tensor
 
 # Between these sigma^2, and a squared distance up to 1e14 divided by it, are ordinary numbers even in float32.
 SIGMA_MIN = 1e-12

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer
+from geodiff.base.array_like import like
 from geodiff.base.dataclass_repr import by_shape
-from geodiff.base.foreign import like
 
 
 class Source(Protocol):

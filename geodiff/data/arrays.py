@@ -8,8 +8,8 @@ import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
+from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
-from geodiff.base.foreign import view_array
 from geodiff.data.archives import check_directory, check_unread
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
 from geodiff.data.decoding import check_file, decoding

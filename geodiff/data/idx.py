@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
-from geodiff.base.foreign import view_array
 from geodiff.data.dataset import Contents, as_labels, check_points
 from geodiff.data.decoding import check_file, decoding
 from geodiff.data.mapping import map_file

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
-from geodiff.base.foreign import view_array
 from geodiff.data.archives import check_directory
 from geodiff.data.dataset import Contents, as_labels
 from geodiff.data.decoding import MOST_OF_BATCH, check_file, check_size, decoding, stamp

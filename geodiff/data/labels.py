@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.array_like import as_tensor
 from geodiff.base.dtypes import INTEGERS
-from geodiff.base.foreign import as_tensor
 
 
 def check_labels(labels: object, n: int) -> Tensor:

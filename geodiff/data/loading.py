@@ -10,8 +10,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from torch import Tensor
 
+from geodiff.base.array_like import as_tensor
 from geodiff.base.errors import DataError
-from geodiff.base.foreign import as_tensor
 from geodiff.data import (
     array_shards,
     arrays,

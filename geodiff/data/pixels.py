@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
-from geodiff.base.foreign import view_array
 from geodiff.data.layout import CHANNELS
 from geodiff.data.optional import require
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodiff.base.foreign import view_array
+from geodiff.base.array_like import view_array
 from geodiff.data import items
 from geodiff.data.dataset import Contents, as_labels
 from geodiff.data.digest import digest

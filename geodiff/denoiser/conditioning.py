@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geodiff.backends import Query
 from geodiff.base.arguments import check_exclude, check_tensor
-from geodiff.base.foreign import as_tensor
+from geodiff.base.array_like import as_tensor
 from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser.storage import StoredRows
 

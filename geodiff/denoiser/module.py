@@ -9,12 +9,12 @@ from torch import Tensor
 
 from geodiff.backends.combination import Combination, Term
 from geodiff.base.arguments import check_device, check_query_shape, check_topk, shape_sigma
+from geodiff.base.array_like import Array
 from geodiff.base.dtypes import FLOATING, PRECISE
-from geodiff.base.foreign import Array
 from geodiff.base.per_point import per_point
 from geodiff.base.posterior import Posterior
 from geodiff.denoiser.answered import Answered
-from geodiff.denoiser.kinds import of_any_kind
+from geodiff.denoiser.array_queries import of_any_kind
 from geodiff.denoiser.merging import Ranks
 from geodiff.denoiser.operators import recorded
 from geodiff.denoiser.over_data import Options, OverData, precise

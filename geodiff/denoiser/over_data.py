@@ -19,8 +19,8 @@ from geodiff.base.arguments import (
     shape_exclude,
     shape_sigma,
 )
+from geodiff.base.array_like import Array
 from geodiff.base.dtypes import FLOATING, STORED
-from geodiff.base.foreign import Array
 from geodiff.data import floats, load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.data.layout import is_hwc

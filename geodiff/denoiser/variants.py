@@ -22,11 +22,11 @@ from geodiff.base.arguments import (
     check_tensor,
     shape_sigma,
 )
+from geodiff.base.array_like import Array, as_tensor
 from geodiff.base.dtypes import FLOATING
-from geodiff.base.foreign import Array, as_tensor
 from geodiff.base.per_point import per_point
+from geodiff.denoiser.array_queries import of_any_kind
 from geodiff.denoiser.from_denoised import score, velocity
-from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.paths import LINEAR, Path
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer, shape_log_weights
-from geodiff.base.foreign import Array, as_tensor
+from geodiff.base.array_like import Array, as_tensor
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed.ranks import Ranks

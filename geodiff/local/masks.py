@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_reals
-from geodiff.base.foreign import as_tensor
+from geodiff.base.array_like import as_tensor
 from geodiff.local.kind import Kind, Settings, Source
 from geodiff.reference.forms import Form, Masks
 from geodiff.reference.locality import mask_of_heatmap

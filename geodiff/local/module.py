@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_finite, check_integer, check_levels
+from geodiff.base.array_like import Array
 from geodiff.base.dtypes import STORED
-from geodiff.base.foreign import Array
 from geodiff.denoiser import from_denoised
+from geodiff.denoiser.array_queries import of_any_kind
 from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.kinds import of_any_kind
 from geodiff.denoiser.operators import followed, transformed
 from geodiff.denoiser.over_data import Options, OverData, precise
 from geodiff.local.engine import LocalAnswer, LocalQuery, Work, axes, layout_of

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from geodiff.base.foreign import Array, as_tensor, like
+from geodiff.base.array_like import Array, as_tensor, like
 
 
 class WithData(Protocol):
