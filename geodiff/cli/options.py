@@ -10,7 +10,7 @@ from geodiff.base.arguments import SEED_MAX, check_integer
 from geodiff.data import BUILTIN_NAMES, Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
-from geodiff.solvers.named import ALLOWED
+from geodiff.solvers.registry import ALLOWED
 
 _THREADS_MAX = 1024  # OpenMP ends the process, and not in our words, where it cannot make all of them
 

@@ -17,7 +17,7 @@ from geodiff.distributed.ranks import leading
 from geodiff.output import pictures
 from geodiff.schedules import SCHEDULES
 from geodiff.solvers import sample as solve
-from geodiff.solvers.named import find_solver
+from geodiff.solvers.registry import find_solver
 from geodiff.solvers.shards import SIZE, Shards, check_strangers
 
 

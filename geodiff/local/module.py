@@ -20,8 +20,8 @@ from geodiff.local.engine import LocalAnswer, LocalQuery, Work, axes, layout_of
 from geodiff.local.engines import LocalEngines
 from geodiff.local.gradient import Followed
 from geodiff.local.kind import MaskSource, Patch, Settings, Source
-from geodiff.local.kinds import check_taken, find_kind
 from geodiff.local.plain import seen_by
+from geodiff.local.registry import check_taken, find_kind
 from geodiff.paths import LINEAR, Path
 from geodiff.reference.forms import Form
 from geodiff.reference.local import Posteriors

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geodiff import reference
 from geodiff.local import LocalDenoiser
-from geodiff.local.kinds import TAKES
+from geodiff.local.registry import TAKES
 from geodiff.measure.benchmark import Cell, Timing, take_turns
 from geodiff.measure.local_baselines import known, peers
 from geodiff.measure.stopwatch import Clock, timed

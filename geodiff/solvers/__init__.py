@@ -1,7 +1,7 @@
 """Solvers of the probability-flow ODE dx/dsigma = (x - r(x; sigma)) / sigma.
 
 sampling    `sample`, the loop that keeps everything    loop, graph   how it runs: step by step, or as one CUDA graph
-steps/      one step of each method                     named         the methods by name
+steps/      one step of each method                     registry      the methods by name
 evaluation  what a step is made of                      trajectory    what comes out
 jump, schedule_search                                   ODE-Jump; levels chosen by GITS
 
@@ -11,7 +11,7 @@ Imports from `base`, `schedules`, `backends` (what a combination is) and `denois
 from geodiff.solvers.evaluation import Evaluate, Evaluator, Level, Step, blend, combine
 from geodiff.solvers.jump import jump_levels, ode_jump
 from geodiff.solvers.loop import Callback
-from geodiff.solvers.named import SOLVERS
+from geodiff.solvers.registry import SOLVERS
 from geodiff.solvers.sampling import Denoiser, sample
 from geodiff.solvers.schedule_search import gits, gits_costs, gits_schedule, gits_search
 from geodiff.solvers.steps.dpm_solver_pp import dpm_solver_pp_2m

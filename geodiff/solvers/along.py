@@ -9,7 +9,7 @@ from geodiff.base.arguments import SIGMA_MIN
 from geodiff.denoiser.velocity import LARGEST
 from geodiff.paths import Linear, Path
 from geodiff.solvers.evaluation import Evaluator, Step
-from geodiff.solvers.named import ALLOWED, find_solver
+from geodiff.solvers.registry import ALLOWED, find_solver
 from geodiff.solvers.steps.along_path import METHODS, along_path
 
 

@@ -22,7 +22,7 @@ from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
 from geodiff.solvers.loop import Callback, Places, Walk
-from geodiff.solvers.named import find_solver
+from geodiff.solvers.registry import find_solver
 from geodiff.solvers.trajectory import Trajectory
 from geodiff.solvers.verifying import Verified
 

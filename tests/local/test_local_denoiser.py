@@ -11,7 +11,7 @@ from torch import Tensor
 
 import geodiff
 from geodiff import LocalDenoiser, OptimalDenoiser
-from geodiff.local.kinds import TAKES
+from geodiff.local.registry import TAKES
 from geodiff.reference import local
 from geodiff.reference.forms import Crops, Windows
 
