@@ -17,7 +17,7 @@ from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.network import LikeNetwork
 from geodiff.denoiser.walked import Walked
 from geodiff.paths import Path, check_path
-from geodiff.solvers.along import EvaluateAlong, find_step, levels_of
+from geodiff.solvers.flow_matching import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
