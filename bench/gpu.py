@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from geodiff import LocalDenoiser, OptimalDenoiser, backends, reference, sample, schedules
-from geodiff.denoiser.recording import recordable_engine, unchecked
+from geodiff.denoiser.graph_recording import recordable_engine, unchecked
 from geodiff.measure import record
 from geodiff.measure.baselines import PeerFailed, made, model_points
 from geodiff.measure.device_profile import device_profile

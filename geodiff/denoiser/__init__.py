@@ -1,7 +1,7 @@
 """The optimal denoiser: a module that takes the place of a denoising network.
 
 module        OptimalDenoiser          ops        the steps it is made of, by themselves
-operators     its torch operators      registry   data sets by number, for operators
+operators     its torch operators      content    data sets as tensors, for operators
 variants      tempered, smoothed, and of points that are distributions
 velocity      flow matching
 over_data     what all denoisers over data have in common

@@ -1,4 +1,4 @@
-"""How autograd and torch.func see the operators: the first derivative is one more pass, further ones are `higher`.
+"""How autograd and torch.func see the operators: a first derivative is one more pass; see also `higher_derivatives`.
 
 torch.compile takes operators and no autograd.Function with a forward mode; torch.func takes it the other way round. So
 `posterior`, `vjp` and `jvp` ask either. Their first argument is a `PointSet` that a graph keeps, so that it need not be
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodiff.denoiser import higher
+from geodiff.denoiser import higher_derivatives
 from geodiff.denoiser.operators import ASKED, PER_QUERY, Change, Maybe, Question, fold, library, read
 from geodiff.denoiser.point_set import PointSet
 
-# The first derivatives, named as in `higher`: r is the reverse mode (vjp), f the forward mode (jvp).
+# The first derivatives, named as in `higher_derivatives`: r is the reverse mode (vjp), f the forward mode (jvp).
 _OPERATORS = {"r": torch.ops.geodiff.posterior_vjp, "f": torch.ops.geodiff.posterior_jvp}
 
 # Places among the arguments of a derivative: behind what is kept and the recipe, those of the operator.
@@ -137,12 +137,12 @@ class _Derivative(_Function):
 
 
 class _Higher(_Function):
-    """A derivative by its recipe (`geodiff.denoiser.higher`); its own is the recipe with one letter more."""
+    """A derivative by its recipe (see `higher_derivatives`); its own is the recipe with one letter more."""
 
     @staticmethod
     def forward(kept: PointSet | None, recipe: str, *args: Any) -> tuple[Tensor, ...]:
         asked, change = Question(*args[:ASKED]), args[ASKED:]
-        return higher.derivative(asked.points, asked.batch(), recipe, change)
+        return higher_derivatives.derivative(asked.points, asked.batch(), recipe, change)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -13,8 +13,8 @@ from geodiff.base.array_like import Array
 from geodiff.base.dtypes import FLOATING, PRECISE
 from geodiff.base.per_point import per_point
 from geodiff.base.posterior import Posterior
-from geodiff.denoiser.answered import Answered
 from geodiff.denoiser.array_queries import of_any_kind
+from geodiff.denoiser.batch_answer import BatchAnswer
 from geodiff.denoiser.merging import Ranks
 from geodiff.denoiser.operators import recorded
 from geodiff.denoiser.over_data import Options, OverData, precise
@@ -117,7 +117,7 @@ class OptimalDenoiser(OverData):
         """
         batch = self._batch(x, sigma, class_labels, mask, exclude)
         if recorded(x, batch.sigma):
-            return Answered.to(batch, self._points).shaped("mean").to(x.dtype)
+            return BatchAnswer.to(batch, self._points).shaped("mean").to(x.dtype)
         mean = torch.empty_like(batch.x)
         self._points.combine(batch, Combination(1.0, (), mean))
         return self._stored.unflatten(mean).to(x.dtype)
@@ -152,7 +152,7 @@ class OptimalDenoiser(OverData):
                 raise ValueError(f"{name}: expected as many points as x, B = {len(x)}, found {len(values)}; allowed B")
         into = Combination(float(gain), terms, out)
         if recorded(x, batch.sigma):  # torch.func and modes see tensors that have no address
-            into.write(Answered.to(batch, self._points).shaped("mean"))
+            into.write(BatchAnswer.to(batch, self._points).shaped("mean"))
         else:
             with self._stored.flat(into) as flat:
                 self._points.combine(batch, flat)
@@ -169,7 +169,7 @@ class OptimalDenoiser(OverData):
         exclude: Tensor | None = None,
     ) -> Tensor:
         """grad_x log p_sigma(x) = (r*(x; sigma) - x) / sigma^2, [B, *shape]; arguments as in `forward`."""
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points)
+        asked = BatchAnswer.to(self._batch(x, sigma, class_labels, mask, exclude), self._points)
         levels = per_point(asked.batch.sigma, x)
         return ((asked.shaped("mean") - x.double()) / levels.square()).to(x.dtype)
 
@@ -219,7 +219,7 @@ class OptimalDenoiser(OverData):
         Its gradient is the score. In the dtype of x, but at least float32; arguments as in `forward`.
         """
         # Its derivative in sigma takes the trace.
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
+        asked = BatchAnswer.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return asked.answer["log_prob"].to(precise(x))
 
     @of_any_kind
@@ -237,7 +237,7 @@ class OptimalDenoiser(OverData):
         Along the probability-flow ODE, d log p_sigma(x(sigma)) / d sigma = -(d - div r) / sigma. Not differentiable.
         In the dtype of x, but at least float32; arguments as in `forward`.
         """
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
+        asked = BatchAnswer.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, with_trace=True)
         return (asked.answer["trace"] / asked.batch.sigma.detach().square()).to(precise(x))
 
     @of_any_kind
@@ -258,7 +258,7 @@ class OptimalDenoiser(OverData):
         mean, entropy, ess, weights and trace come in the dtype of x; all but mean at least in float32.
         """
         topk = check_topk(topk, self._points.n)
-        asked = Answered.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, topk, with_trace=True)
+        asked = BatchAnswer.to(self._batch(x, sigma, class_labels, mask, exclude), self._points, topk, with_trace=True)
         numbers: dict[str, Any] = {
             name: asked.answer[name].to(precise(x)) for name in FIELDS if name not in ("mean", "indices")
         }

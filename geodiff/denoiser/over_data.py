@@ -26,7 +26,7 @@ from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.data.layout import is_hwc
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
 from geodiff.denoiser.mirroring import Mirror
-from geodiff.denoiser.network import LikeNetwork
+from geodiff.denoiser.network_interface import LikeNetwork
 from geodiff.denoiser.operators import transformed
 from geodiff.denoiser.point_set import PointSet
 from geodiff.denoiser.storage import StoredRows

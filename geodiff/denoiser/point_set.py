@@ -20,10 +20,10 @@ from geodiff.base.posterior import Bounds, Posterior
 from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch, Conditioning, SameRows
 from geodiff.denoiser.content import Content
-from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import ALONE, Allowed, Part, Ranks
 from geodiff.denoiser.mirroring import Mirror
 from geodiff.denoiser.storage import StoredRows
+from geodiff.denoiser.trajectory_memory import Memories
 from geodiff.reference.contract import LOG_TOL, least_scale
 
 #: What an operator returns of a posterior, in this order.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geodiff.base.arguments import SIGMA_MAX, SIGMA_MIN
 from geodiff.base.tracing import values_are_known
-from geodiff.denoiser.answered import Answered
+from geodiff.denoiser.batch_answer import BatchAnswer
 from geodiff.denoiser.conditioning import Batch
 from geodiff.denoiser.operators import ASKED, PER_QUERY, QUESTION, Question, fold, followed, library, recorded
 from geodiff.denoiser.point_set import PointSet
@@ -79,7 +79,7 @@ def velocity(x: Tensor, moment: Moment, batch: Batch, points: PointSet) -> Tenso
     fixed = (one.detach() for one in (x, moment.t, *scales))
     r, tol = torch.ops.geodiff.velocity_mean(*asked, *fixed, moment.name, moment.end)
     if followed(batch.x, batch.sigma):
-        r = Answered.to(batch, points, finer=tol).answer["mean"]
+        r = BatchAnswer.to(batch, points, finer=tol).answer["mean"]
     return scales.velocity(x, r)
 
 

@@ -21,9 +21,9 @@ from geodiff.data.labels import check_requested_classes
 from geodiff.denoiser import content, merging
 from geodiff.denoiser.conditioning import Batch, SameRows
 from geodiff.denoiser.content import Content
-from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.merging import Allowed, Part
 from geodiff.denoiser.point_set import TOL_OF_SHARES, PointSet
+from geodiff.denoiser.trajectory_memory import Memories
 from geodiff.distributed.ranks import Ranks
 from geodiff.reference.contract import LOG_TOL, least_scale
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from geodiff.denoiser.network import LikeNetwork
+from geodiff.denoiser.network_interface import LikeNetwork
 from geodiff.learned.network import UNet, UNetConfig, check_images
 
 

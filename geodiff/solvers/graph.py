@@ -17,8 +17,8 @@ from torch import Tensor
 from geodiff.backends.combination import Term
 from geodiff.backends.engine import Engine
 from geodiff.base.arguments import captured
+from geodiff.denoiser.graph_recording import recordable_engine, unchecked
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.recording import recordable_engine, unchecked
 from geodiff.solvers.evaluation import Evaluator
 from geodiff.solvers.loop import Places
 

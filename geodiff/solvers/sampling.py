@@ -13,12 +13,12 @@ from geodiff.backends.cost import Cost
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
 from geodiff.base.dtypes import PRECISE
+from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.network import LikeNetwork
-from geodiff.denoiser.walked import Walked
+from geodiff.denoiser.network_interface import LikeNetwork
 from geodiff.paths import Path, check_path
-from geodiff.solvers.flow_matching import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.evaluation import Evaluator, Step
+from geodiff.solvers.flow_matching import EvaluateAlong, find_step, levels_of
 from geodiff.solvers.graph import is_plain, replay
 from geodiff.solvers.latest_levels import STRIDE
 from geodiff.solvers.loop import Callback, Places, Walk
@@ -206,11 +206,11 @@ class _EvaluateOptimal(_Evaluate):
 
     def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
         super().__init__(denoiser, conditions)
-        self._walked = Walked(denoiser, conditions)
+        self._along = AlongTrajectory(denoiser, conditions)
 
     def forget(self) -> None:
         """Evaluates from now on as if nothing had been evaluated before."""
-        self._walked.forget()
+        self._along.forget()
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         if x.dtype not in PRECISE or (torch.is_grad_enabled() and x.requires_grad):  # in a step function of a user's
@@ -221,7 +221,7 @@ class _EvaluateOptimal(_Evaluate):
         if out is None:
             return super().combine(x, sigma, gain, terms, out)
         self.count += 1
-        self._costs.append(self._walked.combine(x, sigma, gain, terms, out))
+        self._costs.append(self._along.combine(x, sigma, gain, terms, out))
         return out
 
 

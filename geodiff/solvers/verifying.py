@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from geodiff.backends.cost import Cost
+from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.denoiser.module import OptimalDenoiser
-from geodiff.denoiser.walked import Walked
 from geodiff.solvers.evaluation import Evaluator
 
 
@@ -23,7 +23,7 @@ class Verified(Evaluator):
                 f"verify: expected an OptimalDenoiser, whose r is known in float64, found {type(denoiser).__name__}; "
                 f"allowed verify=False"
             )
-        self._inner, self._walked, self._tol = inner, Walked(denoiser, conditions), denoiser.tol
+        self._inner, self._along, self._tol = inner, AlongTrajectory(denoiser, conditions), denoiser.tol
 
     @property
     def costs(self) -> list[Cost]:
@@ -32,7 +32,7 @@ class Verified(Evaluator):
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         denoised = self._inner(x, sigma)
         self.count += 1
-        breach = self._walked.breach(x, sigma, denoised)
+        breach = self._along.breach(x, sigma, denoised)
         if not breach <= 1:
             raise ArithmeticError(
                 f"verify: expected |r - r64| <= {self._tol:g} max(|r64|, 0.01 max_i |x_i|) in evaluation {self.count}, "

@@ -13,7 +13,7 @@ import torch
 
 import geodiff
 from geodiff.base.errors import DataError
-from geodiff.denoiser.walked import Walked
+from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.solvers import latest_levels
 from geodiff.solvers.loop import Walk
 from geodiff.solvers.shards import Shards, noise_of
@@ -88,7 +88,7 @@ class Stops:
     """Counts the evaluations of every denoiser, and raises at the one that `left` counts down to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left, self.made, combine = -1, 0, Walked.combine
+        self.left, self.made, combine = -1, 0, AlongTrajectory.combine
 
         def counted(*args: Any) -> Any:
             self.left -= 1
@@ -97,7 +97,7 @@ class Stops:
             self.made += 1
             return combine(*args)
 
-        monkeypatch.setattr(Walked, "combine", counted)
+        monkeypatch.setattr(AlongTrajectory, "combine", counted)
 
 
 @pytest.mark.parametrize("solver", geodiff.solvers.SOLVERS)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, reference, sample
-from geodiff.denoiser.recording import unchecked
+from geodiff.denoiser.graph_recording import unchecked
 from geodiff.schedules import karras
 from geodiff.solvers import graph
 from tests.gpu.needed import need_backend

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geodiff import OptimalDenoiser, Trajectory, paths, sample, schedules
-from geodiff.denoiser.walked import Walked
+from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.solvers import SOLVERS, Evaluate, Level, loop, ode_jump
 from geodiff.solvers.history import BACK
 
@@ -134,16 +134,16 @@ def test_verify_finds_an_evaluation_that_is_off(monkeypatch: pytest.MonkeyPatch)
         sample(ours, noise(), SIGMAS, verify=True, conditions=conditions)
     sample(ours, noise(0), SIGMAS, verify=True)
 
-    right, calls = Walked.combine, []
+    right, calls = AlongTrajectory.combine, []
 
-    def wrong(self: Walked, x: Tensor, sigma: float, gain: float, terms: object, out: Tensor) -> object:
+    def wrong(self: AlongTrajectory, x: Tensor, sigma: float, gain: float, terms: object, out: Tensor) -> object:
         cost = right(self, x, sigma, gain, terms, out)  # type: ignore[arg-type]
         calls.append(sigma)
         if len(calls) == 4:
             out[2] *= 1.0015
         return cost
 
-    monkeypatch.setattr(Walked, "combine", wrong)
+    monkeypatch.setattr(AlongTrajectory, "combine", wrong)
     with pytest.raises(
         ArithmeticError, match=r"verify: expected \|r - r64\| <= 0.001 .* in evaluation 4, found 1.5 times"
     ):

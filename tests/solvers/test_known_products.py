@@ -6,7 +6,7 @@ from torch import Tensor
 
 from geodiff import OptimalDenoiser, reference, sample, schedules
 from geodiff.backends import cpu
-from geodiff.denoiser.walked import Walked
+from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.reference.known_products import DITHERS, Known, carry, dithers
 
 N, D = 400, 150  # rows longer than those whose dense pass is in float32
@@ -39,7 +39,7 @@ def large() -> Tensor:
     return waves(24_000, 1452)  # csrc/cpu/products/shaping.cpp, worth_shaping
 
 
-def state(walked: Walked, q: int) -> tuple[Known | None, int, int]:
+def state(walked: AlongTrajectory, q: int) -> tuple[Known | None, int, int]:
     """What the core knows of query q, by how many digits it came, and the number of passes so far."""
     for _, memory in walked._memories._kept.values():
         y, products, digits, passes = memory.products(q)
@@ -60,7 +60,7 @@ def check_along(
     What is left tells which of the two it was: to nearest it is half a unit of the last digit at most.
     """
     v = reference.model_space(stored, torch.float64).flatten(1) * UNIT - SHIFT
-    walked, compared, d = Walked(denoiser, {}), [0, 0], v.shape[1]
+    walked, compared, d = AlongTrajectory(denoiser, {}), [0, 0], v.shape[1]
     longest = float(v.norm(dim=1).max())
     x = float(sigmas[0]) * torch.randn(batch, d, generator=seeded(1), dtype=torch.float64)
     x[1] = 0.3
@@ -112,7 +112,7 @@ def test_and_where_coordinates_carry_a_part_of_the_rounding(large: Tensor, isa: 
 
 
 def test_the_portable_core_carries_nothing() -> None:
-    walked = Walked(OptimalDenoiser(waves(N, D), backend="cpu"), {})
+    walked = AlongTrajectory(OptimalDenoiser(waves(N, D), backend="cpu"), {})
     with cpu.use_isa("portable"):
         walked.combine(torch.zeros(2, D), 20.0, 1.0, (), torch.empty(2, D))
     assert state(walked, 0) == (None, 0, 0)

@@ -13,8 +13,8 @@ from torch import Tensor
 import geodiff
 from geodiff import OptimalDenoiser, reference, sample, schedules
 from geodiff.backends.query import Query
-from geodiff.denoiser.memories import Memories
-from geodiff.denoiser.walked import Walked
+from geodiff.denoiser.along_trajectory import AlongTrajectory
+from geodiff.denoiser.trajectory_memory import Memories
 from geodiff.reference import remembering
 from geodiff.solvers import SOLVERS
 
@@ -139,7 +139,7 @@ def test_the_core_remembers_what_the_twin_does(dtype: torch.dtype, with_prior: b
     unit, shift = (127.5, 0.5) if dtype == torch.uint8 else (1.0, 0.0)
     data = reference.model_space(stored, torch.float64) * unit - shift
     cut = cut_of(reference.model_space(stored, torch.float64), TOL)
-    walked = Walked(denoiser, {})
+    walked = AlongTrajectory(denoiser, {})
     x = 3.0 * torch.randn(6, 64, generator=seeded(1), dtype=torch.float64)
     recalled = 0
     for sigma, following in zip(*[schedules.karras(24, 0.002, 3.0).tolist()[k : k + 24] for k in (0, 1)], strict=True):
@@ -162,7 +162,7 @@ def test_the_core_remembers_what_the_twin_does(dtype: torch.dtype, with_prior: b
     assert recalled > 60
 
 
-def known(walked: Walked, q: int) -> remembering.Anchor | None:
+def known(walked: AlongTrajectory, q: int) -> remembering.Anchor | None:
     """What the core knows of a query, as the twin has it."""
     for _, memory in walked._memories._kept.values():
         rows, x, sigma, floor = memory.known(q)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from geodiff import OptimalDenoiser, reference
 from geodiff.backends import Query
 from geodiff.backends.combination import Combination
 from geodiff.backends.triton import PATHS, TritonEngine
-from geodiff.denoiser.recording import recordable_engine, unchecked
+from geodiff.denoiser.graph_recording import recordable_engine, unchecked
 from geodiff.kernels import decide, evaluate
 from geodiff.kernels.configs import ROWS, SPLIT, WEIGHTED_SUM
 from geodiff.kernels.prepared import Prepared

@@ -14,7 +14,7 @@ from geodiff.denoiser.point_set import FIELDS, PointSet
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class BatchAnswer:
     """answer: the fields of `geodiff::posterior` by name, flat and float64."""
 
     points: PointSet

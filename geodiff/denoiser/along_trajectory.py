@@ -11,15 +11,15 @@ from geodiff.backends.combination import Combination, Term
 from geodiff.backends.cost import Cost
 from geodiff.backends.query import FLOAT64
 from geodiff.denoiser.conditioning import Batch
-from geodiff.denoiser.memories import Memories
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.operators import recorded
+from geodiff.denoiser.trajectory_memory import Memories
 from geodiff.reference.contract import largest_error
 
 _CONDITIONS = ("class_labels", "mask", "exclude")
 
 
-class Walked:
+class AlongTrajectory:
     """Evaluations of one denoiser under the same class_labels, mask and exclude, as its `forward` takes them."""
 
     def __init__(self, denoiser: OptimalDenoiser, conditions: Mapping[str, Any]) -> None:
