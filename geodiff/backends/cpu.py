@@ -13,11 +13,11 @@ from torch import Tensor
 from geodiff.backends.combination import Combination
 from geodiff.backends.cost import UNTOLD, Cost
 from geodiff.backends.engine import Engine
-from geodiff.backends.kept_beside import KeptBeside
-from geodiff.backends.kept_coordinates import FORMAT, SUFFIX, WithKeptCoordinates
 from geodiff.backends.mapped_file import MappedFile
+from geodiff.backends.principal_coordinates import FORMAT, SUFFIX, WithKeptCoordinates
 from geodiff.backends.query import Direction, Query
 from geodiff.backends.row_statistics import statistics_of
+from geodiff.backends.sidecar_file import SidecarFile
 from geodiff.base.arguments import check_finite, check_levels
 from geodiff.base.dtypes import number_of
 from geodiff.base.errors import BackendUnavailable, DataError
@@ -164,7 +164,7 @@ class CpuEngine(Engine):
             rows.data_ptr(), number_of(rows.dtype), n, d, "" if file is None else file.path, found
         )
         self._prepared = False
-        beside = KeptBeside.worth(rows, file, SUFFIX, FORMAT)
+        beside = SidecarFile.worth(rows, file, SUFFIX, FORMAT)
         if beside is not None:
             self._data = WithKeptCoordinates(self._data, beside)
         self.mean = torch.empty(d, dtype=torch.float64, device="cpu")

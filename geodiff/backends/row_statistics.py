@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodiff.backends.kept_beside import KeptBeside
 from geodiff.backends.mapped_file import MappedFile
+from geodiff.backends.sidecar_file import SidecarFile
 from geodiff.base.dtypes import number_of
 
 try:
@@ -34,7 +34,7 @@ def statistics_of(rows: Tensor, file: MappedFile | None) -> Any:
     """
     n, d = rows.shape
     size = rows.numel() * rows.element_size()
-    kept = KeptBeside.worth(rows, file, SUFFIX, FORMAT)
+    kept = SidecarFile.worth(rows, file, SUFFIX, FORMAT)
     found = _cpu.Statistics(n, d)
     if kept is not None:
         _fill(found, kept, n, d)
@@ -49,12 +49,12 @@ def statistics_of(rows: Tensor, file: MappedFile | None) -> Any:
     return found
 
 
-def _keep(found: Any, kept: KeptBeside, n: int, d: int) -> None:
+def _keep(found: Any, kept: SidecarFile, n: int, d: int) -> None:
     numbers = torch.tensor(found.numbers, dtype=torch.float64, device="cpu")
     kept.write({**_arrays(found, n, d), "numbers": numbers, "seen": torch.tensor(found.seen, device="cpu")})
 
 
-def _fill(into: Any, kept: KeptBeside, n: int, d: int) -> None:
+def _fill(into: Any, kept: SidecarFile, n: int, d: int) -> None:
     """Fills in what was kept, if anything was."""
     arrays = _arrays(into, n, d)
     stored = kept.read((*arrays, "numbers", "seen"))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from geodiff.backends import cpu, cuda
+from geodiff.backends.change_detection import Change, Watch
 from geodiff.backends.cpu import CpuEngine
 from geodiff.backends.cuda import CudaEngine
 from geodiff.backends.engine import Engine
 from geodiff.backends.mapped_file import MappedFile
 from geodiff.backends.plain import PlainEngine
 from geodiff.backends.table import TABLE, Rule
-from geodiff.backends.watch import Change, Watch
 from geodiff.base.errors import BackendUnavailable
 from geodiff.base.version import VERSION
 

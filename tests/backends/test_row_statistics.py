@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import geodiff
 from geodiff import _cpu
-from geodiff.backends import kept_beside, mapped_file, row_statistics
+from geodiff.backends import mapped_file, row_statistics, sidecar_file
 from geodiff.base.dtypes import number_of
 
 N, D = 700, 90
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="o
 
 @pytest.fixture(autouse=True)
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_beside, "WORTH", 1)
+    monkeypatch.setattr(sidecar_file, "WORTH", 1)
 
 
 def write(path: Path, seed: int = 0) -> Path:
@@ -128,7 +128,7 @@ def test_it_goes_on_where_a_killed_process_left_off(tmp_path: Path, monkeypatch:
         begun = _cpu.Statistics(N, D)
         while begun.seen < left_at:
             begun.look(rows.data_ptr(), number_of(rows.dtype), file.path, 1, 1)
-        beside = kept_beside.KeptBeside(rows, file, row_statistics.SUFFIX, row_statistics.FORMAT)
+        beside = sidecar_file.SidecarFile(rows, file, row_statistics.SUFFIX, row_statistics.FORMAT)
         row_statistics._keep(begun, beside, N, D)
         with safe_open(kept(Path(file.path))[0], framework="pt") as archive:
             assert int(archive.get_tensor("seen")) == begun.seen
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_to_is_gone_on_without(tmp_path: Path, m
     def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(kept_beside, "atomic_path", refuse)
+    monkeypatch.setattr(sidecar_file, "atomic_path", refuse)
     path = write(tmp_path / "data.npy")
     denoiser = geodiff.OptimalDenoiser(mapped(path))
     assert torch.isfinite(denoiser(torch.zeros(1, D), 1.0)).all()
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_to_is_gone_on_without(tmp_path: Path, m
 
 
 def test_small_files_and_memory_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_beside, "WORTH", N * D + 1)
+    monkeypatch.setattr(sidecar_file, "WORTH", N * D + 1)
     path = write(tmp_path / "data.npy")
     geodiff.OptimalDenoiser(mapped(path))
     geodiff.OptimalDenoiser(mapped(path).clone())

@@ -1,4 +1,4 @@
-"""What was found out about rows of a mapped file, in a safetensors file beside it.
+"""A sidecar: what was found out about rows of a mapped file, in a safetensors file beside it.
 
     imagenet64.npy.128-15742979.geodiff-stats     of the rows in those bytes of imagenet64.npy
 
@@ -27,7 +27,7 @@ except ImportError:  # a source tree that was never built
 WORTH = 2**28
 
 
-class KeptBeside:
+class SidecarFile:
     """Tensors about rows [n, d] that lie contiguous in the map of a file.
 
     suffix  of the file's name; format changes whenever the numbers do
@@ -49,7 +49,7 @@ class KeptBeside:
         }
 
     @classmethod
-    def worth(cls, rows: Tensor, file: MappedFile | None, suffix: str, format: str) -> "KeptBeside | None":
+    def worth(cls, rows: Tensor, file: MappedFile | None, suffix: str, format: str) -> "SidecarFile | None":
         """None where the rows are of no file, or of too few bytes."""
         return cls(rows, file, suffix, format) if file is not None and _bytes(rows) >= WORTH else None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff.backends import cpu, kept_beside
+from geodiff.backends import cpu, sidecar_file
 from geodiff.backends.cpu import CpuEngine
 
 N, D = 24_000, 1_452  # enough numbers: csrc/cpu/products/shaping.cpp, worth_shaping
@@ -28,7 +28,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_files_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_beside, "WORTH", 1)
+    monkeypatch.setattr(sidecar_file, "WORTH", 1)
     for one in kept(path):
         one.unlink()
 
@@ -64,7 +64,7 @@ def test_they_are_read_as_they_were_made(path: Path, monkeypatch: pytest.MonkeyP
     assert is_shaped(first)
     assert len(kept(path)) == 1
     with monkeypatch.context() as patched:
-        patched.setattr(kept_beside.KeptBeside, "write", lambda *_: pytest.fail("they are there"))
+        patched.setattr(sidecar_file.SidecarFile, "write", lambda *_: pytest.fail("they are there"))
         again = opened(path)
         assert not is_shaped(again)
         assert torch.equal(again(x, 30.0), answer)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geodiff.backends.kept_beside import KeptBeside
+from geodiff.backends.sidecar_file import SidecarFile
 
 if TYPE_CHECKING:  # where it was never built, nothing here is called
     from geodiff import _cpu
@@ -19,7 +19,7 @@ class WithKeptCoordinates:
     Single queries make none, and to read them takes longer than a query does.
     """
 
-    def __init__(self, data: "_cpu.Data", beside: KeptBeside) -> None:
+    def __init__(self, data: "_cpu.Data", beside: SidecarFile) -> None:
         self._data, self._beside, self._asked, self._settled = data, beside, False, False
 
     def __getattr__(self, name: str) -> Any:
