@@ -13,7 +13,7 @@ from geodiff.base.errors import DataError
 from geodiff.data.archives import check_directory, check_unread
 from geodiff.data.dataset import Contents, as_labels, check_points, dtype_error
 from geodiff.data.decoding import check_file, decoding
-from geodiff.data.mapping import map_file
+from geodiff.data.memory_map import map_file
 
 DATA_KEYS = ("data", "images", "x", "arr_0")  # arr_0: what numpy.savez calls an array passed without a name
 LABEL_KEYS = ("labels", "y")

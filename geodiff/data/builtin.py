@@ -8,7 +8,7 @@ import torch
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
-from geodiff.data.optional import package_folder
+from geodiff.data.optional_packages import package_folder
 
 
 def digits() -> Contents:

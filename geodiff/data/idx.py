@@ -17,7 +17,7 @@ from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents, as_labels, check_points
 from geodiff.data.decoding import check_file, decoding
-from geodiff.data.mapping import map_file
+from geodiff.data.memory_map import map_file
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UBYTE = 0x08

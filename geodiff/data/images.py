@@ -12,7 +12,7 @@ from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import decoding
 from geodiff.data.folders import class_folders, list_images
-from geodiff.data.optional import require
+from geodiff.data.optional_packages import require
 from geodiff.data.pixels import is_deep
 
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from geodiff.base.errors import DataError
-from geodiff.data import floats
+from geodiff.data import float_pixels
 from geodiff.data.dataset import Contents
 from geodiff.data.digest import digest
 from geodiff.data.pixels import of_array, of_picture
@@ -58,7 +58,7 @@ def open_stream(source: Any, mode: str | None = None) -> Stream:
     like = Contents(torch.empty(0, device="cpu"), classes=classes_of(source))
 
     def read(first: int) -> Iterator[Contents]:
-        return floats.recognised(stacked(items(first), like), name)
+        return float_pixels.recognised(stacked(items(first), like), name)
 
     return Stream(name, lambda: f"{name} {count} {mode} {seen}", read, count)
 

@@ -17,7 +17,7 @@ from geodiff.data import (
     arrays,
     cifar,
     edm,
-    floats,
+    float_pixels,
     hugging_face,
     idx,
     imagenet,
@@ -111,7 +111,7 @@ def load(
         understood = f"{understood}; {contents.note}"
     data = data[:limit]
     if not contents.latent:
-        floats.warn_of_pixel_range(data, name, stacklevel=3)
+        float_pixels.warn_of_pixel_range(data, name, stacklevel=3)
     if contents.left_out and key is None:
         warnings.warn(_left_out(contents.left_out, source), stacklevel=2)
     return Dataset(data, labels, name, understood, contents.classes, contents.left_out, vectors, contents.latent)

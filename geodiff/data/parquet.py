@@ -17,7 +17,7 @@ from geodiff.base.errors import DataError
 from geodiff.data.dataset import Contents
 from geodiff.data.decoding import check_file, decoding, stamp
 from geodiff.data.items import IMAGE_KEYS, LABEL_KEYS
-from geodiff.data.optional import require
+from geodiff.data.optional_packages import require
 from geodiff.data.pixels import decoded
 from geodiff.data.stream import Item, Stream, stacked
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from geodiff.base.array_like import view_array
 from geodiff.base.errors import DataError
 from geodiff.data.layout import CHANNELS
-from geodiff.data.optional import require
+from geodiff.data.optional_packages import require
 
 #: Modes of Pillow that are taken as they are.
 MODES = ("L", "RGB")

@@ -21,7 +21,7 @@ from geodiff.base.arguments import (
 )
 from geodiff.base.array_like import Array
 from geodiff.base.dtypes import FLOATING, STORED
-from geodiff.data import floats, load
+from geodiff.data import float_pixels, load
 from geodiff.data.labels import check_labels, group, shape_requested_classes
 from geodiff.data.layout import is_hwc
 from geodiff.denoiser.conditioning import Batch, Conditioning, check_mask
@@ -62,7 +62,7 @@ class OverData(LikeNetwork):
             data, latent = dataset.data, dataset.latent
         data = check_data(data, dtypes=self._dtypes)
         if not latent:
-            floats.warn_of_pixel_range(data, "data", stacklevel=4)
+            float_pixels.warn_of_pixel_range(data, "data", stacklevel=4)
         self.tol = check_number(tol, "tol", TOL_MIN, TOL_MAX, ends="[]")
         if augment not in (None, "hflip"):
             raise ValueError(f"augment: expected a known augmentation, found {augment!r}; allowed None, 'hflip'")
