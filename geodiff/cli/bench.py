@@ -1,23 +1,22 @@
 """`geodiff bench`: our backends and their peers, timed in one run, each with its error."""
 
-import json as json_format
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from geodiff.backends import cpu
 from geodiff.base.arguments import check_integer
-from geodiff.base.files import atomic_path
-from geodiff.base.finite import finite
-from geodiff.cli.console import check_target, note, print_json, print_table, progress_bar, table
+from geodiff.cli.bench_document import Results, cell_entry, walks_entry
+from geodiff.cli.bench_tables import calls_table, cell_table, peaks_table, walks_table
+from geodiff.cli.console import check_target, print_table
 from geodiff.cli.option_errors import goes
 from geodiff.cli.options import Data, Json, Seed, Threads, set_threads
-from geodiff.data import load
+from geodiff.data import Dataset, load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.distributed import job
 from geodiff.measure import (
@@ -30,7 +29,8 @@ from geodiff.measure import (
     trajectories,
 )
 from geodiff.measure.baselines import DESCRIPTIONS
-from geodiff.measure.peaks import Call, Peaks, calls, peaks
+from geodiff.measure.peaks import calls, peaks
+from geodiff.measure.stopwatch import Clock
 from geodiff.reference.formula import model_space
 
 _KINDS, _PATCHES = ("ls", "pspc_square"), (3, 7, 17)
@@ -38,10 +38,6 @@ _LOCAL = "geodiff bench --local: medians in milliseconds, interleaved; worst pix
 _TRAJECTORY = "geodiff bench --trajectory: medians in milliseconds, interleaved; ratio to the torch loop"
 _PEAKS = "geodiff bench --peaks: 1e9 multiply-adds and bytes per second, all threads together"
 _CALLS = "geodiff bench: medians in milliseconds, interleaved; ratio to the fastest float32 form of PyTorch"
-
-_Case = TypeVar("_Case")
-_Found = TypeVar("_Found")
-_Entry = Callable[[_Found], dict[str, Any]]
 
 
 def bench(
@@ -124,90 +120,126 @@ def bench(
         raise ValueError(f"--isa: expected one of this machine, found {unknown[0]!r}; allowed {cpu.isas()}")
     set_threads(threads)
     dataset = load(data)
-    stored = dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype))
-    tols = tol or [1e-5]
-    grid = [(s, b) for s in (sigma or [40.0, 1.0]) for b in (batch or [1, 16, 64])]
-    about = {
-        **machine.provenance(),
-        "data": {"name": dataset.name, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")},
-        "tol": tols[0] if len(tols) == 1 else tols,
-        "rounds": rounds,
-        **({"ranks": ranks.size} if ranks.size > 1 else {}),
-    }
-    title = f"{dataset.name} {list(stored.shape)}"
+    asked = _Asked(
+        dataset=dataset,
+        stored=dataset.data if dtype is None else model_space(dataset.data, torch.float32).to(_dtype(dtype)),
+        sigmas=sigma or [40.0, 1.0],
+        batches=batch or [1, 16, 64],
+        tols=tol or [1e-5],
+        rounds=rounds,
+        seed=seed,
+        provenance=machine.provenance(),
+        out=out,
+        json=json,
+    )
     if local:
-        cases = [local_benchmark.Case(k, p, *cell) for k in kind or _KINDS for p in patch or _PATCHES for cell in grid]
         clock = time.process_time if cpu_time else time.perf_counter
-        names = local_benchmark.our_backends(backend)
-        ours = local_benchmark.LocalBench(stored, names, rounds, seed, tols[0], clock).only(peer)
-        results = _Results({"what": _LOCAL, **about, "clock": clock.__name__}, "cells", out, json)
-        cells = results.of_each(cases, ours.run, _cell)
-        for case, found_cell in [] if json else zip(cases, cells, strict=True):
-            which = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
-            print_table(f"{title}, {which}", _table(found_cell))
-        return
-    if trajectory:
-        walks = [(*walk, size) for walk in trajectories.WALKS for size in batch or [1, 16, 64]]
-        ways = trajectories.TrajectoryBench(stored, rounds, seed, tols)
-        results = _Results({"what": _TRAJECTORY, **about}, "walks", out, json)
-        for one in results.of_each(walks, lambda walk: ways.run(*walk), _walks):
-            if not json:
-                print_table(f"{title}, {one.solver}, {one.steps} steps, B = {one.batch}", _walks_table(one))
-        return
-    if limits:
-        denoiser = OptimalDenoiser(stored, backend="cpu", tol=tols[0])
-        measured = [peaks(name) for name in isa or cpu.isas()]
-        found = [call for one in measured for call in calls(denoiser, one, grid, rounds, seed)]
-        results = _Results({"what": _PEAKS, **about, "peaks": [asdict(one) for one in measured]}, "calls", out, json)
-        results.finish([asdict(call) for call in found])
-        if not json:
-            print_table("what the machine could do", _peaks_table(measured))
-            print_table(f"what calls reach: {title}", _calls_table(found))
-        return
-    denoisers = benchmark.denoisers_for(stored, benchmark.our_variants(backend, isa), tols)
-    names = baselines.known(peer) if ranks.rank == 0 else []  # peers know of no ranks
-    with baseline_process.opened(dataset.data, names) as peers:
-        timed = benchmark.Bench(stored, denoisers, peers, rounds, seed)
-        results = _Results({"what": _CALLS, **about}, "cells", out, json)
-        for cell in results.of_each(grid, lambda cell: timed.run(*cell), _cell):
-            if not json:
-                print_table(f"{title}, sigma = {cell.sigma:g}, B = {cell.batch}", _table(cell))
+        _time_local(asked, kind or _KINDS, patch or _PATCHES, backend, peer, clock)
+    elif trajectory:
+        _time_trajectories(asked)
+    elif limits:
+        _measure_peaks(asked, isa or cpu.isas())
+    else:
+        _time_calls(asked, backend, isa, peer)
 
 
 @dataclass(frozen=True)
-class _Results:
-    """What a run has found: in the file after each part of it, so that a kill loses no more than one."""
+class _Asked:
+    """What all modes take. The data are timed as `stored`; provenance is of the run, from before it begins."""
 
-    about: dict[str, Any]
-    name: str  # of the list of entries
+    dataset: Dataset
+    stored: torch.Tensor
+    sigmas: Sequence[float]
+    batches: Sequence[int]
+    tols: Sequence[float]
+    rounds: int
+    seed: int
+    provenance: dict[str, Any]
     out: Path | None
     json: bool
 
-    def of_each(self, cases: Sequence[_Case], run: Callable[[_Case], _Found], entry: _Entry[_Found]) -> list[_Found]:
-        """run(case) of all cases, in order."""
-        found: list[_Found] = []
-        with progress_bar() as bar:
-            for case in bar.track(cases, description="timing"):
-                found.append(run(case))
-                if len(found) < len(cases):
-                    self._write([entry(one) for one in found], {"left": len(cases) - len(found)})
-        self.finish([entry(one) for one in found])
-        return found
+    @property
+    def grid(self) -> list[tuple[float, int]]:
+        """Each sigma with each batch."""
+        return [(sigma, batch) for sigma in self.sigmas for batch in self.batches]
 
-    def finish(self, entries: list[dict[str, Any]]) -> None:
-        """To the file, and as JSON to standard output if that is wanted."""
-        document = self._write(entries, {})
-        if self.out is not None and job.ranks().rank == 0:
-            note(f"wrote {self.out}")
-        if self.json:
-            print_json(document)
+    @property
+    def title(self) -> str:
+        """What the tables are of."""
+        return f"{self.dataset.name} {list(self.stored.shape)}"
 
-    def _write(self, entries: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        document = finite({**self.about, self.name: entries, **more})
-        if self.out is not None and job.ranks().rank == 0:
-            with atomic_path(self.out) as temporary:
-                temporary.write_text(json_format.dumps(document, indent=1, allow_nan=False) + "\n")
-        return document
+    def results(self, what: str, name: str, **more: object) -> Results:
+        """Where a mode puts what it finds: entries in the list `name`, behind what the run is about."""
+        stored, ranks = self.stored, job.ranks().size
+        about = {
+            "what": what,
+            **self.provenance,
+            "data": {
+                "name": self.dataset.name,
+                "shape": list(stored.shape),
+                "dtype": str(stored.dtype).removeprefix("torch."),
+            },
+            "tol": self.tols[0] if len(self.tols) == 1 else self.tols,
+            "rounds": self.rounds,
+            **({"ranks": ranks} if ranks > 1 else {}),
+            **more,
+        }
+        return Results(about, name, self.out, self.json)
+
+
+def _time_calls(
+    asked: _Asked, backend: Sequence[str] | None, isa: Sequence[str] | None, peer: Sequence[str] | None
+) -> None:
+    """One call of each of our backends and of the peers, over the grid."""
+    denoisers = benchmark.denoisers_for(asked.stored, benchmark.our_variants(backend, isa), asked.tols)
+    names = baselines.known(peer) if job.ranks().rank == 0 else []  # peers know of no ranks
+    with baseline_process.opened(asked.dataset.data, names) as peers:
+        timed = benchmark.Bench(asked.stored, denoisers, peers, asked.rounds, asked.seed)
+        results = asked.results(_CALLS, "cells")
+        for cell in results.of_each(asked.grid, lambda cell: timed.run(*cell), cell_entry):
+            if not asked.json:
+                print_table(f"{asked.title}, sigma = {cell.sigma:g}, B = {cell.batch}", cell_table(cell))
+
+
+def _time_local(
+    asked: _Asked,
+    kinds: Sequence[str],
+    patches: Sequence[int],
+    backend: Sequence[str] | None,
+    peer: Sequence[str] | None,
+    clock: Clock,
+) -> None:
+    """--local: one call of each local denoiser beside plain PyTorch, over the grid."""
+    cases = [local_benchmark.Case(kind, patch, *cell) for kind in kinds for patch in patches for cell in asked.grid]
+    names = local_benchmark.our_backends(backend)
+    bench = local_benchmark.LocalBench(asked.stored, names, asked.rounds, asked.seed, asked.tols[0], clock).only(peer)
+    results = asked.results(_LOCAL, "cells", clock=clock.__name__)
+    cells = results.of_each(cases, bench.run, cell_entry)
+    for case, cell in [] if asked.json else zip(cases, cells, strict=True):
+        which = f"{case.kind}, k = {case.patch}, sigma = {case.sigma:g}, B = {case.batch}"
+        print_table(f"{asked.title}, {which}", cell_table(cell))
+
+
+def _time_trajectories(asked: _Asked) -> None:
+    """--trajectory: whole trajectories beside loops around a PyTorch denoiser, by solver and batch."""
+    walks = [(*walk, size) for walk in trajectories.WALKS for size in asked.batches]
+    ways = trajectories.TrajectoryBench(asked.stored, asked.rounds, asked.seed, asked.tols)
+    results = asked.results(_TRAJECTORY, "walks")
+    for one in results.of_each(walks, lambda walk: ways.run(*walk), walks_entry):
+        if not asked.json:
+            print_table(f"{asked.title}, {one.solver}, {one.steps} steps, B = {one.batch}", walks_table(one))
+
+
+def _measure_peaks(asked: _Asked, isas: Sequence[str]) -> None:
+    """--peaks: what the processor and its memory could do, and what calls over the grid reach of it."""
+    denoiser = OptimalDenoiser(asked.stored, backend="cpu", tol=asked.tols[0])
+    measured = [peaks(name) for name in isas]
+    found = [call for one in measured for call in calls(denoiser, one, asked.grid, asked.rounds, asked.seed)]
+    results = asked.results(_PEAKS, "calls", peaks=[asdict(one) for one in measured])
+    results.finish([asdict(call) for call in found])
+    if not asked.json:
+        print_table("what the machine could do", peaks_table(measured))
+        print_table(f"what calls reach: {asked.title}", calls_table(found))
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -215,91 +247,3 @@ def _dtype(name: str) -> torch.dtype:
     if name not in allowed:
         raise ValueError(f"--dtype: expected a storage dtype, found {name!r}; allowed {', '.join(allowed)}")
     return allowed[name]
-
-
-def _cell(cell: benchmark.Cell) -> dict[str, Any]:
-    def entry(timing: benchmark.Timing) -> dict[str, Any]:
-        ran = bool(timing.milliseconds)
-        return {
-            "name": timing.name,
-            "median_ms": round(timing.median, 4) if ran else None,
-            "spread": round(timing.spread, 3) if ran else None,
-            "ratio": round(cell.ratio(timing), 3) if ran and cell.baseline else None,
-            "error": timing.error if timing.error == timing.error else None,
-            "rounds": len(timing.milliseconds),
-            "note": timing.note,
-        }
-
-    return {
-        **({"kind": cell.kind, "patch": cell.patch} if isinstance(cell, local_benchmark.LocalCell) else {}),
-        "sigma": cell.sigma,
-        "batch": cell.batch,
-        "baseline": cell.baseline.name if cell.baseline else None,
-        "ours": [entry(timing) for timing in cell.ours],
-        "peers": [entry(timing) for timing in cell.peers],
-    }
-
-
-def _walks(walks: trajectories.Walks) -> dict[str, Any]:
-    def number(value: float, digits: int) -> float | None:
-        return round(value, digits) if value == value else None
-
-    ways = [
-        {
-            "name": way.name,
-            "median_ms": number(way.median, 2),
-            "ratio": number(walks.ratio(way), 3),
-            "error": number(way.error, 12),
-            "rounds": len(way.milliseconds),
-            "note": way.note,
-        }
-        for way in walks.ways
-    ]
-    return {"solver": walks.solver, "steps": walks.steps, "batch": walks.batch, "ways": ways}
-
-
-def _walks_table(walks: trajectories.Walks) -> Any:
-    shown = table("", "median ms ", "ratio ", "error ", "")
-    for way in _walks(walks)["ways"]:
-        cells = (way["median_ms"], way["ratio"], way["error"])
-        shown.add_row(way["name"], *("-" if one is None else f"{one:.3g}" for one in cells), way["note"])
-    return shown
-
-
-def _table(cell: benchmark.Cell) -> Any:
-    shown = table("", "median ms ", "ratio ", "error ", "")
-    for timing in (*cell.ours, *cell.peers):
-        ran = bool(timing.milliseconds)
-        remark = timing.note or ("<- ratios are to this" if timing is cell.baseline else "")
-        shown.add_row(
-            timing.name,
-            f"{timing.median:.2f}" if ran else "-",
-            f"{cell.ratio(timing):.2f}" if ran and cell.baseline else "-",
-            f"{timing.error:.1e}" if timing.error == timing.error else "-",
-            remark,
-        )
-    return shown
-
-
-def _peaks_table(measured: list[Peaks]) -> Any:
-    shown = table("", "float32, G/s ", "integers, G/s ", "memory, GB/s ")
-    for one in measured:
-        integer = "-" if one.integer is None else f"{one.integer:.0f}"
-        shown.add_row(one.isa, f"{one.float32:.0f}", integer, f"{one.read:.1f}")
-    return shown
-
-
-def _calls_table(found: list[Call]) -> Any:
-    shown = table("", "sigma ", "B ", "median ms ", "products, G/s ", "of the peak ", "data, GB/s ", "of the memory's ")
-    for call in found:
-        shown.add_row(
-            call.isa,
-            f"{call.sigma:g}",
-            str(call.batch),
-            f"{call.milliseconds:.2f}",
-            f"{call.products:.1f}",
-            f"{call.share:.0%}",
-            f"{call.read:.1f}",
-            f"{call.share_read:.0%}",
-        )
-    return shown

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from geodiff.cli.bench import _Results
+from geodiff.cli.bench_document import Results
 
 
 def test_a_stopped_run_keeps_what_it_has_measured(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    results = _Results({"what": "squares"}, "cells", out, json=False)
+    results = Results({"what": "squares"}, "cells", out, json=False)
 
     def run(case: int) -> int:
         if case == 2:
@@ -27,5 +27,5 @@ def test_a_stopped_run_keeps_what_it_has_measured(tmp_path: Path) -> None:
 
 def test_a_result_that_is_infinitely_far_off_is_written_down(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    _Results({"what": "errors"}, "cells", out, json=False).finish([{"error": float("inf"), "ratio": float("nan")}])
+    Results({"what": "errors"}, "cells", out, json=False).finish([{"error": float("inf"), "ratio": float("nan")}])
     assert json.loads(out.read_text(), parse_constant=pytest.fail)["cells"] == [{"error": None, "ratio": None}]
