@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import geodiff
 from geodiff import reference, schedules
-from geodiff.analytic import GaussianDenoiser, MixtureDenoiser, two_point, two_point_flow, two_point_invariant
+from geodiff.analytic import GaussianDenoiser, GaussianMixtureDenoiser, two_point, two_point_flow, two_point_invariant
 from geodiff.solvers import SOLVERS, sample
 
 # x(sigma) of the two-point flow from x(80) = 10.
@@ -146,7 +147,7 @@ def test_a_mixture_of_points_is_the_optimal_denoiser() -> None:
     data = torch.randn(7, 4)
     points = [GaussianDenoiser(point.double(), torch.zeros(4, 0), torch.zeros(0)) for point in data]
     weights = torch.randn(7)
-    mixture = MixtureDenoiser(points, weights)
+    mixture = GaussianMixtureDenoiser(points, weights)
     x = torch.randn(5, 4, dtype=torch.float64)
     for sigma in (0.1, 1.0, 10.0):
         expected = reference.posterior(x, data, sigma, log_weights=weights)
@@ -156,7 +157,7 @@ def test_a_mixture_of_points_is_the_optimal_denoiser() -> None:
 
 def test_a_mixture_obeys_tweedie() -> None:
     """r = x + sigma^2 grad log p_sigma(x)."""
-    mixture = MixtureDenoiser([random_gaussian((6,), k) for k in (6, 4, 2)], torch.tensor([0.1, -0.5, 0.7]))
+    mixture = GaussianMixtureDenoiser([random_gaussian((6,), k) for k in (6, 4, 2)], torch.tensor([0.1, -0.5, 0.7]))
     x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
     for sigma in (0.5, 2.0):
         (score,) = torch.autograd.grad(mixture.log_prob(x, sigma).sum(), x)
@@ -170,7 +171,7 @@ def test_a_mixture_of_one_gaussian_has_its_score_however_far_x_is(far: float) ->
     x = (far * torch.randn(3, 6, generator=generator, dtype=torch.float64)).requires_grad_()
     found, expected = (
         torch.autograd.grad(denoiser.log_prob(x, 0.05).sum(), x)[0]
-        for denoiser in (MixtureDenoiser([one, one, one], torch.zeros(3)), one)
+        for denoiser in (GaussianMixtureDenoiser([one, one, one], torch.zeros(3)), one)
     )
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
 
@@ -178,18 +179,22 @@ def test_a_mixture_of_one_gaussian_has_its_score_however_far_x_is(far: float) ->
 def test_a_mixture_fitted_to_classes() -> None:
     data = torch.cat([torch.randn(30, 2, 2) + 3, torch.randn(10, 2, 2) - 3])
     labels = torch.tensor([5] * 30 + [2] * 10)
-    mixture = MixtureDenoiser.fit(data, labels)
+    mixture = GaussianMixtureDenoiser.fit(data, labels)
     assert mixture.log_weights.exp().tolist() == pytest.approx([0.25, 0.75])
     assert torch.allclose(mixture.components[1].mean, data[:30].mean(0), atol=1e-5)
     classes = mixture.log_weights_at(data, 0.5).argmax(1)
     assert classes.tolist() == [1] * 30 + [0] * 10
-    single = MixtureDenoiser.fit(data, torch.zeros(40, dtype=torch.int64))
+    single = GaussianMixtureDenoiser.fit(data, torch.zeros(40, dtype=torch.int64))
     assert torch.allclose(single(data, 0.5), GaussianDenoiser.fit(data)(data, 0.5), atol=1e-6)
+
+
+def test_the_mixture_has_its_former_name_too() -> None:
+    assert geodiff.analytic.MixtureDenoiser is GaussianMixtureDenoiser is not geodiff.MixtureDenoiser
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_they_go_wherever_a_denoiser_goes(solver: str) -> None:
-    mixture = MixtureDenoiser([random_gaussian(k=6), random_gaussian(k=4)], torch.zeros(2))
+    mixture = GaussianMixtureDenoiser([random_gaussian(k=6), random_gaussian(k=4)], torch.zeros(2))
     start = 80 * torch.randn(4, 2, 3)
     for denoiser in (mixture, mixture.components[0]):
         assert sample(denoiser, start, schedules.karras(8), solver).states.isfinite().all()
@@ -206,10 +211,10 @@ EYE = torch.eye(3)
         ("variances", lambda: GaussianDenoiser(torch.zeros(3), EYE, torch.tensor([1.0, -1.0, 1.0]))),
         ("x", lambda: GaussianDenoiser(torch.zeros(3), EYE, torch.ones(3))(torch.zeros(2, 4), 1.0)),
         ("sigma", lambda: GaussianDenoiser(torch.zeros(3), EYE, torch.ones(3))(torch.zeros(2, 3), 0.0)),
-        ("components", lambda: MixtureDenoiser([], torch.zeros(0))),
+        ("components", lambda: GaussianMixtureDenoiser([], torch.zeros(0))),
         (
             "log_weights",
-            lambda: MixtureDenoiser([GaussianDenoiser(torch.zeros(3), EYE, torch.ones(3))], torch.zeros(2)),
+            lambda: GaussianMixtureDenoiser([GaussianDenoiser(torch.zeros(3), EYE, torch.ones(3))], torch.zeros(2)),
         ),
         ("x", lambda: two_point(torch.zeros(2, 2), 1.0)),
         ("sigma", lambda: two_point_flow(torch.zeros(2), 1.0, torch.tensor([0.0]))),

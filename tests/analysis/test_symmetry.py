@@ -10,7 +10,7 @@ from torch import Tensor
 from geodiff import OptimalDenoiser, reference, schedules
 from geodiff.analysis import symmetry
 from geodiff.analysis.lanczos import largest_eigenvalue
-from geodiff.analytic import GaussianDenoiser, MixtureDenoiser
+from geodiff.analytic import GaussianDenoiser, GaussianMixtureDenoiser
 
 TWO_POINTS = torch.tensor([[-1.0], [1.0]])
 
@@ -156,7 +156,7 @@ def test_late_start_is_good_until_the_data_have_split() -> None:
     narrow = [
         GaussianDenoiser(torch.full((1,), c).double(), torch.eye(1).double(), torch.full((1,), 0.01)) for c in (-1, 1)
     ]
-    denoiser = MixtureDenoiser(narrow, torch.zeros(2))
+    denoiser = GaussianMixtureDenoiser(narrow, torch.zeros(2))
     gaussian = GaussianDenoiser(torch.zeros(1).double(), torch.eye(1).double(), torch.tensor([1.01]))
 
     def distance(samples: Tensor) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import geodiff
 from geodiff.adapters import PreconditionedDenoiser, RawNetwork
-from geodiff.analytic import GaussianDenoiser, MixtureDenoiser
+from geodiff.analytic import GaussianDenoiser, GaussianMixtureDenoiser
 from geodiff.learned import ConsistencyModel, LearnedDenoiser, UNetConfig
 
 Denoiser = Callable[..., Tensor]
@@ -39,7 +39,7 @@ DENOISERS: dict[str, Callable[[], Denoiser]] = {
         for kind in geodiff.local.KINDS
     },
     "gaussian": lambda: GaussianDenoiser.fit(DATA),
-    "mixture": lambda: MixtureDenoiser.fit(DATA, LABELS),
+    "mixture": lambda: GaussianMixtureDenoiser.fit(DATA, LABELS),
     "learned": learned,
     "consistency": lambda: ConsistencyModel(SHAPE, UNetConfig(2, width=8)).eval(),
     "preconditioned": lambda: PreconditionedDenoiser(RawNetwork(geodiff.OptimalDenoiser(DATA))),

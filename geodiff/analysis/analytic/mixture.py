@@ -10,7 +10,7 @@ from geodiff.base.per_point import per_point
 from geodiff.data.labels import check_labels
 
 
-class MixtureDenoiser:
+class GaussianMixtureDenoiser:
     """r(x; sigma) = sum_c w_c r_c(x; sigma), w = softmax_c(log pi_c + log N(x; mu_c, Cov_c + sigma^2)).
 
     components  the Gaussians, all of one shape; log_weights [C] log pi_c, normalised here
@@ -35,7 +35,7 @@ class MixtureDenoiser:
         self.log_weights = log_weights.double().log_softmax(0)
 
     @classmethod
-    def fit(cls, data: Tensor, labels: Tensor, *, dtype: torch.dtype = torch.float32) -> "MixtureDenoiser":
+    def fit(cls, data: Tensor, labels: Tensor, *, dtype: torch.dtype = torch.float32) -> "GaussianMixtureDenoiser":
         """One Gaussian for each class that occurs in labels int [N], weighted by its share of data [N, *shape]."""
         classes = check_labels(labels, len(data))
         present, counts = classes.unique(return_counts=True)
@@ -68,3 +68,7 @@ class MixtureDenoiser:
         for weight, component in zip(weights.T, self.components, strict=True):
             denoised += per_point(weight, x) * component(x, sigma)
         return denoised
+
+
+#: The name that it had. `geodiff.MixtureDenoiser`, of data points that are normal distributions, is another class.
+MixtureDenoiser = GaussianMixtureDenoiser
