@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from geodiff import learned
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.data import load
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned.distillation import generate
-from geodiff.learned.distillation.method import Teacher
 from geodiff.measure import record
 from geodiff.measure.students import compare
 from geodiff.output.pictures import save_columns
@@ -58,7 +58,7 @@ def main() -> None:
         save_columns(chosen.picture, {**columns, **last}, title="1 evaluation (PD: 4); the teacher 35")
 
 
-def _ends(teacher: Teacher, noise: Tensor) -> Tensor:
+def _ends(teacher: Denoiser, noise: Tensor) -> Tensor:
     return sample(teacher, noise, karras(18), "heun", keep="end").states[-1]
 
 

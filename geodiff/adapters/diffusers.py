@@ -14,6 +14,7 @@ from geodiff.adapters.flow import FlowModel
 from geodiff.adapters.levels import cast_per_point, dtype_of
 from geodiff.adapters.parametrization import eps_to_x0, sigma_from_abar, v_to_x0, x0_to_eps, x0_to_v
 from geodiff.base.arguments import check_sigma, check_tensor
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import FLOATING
 
 Convert = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -72,7 +73,7 @@ class SchedulerModel(nn.Module):
                last level of pure noise (zero terminal SNR) is answered by the limit sigma -> infinity of r
     """
 
-    def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
+    def __init__(self, denoiser: Denoiser, scheduler: Any) -> None:
         super().__init__()
         if hasattr(scheduler, "precondition_outputs"):
             raise ValueError(

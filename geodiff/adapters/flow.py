@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geodiff.adapters.levels import dtype_of
 from geodiff.base.arguments import check_number, check_sigma, check_tensor, shape_sigma
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import FLOATING
 from geodiff.base.per_point import per_point
 from geodiff.denoiser.module import OptimalDenoiser
@@ -38,7 +39,7 @@ class FlowModel(nn.Module):
 
     def __init__(
         self,
-        denoiser: Callable[..., Tensor],
+        denoiser: Denoiser,
         convention: Convention = "A",
         order: Order = "x,t",
         scale: float = 1.0,

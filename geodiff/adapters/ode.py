@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from geodiff.base.denoiser_type import Denoiser
 
-def probability_flow(denoiser: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+
+def probability_flow(denoiser: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
     """dx / d ln(sigma) = x - r(x; sigma), as f(log_sigma, x): what `odeint(f, noise, sigmas.log())` solves.
 
     The same flow as dx/dsigma = (x - r) / sigma. In ln(sigma) because adaptive solvers step beyond the end of the

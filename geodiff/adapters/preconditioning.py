@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geodiff.adapters.levels import cast_per_point, dtype_of
 from geodiff.base.arguments import check_number, check_sigma, check_tensor
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import FLOATING
 
 
@@ -65,7 +66,7 @@ class RawNetwork(nn.Module):
     sigma_data  > 0, as the sampler has it
     """
 
-    def __init__(self, denoiser: Callable[..., Tensor], sigma_data: float = 0.5) -> None:
+    def __init__(self, denoiser: Denoiser, sigma_data: float = 0.5) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.sigma_data = check_number(sigma_data, "sigma_data", 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geodiff.adapters.flow import FlowModel
 from geodiff.adapters.parametrization import x0_to_eps
+from geodiff.base.denoiser_type import Denoiser
 
 
 class SmallDiffusionModel(nn.Module):
@@ -22,9 +23,7 @@ class SmallDiffusionModel(nn.Module):
     Its `samples` and `training_loop` take it as a model; `cond` are class labels.
     """
 
-    def __init__(
-        self, denoiser: Callable[..., Tensor], input_dims: tuple[int, ...] | None = None, *, flow: bool = False
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, input_dims: tuple[int, ...] | None = None, *, flow: bool = False) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.input_dims = tuple(getattr(denoiser, "shape", ())) if input_dims is None else tuple(input_dims)

@@ -4,13 +4,13 @@ The protocol was read in the public repository analytic-diffusion/analytic-diffu
 is imported from it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geodiff.adapters.parametrization import vp_to_ve
+from geodiff.base.denoiser_type import Denoiser
 
 
 class StudioDenoiser(nn.Module):
@@ -22,7 +22,7 @@ class StudioDenoiser(nn.Module):
 
     prediction_type = "epsilon"
 
-    def __init__(self, denoiser: Callable[..., Tensor], scheduler: Any) -> None:
+    def __init__(self, denoiser: Denoiser, scheduler: Any) -> None:
         super().__init__()
         self.denoiser, self.scheduler = denoiser, scheduler
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.local.module import LocalDenoiser
 from geodiff.local.schedules import PatchSchedule, chosen
 from geodiff.solvers import sample
@@ -33,7 +34,7 @@ class Calibration:
 
 @torch.no_grad()
 def calibrate(
-    network: Callable[[Tensor, Tensor], Tensor],
+    network: Denoiser,
     local: Callable[[int], LocalDenoiser],
     noise: Tensor,
     sigmas: Tensor | Sequence[float],

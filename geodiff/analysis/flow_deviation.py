@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_integer, check_query_shape, check_reals, check_tensor
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import FLOATING
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.denoiser.nearest import nearest_two
@@ -17,7 +18,6 @@ from geodiff.solvers import sample
 __all__ = ["Denoiser", "FlowDeviation", "Hybrid", "Velocity", "along_path", "along_trajectory", "hybrid"]
 
 Velocity = Callable[..., Tensor]
-Denoiser = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)

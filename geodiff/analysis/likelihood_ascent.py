@@ -1,12 +1,12 @@
 """Whether a denoiser climbs: the likelihood at its answer and after its Euler step, against that where it started."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from geodiff.base.answers import check_answer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.reference.contract import log_prob_allowed
 
@@ -38,7 +38,7 @@ class LikelihoodAscent:
 
 @torch.no_grad()
 def likelihood_ascent(
-    optimal: OptimalDenoiser, learned: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float, sigma_next: float
+    optimal: OptimalDenoiser, learned: Denoiser, x: Tensor, sigma: float, sigma_next: float
 ) -> LikelihoodAscent:
     """If |r_theta - r*| <= |r* - x|, p_sigma(r_theta) >= p_sigma(x), and p_sigma(x') >= p_sigma(x) at the Euler step.
 

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from geodiff.base.answers import check_answer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.local.module import LocalDenoiser
 from geodiff.reference.formula import model_space
 
 __all__ = ["Agreement", "Denoiser", "Mosaic", "agreement", "correlation", "mosaic"]
-
-Denoiser = Callable[[Tensor, float], Tensor]
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ def agreement(
 ) -> Agreement:
     """Answers of all denoisers to the same x, compared with the first of them: the network, as a rule.
 
-    denoisers  name -> r(x, sigma), two or more
+    denoisers  name -> r(x, sigma), two or more; sigma is a number
     noisy      x [S, B, *shape], at sigmas [S]: such as the states of a network's own trajectories
     progress   is called after each answer
     """

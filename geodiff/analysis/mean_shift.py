@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_integer, check_number, check_reals, check_sigma, check_tensor
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import PRECISE
 
 __all__ = ["MERGE", "MeanShift", "mean_shift"]
@@ -42,7 +43,7 @@ class MeanShift:
 
 @torch.no_grad()
 def mean_shift(
-    denoiser: Callable[[Tensor, Tensor], Tensor],
+    denoiser: Denoiser,
     x: Tensor,
     sigma: float | Tensor | Sequence[float],
     *,
@@ -94,7 +95,7 @@ def mean_shift(
     return MeanShift(points, shift, converged, iterations, points[leaders], labels, counts)
 
 
-def _evaluate(denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float) -> Tensor:
+def _evaluate(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
     denoised = denoiser(x, x.new_tensor(sigma, dtype=torch.float64))
     return check_answer(denoised, x, "denoiser", f"sigma = {sigma:g}").to(x.dtype)
 

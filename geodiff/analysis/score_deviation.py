@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from geodiff.base.answers import check_answer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.solvers import sample
 from geodiff.solvers.trajectory import Trajectory
 
 __all__ = ["Denoiser", "ScoreDeviation", "score_deviation"]
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

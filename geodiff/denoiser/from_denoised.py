@@ -12,8 +12,8 @@ from geodiff.denoiser.velocity import LARGEST, Moment
 from geodiff.paths import Path
 
 
-class Denoiser(Protocol):
-    """r(x; sigma), over points of some shape."""
+class ShapedDenoiser(Protocol):
+    """r(x; sigma) that says over points of which shape."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -21,7 +21,9 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor: ...
 
 
-def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, conditions: Mapping[str, Any]) -> Tensor:
+def velocity(
+    denoiser: ShapedDenoiser, x: Tensor, t: float | Tensor, path: Path, conditions: Mapping[str, Any]
+) -> Tensor:
     """v = alpha' r + sigma' (x - alpha r) / sigma, r = r(x / alpha; sigma / alpha), [B, *shape] in the dtype of x."""
     x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     scales = Moment.of(path, shape_sigma(t, len(x), device=x.device, name="t", what="time")).scales
@@ -30,7 +32,7 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float | Tensor, path: Path, condi
     return scales.velocity(x, denoiser(moved, level, **conditions)).to(x.dtype)
 
 
-def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, conditions: Mapping[str, Any]) -> Tensor:
+def score(denoiser: ShapedDenoiser, x: Tensor, sigma: float | Tensor, conditions: Mapping[str, Any]) -> Tensor:
     """(r(x; sigma) - x) / sigma^2, [B, *shape] in the dtype of x."""
     x = check_query_shape(x, denoiser.shape, dtypes=FLOATING)
     levels = check_sigma(sigma, len(x), device=x.device)

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.inverse.problem import Problem
 from geodiff.solvers.sampling import check_schedule
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

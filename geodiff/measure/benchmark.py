@@ -180,7 +180,7 @@ def _too_slow(name: str, batch: int, before: Sequence[Cell]) -> str:
     return ""
 
 
-def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Callable[[Tensor, float], Tensor]:
+def _on_isa(denoiser: OptimalDenoiser, isa: str) -> Denoise:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         with cpu.use_isa(isa):
             return denoiser(x, sigma)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geodiff import learned
 from geodiff.base.arguments import check_integer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.package_name import install_hint
 from geodiff.data import Dataset, split
 from geodiff.denoiser.module import OptimalDenoiser
@@ -34,7 +35,6 @@ from geodiff.inverse import (
     gaussian_kernel,
     pigdm,
 )
-from geodiff.inverse.descent import Denoiser
 from geodiff.inverse.methods import diffpir as _diffpir
 from geodiff.inverse.methods import dps as _dps
 from geodiff.inverse.methods import dps_noised as _dps_noised

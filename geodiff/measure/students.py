@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from geodiff.analysis.quality import PrincipalComponents, frechet_distance, nearest
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.data import Dataset
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.learned.consistency import ConsistencyModel
 from geodiff.learned.distillation import evaluations, generate
-from geodiff.learned.distillation.method import Teacher
 from geodiff.learned.weights_file import Network
 from geodiff.reference.formula import model_space
 from geodiff.schedules import karras
@@ -43,7 +43,7 @@ class Comparison:
     consistency: dict[str, float]
 
 
-def compare(student: Network, teacher: Teacher, dataset: Dataset, *, num: int = 1000, seed: int = 77) -> Comparison:
+def compare(student: Network, teacher: Denoiser, dataset: Dataset, *, num: int = 1000, seed: int = 77) -> Comparison:
     """Samples of both from `num` noises. Features are fitted to the data, in their units."""
     generator = torch.Generator().manual_seed(seed)
     noise = 80.0 * torch.randn(num, *dataset.data.shape[1:], generator=generator)
@@ -70,7 +70,7 @@ def compare(student: Network, teacher: Teacher, dataset: Dataset, *, num: int = 
 
 
 @torch.no_grad()
-def _consistency(student: ConsistencyModel, teacher: Teacher, noise: Tensor) -> dict[str, float]:
+def _consistency(student: ConsistencyModel, teacher: Denoiser, noise: Tensor) -> dict[str, float]:
     """Mean |f(x, sigma) - x_end| for states x at `_LEVELS` of the teacher's trajectories, by Heun's method."""
     grid = torch.cat([karras(60)[:-1], torch.tensor(_LEVELS)]).double().unique().flip(0)
     walk = sample(teacher, noise, torch.cat([grid, torch.zeros(1, dtype=torch.float64)]), "heun")

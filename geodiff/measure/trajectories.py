@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geodiff import reference
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.denoiser.module import OptimalDenoiser
 from geodiff.measure.baselines import made, model_points
 from geodiff.measure.benchmark import Timing, take_turns
@@ -57,7 +58,7 @@ class TrajectoryBench:
         found = Walks(solver, steps, batch)
         ways: list[tuple[Timing, Callable[[], tuple[Tensor, float]]]] = []
 
-        def end(denoiser: Callable[..., Tensor], keep: Literal["all", "end"]) -> Tensor:
+        def end(denoiser: Denoiser, keep: Literal["all", "end"]) -> Tensor:
             return sample(denoiser, noise, sigmas, solver, keep).states[-1]
 
         def add(name: str, call: Callable[..., Tensor], *given: object) -> None:
@@ -95,7 +96,7 @@ class TrajectoryBench:
         return largest_norm(self.data)
 
     @cached_property
-    def _plain(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def _plain(self) -> Denoiser:
         softmax = made("torch-softmax", model_points(self.data))
         return lambda x, sigma: softmax(x.flatten(1), float(sigma)).reshape(x.shape)
 
@@ -105,7 +106,7 @@ def _asked(denoiser: OptimalDenoiser, x: Tensor, sigma: Tensor) -> Tensor:
     return denoiser(x, sigma)
 
 
-def slopes(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tensor, solver: str) -> Tensor:
+def slopes(denoise: Denoiser, x: Tensor, sigmas: Tensor, solver: str) -> Tensor:
     """The end by steps as k-diffusion's samplers are written: slopes d = (x - r) / sigma, a sigma for each sample.
 
     solver: euler, heun or dpmpp2m (DPM-Solver++(2M) in log sigma; Lu et al., 2211.01095)

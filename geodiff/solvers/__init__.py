@@ -8,11 +8,12 @@ jump, schedule_search                                   ODE-Jump; levels chosen 
 Imports from `base`, `schedules`, `backends` (what a combination is) and `denoiser`.
 """
 
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.solvers.evaluation import Evaluate, Evaluator, Level, Step, blend, combine
 from geodiff.solvers.jump import jump_levels, ode_jump
 from geodiff.solvers.loop import Callback
 from geodiff.solvers.registry import SOLVERS
-from geodiff.solvers.sampling import Denoiser, sample
+from geodiff.solvers.sampling import sample
 from geodiff.solvers.schedule_search import gits, gits_costs, gits_schedule, gits_search
 from geodiff.solvers.steps.dpm_solver_pp import dpm_solver_pp_2m
 from geodiff.solvers.steps.euler import euler

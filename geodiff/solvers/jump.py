@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_number
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.solvers.evaluation import Step
 from geodiff.solvers.loop import Callback
-from geodiff.solvers.sampling import Denoiser, check_schedule, sample
+from geodiff.solvers.sampling import check_schedule, sample
 from geodiff.solvers.trajectory import Trajectory
 
 

@@ -12,6 +12,7 @@ from geodiff.backends.combination import Term
 from geodiff.backends.cost import Cost
 from geodiff.base.answers import check_answer
 from geodiff.base.arguments import check_finite, check_query_shape, check_reals, check_tensor
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.dtypes import PRECISE
 from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.denoiser.module import OptimalDenoiser
@@ -25,8 +26,6 @@ from geodiff.solvers.loop import Callback, Places, Walk
 from geodiff.solvers.registry import find_solver
 from geodiff.solvers.trajectory import Trajectory
 from geodiff.solvers.verifying import Verified
-
-Denoiser = Callable[..., Tensor]
 
 
 @torch.no_grad()

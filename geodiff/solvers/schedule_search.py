@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer, check_number
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.schedules import karras
 from geodiff.solvers.evaluation import Step
-from geodiff.solvers.sampling import Denoiser, sample
+from geodiff.solvers.sampling import sample
 from geodiff.solvers.trajectory import Trajectory
 
 #: What `gits` tries for gamma. The paper's 1.15 among them: which is best depends on the model and the number of steps.

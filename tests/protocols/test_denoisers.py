@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 import geodiff
 from geodiff.adapters import PreconditionedDenoiser, RawNetwork
 from geodiff.analytic import GaussianDenoiser, GaussianMixtureDenoiser
 from geodiff.learned import ConsistencyModel, LearnedDenoiser, UNetConfig
-
-Denoiser = Callable[..., Tensor]
+from geodiff.solvers import Denoiser
 
 SHAPE = (2, 6, 6)
 DATA = torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

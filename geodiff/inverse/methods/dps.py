@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geodiff.base.arguments import check_number
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.per_point import per_point
-from geodiff.inverse.descent import Denoiser, Descent, Options, Restoration
+from geodiff.inverse.descent import Descent, Options, Restoration
 from geodiff.inverse.problem import Problem
 from geodiff.schedules import karras
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from geodiff.inverse.descent import Denoiser, Descent, Options, Restoration
+from geodiff.base.denoiser_type import Denoiser
+from geodiff.inverse.descent import Descent, Options, Restoration
 from geodiff.inverse.problem import Problem
 from geodiff.schedules import karras
 

@@ -8,10 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.learned.distillation.settings import Distillation
 from geodiff.reference.formula import model_space
-
-Teacher = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +20,7 @@ class Material:
     origin  what the teacher is, as JSON holds it
     """
 
-    teacher: Teacher | None
+    teacher: Denoiser | None
     data: Tensor
     folder: Path
     settings: Distillation

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geodiff.base.arguments import check_integer
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.base.errors import DataError
 from geodiff.base.files import atomic_path
 from geodiff.learned.trajectory_operator import LEVELS
@@ -35,7 +36,7 @@ class PairStore:
     def __init__(
         self,
         folder: Path,
-        teacher: Callable[..., Tensor],
+        teacher: Denoiser,
         shape: tuple[int, ...],
         *,
         origin: dict[str, object],

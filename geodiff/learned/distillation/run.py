@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from geodiff.base.denoiser_type import Denoiser
 from geodiff.data.digest import digest
 from geodiff.learned import checkpoints
 from geodiff.learned.distillation.cd import CD
 from geodiff.learned.distillation.ct import CT
 from geodiff.learned.distillation.dfno import DFNO
 from geodiff.learned.distillation.kd import KD
-from geodiff.learned.distillation.method import Material, Method, Teacher
+from geodiff.learned.distillation.method import Material, Method
 from geodiff.learned.distillation.pd import PD
 from geodiff.learned.distillation.settings import Distillation
 from geodiff.learned.resumable import Resumable, check_pictures
@@ -30,7 +31,7 @@ Progress = Callable[[str, int, int], object]
 
 
 def distill(
-    teacher: Teacher | None,
+    teacher: Denoiser | None,
     data: Tensor,
     out: Path,
     settings: Distillation | None = None,
