@@ -4,16 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from typer.testing import CliRunner, Result
 
 from geodiff import learned
-from geodiff.cli import app
 from geodiff.data import load
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
+from tests.cli.in_process import run
 
 SMALL = ("--data", "digits", "--width", 8, "--batch", 4, "--steps", 3)
 

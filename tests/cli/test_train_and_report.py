@@ -4,15 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from geodiff import learned
-from geodiff.cli import app
 from geodiff.learned import load_network
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from tests.cli.in_process import run
 
 
 def test_train_writes_weights_that_load_and_goes_on(tmp_path: Path) -> None:
