@@ -24,3 +24,8 @@ def check_files(folder: Path) -> None:
             json.loads(path.read_text())
         elif path.suffix == ".pt":
             torch.load(path, weights_only=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of the folder, by name; none where there is no folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder.is_dir() else {}

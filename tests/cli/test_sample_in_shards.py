@@ -17,15 +17,11 @@ from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.solvers import latest_levels
 from geodiff.solvers.loop import Walk
 from geodiff.solvers.shards import Shards, noise_of
-from tests.cli.endings import last
+from tests.cli.endings import contents, last
 from tests.processes import run, started
 
 ARGUMENTS = ["sample", "--data", "digits", "--num", 24, "--shard", 4, "--steps", 40, "--threads", 1, "--out"]
 FILES = 6
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder.is_dir() else {}
 
 
 def named_in(folder: Path) -> int:

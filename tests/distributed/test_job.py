@@ -16,6 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from geodiff.distributed.job import MEETING, _meet, cores_of
+from tests.cli.endings import contents
 from tests.processes import Running, run, started
 
 #: What torchrun sets, and then the command; the store lives elsewhere, as torchrun's does.
@@ -62,10 +63,6 @@ def ended(size: int, *arguments: object, folder: Path | None = None) -> list[tup
     with job(size, *arguments, folder=folder) as ranks:
         said = [rank.communicate(300) for rank in ranks]
     return [(rank.process.exitcode, *both) for rank, both in zip(ranks, said, strict=True)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder.is_dir() else {}
 
 
 def test_samples_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
