@@ -14,3 +14,9 @@ def vision() -> ModuleType:
     if package is None:
         pytest.skip("torchvision is not installed: pip install torchvision")
     return package.datasets
+
+
+@pytest.fixture(scope="session")
+def hugging_face() -> ModuleType:
+    """The package datasets."""
+    return pytest.importorskip("datasets", reason="pip install datasets")

@@ -265,11 +265,6 @@ def test_torchvision_folder(tmp_path: Path, vision: ModuleType) -> None:
     assert found.classes == ("a", "b")
 
 
-@pytest.fixture(scope="module")
-def hugging_face() -> ModuleType:
-    return pytest.importorskip("datasets", reason="pip install datasets")
-
-
 def test_hugging_face_objects(hugging_face: ModuleType) -> None:
     features = hugging_face.Features(
         {"img": hugging_face.Image(), "label": hugging_face.ClassLabel(names=["a", "b", "c", "d"])}

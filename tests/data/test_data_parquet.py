@@ -25,20 +25,17 @@ def png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-@pytest.fixture(scope="module")
-def datasets() -> ModuleType:
-    return pytest.importorskip("datasets", reason="pip install datasets")
-
-
 def column(first: int = 0, last: int = 6) -> list[dict[str, object]]:
     return [{"bytes": png(pixels), "path": None} for pixels in PIXELS[first:last]]
 
 
-def test_a_file_of_the_library_itself(tmp_path: Path, datasets: ModuleType) -> None:
+def test_a_file_of_the_library_itself(tmp_path: Path, hugging_face: ModuleType) -> None:
     """With the names that CIFAR-10 has there: img and label, classes in the metadata."""
-    features = datasets.Features({"label": datasets.ClassLabel(names=["a", "b", "c"]), "img": datasets.Image()})
+    features = hugging_face.Features(
+        {"label": hugging_face.ClassLabel(names=["a", "b", "c"]), "img": hugging_face.Image()}
+    )
     rows = {"img": [Image.fromarray(pixels) for pixels in PIXELS], "label": LABELS}
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    hugging_face.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     for source in (tmp_path, tmp_path / "train-00000-of-00001.parquet"):
         found = load(source)
         assert np.array_equal(found.data.numpy(), PIXELS.transpose(0, 3, 1, 2))
