@@ -6,10 +6,7 @@ from torch import Tensor
 
 from geodiff import OptimalDenoiser
 from geodiff.backends import cpu
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.random_numbers import seeded
 
 
 def model(data: Tensor) -> Tensor:

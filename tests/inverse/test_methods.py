@@ -24,6 +24,7 @@ from geodiff.inverse import (
     pigdm,
 )
 from geodiff.schedules import karras
+from tests.random_numbers import normal
 
 SHAPE = (1, 8, 8)
 DATA = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -33,10 +34,6 @@ OPERATORS: dict[str, Operator] = {
     "blur": Blur(gaussian_kernel(5, 2.0), SHAPE),
     "super-resolution": SuperResolution(4, gaussian_kernel(5, 2.0), SHAPE),
 }
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def begin(seed: int, clip: tuple[float, float] | None = None) -> Options:

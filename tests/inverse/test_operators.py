@@ -5,16 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from geodiff.inverse import Bicubic, Blur, Inpainting, Linear, Operator, SuperResolution, gaussian_kernel
+from tests.random_numbers import normal
 
 SHAPE = (2, 12, 8)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_blur_is_a_circular_convolution() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geodiff.inverse import Bicubic, Blur, Inpainting, Linear, Operator, SuperResolution, gaussian_kernel
+from tests.random_numbers import normal
 
 SHAPE = (2, 12, 8)
 UNEVEN = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
@@ -48,10 +49,6 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
 @pytest.fixture(params=list(OPERATORS))
 def operator(request: pytest.FixtureRequest) -> Operator:
     return OPERATORS[request.param]()
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_the_adjoint_is_one(operator: Operator) -> None:

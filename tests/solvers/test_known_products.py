@@ -8,6 +8,7 @@ from geodiff import OptimalDenoiser, reference, sample, schedules
 from geodiff.backends import cpu
 from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.reference.known_products import DITHERS, Known, carry, dithers
+from tests.random_numbers import seeded
 
 N, D = 400, 150  # rows longer than those whose dense pass is in float32
 #: Bits of a digit, by instruction set; "portable" has no integer products and carries nothing.
@@ -17,10 +18,6 @@ INTEGERS = [isa for isa in cpu.isas() if isa in BITS]
 #: Those for which a digit of many queries costs more than coordinates do.
 SHAPED = [isa for isa in INTEGERS if isa != "avx512_amx"]
 UNIT, SHIFT = 127.5, 0.5  # the core's units, in which bytes are integers
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def waves(n: int, d: int) -> Tensor:

@@ -17,12 +17,9 @@ from geodiff.denoiser.along_trajectory import AlongTrajectory
 from geodiff.denoiser.trajectory_memory import Memories
 from geodiff.reference import remembering
 from geodiff.solvers import SOLVERS
+from tests.random_numbers import seeded
 
 TOL = 1e-5
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def cut_of(data: Tensor, tol: float) -> float:
