@@ -11,11 +11,12 @@ from geodiff.backends import Query
 from geodiff.backends.combination import Combination
 from geodiff.backends.triton import PATHS, TritonEngine
 from geodiff.denoiser.graph_recording import recordable_engine, unchecked
-from geodiff.kernels import decide, evaluate
+from geodiff.kernels import evaluate
 from geodiff.kernels.configs import ROWS, SPLIT, WEIGHTED_SUM
 from geodiff.kernels.prepared import Prepared
 from geodiff.kernels.weighted_sum import PARTS, Sums, splits
 from tests.kernels.interpreted.counting import Counted, counted
+from tests.kernels.interpreted.paths import send_to
 
 MOST = 12
 BATCH, N, D = 3, 150, 9
@@ -31,15 +32,6 @@ CASES = [
 def some_data(stored: torch.dtype) -> Tensor:
     points = torch.rand(N, D) * 0.8 + 0.1  # far enough from 0 that float32 sums are good enough
     return ((points + 1) * 127.5).round().to(torch.uint8) if stored == torch.uint8 else points.to(stored)
-
-
-def send_to(path: str, monkeypatch: pytest.MonkeyPatch) -> float:
-    """As if queries at the level returned were of the kind that takes this path."""
-    if path != "screened":
-        monkeypatch.setattr(evaluate, "most_candidates", lambda n: 0)
-    if path == "exact":
-        monkeypatch.setattr(decide, "LOG_SHARE", -1.0)
-    return {"screened": 0.05, "dense": 50.0, "dense_fine": 0.7, "exact": 1.0}[path]
 
 
 def within(count: Counted) -> None:

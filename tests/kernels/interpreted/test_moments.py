@@ -8,13 +8,13 @@ from geodiff.backends import Query
 from geodiff.backends import triton as engine_module
 from geodiff.backends.query import Direction
 from geodiff.backends.triton import PATHS, TritonEngine
-from geodiff.kernels import decide as decide_module
 from geodiff.kernels import drawn as drawn_module
 from geodiff.kernels import evaluate as evaluate_module
 from geodiff.reference import moments
 from tests import engine_moments
 from tests.engine_moments import BATCH, KINDS, TOL, asked, check_covariance, check_draws, check_posterior, some_data
 from tests.kernels.interpreted.counting import counted
+from tests.kernels.interpreted.paths import send_to
 
 # The interpreter takes seconds for each.
 CASES = [(torch.uint8, 0.3, kind) for kind in KINDS]
@@ -61,11 +61,7 @@ def test_more_queries_than_a_pass_takes_and_more_rows_than_a_chunk_has(monkeypat
 
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_excluded_takes_no_part(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if path != "screened":
-        monkeypatch.setattr(evaluate_module, "most_candidates", lambda n: 0)
-    if path == "exact":
-        monkeypatch.setattr(decide_module, "LOG_SHARE", -1.0)
-    sigma = {"screened": 0.05, "dense": 50.0, "dense_fine": 0.7, "exact": 1.0}[path]
+    sigma = send_to(path, monkeypatch)
     data = some_data(torch.uint8)
     for kind in ("exclude", "both") if path == "dense" else ("both",):
         engine = TritonEngine(data)
