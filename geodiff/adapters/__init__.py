@@ -6,6 +6,7 @@ EDM's sampler and k-diffusion's need no adapter: a denoiser of this package is c
 Imports from `base`, `paths`, `denoiser` and `inverse`.
 """
 
+from geodiff.adapters.analytic_diffusion_studio import StudioDenoiser
 from geodiff.adapters.diffusers import DiffusersDenoiser, SchedulerModel
 from geodiff.adapters.flow import FlowDenoiser, FlowModel
 from geodiff.adapters.ode import probability_flow
@@ -25,7 +26,6 @@ from geodiff.adapters.parametrization import (
 )
 from geodiff.adapters.preconditioning import PreconditionedDenoiser, RawNetwork
 from geodiff.adapters.smalldiffusion import SmallDiffusionModel
-from geodiff.adapters.studio import StudioDenoiser
 
 __all__ = [
     "DiffusersDenoiser",

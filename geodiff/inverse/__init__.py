@@ -2,13 +2,13 @@
 
 operators/  A with adjoint and proximal step, a file each     problem   a measurement and what it is of
 methods/    DiffPIR, DPS, DPS with y_t, PiGDM, a file each    descent   what they share
-exact       the posterior over the data, without approximation
+exact_posterior   p(x_0 | y) over the data, without approximation
 
 Imports from `base`, `schedules`, `reference`, `solvers` and `analysis`.
 """
 
 from geodiff.inverse.descent import Options, Restoration
-from geodiff.inverse.exact import ExactPosterior
+from geodiff.inverse.exact_posterior import ExactPosterior
 from geodiff.inverse.methods.diffpir import diffpir
 from geodiff.inverse.methods.dps import dps
 from geodiff.inverse.methods.dps_noised import dps_noised

@@ -54,7 +54,7 @@ def test_it_equals_brute_force(name: str, sigma: float) -> None:
 def test_data_tile_by_tile_are_the_same_data(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = measured("blur", 1.0)
     whole = ExactPosterior(DATA, problem).mean
-    monkeypatch.setattr("geodiff.inverse.exact._TILE", 64 * 7)
+    monkeypatch.setattr("geodiff.inverse.exact_posterior._TILE", 64 * 7)
     torch.testing.assert_close(ExactPosterior(DATA, problem).mean, whole, rtol=0, atol=1e-14)
 
 
