@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import geodiff
+from tests.denoiser.compiled_graphs import Graphs
 from tests.processes import run
 
 pytestmark = [
@@ -24,18 +25,13 @@ def _fresh() -> None:
 def test_one_graph_serves_every_batch_size(labelled: bool) -> None:
     options = {"labels": torch.arange(200) % 3} if labelled else {}
     denoiser = geodiff.OptimalDenoiser(2 * torch.rand(200, 3, 4, 4) - 1, **options)
-    graphs = []
-
-    def backend(graph: torch.fx.GraphModule, _: object) -> object:
-        graphs.append(graph)
-        return graph
-
-    compiled = torch.compile(denoiser, backend=backend, fullgraph=True, dynamic=True)
+    graphs = Graphs()
+    compiled = torch.compile(denoiser, backend=graphs, fullgraph=True, dynamic=True)
     for batch in range(2, 13):
         x = torch.randn(batch, 3, 4, 4)
         given = (torch.arange(batch) % 3,) if labelled else ()
         assert torch.equal(compiled(x, torch.tensor(1.0), *given), denoiser(x, torch.tensor(1.0), *given))
-    assert len(graphs) == 1
+    assert graphs.count == 1
 
 
 def export(denoiser: geodiff.OptimalDenoiser) -> torch.export.ExportedProgram:

@@ -13,6 +13,7 @@ import geodiff
 from geodiff import paths, reference
 from geodiff.paths import Path
 from tests import field
+from tests.denoiser.compiled_graphs import Graphs
 
 BACKENDS = [name for name in ("reference", "cpu") if geodiff.backends.is_available(name)]
 #: t -> v* on the linear path, A: [0, 0], [1, 5], the sum and the sum of squares.
@@ -208,19 +209,14 @@ def test_one_graph_of_a_compiler(path: Path) -> None:
     """For every batch size and time, with both tolerances that a time may ask for; and its gradients."""
     torch._dynamo.reset()
     denoiser = geodiff.OptimalDenoiser(torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)))
-    graphs = []
-
-    def backend(graph: torch.fx.GraphModule, _: object) -> object:
-        graphs.append(graph)
-        return graph
-
+    graphs = Graphs()
     compiled = torch.compile(
-        lambda x, t: denoiser.velocity(x, t, path=path), backend=backend, fullgraph=True, dynamic=True
+        lambda x, t: denoiser.velocity(x, t, path=path), backend=graphs, fullgraph=True, dynamic=True
     )
     for batch in (2, 3, 7):
         x, t = torch.randn(batch, 3, 4), torch.linspace(0.02, 0.98, batch, dtype=torch.float64)
         assert torch.equal(compiled(x, t), denoiser.velocity(x, t, path=path))
-    assert len(graphs) == 1
+    assert graphs.count == 1
     with pytest.raises(ValueError, match=r"t: expected a time at which .* has a velocity, found 1\.5"):
         compiled(x, torch.full((7,), 1.5, dtype=torch.float64))
     torch._dynamo.reset()
