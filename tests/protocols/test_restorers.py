@@ -21,6 +21,7 @@ from geodiff.inverse import (
 )
 from geodiff.measure.restoration import METHODS
 from geodiff.schedules import karras
+from tests.unit_gaussian import gaussian
 
 SHAPE = (2, 8, 8)
 SIGMAS = karras(12, sigma_min=0.02, sigma_max=10.0)
@@ -77,10 +78,8 @@ def test_shape_dtype_and_the_number_of_evaluations(method: Method, dtype: torch.
 
 
 def test_its_noise_is_all_from_the_generator(method: Method) -> None:
-    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        return x / (1 + sigma**2)  # of N(0, 1), which has more to end in than data points
-
-    first, again, other = (method(denoiser, problem(), SIGMAS, options=options(seed)).images for seed in (0, 0, 1))
+    # Of N(0, 1), which has more to end in than data points.
+    first, again, other = (method(gaussian, problem(), SIGMAS, options=options(seed)).images for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -121,7 +120,7 @@ def test_by_itself_it_takes_its_own_levels_and_its_signature_is_short(
     assert len(str(inspect.signature(method))) < 400
     seen: list[float] = []
     watch = options(watch=lambda step, sigma, x, estimate: seen.append(sigma))
-    method(lambda x, sigma: x / (1 + sigma**2), problem(), options=watch)
+    method(gaussian, problem(), options=watch)
     assert seen == METHODS[request.node.callspec.params["method"]][1][:-1].tolist()
 
 

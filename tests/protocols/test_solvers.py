@@ -2,20 +2,15 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 import geodiff
 from geodiff.solvers import SOLVERS
+from tests.unit_gaussian import gaussian
 
 NAMES = sorted(SOLVERS)
 SIGMAS = geodiff.schedules.karras(8, sigma_max=20.0)
 NOISE = 20 * torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 DATA = torch.randint(0, 256, (30, 2, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-
-
-def shrink(x: Tensor, sigma: Tensor) -> Tensor:
-    """The denoiser of N(0, 1)."""
-    return x / (1 + sigma**2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -27,7 +22,7 @@ def test_a_denoiser_that_knows_the_answer_is_followed_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_step_to_zero_gives_what_the_denoiser_says(name: str) -> None:
-    trajectory = geodiff.sample(shrink, NOISE, SIGMAS, name)
+    trajectory = geodiff.sample(gaussian, NOISE, SIGMAS, name)
     torch.testing.assert_close(trajectory.states[-1], trajectory.denoised[-1], rtol=1e-13, atol=1e-13)
 
 
@@ -35,7 +30,7 @@ def test_the_last_step_to_zero_gives_what_the_denoiser_says(name: str) -> None:
 def test_the_noise_stays_as_it_is_and_the_dtype_too(name: str) -> None:
     noise = NOISE.float()
     before = noise.clone()
-    trajectory = geodiff.sample(shrink, noise, SIGMAS, name)
+    trajectory = geodiff.sample(gaussian, noise, SIGMAS, name)
     assert torch.equal(noise, before)
     assert torch.equal(trajectory.states[0], before)
     assert trajectory.states.dtype == torch.float32
@@ -62,5 +57,5 @@ def test_the_optimal_denoiser_is_no_special_case(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_even_levels_of_one_step_are_an_euler_step(name: str) -> None:
-    trajectory = geodiff.sample(shrink, NOISE, [20.0, 0.0], name)
-    torch.testing.assert_close(trajectory.states[1], shrink(NOISE, torch.tensor(20.0)), rtol=1e-13, atol=0)
+    trajectory = geodiff.sample(gaussian, NOISE, [20.0, 0.0], name)
+    torch.testing.assert_close(trajectory.states[1], gaussian(NOISE, torch.tensor(20.0)), rtol=1e-13, atol=0)

@@ -16,13 +16,9 @@ from geodiff.analytic import GaussianDenoiser
 from geodiff.learned import LearnedDenoiser, TrajectoryOperator, UNetConfig
 from geodiff.paths import LINEAR
 from geodiff.solvers import SOLVERS, Evaluate, Level, euler, heun, sample
+from tests.unit_gaussian import gaussian
 
 SIGMAS = [8.0, 3.0, 0.5, 0.0]
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """The denoiser of unit Gaussian data; its flow is x(sigma) = x(T) sqrt((sigma^2 + 1) / (T^2 + 1))."""
-    return x / (1 + sigma**2)
 
 
 def noise(b: int = 3, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
