@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geodiff.base.lots import fallen
+from geodiff.base.inverse_cdf import fallen
 from geodiff.kernels.asked import Asked
 from geodiff.kernels.differences import FEWER_COLUMNS, ROWS_AT_ONCE, biases, marked, squares
 from geodiff.kernels.marking import mark

@@ -18,7 +18,7 @@ from geodiff.backends.engine import Engine
 from geodiff.backends.query import Direction, Query
 from geodiff.base.dtypes import PRECISE, centred_units, number_of
 from geodiff.base.errors import BackendUnavailable
-from geodiff.base.lots import fallen
+from geodiff.base.inverse_cdf import fallen
 from geodiff.base.posterior import Posterior, weights_of
 
 if TYPE_CHECKING:
