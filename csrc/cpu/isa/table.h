@@ -41,7 +41,8 @@ struct IntegerLayout {
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
-    int64_t tile, crowded_tile;    // bytes of the rows of a tile for more than 8 queries, and for more than kDotQueries
+    int small_to = 8;              // queries that want small tiles, which keep memory busy all the time
+    int64_t tile, crowded_tile;    // bytes of the rows of a tile for more, and for more than kDotQueries
     int worth;                     // digits of a number up to which these products beat those in float32; with more,
     int dot_to, sum_to;            // the first and the second product do up to so many queries
     int free_to;                   // queries for which memory sets the pace, not the digits of weights

@@ -38,7 +38,7 @@ struct Overflowed {
 // which pruning may pay go to `again` instead, if it is given.
 Found find(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double cut,
            Precision precision, const Wider& wider, const std::vector<double>& best, Overflowed* again) {
-    const int64_t count = int64_t(which.size()), tile = tile_rows(request, count);
+    const int64_t count = int64_t(which.size()), tile = screened_tile_rows(request, count);
     Found out;
     if (count == 0) return out;
     const int64_t nearest = std::min(request.topk, request.rows.n);

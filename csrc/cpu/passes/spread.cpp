@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kSample = 256;  // rows looked at, and fewer of few: a wrong guess costs no more than they do
 constexpr int64_t kBrief = 64;    // the same where no coordinates can save digits, and of queries that wait for memory
+constexpr int64_t kClear = 2;     // so many times fewer rows than screening takes: no more of them are looked at
 constexpr int64_t kEvery = 32;    // one row in so many
 constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembered a fifth less
 constexpr double kCaution = 1.3,
@@ -57,6 +58,13 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     return DenseQuery{q, units_for(request, q, largest), caution, uneven};
 }
 
+// Whether so few rows matter that a longer look would say the same.
+bool clearly_few(const Request& request, const double* logits, int64_t samples, int64_t share) {
+    const double top = *std::max_element(logits, logits + samples);
+    const int64_t within = std::count_if(logits, logits + samples, [&](double l) { return l > top - request.cut(); });
+    return kClear * share * within <= samples;
+}
+
 }  // namespace
 
 BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
@@ -68,13 +76,17 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
                   bytes = d * item_size(rows.dtype);
     const int64_t few = request.kernels.floats.few;
     const int64_t share = request.short_bytes() && count > few ? kFewShort : count == 1 ? kFewAlone : kFewShare;
+    // Evenly apart, and so are the first `brief` of them.
+    const int64_t brief = std::min(samples, kBrief), step = samples / brief;
+    std::vector<int64_t> row;
+    for (int64_t i = 0; i < brief; ++i) row.push_back(rows.n * (i * step) / samples);
+    for (int64_t i = 0; i < samples; ++i)
+        if (i % step > 0 || i / step >= brief) row.push_back(rows.n * i / samples);
     Buffer<char> sampled(samples * bytes);
-    int64_t row[kSample];
     double half_norm[kSample];
     for (int64_t i = 0; i < samples; ++i) {
-        row[i] = rows.n * i / samples;
-        half_norm[i] = request.stats.half_norm[row[i]];
-        std::memcpy(sampled.data() + i * bytes, rows.row(row[i]), size_t(bytes));
+        half_norm[i] = request.stats.half_norm[row[size_t(i)]];
+        std::memcpy(sampled.data() + i * bytes, rows.row(row[size_t(i)]), size_t(bytes));
     }
     std::vector<std::optional<DenseQuery>> found(static_cast<size_t>(count));
     in_shares((count + few - 1) / few, count * samples * d, request.threads, [&](int64_t begin, int64_t end) {
@@ -85,17 +97,26 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
             for (int64_t q = 0; q < size; ++q)
                 request.kernels.vectors.narrow(request.query(which[size_t(start + q)]), d, queries.data() + q * dp);
             std::fill(logits.data(), logits.data() + size * samples, 0.0);
-            request.kernels.dot_few(sampled.data(), rows.dtype, d, int(samples), queries.data(), dp, int(size),
-                                    logits.data(), samples);
-            for (int64_t q = 0; q < size; ++q) {
-                const int64_t query = which[size_t(start + q)];
-                const double sigma = request.sigma[query];
-                double* l = logits.data() + q * samples;
-                request.kernels.to_logits(half_norm, 1 / (sigma * sigma), nullptr, int(samples), l);
-                if (request.log_prior || request.exclude)
-                    for (int64_t i = 0; i < samples; ++i) l[i] += request.prior_at(query, row[i]);
-                found[size_t(start + q)] = judge(request, query, l, samples, share);
-            }
+            const auto look = [&](int64_t first, int64_t end) {
+                request.kernels.dot_few(sampled.data() + first * bytes, rows.dtype, d, int(end - first), queries.data(),
+                                        dp, int(size), logits.data() + first, samples);
+                for (int64_t q = 0; q < size; ++q) {
+                    const int64_t query = which[size_t(start + q)];
+                    const double sigma = request.sigma[query];
+                    double* l = logits.data() + q * samples;
+                    request.kernels.to_logits(half_norm + first, 1 / (sigma * sigma), nullptr, int(end - first),
+                                              l + first);
+                    if (request.log_prior || request.exclude)
+                        for (int64_t i = first; i < end; ++i) l[i] += request.prior_at(query, row[size_t(i)]);
+                }
+            };
+            int64_t looked = brief;
+            look(0, brief);
+            for (int64_t q = 0; q < size && looked < samples; ++q)
+                if (!clearly_few(request, logits.data() + q * samples, brief, share)) look(brief, looked = samples);
+            for (int64_t q = 0; q < size; ++q)
+                found[size_t(start + q)] =
+                    judge(request, which[size_t(start + q)], logits.data() + q * samples, looked, share);
         }
     });
     BySpread out;

@@ -13,31 +13,43 @@ constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a mul
 constexpr int64_t kMostFloats = 120;  // and at most so many
 constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
 constexpr int64_t kFewTiles = 8;
-constexpr int64_t kMemoryBound = 8;       // bound by memory; beyond, by arithmetic
-constexpr int64_t kFewBytes = 192 << 10;  // of a tile for as many queries
-constexpr double kCaution = 1.5;          // a query that fails for one digit too few takes another pass
+constexpr int64_t kMemoryBound = 8;     // queries; beyond, arithmetic sets the pace
+constexpr int64_t kFewFloats = 48;      // queries over rows of floats that want small tiles
+constexpr int64_t kSmall = 192 << 10;   // bytes of a tile
+constexpr int64_t kLarge = 1536 << 10;  // the same of floats
+constexpr double kCaution = 1.5;        // a query that fails for one digit too few takes another pass
 
-}  // namespace
-
-int64_t tile_rows(const Request& request, int64_t count) {
+// Rows of so many bytes, about. `summed`: a second product follows.
+int64_t rows_of(const Request& request, const IntegerProducts* integers, int64_t budget, bool summed) {
     const Rows& rows = request.rows;
-    const IntegerProducts* integers = request.integers_for(count);
-    const int64_t many = !integers              ? 1536 << 10
-                         : count <= kQueryBlock ? integers->layout.tile
-                                                : integers->layout.crowded_tile;
-    const int64_t budget = count <= kMemoryBound ? kFewBytes : many;
     const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
     const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
     const int64_t fit = (budget + bytes * unit / 2) / bytes / unit * unit;
     // Sums of long rows lie beyond L2 whatever the tile: the more rows share their way there and back, the better.
-    if (integers && count > kMemoryBound && fit < kFewRows) return most;
+    if (integers && summed && fit < kFewRows) return most;
     // Few rows: tiles of one size, where the last would be short and cost nearly as much as the others.
     if (integers && fit >= most && rows.n <= kFewTiles * most) {
         const int64_t tiles = (rows.n + kMaxTileRows - 1) / kMaxTileRows, equal = (rows.n + tiles - 1) / tiles;
         return std::min((equal + 3) / 4 * 4, int64_t(kMaxTileRows));
     }
     return std::clamp(fit, unit, most);
+}
+
+}  // namespace
+
+int64_t tile_rows(const Request& request, int64_t count) {
+    const IntegerProducts* integers = request.integers_for(count);
+    const bool few = count <= (integers ? integers->layout.small_to : kFewFloats);
+    if (few) return rows_of(request, integers, kSmall, count > kMemoryBound);
+    const int64_t many = !integers              ? kLarge
+                         : count <= kQueryBlock ? integers->layout.tile
+                                                : integers->layout.crowded_tile;
+    return rows_of(request, integers, many, true);
+}
+
+int64_t screened_tile_rows(const Request& request, int64_t count) {
+    return rows_of(request, request.integers_for(count), kSmall, false);
 }
 
 Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact, bool lists)

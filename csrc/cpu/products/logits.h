@@ -24,6 +24,8 @@ enum class Precision {
 // Rows per tile for `count` queries: the tile stays in L2 between the two products. Few queries want small tiles, which
 // keep memory busy all the time; many want large ones, over which the sums are written back less often.
 int64_t tile_rows(const Request& request, int64_t count);
+// The same where no second product follows: nothing but logits is kept of a tile.
+int64_t screened_tile_rows(const Request& request, int64_t count);
 
 // Whether a dense pass over short rows of bytes takes products in float32, as for few queries: lanes would be empty.
 inline bool in_floats(const Request& request, int64_t count) {

@@ -325,6 +325,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.sum_to = V::sum_to;
     p.layout.shaped_from = 2;
     p.layout.row_unit = 24;  // kDotRows too: the first product may be in float32
+    p.layout.small_to = 16;
     p.layout.tile = 384 << 10;
     p.layout.crowded_tile = 736 << 10;  // more than L2: sums that come from L3 for each tile cost more
     p.layout.bias = kHalfBias;
