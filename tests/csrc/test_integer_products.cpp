@@ -42,10 +42,12 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
         CAPTURE(named.name);
         const IntegerProducts& products = *named.products;
         const int bits = products.layout.digit_bits;
-        for (const auto& [n, d] : {std::pair<int, int>{1, 1}, {5, 63}, {7, 65}, {25, 300}, {3, 5000}, {2, 9000}}) {
+        for (const auto& [n, d] :
+             {std::pair<int, int>{1, 1}, {5, 63}, {7, 65}, {25, 300}, {3, 5000}, {2, 9000}, {3, 33000}}) {
             const Points points(DType::u8, n, d, uint64_t(d));
             for (int halves = 0; halves <= 2; ++halves)  // rows that go on in other places
                 for (int group = 1; group <= products.layout.dot_group; ++group) {
+                    if (d > 9000 && group > 5) continue;
                     const int groups = 2;
                     const Points tails[2] = {{DType::u8, n, kTail, 77}, {DType::u8, n, kTail, 78}};
                     RowTail tail;
@@ -65,8 +67,8 @@ TEST_CASE("first product: exact for every group, and shapes that divide nothing"
                             total[size_t(q)] += digit_at(digits, bits, at(q, k));
                         }
                     std::vector<double> S(size_t(slots * lds), -12345.0);
-                    products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d, tail, n, digits.data(),
-                                 total.data(), dq, groups, group, d, S.data(), lds,
+                    products.dot(reinterpret_cast<const uint8_t*>(points.stored.data()), d, tail, n,
+                                 {groups, group, dq, digits.data(), total.data()}, d, S.data(), lds,
                                  halves > 0 ? reinterpret_cast<const uint8_t*>(points.stored.data()) : nullptr);
                     int64_t wrong = 0;
                     for (int64_t q = 0; q < slots; ++q) {

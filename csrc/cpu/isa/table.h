@@ -57,6 +57,14 @@ struct IntegerLayout {
     int digits(int bits) const { return (bits + digit_bits - 1) / digit_bits; }
 };
 
+// Vectors of digits, in `groups` of `group` <= dot_group.
+struct QueryDigits {
+    int groups, group;
+    int64_t columns;       // padded(d), and as many more as rows have in a tail
+    const void* digits;    // [groups][columns/64][64/t][group][t], t = columns_together
+    const int64_t* total;  // [groups*group]   sum of the digits
+};
+
 // Weights of a tile as integers: p = quantum * (d0 B^(parts-1) + d1 B^(parts-2) + ...), B = 2^digit_bits. One factor of
 // the products is unsigned and the other signed. Softmax weights are never negative: their digits are unsigned, which
 // holds a weight twice as finely as balanced ones; weights of either sign have balanced digits.
@@ -172,11 +180,9 @@ struct IntegerProducts {
     RoundedWeights (*round)(const double* p, int R, bool balanced, const WeightPlace& to);
     // x[0..d) as digits; returns the length of what was rounded away. Columns d..padded(d) are zero.
     double (*place)(const double* x, int64_t d, const DigitRounding& how, const DigitPlace& to);
-    // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for `groups` groups of `group` <= dot_group vectors of
-    // digits. Q: [groups][dq/64][64/t][group][t], t = columns_together; total [groups*group]: sum_k q_k. dq =
-    // padded(d), and as many more as rows have in `tail`. `prefetch`: as for `sum`.
-    void (*dot)(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* Q, const int64_t* total,
-                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* prefetch);
+    // S[q*lds + r] = <v_r, q_q>, an exact integer, v = u - 128, for every vector of digits. `prefetch`: as for `sum`.
+    void (*dot)(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const QueryDigits& queries, int64_t d,
+                double* S, int64_t lds, const uint8_t* prefetch);
     // S[i] = <v_r, q> for the rows r of a list and one vector of digits of `dot`'s, whose blocks of 64 columns lie
     // `stride` digits apart.
     void (*dot_listed)(const ListedRows& rows, const void* q, int64_t stride, int64_t total, int64_t d, double* S);

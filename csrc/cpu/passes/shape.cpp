@@ -115,9 +115,9 @@ class Along {
         const double base = double(int64_t(1) << integers_.layout.digit_bits);
         for (size_t i = 0; i < packed_.size(); ++i) {
             const Packed& mine = packed_[i];
-            integers_.dot(static_cast<const uint8_t*>(rows.row(first)), d_, {}, R, mine.digits.data(),
-                          mine.total.data(), padded(d_), int(groups_), int(group_), d_, work.sums.data(), kTile,
-                          nullptr);
+            integers_.dot(static_cast<const uint8_t*>(rows.row(first)), d_, {}, R,
+                          {int(groups_), int(group_), padded(d_), mine.digits.data(), mine.total.data()}, d_,
+                          work.sums.data(), kTile, nullptr);
             for (int64_t j = 0; j < kTogether; ++j) {
                 const int64_t at = int64_t(i) * kTogether + j;
                 const DigitSums sums{work.sums.data() + j * parts_ * kTile, kTile, parts_, units_[size_t(at)], base};

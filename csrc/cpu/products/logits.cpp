@@ -284,9 +284,9 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
             end < rows_.n && b + 1 == blocks() ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
         const auto dot = [&](int begin, int count, const uint8_t* meanwhile) {
             const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first + begin) : RowTail{};
-            integers_->dot(rows + begin * rows_.d, rows_.d, tail, count, block.digits.data(), block.total.data(),
-                           columns_, int(block.groups), int(block.group), rows_.d, w.sums.data() + begin, tile,
-                           meanwhile);
+            integers_->dot(rows + begin * rows_.d, rows_.d, tail, count,
+                           {int(block.groups), int(block.group), columns_, block.digits.data(), block.total.data()},
+                           rows_.d, w.sums.data() + begin, tile, meanwhile);
         };
         // Few queries wait for memory, which would be idle now if only the second product, which asks for all of the
         // next tile, brought it. At the end of a thread's rows this brings some of another's.

@@ -81,15 +81,17 @@ inline void dot_group_halves(const uint8_t* X, int64_t ldx, int R, const RowsAhe
 }
 
 template <class V>
-void dot_halves(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
-                int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
-    const int16_t* Q = static_cast<const int16_t*>(digits);
+void dot_halves(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const geodiff::QueryDigits& queries,
+                int64_t d, double* S, int64_t lds, const uint8_t* next) {
+    const int group = queries.group;
+    const int64_t* total = queries.total;
+    const int16_t* Q = static_cast<const int16_t*>(queries.digits);
     RowEndsRoom room;
     const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
-    for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
+    for (int g = 0; g < queries.groups; ++g, Q += group * queries.columns, S += group * lds, total += group) {
         with_constant<V::dot_group + 1>(group, [&](auto digits) {
             constexpr int QB = decltype(digits)::value;
-            if constexpr (QB > 0) dot_group_halves<V, QB>(X, ldx, R, {next, g, groups}, Q, d, ends, S, lds);
+            if constexpr (QB > 0) dot_group_halves<V, QB>(X, ldx, R, {next, g, queries.groups}, Q, d, ends, S, lds);
         });
         for (int q = 0; q < group; ++q) {  // v = u - 128
             const double shift = -128.0 * double(total[q]);

@@ -97,10 +97,12 @@ inline void dot_group_matrices(const uint8_t* X, int64_t ldx, const RowTail& tai
 }
 
 template <class V>
-void dot_matrices(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
-                  int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t*) {
-    const int8_t* Q = static_cast<const int8_t*>(digits);
-    for (int g = 0; g < groups; ++g, Q += group * dq, S += group * lds, total += group) {
+void dot_matrices(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const geodiff::QueryDigits& queries,
+                  int64_t d, double* S, int64_t lds, const uint8_t*) {
+    const int group = queries.group;
+    const int64_t* total = queries.total;
+    const int8_t* Q = static_cast<const int8_t*>(queries.digits);
+    for (int g = 0; g < queries.groups; ++g, Q += group * queries.columns, S += group * lds, total += group) {
         with_constant<V::pairs + 1>((group + 1) / 2, [&](auto size) {
             constexpr int kPairs = decltype(size)::value;
             if constexpr (kPairs > 0) dot_group_matrices<V, kPairs>(X, ldx, tail, R, Q, group, d, S, lds);

@@ -116,17 +116,19 @@ inline void dot_rows_tiles(const uint8_t* X, int64_t ldx, int rows, const uint8_
 
 // V: the operations of vec/bytes_vnni.h.
 template <class T, class V>
-void dot_tiles(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const void* digits, const int64_t* total,
-               int64_t dq, int groups, int group, int64_t d, double* S, int64_t lds, const uint8_t* next) {
+void dot_tiles(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const geodiff::QueryDigits& queries,
+               int64_t d, double* S, int64_t lds, const uint8_t* next) {
     constexpr int kRows = 2 * T::rows;
     RowEndsRoom room;
     const RowEnds ends = room.fill<V>(X, ldx, tail, R, d);
-    TileGroups all{static_cast<const int8_t*>(digits), total, groups, group, group * dq, S, lds};
+    const int8_t* digits = static_cast<const int8_t*>(queries.digits);
+    const int group = queries.group;
+    TileGroups all{digits, queries.total, queries.groups, group, group * queries.columns, S, lds};
     int open = 0;                                    // rows that registers are shaped for
     for (int64_t k = 0; k < d; k += kTileColumns) {  // as a rule once
         const bool last = d - k <= kTileColumns;
         const int64_t blocks = (last ? d - k : kTileColumns) / kPad;
-        all.digits = static_cast<const int8_t*>(digits) + k * group;
+        all.digits = digits + k * group;
         for (int r = 0; r < R; r += kRows) {
             const int rows = std::min(R - r, kRows);
             if (rows != open) T::open({std::min(rows, T::rows), std::max(rows - T::rows, 1)}, group);
