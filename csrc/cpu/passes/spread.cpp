@@ -97,23 +97,23 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
             for (int64_t q = 0; q < size; ++q)
                 request.kernels.vectors.narrow(request.query(which[size_t(start + q)]), d, queries.data() + q * dp);
             std::fill(logits.data(), logits.data() + size * samples, 0.0);
-            const auto look = [&](int64_t first, int64_t end) {
-                request.kernels.dot_few(sampled.data() + first * bytes, rows.dtype, d, int(end - first), queries.data(),
-                                        dp, int(size), logits.data() + first, samples);
+            const auto look = [&](int64_t first, int64_t some) {
+                request.kernels.dot_few(sampled.data() + first * bytes, rows.dtype, d, int(some), queries.data(), dp,
+                                        int(size), logits.data() + first, samples);
                 for (int64_t q = 0; q < size; ++q) {
                     const int64_t query = which[size_t(start + q)];
                     const double sigma = request.sigma[query];
                     double* l = logits.data() + q * samples;
-                    request.kernels.to_logits(half_norm + first, 1 / (sigma * sigma), nullptr, int(end - first),
-                                              l + first);
+                    request.kernels.to_logits(half_norm + first, 1 / (sigma * sigma), nullptr, int(some), l + first);
                     if (request.log_prior || request.exclude)
-                        for (int64_t i = first; i < end; ++i) l[i] += request.prior_at(query, row[size_t(i)]);
+                        for (int64_t i = first; i < first + some; ++i) l[i] += request.prior_at(query, row[size_t(i)]);
                 }
             };
-            int64_t looked = brief;
             look(0, brief);
-            for (int64_t q = 0; q < size && looked < samples; ++q)
-                if (!clearly_few(request, logits.data() + q * samples, brief, share)) look(brief, looked = samples);
+            bool clear = true;
+            for (int64_t q = 0; q < size; ++q) clear &= clearly_few(request, logits.data() + q * samples, brief, share);
+            if (!clear && brief < samples) look(brief, samples - brief);
+            const int64_t looked = clear ? brief : samples;
             for (int64_t q = 0; q < size; ++q)
                 found[size_t(start + q)] =
                     judge(request, which[size_t(start + q)], logits.data() + q * samples, looked, share);
