@@ -124,6 +124,11 @@ struct Data::Coordinating final : ShapingSource {
         return at_hand();
     }
     Shaping at_hand() const override { return data.shaping(query); }
+    Shaping sparing(int64_t rows) const override {
+        if (data.shaped()) return at_hand();
+        const int64_t read = data.unspared_.fetch_add(rows, std::memory_order_relaxed) + rows;
+        return read > kPassesWorthShaping * data.rows_.n ? wanted() : Shaping{};
+    }
 };
 
 void Data::shape(const Table& kernels, int threads) const {

@@ -1,6 +1,7 @@
 // A data set as the CPU core holds it: a view of the caller's rows and what one pass found out about them.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -103,6 +104,7 @@ class Data {
     Buffer<double> mean_;
     mutable std::mutex guard_;
     mutable std::unique_ptr<const Coordinates> coordinates_;
+    mutable std::atomic<int64_t> unspared_{0};  // rows that passes have read for want of coordinates
 };
 
 }  // namespace geodiff

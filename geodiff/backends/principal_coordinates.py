@@ -11,16 +11,16 @@ if TYPE_CHECKING:  # where it was never built, nothing here is called
 
 #: How the file is called beside that of the rows, and of which format it is.
 SUFFIX, FORMAT = "geodiff-coordinates", "3"
+#: Calls of a single query after which the file is read: to read it takes longer than a few of them.
+SINGLE_CALLS = 16
 
 
 class WithKeptCoordinates:
-    """A `_cpu.Data` that takes coordinates from the file before a call makes them, and keeps those that one has made.
-
-    Single queries make none, and to read them takes longer than a query does.
-    """
+    """A `_cpu.Data` that takes coordinates from the file before a call makes them, and keeps those that were made."""
 
     def __init__(self, data: "_cpu.Data", beside: SidecarFile) -> None:
         self._data, self._beside, self._asked, self._settled = data, beside, False, False
+        self._single_calls = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
@@ -31,17 +31,20 @@ class WithKeptCoordinates:
         self._write()
 
     def posterior(self, query: "_cpu.Query", topk: int, answer: "_cpu.Answer") -> None:
-        if query.batch > 1:
-            self._read()
+        self._read_for(query)
         self._data.posterior(query, topk, answer)
         self._write()
 
     def combine(self, query: "_cpu.Query", **given: Any) -> int:
-        if query.batch > 1:
-            self._read()
+        self._read_for(query)
         rows = self._data.combine(query=query, **given)
         self._write()
         return rows
+
+    def _read_for(self, query: "_cpu.Query") -> None:
+        self._single_calls += query.batch == 1
+        if query.batch > 1 or self._single_calls > SINGLE_CALLS:
+            self._read()
 
     def _read(self) -> None:
         """Takes what was kept, unless that has been tried."""

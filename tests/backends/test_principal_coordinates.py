@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import geodiff
-from geodiff.backends import cpu, sidecar_file
+from geodiff.backends import cpu, principal_coordinates, sidecar_file
 from geodiff.backends.cpu import CpuEngine
 
 N, D = 24_000, 1_452  # enough numbers: csrc/cpu/products/shaping.cpp, worth_shaping
@@ -35,7 +35,7 @@ def small_files_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def calls_want_them() -> Iterator[None]:
-    """With AMX no call makes any, only `prepare`."""
+    """With AMX calls of many queries make none."""
     with cpu.use_isa([isa for isa in cpu.isas() if isa != "avx512_amx"][-1]):
         yield
 
@@ -81,6 +81,44 @@ def test_who_does_not_want_them_makes_none(path: Path) -> None:
     denoiser(near, 0.05)  # screened, every one
     assert not is_shaped(denoiser)
     assert kept(path) == []
+
+
+def test_many_screened_calls_make_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kPassesWorthShaping in csrc/cpu/products/shaping.h; no bit changes when they come."""
+    denoiser = opened(path)
+    near = denoiser.data[:1].float() / 127.5 - 1 + queries(1, 0.05)
+    first = denoiser(near, 0.05)
+    for _ in range(255):
+        denoiser(queries(1, 30.0), 30.0)  # screens nothing
+        denoiser(near, 0.05)
+    assert not is_shaped(denoiser)
+    assert torch.equal(denoiser(near, 0.05), first)
+    assert is_shaped(denoiser)
+    assert torch.equal(denoiser(near, 0.05), first)
+    assert len(kept(path)) == 1
+    again = opened(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(sidecar_file.SidecarFile, "write", lambda *_: pytest.fail("they are there"))
+        for _ in range(principal_coordinates.SINGLE_CALLS + 1):
+            assert not is_shaped(again)
+            assert torch.equal(again(near, 0.05), first)
+    assert is_shaped(again)
+
+
+def test_with_amx_too(path: Path) -> None:
+    if "avx512_amx" not in cpu.isas():
+        pytest.skip("no AMX")
+    with cpu.use_isa("avx512_amx"):
+        denoiser = opened(path)
+        near = denoiser.data[:20].float() / 127.5 - 1 + queries(20, 0.05)
+        for _ in range(257):
+            denoiser(near, 0.05)  # many queries gain nothing by them
+        assert not is_shaped(denoiser)
+        first = denoiser(near[:1], 0.05)
+        for _ in range(256):
+            answer = denoiser(near[:1], 0.05)
+        assert is_shaped(denoiser)
+        assert torch.equal(answer, first)
 
 
 def test_those_of_other_rows_or_damaged_ones_are_made_anew(path: Path, tmp_path: Path) -> None:

@@ -118,10 +118,16 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     return out;
 }
 
-// What coordinates there are, with exact integer products. A pass that screens makes none: that takes many times as
-// long. Whether they are there changes no bit of an answer.
-Shaping coordinates_of(const Request& request) {
-    return request.coordinates && request.integers() ? request.coordinates->at_hand() : Shaping{};
+// What coordinates there are, with exact integer products. One pass makes none, which takes many times as long, but
+// many will have paid for it. With products for many queries these gain nothing by them. Whether they are there changes
+// no bit of an answer.
+Shaping coordinates_of(const Request& request, const std::vector<int64_t>& which, double width) {
+    if (!request.coordinates || !request.integers()) return {};
+    const bool gain = request.integers_for(int64_t(which.size())) == request.integers();
+    const auto promises = [&](int64_t q) { return Pruning::promising(request, q, width); };
+    if (!gain || which.empty() || !std::all_of(which.begin(), which.end(), promises))
+        return request.coordinates->at_hand();
+    return request.coordinates->sparing(request.rows.n);
 }
 
 }  // namespace
@@ -137,7 +143,7 @@ void Found::append(Found&& other) {
 Found find(const Request& request, const std::vector<int64_t>& which, double cut, Precision precision,
            const Wider& wider) {
     const double width = std::max(cut, wider.width);
-    const Shaping shaping = precision == Precision::coarse ? coordinates_of(request) : Shaping{};
+    const Shaping shaping = precision == Precision::coarse ? coordinates_of(request, which, width) : Shaping{};
     std::vector<int64_t> few, all;
     for (const int64_t q : which) {
         const bool prunes = shaping && Pruning::worthwhile(request, shaping, q, width) &&
