@@ -118,6 +118,27 @@ TEST_CASE("the k largest, ties to the lower row") {
     CHECK(weight[2] == 0);
 }
 
+TEST_CASE("rows that are offered together are kept as one by one") {
+    Random random(5);
+    for (const Table* table : tables()) {
+        for (const int R : {1, 31, 32, 33, 200}) {
+            std::vector<double> logits;
+            for (int i = 0; i < R; ++i) logits.push_back(std::floor(12 * random.normal()));
+            logits[size_t(R / 2)] = -std::numeric_limits<double>::infinity();
+            Top together(7), single(7);
+            for (int tile = 0; tile < 3; ++tile) {
+                together.offer(table->vectors, logits.data(), tile * R, R);
+                for (int i = 0; i < R; ++i) single.offer(logits[size_t(i)], tile * R + i);
+            }
+            int64_t index[2][7];
+            double weight[2][7];
+            together.write(0, 1, index[0], weight[0]);
+            single.write(0, 1, index[1], weight[1]);
+            for (int i = 0; i < 7; ++i) CHECK(index[0][i] == index[1][i]);
+        }
+    }
+}
+
 TEST_CASE("the k largest of several pieces are the same, whatever each knew of those before it") {
     Random random(4);
     for (int trial = 0; trial < 200; ++trial) {

@@ -93,6 +93,56 @@ TEST_CASE("how large a vector is, as a whole and as a lane sees it") {
     }
 }
 
+TEST_CASE("the largest number of a vector, wherever it stands") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        CHECK(table->vectors.largest(nullptr, 0) == std::numeric_limits<double>::lowest());
+        for (const int64_t n : kLengths) {
+            std::vector<double> x = random_doubles(n, uint64_t(n));
+            for (double& one : x) one = -std::fabs(one) - 1;
+            for (const int64_t at : {int64_t(0), n / 3, n / 2, n - 1}) {
+                std::vector<double> y = x;
+                y[size_t(at)] = -0.5;
+                CHECK(table->vectors.largest(y.data(), n) == -0.5);
+            }
+            const std::vector<double> nothing(size_t(n), -std::numeric_limits<double>::infinity());
+            CHECK(table->vectors.largest(nothing.data(), n) < -1e308);
+        }
+    }
+}
+
+TEST_CASE("vectors are added, in float64 and, with their squares, in float32") {
+    for (const Table* table : tables()) {
+        CAPTURE(table->name);
+        const VectorLoops& loops = table->vectors;
+        for (const int64_t n : kLengths) {
+            const std::vector<double> x = random_doubles(n, uint64_t(n)), y = random_doubles(n, 3);
+            std::vector<double> to = y;
+            to.push_back(7);
+            loops.add(-0.3, x.data(), n, to.data());
+            std::vector<float> a(size_t(n) + 1, 7.0f), b(size_t(n) + 1, 7.0f);
+            loops.narrow(x.data(), n, a.data());
+            loops.narrow(y.data(), n, b.data());
+            double worst = 0, of_a = 0, of_both = 0;
+            for (int64_t k = 0; k < n; ++k) {
+                worst = std::max(worst, off(to[size_t(k)], y[size_t(k)] - 0.3 * x[size_t(k)]));
+                const double one = double(a[size_t(k)]), both = one + 0.25 * double(b[size_t(k)]);
+                of_a += one * one;
+                of_both += both * both;
+            }
+            CHECK(worst <= 1e-14);
+            CHECK(to[size_t(n)] == 7.0);
+            CHECK(off(double(loops.square_f32(a.data(), nullptr, 0.25f, n)), of_a) <= 1e-5);
+            CHECK(off(double(loops.square_f32(a.data(), b.data(), 0.25f, n)), of_both) <= 1e-5);
+            loops.fold_f32(a.data(), 0.25f, b.data(), n);
+            CHECK(off(double(loops.square_f32(b.data(), nullptr, 0, n)), of_both) <= 1e-5);
+            CHECK(loops.square_f32(a.data(), nullptr, 0, n) == 0);
+            CHECK(a[size_t(n)] == 7.0f);
+            CHECK(b[size_t(n)] == 7.0f);
+        }
+    }
+}
+
 TEST_CASE("sums of pieces are joined, in the order of columns") {
     for (const Table* table : tables()) {
         CAPTURE(table->name);

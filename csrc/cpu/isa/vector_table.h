@@ -2,6 +2,7 @@
 // a number, but where there are few rows a query costs as much as its products.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace geodiff {
@@ -41,6 +42,14 @@ struct VectorLoops {
     bool (*centre_f64)(const double* from, int64_t n, double factor, double term, double* to);
     void (*narrow)(const double* from, int64_t n, float* to);
     double (*dot)(const double* a, const double* b, int64_t n);
+    double length(const double* x, int64_t n) const { return std::sqrt(dot(x, x, n)); }
+    // max_k x_k; the lowest number where n is 0
+    double (*largest)(const double* x, int64_t n);
+    // to += factor x
+    void (*add)(double factor, const double* x, int64_t n, double* to);
+    // sum_k (x_k + factor y_k)^2, y null for 0, and y = x + factor y, x = 0: wholly in float32
+    float (*square_f32)(const float* x, const float* y, float factor, int64_t n);
+    void (*fold_f32)(float* x, float factor, float* y, int64_t n);
     double (*squared_distance)(const double* a, const double* b, int64_t n);
     // sum_k (x_k + shift)^2
     double (*shifted_square)(const double* x, double shift, int64_t n);

@@ -44,7 +44,7 @@ void from_list(const Request& request, const Direction& direction, int64_t q, co
         sum_far += p[i] * far[i];
     }
     sum_far /= sum;
-    const double level = dot(mean, direction.v + q * d, d);
+    const double level = request.kernels.vectors.dot(mean, direction.v + q * d, d);
     double* with_rows = out.with_rows + q * d;
     std::fill(with_rows, with_rows + d, 0.0);
     double total = 0, cross = 0;
@@ -104,6 +104,7 @@ class DenseCovariance {
           origin_(size_t(count_)),
           cut_(size_t(count_)) {
         const int64_t d = request.rows.d;
+        const auto dot = request.kernels.vectors.dot;
         for (int64_t i = 0; i < count_; ++i) {
             const int64_t q = which[size_t(i)];
             const double* mean = direction.mean + q * d;
@@ -216,12 +217,13 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
     for (int64_t k = 0; k < d; ++k) with_rows[k] -= all.rounded / sum * mean[k];
     out.with_distance[q] = all.c_far / sum - all.c / sum * (all.far / sum);
 
-    const double length = norm(mean, d), away = length + stats.mean_norm, radius = stats.scale.radius;
+    const VectorLoops& vectors = request_.kernels.vectors;
+    const double length = vectors.length(mean, d), away = length + stats.mean_norm, radius = stats.scale.radius;
     // About the mean of the data. r may be off by what contract 1 allows, and float32 by a few units: what is left of
     // the difference may be that alone.
-    const double off = std::sqrt(request_.kernels.vectors.squared_distance(mean, stats.mean, d));
+    const double off = std::sqrt(vectors.squared_distance(mean, stats.mean, d));
     const double least_trace = std::max(0.0, all.away_2 / sum - off * off);
-    const double model = std::sqrt(request_.kernels.vectors.shifted_square(mean, stats.shift, d));
+    const double model = std::sqrt(vectors.shifted_square(mean, stats.shift, d));
     const double moved = stats.scale.allowed(model, request_.tol);
     const double trace = least_trace + moved * (2 * off + moved) + 8 * kUnitRoundoff * (all.away_2 / sum);
     const double variance = std::max(0.0, all.c_2 / sum - all.c / sum * (all.c / sum));
@@ -241,9 +243,9 @@ bool DenseCovariance::finish(int64_t i, Covariance& out) const {
         rounded(std::sqrt(all.c_2 / sum), std::sqrt(length * length + trace)) / kDeviations,  // that of sums
     };
     // The least length of with_rows that its error is measured against.
-    const double least =
-        sigma2 * std::max(kLeast * norm(direction_.v + q * d, d), std::fabs(direction_.slope[q]) * stats.scale.least());
-    return kDeviations * norm(noise, 5) <= request_.tol * std::max(bound, least);
+    const double least = sigma2 * std::max(kLeast * vectors.length(direction_.v + q * d, d),
+                                           std::fabs(direction_.slope[q]) * stats.scale.least());
+    return kDeviations * vectors.length(noise, 5) <= request_.tol * std::max(bound, least);
 }
 
 std::vector<int64_t> dense_covariance(const Request& request, const Direction& direction,

@@ -127,7 +127,7 @@ class Dense {
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
-            mine.tops[size_t(i)].offer(l, t.first, t.R);
+            mine.tops[size_t(i)].offer(request_.kernels.vectors, l, t.first, t.R);
             if (logits_.shaped()) draw(l, t, mine.drawn[size_t(i)], worker.least[size_t(i)]);
             double rescale = 1;
             // A tile may be skipped only if it cannot matter even with the logits' error.

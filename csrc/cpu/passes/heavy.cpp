@@ -5,7 +5,7 @@
 namespace geodiff {
 namespace {
 
-constexpr int kTogether = 16;
+constexpr int kLooked = 64;  // weights, of which the largest is looked at first
 
 }  // namespace
 
@@ -17,12 +17,9 @@ void HeavyRows::take(const Request& request, double* p, int64_t first, int R, co
     // Rows to come weigh what those seen do, but for the heavy ones.
     const double expected = weight_ + (state.sum - weight_) * n / double(seen_);
     const double light = expected / n * heaviest_left(request.rows.n);
-    for (int r = 0; r < R; r += kTogether) {
-        const int end = std::min(R, r + kTogether);
-        double most = 0;
-#pragma omp simd reduction(max : most)
-        for (int i = r; i < end; ++i) most = std::max(most, p[i]);
-        if (most <= light) continue;
+    for (int r = 0; r < R; r += kLooked) {
+        const int end = std::min(R, r + kLooked);
+        if (request.kernels.vectors.largest(p + r, end - r) <= light) continue;
         for (int i = r; i < end; ++i)
             if (p[i] > light) {
                 add(request, p[i], first + i);

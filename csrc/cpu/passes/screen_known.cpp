@@ -125,8 +125,9 @@ bool may_screen_known(const Request& request, const Shaping& shaping, int64_t q)
     const Known::Entry& entry = request.known->entry(q);
     if (!entry.whole || !Known::Entry::worth_trying(request.sigma[q], entry.crowded)) return false;
     const double* x = request.query(q);
-    const double factor = entry.factor(x), length = request.length(q),
-                 known = factor * norm(entry.y.data(), request.rows.d);
+    const VectorLoops& vectors = request.kernels.vectors;
+    const double factor = entry.factor(vectors, x), length = request.length(q),
+                 known = factor * vectors.length(entry.y.data(), request.rows.d);
     // As if what is new were spread over directions as the rows are.
     const double rest = std::sqrt(std::max(0.0, length * length - known * known));
     const double error = rest * shaping.left / std::sqrt(shaping.mean_square);

@@ -21,19 +21,17 @@ constexpr double kLeastStep = 1e-30;
 constexpr double kRoom = 1.5;  // the largest coordinate held, in units of the sample's largest
 
 // Directions one after the other, each taken out of those behind it; one that is a sum of the others becomes 0.
-void orthonormalise(double* u, int64_t count, int64_t d, int threads) {
+void orthonormalise(const VectorLoops& vectors, double* u, int64_t count, int64_t d, int threads) {
     std::vector<double> before;
-    for (int64_t j = 0; j < count; ++j) before.push_back(norm(u + j * d, d));
+    for (int64_t j = 0; j < count; ++j) before.push_back(vectors.length(u + j * d, d));
     for (int64_t j = 0; j < count; ++j) {
         double* mine = u + j * d;
-        const double length = norm(mine, d), factor = length > 1e-9 * before[size_t(j)] ? 1 / length : 0;
+        const double length = vectors.length(mine, d), factor = length > 1e-9 * before[size_t(j)] ? 1 / length : 0;
         for (int64_t k = 0; k < d; ++k) mine[k] *= factor;
         const int64_t behind = count - j - 1;
         in_shares(behind, 2 * behind * d, threads, [&](int64_t begin, int64_t end) {
-            for (double* other = mine + (begin + 1) * d; other < mine + (end + 1) * d; other += d) {
-                const double along = dot(mine, other, d);
-                for (int64_t k = 0; k < d; ++k) other[k] -= along * mine[k];
-            }
+            for (double* other = mine + (begin + 1) * d; other < mine + (end + 1) * d; other += d)
+                vectors.add(-vectors.dot(mine, other, d), mine, d, other);
         });
     }
 }
@@ -250,7 +248,7 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
         for (int64_t k = 0; k < d; ++k) mine[k] = -mean[k];
         kernels.axpy(1, sample.row(sample.n * j / count_), sample.dtype, d, mine);
     }
-    orthonormalise(u.data(), count_, d, threads);
+    orthonormalise(kernels.vectors, u.data(), count_, d, threads);
     const std::vector<float> keep(size_t(kGroup), 1.0f);
     for (int round = 0; round < kRounds; ++round) {
         one_by_one(count_ / kGroup, threads, [&](int64_t group) {
@@ -259,7 +257,7 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
             Buffer<double> along(kGroup * kTile);
             Buffer<float> weights(kGroup * kTile), sums(kGroup * dp, true);
             double centre[kGroup], total[kGroup] = {};
-            for (int64_t j = 0; j < kGroup; ++j) centre[j] = dot(mine + j * d, mean, d);
+            for (int64_t j = 0; j < kGroup; ++j) centre[j] = kernels.vectors.dot(mine + j * d, mean, d);
             for (int64_t first = 0; first < sample.n; first += kTile) {
                 const int R = int(std::min(kTile, sample.n - first));
                 kernels.dot_f32(sample.row(first), sample.dtype, d, R, vectors.data(), int(kGroup), along.data(),
@@ -276,7 +274,7 @@ void Coordinates::iterate(const Table& kernels, const Rows& sample, const double
             for (int64_t j = 0; j < kGroup; ++j)
                 for (int64_t k = 0; k < d; ++k) mine[j * d + k] = double(sums[j * dp + k]) - total[j] * mean[k];
         });
-        orthonormalise(u.data(), count_, d, threads);
+        orthonormalise(kernels.vectors, u.data(), count_, d, threads);
     }
     for (int64_t i = 0; i < count_ * d; ++i) directions_[i] = float(u[i]);
 }
@@ -315,7 +313,7 @@ void Coordinates::fill(const Along& along_all, const Rows& rows, const Stats& st
             for (int64_t j = 0; j < count_; ++j) {
                 const double c = along[j * kTile + r] - centre_[j];
                 uint8_t& byte = coordinates_[(j / kDirections * rows.n + row) * kDirections + j % kDirections];
-                byte = uint8_t(std::clamp(std::floor(c / step_[j] + 128.5), 0.0, 255.0));
+                byte = uint8_t(std::clamp(c / step_[j] + 128.5, 0.0, 255.0));
                 outside -= c * c;
                 if (step_[j] <= kLeastStep) continue;  // along a direction that is 0
                 const double lost = c / step_[j] - (double(byte) - 128);

@@ -60,8 +60,8 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
 
 // Whether so few rows matter that a longer look would say the same.
 bool clearly_few(const Request& request, const double* logits, int64_t samples, int64_t share) {
-    const double top = *std::max_element(logits, logits + samples);
-    const int64_t within = std::count_if(logits, logits + samples, [&](double l) { return l > top - request.cut(); });
+    const double least = request.kernels.vectors.largest(logits, samples) - request.cut();
+    const int64_t within = std::count_if(logits, logits + samples, [=](double l) { return l > least; });
     return kClear * share * within <= samples;
 }
 
@@ -110,10 +110,11 @@ BySpread by_spread(const Request& request, const std::vector<int64_t>& which) {
                 }
             };
             look(0, brief);
-            bool clear = true;
-            for (int64_t q = 0; q < size; ++q) clear &= clearly_few(request, logits.data() + q * samples, brief, share);
-            if (!clear && brief < samples) look(brief, samples - brief);
-            const int64_t looked = clear ? brief : samples;
+            bool longer = false;
+            for (int64_t q = 0; q < size && brief < samples && !longer; ++q)
+                longer = !clearly_few(request, logits.data() + q * samples, brief, share);
+            if (longer) look(brief, samples - brief);
+            const int64_t looked = longer ? samples : brief;
             for (int64_t q = 0; q < size; ++q)
                 found[size_t(start + q)] =
                     judge(request, which[size_t(start + q)], logits.data() + q * samples, looked, share);

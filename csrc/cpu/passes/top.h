@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "../isa/vector_table.h"
+
 namespace geodiff {
 
 class Top {
@@ -21,14 +23,11 @@ class Top {
         if (k_ > 0 && !std::isinf(logit)) add({logit, row});
     }
 
-    void offer(const double* logits, int64_t first, int R) {
+    void offer(const VectorLoops& loops, const double* logits, int64_t first, int R) {
         if (k_ == 0) return;
-        for (int r = 0; r < R; r += kTogether) {
-            const int end = std::min(R, r + kTogether);
-            double most = -1e308;
-#pragma omp simd reduction(max : most)
-            for (int i = r; i < end; ++i) most = std::max(most, logits[i]);
-            if (most < least_.logit) continue;
+        for (int r = 0; r < R; r += kLooked) {
+            const int end = std::min(R, r + kLooked);
+            if (loops.largest(logits + r, end - r) < least_.logit) continue;
             for (int i = r; i < end; ++i) offer(logits[i], first + i);
         }
     }
@@ -77,13 +76,14 @@ class Top {
     }
 
   private:
-    static constexpr int kTogether = 16;
+    static constexpr int kLooked = 32;  // of which the largest is looked at first
+    static constexpr int kSpare = 16;
 
     // Once k more have come than are wanted, the lowest are dropped together: cheaper than a heap that drops each.
     void add(const Entry& e) {
         if (!before(e, least_)) return;
         kept_.push_back(e);
-        if (int64_t(kept_.size()) >= 2 * k_ + kTogether) drop();
+        if (int64_t(kept_.size()) >= 2 * k_ + kSpare) drop();
     }
     void drop() const {
         const int64_t size = int64_t(kept_.size());

@@ -14,20 +14,6 @@ constexpr double kDeviations = 5;  // random errors are bounded at this many sta
 constexpr double kUnderflow = 745;  // exp(-745) is 0: as a cut it drops nothing, and answers are smooth in the query
 constexpr double kFloat64 = 1e-8;   // a smaller tol asks for float64 arithmetic throughout
 
-inline double norm(const double* x, int64_t d) {
-    double total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < d; ++k) total += x[k] * x[k];
-    return std::sqrt(total);
-}
-
-inline double dot(const double* a, const double* b, int64_t d) {
-    double total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < d; ++k) total += a[k] * b[k];
-    return total;
-}
-
 // Standard deviation of a logit, <x, v> being summed in float32 in so many rounded additions of |x| in one lane: each
 // is off by u |x| |v| at most, by its root of a third on average.
 inline double float_noise(int64_t additions, double x, double v, double sigma, double unit = kUnitRoundoff) {

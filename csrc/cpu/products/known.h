@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "../isa/vector_table.h"
+
 namespace geodiff {
 
 // <y, v_i> for a vector y near each query: docs/trajectories.md.
@@ -27,7 +29,7 @@ class Known {
         // What was in vain at the noise level `failed`, 0 for never, may be tried again at a lower one.
         static bool worth_trying(double sigma, double failed) { return failed == 0 || sigma < 0.8 * failed; }
         // The factor f for which f y is nearest to x; 0 where that says nothing.
-        double factor(const double* x) const;
+        double factor(const VectorLoops& loops, const double* x) const;
     };
 
     explicit Known(int64_t batch, bool prepared = false) : shapes(prepared), entries_(size_t(batch)) {}

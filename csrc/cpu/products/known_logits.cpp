@@ -27,7 +27,7 @@ void Logits::recollect(const Request& request, const int64_t* which) {
             const double* x = request.query(which[i]);
             double* rest = rest_.data() + i * d;
             Known::Entry& entry = request.known->entry(which[i]);
-            const double factor = entry.factor(x);
+            const double factor = entry.factor(kernels_.vectors, x);
             known_[size_t(i)] = {&entry, factor};
             for (int64_t k = 0; k < d; ++k) rest[k] = factor == 0 ? x[k] : x[k] - factor * entry.y[size_t(k)];
         }

@@ -27,7 +27,7 @@ int64_t rows_of(const Request& request, const IntegerProducts* integers, int64_t
     const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
     const int64_t fit = (budget + bytes * unit / 2) / bytes / unit * unit;
     // Sums of long rows lie beyond L2 whatever the tile: the more rows share their way there and back, the better.
-    if (integers && summed && fit < kFewRows) return most;
+    if (integers && summed && fit <= kFewRows) return most;
     // Few rows: tiles of one size, where the last would be short and cost nearly as much as the others.
     if (integers && fit >= most && rows.n <= kFewTiles * most) {
         const int64_t tiles = (rows.n + kMaxTileRows - 1) / kMaxTileRows, equal = (rows.n + tiles - 1) / tiles;

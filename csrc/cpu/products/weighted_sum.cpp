@@ -130,23 +130,11 @@ void WeightedSum::open(int64_t q, double rescale) {
 }
 
 double WeightedSum::length(int64_t q) const {
-    const float *at = sum(q), *older = sum_before(q), factor = before(q);
-    float square = 0;
-#pragma omp simd reduction(+ : square)
-    for (int64_t k = 0; k < dp_; ++k) {
-        const float whole = older ? at[k] + factor * older[k] : at[k];
-        square += whole * whole;
-    }
-    return std::sqrt(double(square));
+    return std::sqrt(double(kernels_.vectors.square_f32(sum(q), sum_before(q), before(q), dp_)));
 }
 
 void WeightedSum::fold(int64_t q) {
-    float *at = sums_.data() + q * dp_, *older = sums_before_.data() + q * dp_, factor = before(q);
-#pragma omp simd
-    for (int64_t k = 0; k < dp_; ++k) {
-        older[k] = at[k] + factor * older[k];
-        at[k] = 0;
-    }
+    kernels_.vectors.fold_f32(sums_.data() + q * dp_, before(q), sums_before_.data() + q * dp_, dp_);
     before_[size_t(q)] = 1;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dot.h"
+#include "lane_sums.h"
 
 namespace {
 
@@ -9,27 +10,35 @@ using geodiff::kFewFold;
 
 constexpr int kFew = 4;  // most queries that take rows as stored
 
+// acc = the products of columns [base, end), lane by lane
+template <DType T, int RB, int QB>
+GEODIFF_INLINE void dot_few_columns(const char* X, int64_t d, int64_t base, int64_t end, const float* Q, int64_t ldq,
+                                    VecF (&acc)[QB][RB]) {
+    GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) acc[q][r] = VecF{};
+    int64_t k = base;
+    for (; k + kF <= end; k += kF) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            const VecF x = wide<T>(X + r * d * kBytes<T>, k);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[q][r] += x * load<VecF>(Q + q * ldq + k);
+        }
+    if (k < end) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
+            const VecF x = wide_tail<T>(X + r * d * kBytes<T>, k, d);
+            GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[q][r] += x * load<VecF>(Q + q * ldq + k);
+        }
+}
+
 template <DType T, int RB, int QB>
 inline void dot_few_block(const char* X, int64_t d, const float* Q, int64_t ldq, double* S, int64_t lds) {
-    VecD total[RB][QB] = {};
-    for (int64_t base = 0; base < d; base += kFewFold) {
-        const int64_t end = d - base < kFewFold ? d : base + kFewFold;
-        VecF acc[RB][QB] = {};
-        int64_t k = base;
-        for (; k + kF <= end; k += kF) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) {
-                const VecF x = wide<T>(X + r * d * kBytes<T>, k);
-                GEODIFF_UNROLL for (int q = 0; q < QB; ++q) acc[r][q] += x * load<VecF>(Q + q * ldq + k);
-            }
-        if (k < end)
-            for (int r = 0; r < RB; ++r) {
-                const VecF x = wide_tail<T>(X + r * d * kBytes<T>, k, d);
-                for (int q = 0; q < QB; ++q) acc[r][q] += x * load<VecF>(Q + q * ldq + k);
-            }
-        GEODIFF_UNROLL for (int r = 0; r < RB; ++r) GEODIFF_UNROLL for (int q = 0; q < QB; ++q) total[r][q] +=
-            both_halves(acc[r][q]);
+    VecF acc[QB][RB];
+    VecD total[QB][RB];
+    dot_few_columns<T>(X, d, 0, d < kFewFold ? d : kFewFold, Q, ldq, acc);
+    GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) total[q][r] =
+        both_halves(acc[q][r]);
+    for (int64_t base = kFewFold; base < d; base += kFewFold) {
+        dot_few_columns<T>(X, d, base, d - base < kFewFold ? d : base + kFewFold, Q, ldq, acc);
+        GEODIFF_UNROLL for (int q = 0; q < QB; ++q) GEODIFF_UNROLL for (int r = 0; r < RB; ++r) total[q][r] +=
+            both_halves(acc[q][r]);
     }
-    for (int q = 0; q < QB; ++q)
-        for (int r = 0; r < RB; ++r) S[q * lds + r] += lane_sum<VecD, double>(total[r][q]);
+    GEODIFF_UNROLL for (int q = 0; q < QB; ++q) add_lane_sums<RB>(total[q], S + q * lds);
 }
 
 template <DType T, int QB>

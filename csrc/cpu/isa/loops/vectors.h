@@ -1,6 +1,8 @@
 // Whole vectors in float64, a few times a call: see vector_table.h.
 #pragma once
 
+#include <limits>
+
 #include "../table.h"
 #include "../vec/constants.h"
 
@@ -49,6 +51,58 @@ double squared_distance_of(const double* a, const double* b, int64_t n) {
 
 double shifted_square_of(const double* x, double shift, int64_t n) {
     return summed(x, x, n, [shift](auto v, auto) { return (v + shift) * (v + shift); });
+}
+
+double largest_of(const double* x, int64_t n) {
+    constexpr double kLowest = std::numeric_limits<double>::lowest();
+    VecD top[4];
+    GEODIFF_UNROLL for (int j = 0; j < 4; ++j) top[j] = VecD{} + kLowest;
+    int64_t k = 0;
+    for (; k + 4 * kD <= n; k += 4 * kD)
+        GEODIFF_UNROLL for (int j = 0; j < 4; ++j) top[j] = larger(top[j], load<VecD>(x + k + j * kD));
+    for (; k + kD <= n; k += kD) top[0] = larger(top[0], load<VecD>(x + k));
+    const VecD tops = larger(larger(top[0], top[1]), larger(top[2], top[3]));
+    double most = kLowest;
+    for (int i = 0; i < kD; ++i) most = tops[i] > most ? tops[i] : most;
+    for (; k < n; ++k) most = x[k] > most ? x[k] : most;
+    return most;
+}
+
+void add_to(double factor, const double* x, int64_t n, double* to) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; ++k) to[k] += factor * x[k];
+}
+
+template <bool WITH_Y>
+float square_f32_of(const float* x, const float* y, float factor, int64_t n) {
+    VecF acc[4] = {};
+    float rest = 0;
+    const auto at = [&](int64_t k) {
+        const VecF v = load<VecF>(x + k);
+        return WITH_Y ? v + load<VecF>(y + k) * factor : v;
+    };
+    int64_t k = 0;
+    for (; k + 4 * kF <= n; k += 4 * kF) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
+            const VecF v = at(k + j * kF);
+            acc[j] += v * v;
+        }
+    for (; k < n; ++k) {
+        const float v = WITH_Y ? x[k] + y[k] * factor : x[k];
+        rest += v * v;
+    }
+    return lane_sum<VecF, float>((acc[0] + acc[1]) + (acc[2] + acc[3])) + rest;
+}
+
+float square_f32(const float* x, const float* y, float factor, int64_t n) {
+    return y ? square_f32_of<true>(x, y, factor, n) : square_f32_of<false>(x, y, factor, n);
+}
+
+void fold_f32(float* x, float factor, float* y, int64_t n) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; ++k) {
+        y[k] = x[k] + factor * y[k];
+        x[k] = 0;
+    }
 }
 
 // Two registers of doubles are as many lanes as one of floats.
@@ -148,6 +202,10 @@ inline geodiff::VectorLoops vector_loops() {
     v.centre_f64 = centre<double>;
     v.narrow = narrow;
     v.dot = dot_f64_vectors;
+    v.largest = largest_of;
+    v.add = add_to;
+    v.square_f32 = square_f32;
+    v.fold_f32 = fold_f32;
     v.squared_distance = squared_distance_of;
     v.shifted_square = shifted_square_of;
     v.size = size_of;
