@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kFloatUnit = 24;    // rows of a full tile of floats are a multiple of this
 constexpr int64_t kMostFloats = 120;  // and at most so many
-constexpr int64_t kFewRows = 64;      // fewer in a tile are not worth a way of their sums to L3 and back
+constexpr int64_t kFewRows = 64;      // in a tile, or fewer, that are not worth a way of their sums to L3 and back
 constexpr int64_t kFewTiles = 8;
 constexpr int64_t kMemoryBound = 8;     // queries; beyond, arithmetic sets the pace
 constexpr int64_t kFewFloats = 48;      // queries over rows of floats that want small tiles
