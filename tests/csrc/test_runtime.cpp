@@ -121,6 +121,7 @@ TEST_CASE("the k largest, ties to the lower row") {
 TEST_CASE("rows that are offered together are kept as one by one") {
     Random random(5);
     for (const Table* table : tables()) {
+        CAPTURE(table->name);
         for (const int R : {1, 31, 32, 33, 200}) {
             std::vector<double> logits;
             for (int i = 0; i < R; ++i) logits.push_back(std::floor(12 * random.normal()));

@@ -47,8 +47,9 @@ struct VectorLoops {
     double (*largest)(const double* x, int64_t n);
     // to += factor x
     void (*add)(double factor, const double* x, int64_t n, double* to);
-    // sum_k (x_k + factor y_k)^2, y null for 0, and y = x + factor y, x = 0: wholly in float32
+    // sum_k (x_k + factor y_k)^2, wholly in float32; y may be null, for 0
     float (*square_f32)(const float* x, const float* y, float factor, int64_t n);
+    // y = x + factor y, then x = 0
     void (*fold_f32)(float* x, float factor, float* y, int64_t n);
     double (*squared_distance)(const double* a, const double* b, int64_t n);
     // sum_k (x_k + shift)^2

@@ -1,4 +1,4 @@
-// Whole vectors in float64, a few times a call: see vector_table.h.
+// Whole vectors, beside the products: see vector_table.h.
 #pragma once
 
 #include <limits>
