@@ -44,6 +44,7 @@ struct Share {  // what one piece of the rows adds to every answer
     double longest(int64_t i) const { return i < with_coarser ? coarser.longest(i) : finer.longest(i - with_coarser); }
     bool carries(int64_t i) const { return i < with_coarser ? coarser.carries() : finer.carries(); }
     bool integer(int64_t i) const { return i < with_coarser ? coarser.integer() : finer.integer(); }
+    double units(int64_t i) const { return i < with_coarser ? coarser.units() : finer.units(); }
     void add_to(Pooled& pooled, int64_t i, double factor) const {
         i < with_coarser ? pooled.add(coarser, i, factor) : pooled.add(finer, i - with_coarser, factor);
     }
@@ -121,6 +122,9 @@ class Dense {
         }
         least = drawn.least();
     }
+    int bits(int64_t i) const { return i < with_coarser_ ? coarser_bits_ : finer_bits_; }
+    // Weights in 24 bits are rarely less than a unit, and where they are, fewer bits lose less than those say.
+    bool tells_rounding(int64_t i) const { return shares_.front().integer(i) && bits(i) < kFineBits && !carries(); }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double* p = worker.p.data();
         const double cut = request_.cut(), *h = request_.stats.half_away + t.first;
@@ -143,8 +147,7 @@ class Dense {
                 heavy.pass_over(t.R);
                 return;
             }
-            if ((i < with_coarser_ ? coarser_bits_ : finer_bits_) < kFineBits)
-                heavy.take(request_, p, t.first, t.R, state, rescale);
+            if (bits(i) < kFineBits) heavy.take(request_, p, t.first, t.R, state, rescale);
             mine.set(i, p, rescale);
         });
         mine.coarser.add(t.ahead);
@@ -264,6 +267,11 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
     if (carried) {  // what is left of a row, and all of it for what the digit of the rest is rounded by
         e.weight_noise = (unsaid + rounding * e.spread * e.spread) / (all.sum_q * all.sum_q);
         e.spread = 1;
+    }
+    if (request_.known && tells_rounding(i)) {
+        Known::Entry& entry = request_.known->entry(q);
+        const double found_rounding = weights_error(e) * shares_.front().units(i);
+        if (entry.rounding_guess > 0) entry.rounding_ratio = found_rounding / entry.rounding_guess;
     }
     e.sums = error_of_sums(i, found.square, longest / all.sum_q, e);
     double trace = e.trace;

@@ -52,25 +52,29 @@ inline double sum_error(const Additions& a, double length) {
     return kUnitRoundoff * length * (random + 0.75 * std::sqrt(a.repeated) * (a.together + a.folds + a.rows));
 }
 
+// What the rounding of weights alone does to r, at most.
+inline double weights_error(const DenseErrors& e) { return kDeviations * std::sqrt(e.weight_noise) * e.spread; }
+
 // Bound on |r - exact r|. A query rounded by delta answers with r*(x - delta): the error is J delta with J = Cov_w /
 // sigma^2, and delta is random with known variance (its last digit is rounded stochastically), so
 // E|J delta|^2 = step^2 |J|_F^2 <= (step trace / sigma^2)^2.
 inline double dense_error(const DenseErrors& e, double sigma) {
-    const double weights = std::sqrt(e.weight_noise) * e.spread;
-    const auto with_sums = [&](double error) { return std::sqrt(error * error + e.sums * e.sums); };
-    if (e.measured > 0)
-        return with_sums(std::sqrt(e.measured * e.measured + kDeviations * kDeviations * weights * weights));
+    const double weights = weights_error(e);
+    const auto together = [&](double logits) {
+        return std::sqrt(logits * logits + weights * weights + e.sums * e.sums);
+    };
+    if (e.measured > 0) return together(e.measured);
     // Settled rows do not share what <delta, r> / sigma^2 adds to all the others.
     const double common = e.weight < 1 ? e.length * std::sqrt(e.weight * e.trace) : 0;
     const double query = e.query_step * (e.trace + common) / (sigma * sigma);
     const double logits = e.logit_noise * std::sqrt(e.trace * e.concentration);
-    return with_sums(kDeviations * std::sqrt(query * query + logits * logits + weights * weights));
+    return together(kDeviations * std::sqrt(query * query + logits * logits));
 }
 
 // Bound on the error of a trace that is E_w |v - mean|^2 less |r - mean|^2: r, which is `far` from the mean, is not
 // quite that of these weights.
 inline double trace_error(const DenseErrors& e, double far) {
-    const double weights = kDeviations * std::sqrt(e.weight_noise) * e.spread;
+    const double weights = weights_error(e);
     const double off = std::sqrt(weights * weights + e.sums * e.sums);
     return off * (2 * far + off) + 1e-14 * (far * far + e.trace);
 }

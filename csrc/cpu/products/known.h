@@ -25,6 +25,10 @@ class Known {
         double swamped = 0;  // the same for screening
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
+        // What weights as integers take from r, times the largest: as guessed for the latest pass, and what that found
+        // over what was guessed for it, if its weights told; 0: no guess, none told.
+        double rounding_guess = 0;
+        double rounding_ratio = 0;
 
         // What was in vain at the noise level `failed`, 0 for never, may be tried again at a lower one.
         static bool worth_trying(double sigma, double failed) { return failed == 0 || sigma < 0.8 * failed; }

@@ -42,6 +42,8 @@ class WeightedSum {
     // Where `integer()` is false, weights in float32 whose sum is booked already can be put into `weights(q)` and
     // taken.
     bool integer() const { return integers_ != nullptr; }
+    // There, the largest weight of a tile as an integer; 0 where that holds of the largest sum of two.
+    double units() const { return alone_ ? 0 : digits_.units; }
     float* weights(int64_t q) { return weights_.data() + q * tile_; }
     void take(int64_t q, double rescale) { open(q, rescale); }
     // `next`: the next tile or null, prefetched meanwhile.
