@@ -25,17 +25,22 @@ constexpr int64_t kFew = 8;
 constexpr double kOfTwo = 1.35;  // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
 constexpr double kShared = 1.5;  // what a query is rounded by takes its part of what is allowed
 
-// Two kinds of integer weights share a pass.
+// Two kinds of integer weights share a pass, where that pays.
 ByBits in_two(const Request& request, ByUnits by) {
     auto& [some, many, most] = by;
     const IntegerLayout& layout = request.weight_integers()->layout;
     const int64_t count = int64_t(some.size() + many.size() + most.size());
+    const auto apart = [&](const std::vector<int64_t>& coarser) {
+        return int64_t(coarser.size()) >= layout.apart_from;
+    };
     if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && layout.digits(8) < layout.digits(16) &&
-        count > layout.free_to)
+        count > layout.free_to && (many.empty() || apart(most)))
         return {std::move(most), std::move(many), 8, 16};
     append(many, most);
     // Where every third query needs more digits, the guess is about to fail for others, which would cost another pass.
-    if (int64_t(many.size()) <= layout.free_to || 2 * some.size() > many.size()) append(some, std::exchange(many, {}));
+    const bool about_to_fail = 2 * some.size() > many.size();
+    if (int64_t(many.size()) <= layout.free_to || about_to_fail || (!some.empty() && !apart(many)))
+        append(some, std::exchange(many, {}));
     return {std::move(many), std::move(some), 16, 24};
 }
 
