@@ -46,7 +46,7 @@ struct IntegerLayout {
     int worth;                     // digits of a number up to which these products beat those in float32; with more,
     int dot_to, sum_to;            // the first and the second product do up to so many queries
     int free_to;                   // queries for which memory sets the pace, not the digits of weights
-    int apart_from = 0;            // queries of fewer digits from which a pass may have two kinds of weights
+    int apart_from = 0;            // digits of the coarser from which two kinds of weights in a pass pay
     int from = 0;                  // queries from which these products are the faster ones of two: see Table::many
     double prunes_to = 0.5;        // of the mean square by which rows lie apart, that coordinates may leave open
     int shaped_from;               // queries from which a digit less is worth the principal coordinates

@@ -15,11 +15,12 @@
 namespace geodiff {
 namespace {
 
-constexpr int64_t kSpareTop = 16;  // rows kept beyond topk, so that the exact order can be settled in float64
-constexpr int64_t kHeavy = 64;     // rows kept with float32 logits, for `settle`
-constexpr int kFineBits = 24;      // of weights, beside which none is heavy
-constexpr int64_t kTogether = 16;  // queries that directions serve at a time
-constexpr int kLooked = 32;        // rows of which the largest is looked for at a time
+constexpr int64_t kSpareTop = 16;   // rows kept beyond topk, so that the exact order can be settled in float64
+constexpr int64_t kHeavy = 64;      // rows kept with float32 logits, for `settle`
+constexpr int kFineBits = 24;       // of weights, beside which none is heavy
+constexpr int64_t kTogether = 16;   // queries that directions serve at a time
+constexpr int kLooked = 32;         // rows of which the largest is looked for at a time
+constexpr double kLeastLeft = 0.1;  // of what is allowed, for the rounding of weights
 
 struct Share {  // what one piece of the rows adds to every answer
     std::vector<Online> states;
@@ -125,6 +126,15 @@ class Dense {
     int bits(int64_t i) const { return i < with_coarser_ ? coarser_bits_ : finer_bits_; }
     // Weights in 24 bits are rarely less than a unit, and where they are, fewer bits lose less than those say.
     bool tells_rounding(int64_t i) const { return shares_.front().integer(i) && bits(i) < kFineBits && !carries(); }
+    // What rounding the weights of query i has taken, of what other errors leave it, beside what was guessed.
+    void tell_rounding(DenseErrors e, int64_t i, double allowed) const {
+        Known::Entry& entry = request_.known->entry(which_[size_t(i)]);
+        const double taken = weights_error(e) * shares_.front().units(i);
+        e.weight_noise = 0;
+        const double others = dense_error(e, request_.sigma[which_[size_t(i)]]) / allowed;
+        const double left = std::sqrt(std::max(kLeastLeft, 1 - others * others));
+        if (entry.rounding_guess > 0) entry.rounding_ratio = taken / (left * entry.rounding_guess);
+    }
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double* p = worker.p.data();
         const double cut = request_.cut(), *h = request_.stats.half_away + t.first;
@@ -268,12 +278,8 @@ bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answ
         e.weight_noise = (unsaid + rounding * e.spread * e.spread) / (all.sum_q * all.sum_q);
         e.spread = 1;
     }
-    if (request_.known && tells_rounding(i)) {
-        Known::Entry& entry = request_.known->entry(q);
-        const double found_rounding = weights_error(e) * shares_.front().units(i);
-        if (entry.rounding_guess > 0) entry.rounding_ratio = found_rounding / entry.rounding_guess;
-    }
     e.sums = error_of_sums(i, found.square, longest / all.sum_q, e);
+    if (request_.known && tells_rounding(i)) tell_rounding(e, i, allowed);
     double trace = e.trace;
     const double off = trace_error(e, far);
     e.trace += off;

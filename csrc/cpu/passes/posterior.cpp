@@ -28,18 +28,18 @@ constexpr double kShared = 1.5;  // what a query is rounded by takes its part of
 // Two kinds of integer weights share a pass, where that pays.
 ByBits in_two(const Request& request, ByUnits by) {
     auto& [some, many, most] = by;
-    const IntegerLayout& layout = request.weight_integers()->layout;
     const int64_t count = int64_t(some.size() + many.size() + most.size());
-    const auto apart = [&](const std::vector<int64_t>& coarser) {
-        return int64_t(coarser.size()) >= layout.apart_from;
+    const IntegerLayout& layout = request.integers_for(count)->layout;
+    const auto apart = [&](const std::vector<int64_t>& coarser, int bits) {
+        return int64_t(coarser.size()) * layout.digits(bits) >= layout.apart_from;
     };
     if (some.empty() && 2 * most.size() >= many.size() && !most.empty() && layout.digits(8) < layout.digits(16) &&
-        count > layout.free_to && (many.empty() || apart(most)))
+        count > layout.free_to && (many.empty() || apart(most, 8)))
         return {std::move(most), std::move(many), 8, 16};
     append(many, most);
     // Where every third query needs more digits, the guess is about to fail for others, which would cost another pass.
     const bool about_to_fail = 2 * some.size() > many.size();
-    if (int64_t(many.size()) <= layout.free_to || about_to_fail || (!some.empty() && !apart(many)))
+    if (int64_t(many.size()) <= layout.free_to || about_to_fail || (!some.empty() && !apart(many, 16)))
         append(some, std::exchange(many, {}));
     return {std::move(many), std::move(some), 16, 24};
 }

@@ -304,7 +304,7 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.from = 9;  // fewer wait for memory, which rows one by one keep busy all the time
     p.layout.worth = 4;
     p.layout.free_to = 8;
-    p.layout.apart_from = 65;  // rows are interleaved for either kind, which costs what a digit of 64 queries does
+    p.layout.apart_from = 120;  // rows are interleaved for either kind, and few queries save little
     p.layout.prunes_to = 0.4;
     p.layout.shaped_from = std::numeric_limits<int>::max();  // a digit takes less than coordinates and rows drawn
     p.layout.tile = p.layout.crowded_tile = 552 << 10;
