@@ -25,7 +25,7 @@ constexpr int64_t kFew = 8;
 constexpr double kOfTwo = 1.35;  // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
 constexpr double kShared = 1.5;  // what a query is rounded by takes its part of what is allowed
 
-// Two kinds of integer weights share a pass, where that pays.
+// Two kinds of integer weights share a pass where that pays; else all have the finer.
 ByBits in_two(const Request& request, ByUnits by) {
     auto& [some, many, most] = by;
     const int64_t count = int64_t(some.size() + many.size() + most.size());

@@ -22,10 +22,10 @@ constexpr int64_t kLeast = 32;    // with 16 of 300 rows, trajectories remembere
 constexpr double kCaution = 1.3,
                  kMoreCaution = 1.5;  // a digit too many costs a part of a pass, one too few a whole one
 constexpr double kLeastRatio = 0.5;   // of what was found to what was guessed, as far as it is believed
-// The largest weight of a tile is, on average, so much of the heaviest that is left; where a query is the mean of known
-// many rows in effect, and for the square root of few, of which most tiles have none. 64 samples of CIFAR-10 by Heun's
-// and Euler's method, tiles of 192 rows, medians: 2, 4, 7, 10, 30, 110, 130, 360 and 1,800 rows 0.006, 0.03, 0.08,
-// 0.10, 0.21, 0.33, 0.37, 0.42 and 0.43.
+// The largest weight of a tile, on average, over the heaviest that digits say: kOfHeaviest where nothing is known;
+// where the last answer was the mean of n rows in effect, kOfFew sqrt(n), since most tiles have none of few rows, but
+// kOfMany at most. Medians of 64 samples of CIFAR-10 by Heun's and Euler's method, tiles of 192 rows: n = 2, 4, 7, 10,
+// 30, 110, 130, 360 and 1,800: 0.006, 0.03, 0.08, 0.10, 0.21, 0.33, 0.37, 0.42 and 0.43.
 constexpr double kOfHeaviest = 0.2, kOfMany = 0.43, kOfFew = 0.033;
 constexpr int64_t kFewShare = 4;   // screening costs 1/20 of a dense pass: tried unless 1/4 of the sample matters
 constexpr int64_t kFewAlone = 12;  // of one query by itself it costs nearly as much as that: both wait for memory

@@ -25,8 +25,8 @@ class Known {
         double swamped = 0;  // the same for screening
         int digits = 0;      // that said what was new of the query, in the latest pass
         int64_t passes = 0;  // that have left products
-        // What weights as integers take from r, times the largest: as guessed for the latest pass, and what that found
-        // over what was guessed for it, if its weights told; 0: no guess, none told.
+        // Rounding weights to integers moves r by so much, times the largest integer: the guess for the latest pass (0:
+        // none), and what a pass found, over its guess (0: none has told).
         double rounding_guess = 0;
         double rounding_ratio = 0;
 
