@@ -183,9 +183,10 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
     for (size_t i = 0; i < logits.size(); ++i) logits[i] = double(i % 100) / 10;
     Candidates found(*tables().front(), {cut, cut}, 0.05, 0.01), first(*tables().front(), {cut, cut}, 0.05, 0.01);
     for (int64_t i = 0; i < 400; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
-    CHECK_FALSE(found.overflowed());
+    const Candidates::Ends ends = Candidates::ends({&found, &first});
+    CHECK(ends.whole);
     std::vector<Candidate> rows;
-    found.collect(Candidates::ends({&found, &first}).least, rows);
+    found.collect(ends.least, rows);
     std::set<int64_t> kept;
     for (const Candidate& c : rows) kept.insert(c.row);
     for (int64_t i = 0; i < 400; ++i)
@@ -194,7 +195,32 @@ TEST_CASE("candidates: no row that may matter is lost, and too many are said to 
     std::fill(logits.begin(), logits.end(), 1.0);
     Candidates crowded(*tables().front(), {cut, cut}, 0, 0);
     for (int64_t i = 0; i < 4000; i += 40) crowded.offer(logits.data() + i, away.data(), i, 40);
-    CHECK(crowded.overflowed());
+    CHECK_FALSE(Candidates::ends({&crowded}).whole);
+}
+
+TEST_CASE("candidates: a row far above all others may come last, in whichever piece") {
+    const double cut = 5, high = 100;
+    const std::vector<float> away(40, 1.0f);
+    std::vector<double> logits(40);
+    for (const bool counts : {false, true}) {
+        Candidates near(*tables().front(), {cut, cut, 0, counts}, 0, 0), far = near;
+        for (int64_t i = 0; i < 8000; i += 40) {
+            for (int64_t r = 0; r < 40; ++r) logits[size_t(r)] = 1e-4 * double((i + r) * 17 % 8000);
+            if (i == 7960) logits[39] = high;
+            (i < 4000 ? far : near).offer(logits.data(), away.data(), i, 40);
+        }
+        // The others lie within the cut of each other, and more of them than there is room for.
+        CHECK_FALSE(Candidates::ends({&far}).whole);
+        CHECK(far.given_up() == counts);
+        const Candidates::Ends ends = Candidates::ends({&far, &near});
+        CHECK(ends.whole == !counts);
+        if (counts) continue;
+        CHECK(ends.best == high);
+        std::vector<Candidate> rows;
+        for (const Candidates* part : {&far, &near}) part->collect(ends.least, rows);
+        REQUIRE(rows.size() == 1);
+        CHECK(rows.front().row == 7999);
+    }
 }
 
 TEST_CASE("candidates beyond the cut are kept as long as there is room") {
@@ -206,8 +232,8 @@ TEST_CASE("candidates beyond the cut are kept as long as there is room") {
         Candidates found(*tables().front(), {cut, 4 * cut}, 0, 0);
         for (int64_t i = 0; i < 6000; i += 40) found.offer(logits.data() + i, away.data(), i, 40);
         const Candidates::Ends ends = Candidates::ends({&found});
-        CHECK(found.overflowed() == (step == 0.001));
-        if (found.overflowed()) continue;
+        CHECK(ends.whole == (step == 0.004));
+        if (!ends.whole) continue;
         CHECK(ends.width >= cut);
         CHECK(ends.width < 4 * cut);
         CHECK(ends.best == 0);

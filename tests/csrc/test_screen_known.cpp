@@ -194,27 +194,30 @@ TEST_CASE("queries are answered from lists of what is known, or not at all") {
 TEST_CASE("the weight of rows that are not kept is counted, whenever they are dropped") {
     const Table& table = kernels_for("");
     Random random(4);
-    for (const double width : {8.0, 40.0}) {  // wider than the cut: rows are kept first and dropped later
-        constexpr int n = 4000, tile = 90;
-        std::vector<double> l(n);
-        std::vector<float> none(tile, 0.0f);
-        for (int i = 0; i < n; ++i) l[size_t(i)] = 6 * random.normal() + 0.005 * i;  // larger ones come later
-        Candidates candidates(table, {8, width, 0, -1e308, true}, 1, 0);
-        for (int first = 0; first < n; first += tile)
-            candidates.offer(l.data() + first, none.data(), first, std::min(tile, n - first));
-        REQUIRE(!candidates.overflowed());
-        const Candidates::Ends ends = Candidates::ends({&candidates});
-        std::vector<Candidate> kept;
-        candidates.collect(ends.least, kept);
-        std::vector<uint8_t> there(n, 0);
-        for (const Candidate& c : kept) there[size_t(c.row)] = 1;
-        double weight = 0;
-        for (int i = 0; i < n; ++i) {
-            if (l[size_t(i)] >= ends.best - 8) CHECK(there[size_t(i)] == 1);
-            if (!there[size_t(i)]) weight += std::exp(l[size_t(i)] - ends.best);
+    for (const double width : {8.0, 40.0})        // wider than the cut: rows are kept first and dropped later
+        for (const double rise : {0.0, 0.005}) {  // larger ones come later
+            CAPTURE(width);
+            CAPTURE(rise);
+            constexpr int n = 4000, tile = 90;
+            std::vector<double> l(n);
+            std::vector<float> none(tile, 0.0f);
+            for (int i = 0; i < n; ++i) l[size_t(i)] = 6 * random.normal() + rise * i;
+            Candidates candidates(table, {8, width, 0, true}, 1, 0);
+            for (int first = 0; first < n; first += tile)
+                candidates.offer(l.data() + first, none.data(), first, std::min(tile, n - first));
+            const Candidates::Ends ends = Candidates::ends({&candidates});
+            REQUIRE(ends.whole);
+            std::vector<Candidate> kept;
+            candidates.collect(ends.least, kept);
+            std::vector<uint8_t> there(n, 0);
+            for (const Candidate& c : kept) there[size_t(c.row)] = 1;
+            double weight = 0;
+            for (int i = 0; i < n; ++i) {
+                if (l[size_t(i)] >= ends.best - 8) CHECK(there[size_t(i)] == 1);
+                if (!there[size_t(i)]) weight += std::exp(l[size_t(i)] - ends.best);
+            }
+            CHECK(candidates.left_out(ends.least, ends.best) == doctest::Approx(weight).epsilon(1e-9));
         }
-        CHECK(candidates.left_out(ends.least, ends.best) == doctest::Approx(weight).epsilon(1e-9));
-    }
 }
 
 TEST_CASE(

@@ -102,6 +102,27 @@ def test_the_same_bits_where_a_piece_of_the_rows_is_full_of_alike(data: np.ndarr
     assert torch.equal(fresh(at_them, 0.2), ready(at_them, 0.2))
 
 
+@pytest.mark.parametrize("isa", cpu.isas())
+@pytest.mark.parametrize("columns", [200, D])
+def test_near_rows_are_found_behind_many_alike_in_one_pass(data: np.ndarray, columns: int, isa: str) -> None:
+    """Also where rows are too short for coordinates."""
+    rows = data[:, :columns].copy()
+    rows[2_000:15_000] = rows[100]
+    x = torch.from_numpy(rows[[16_000, 50, 250]]).float() / 127.5 - 1
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    with cpu.use_isa(isa):
+        denoiser = OptimalDenoiser(rows, backend="cpu")
+        for sigma in (0.05, 0.1):
+            trajectory = geodiff.sample(denoiser, x + sigma * noise, torch.tensor([sigma, 0.0]), solver="euler")
+            cost = trajectory.cost[0]
+            assert cost.paths == {"screened": 3}
+            assert N <= cost.rows < 1.1 * N
+            away = squared_distances(rows, x + sigma * noise)
+            exact = weighted_means(rows, torch.softmax(-away / (2 * sigma**2), 1))
+            errors = (trajectory.denoised[0] - exact).norm(dim=1)
+            assert (errors <= 1e-5 * exact.norm(dim=1).clamp(min=0.1)).all(), (sigma, errors)
+
+
 def test_most_rows_are_not_read(data: np.ndarray) -> None:
     if not cpu.isas()[-1].startswith("avx"):
         pytest.skip("no instruction set with integer products in lanes runs here")

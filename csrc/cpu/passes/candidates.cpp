@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 namespace geodiff {
 namespace {
@@ -11,38 +13,28 @@ constexpr double kNothing = 100;  // rows so far down weigh nothing beside what 
 }  // namespace
 
 void Candidates::offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list) {
+    if (given_up()) return;
     const Reach reach = kernels_.reach(logits, away, row_error_, base_error_, R);
-    if (reach.upper < std::min(threshold(), counts_ ? max_ - kNothing : 1e308)) return;
+    if (reach.upper < std::min(least(), counts_ ? max_ - kNothing : 1e308)) return;
     raise(reach.lower);
-    if (overflowed_) return;
     const auto row = [&](int r) { return first + (list ? list[r] : r); };
     if (nearest_.wanted() > 0)
         for (int r = 0; r < R; ++r) nearest_.offer(logits[r] - row_error_ * double(away[r]) - base_error_, row(r));
-    double least = threshold();
-    if (counts_) forgotten_ += kernels_.below(logits, away, row_error_, base_error_, least, max_, R);
-    if (reach.upper < least) return;
+    const double before = least();
+    if (counts_) forgotten_ += kernels_.below(logits, away, row_error_, base_error_, before, max_, R);
+    if (reach.upper < before) return;
+    double now = before;
     for (int r = 0; r < R; ++r) {
         const double most = logits[r] + row_error_ * double(away[r]) + base_error_;
-        if (!(most >= least)) continue;
+        if (!(most >= before)) continue;
         if (int64_t(kept_.size()) >= room_) {
-            forget(least);
-            while (int64_t(kept_.size()) > room_ * 3 / 4 && width_ > cut_) {
-                width_ = std::max(cut_, 0.75 * width_);
-                least = threshold();
-                forget(least);
-            }
-            if (!(most >= least)) {
-                if (counts_) forgotten_ += std::exp(most - max_);
-                continue;
-            }
-            if (width_ <= cut_) room_ = kMaxCandidates;
-            if (int64_t(kept_.size()) > kMaxCandidates * 3 / 4) {
-                overflowed_ = true;
-                std::vector<Candidate>().swap(kept_);
-                return;
-            }
+            make_room();
+            now = least();
         }
-        kept_.push_back({row(r), most});
+        if (most >= now)
+            kept_.push_back({row(r), most});
+        else if (counts_)
+            forgotten_ += std::exp(most - max_);
     }
 }
 
@@ -52,10 +44,37 @@ void Candidates::raise(double lower) {
     max_ = lower;
 }
 
-double Candidates::threshold() const {
+// Rows whose logit may be as large are wanted, if these are as far down as `width`.
+double Candidates::needed(double width) const {
     // Until k rows are known, all of them may be among the k nearest.
     const double nearest = nearest_.wanted() == 0 ? max_ : nearest_.full() ? nearest_.last() : -1e308;
-    return std::min(max_ - width_, nearest);
+    return std::min(max_ - width, nearest);
+}
+
+// Rows beyond the cut go first, by steps; of those within it the lowest, exactly as many as must.
+void Candidates::make_room() {
+    forget(least());
+    const auto full = [&] { return int64_t(kept_.size()) > room_ * 3 / 4; };
+    for (double width = max_ - least(); full() && width > cut_;) {
+        width = std::max(cut_, 0.75 * width);
+        kept_from_ = std::max(kept_from_, needed(width));
+        forget(kept_from_);
+    }
+    if (!full()) return;
+    if (counts_ && room_ < kMaxCandidates) {
+        room_ = kMaxCandidates;
+        width_ = cut_;  // such a list is to be no longer than it must
+        return;
+    }
+    double goes = std::numeric_limits<double>::infinity();
+    if (!counts_) {
+        std::vector<double> upper;
+        for (const Candidate& c : kept_) upper.push_back(c.upper);
+        std::nth_element(upper.begin(), upper.begin() + room_ * 3 / 4, upper.end(), std::greater<>());
+        goes = upper[size_t(room_ * 3 / 4)];
+    }
+    kept_from_ = std::nextafter(goes, std::numeric_limits<double>::infinity());
+    forget(kept_from_);
 }
 
 void Candidates::forget(double least) {
@@ -85,9 +104,11 @@ Candidates::Ends Candidates::ends(const std::vector<const Candidates*>& parts) {
     for (const Candidates* part : parts) {
         all.max_ = std::max(all.max_, part->max_);
         all.width_ = std::min(all.width_, part->width_);
+        all.kept_from_ = std::max(all.kept_from_, part->kept_from_);
         all.nearest_.merge(part->nearest_);
     }
-    return {all.max_, all.threshold(), all.width_};
+    const double width = std::min(all.width_, all.max_ - all.kept_from_);
+    return {all.max_, all.needed(width), width, all.kept_from_ <= all.needed(all.cut_)};
 }
 
 }  // namespace geodiff

@@ -28,16 +28,9 @@ double choose(std::vector<Candidate>& candidates, const Candidates::Ends& ends, 
     return std::max(margin, cut);
 }
 
-// Queries of which a piece of the rows has kept too many before it saw any as near as another piece did.
-struct Overflowed {
-    std::vector<int64_t> queries;
-    std::vector<double> best;  // what the largest logit is at least
-};
-
-// With `shaping` on its coordinates, too. `best`: as in Candidates, or nothing. What overflows is crowded; queries for
-// which pruning may pay go to `again` instead, if it is given.
+// With `shaping` on its coordinates, too.
 Found find(const Request& request, const Shaping& shaping, const std::vector<int64_t>& which, double cut,
-           Precision precision, const Wider& wider, const std::vector<double>& best, Overflowed* again) {
+           Precision precision, const Wider& wider) {
     const int64_t count = int64_t(which.size()), tile = screened_tile_rows(request, count);
     Found out;
     if (count == 0) return out;
@@ -62,9 +55,8 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     const auto nothing = [&] {
         Share share;
         for (int64_t i = 0; i < count; ++i)
-            share.candidates.emplace_back(
-                request.kernels, Candidates::Wanted{cut, width, nearest, best.empty() ? -1e308 : best[size_t(i)]},
-                logits.row_error(i), logits.base_error(i));
+            share.candidates.emplace_back(request.kernels, Candidates::Wanted{cut, width, nearest}, logits.row_error(i),
+                                          logits.base_error(i));
         return share;
     };
     const auto visit = [&](Worker& mine, Share& share, const Tile& t) {
@@ -89,24 +81,13 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
     for (const Share& s : shares) request.read(s.read);
     for (int64_t i = 0; i < count; ++i) {
         std::vector<const Candidates*> parts;
-        bool overflowed = false;
-        double most = -1e308;
-        for (const Share& s : shares) {
-            parts.push_back(&s.candidates[size_t(i)]);
-            overflowed |= parts.back()->overflowed();
-            most = std::max(most, parts.back()->best());
-        }
-        if (overflowed) {
+        for (const Share& s : shares) parts.push_back(&s.candidates[size_t(i)]);
+        const Candidates::Ends ends = Candidates::ends(parts);
+        if (!ends.whole) {
             const bool blurred = logits.gap_error(i) > 0.1 * cut;
-            if (!blurred && again && Pruning::promising(request, which[size_t(i)], width)) {
-                again->queries.push_back(which[size_t(i)]);
-                again->best.push_back(most);
-                continue;
-            }
             (blurred ? out.open.blurred : out.open.crowded).push_back(which[size_t(i)]);
             continue;
         }
-        const Candidates::Ends ends = Candidates::ends(parts);
         std::vector<Candidate> candidates;
         for (const Candidates* part : parts) part->collect(ends.least, candidates);
         out.margins.push_back(wider.room > 0 ? choose(candidates, ends, cut, wider.room) : cut);
@@ -150,11 +131,8 @@ Found find(const Request& request, const std::vector<int64_t>& which, double cut
                             (few.empty() || Pruning::together(request, q, few[0]));
         (prunes ? few : all).push_back(q);
     }
-    Overflowed again;
-    Found found = find(request, shaping, few, cut, precision, wider, {}, &again);
-    found.append(find(request, {}, all, cut, precision, wider, {}, &again));
-    // With coordinates or without them: so that whether they are there changes no bit of an answer.
-    found.append(find(request, {}, again.queries, cut, precision, wider, again.best, nullptr));
+    Found found = find(request, shaping, few, cut, precision, wider);
+    found.append(find(request, {}, all, cut, precision, wider));
     return found;
 }
 

@@ -46,7 +46,7 @@ class KnownScreen {
             std::vector<Candidates> share;
             for (const int64_t q : which_) {
                 const double cut = counts_ ? std::min(cut_, kSpare - std::log(most_left_out(q))) : cut_;
-                const Candidates::Wanted wanted{cut, Memory::kWidth * cut_, 0, -1e308, counts_};
+                const Candidates::Wanted wanted{cut, Memory::kWidth * cut_, 0, counts_};
                 share.emplace_back(request_.kernels, wanted, 1, 0);
             }
             return share;
@@ -55,7 +55,7 @@ class KnownScreen {
             for (int64_t b = 0; b < logits_.blocks(); ++b) {
                 logits_.multiply(mine.logits, t.first, t.R, b, tile_);
                 for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + logits_.block_size(b); ++i) {
-                    if (share[size_t(i)].overflowed()) continue;
+                    if (share[size_t(i)].given_up()) continue;
                     const double* l = logits_.logits(mine.logits, t.first, t.R, i, tile_);
                     logits_.errors_of_known(i, t.first, t.R, mine.error.data());
                     share[size_t(i)].offer(l, mine.error.data(), t.first, t.R);
@@ -72,8 +72,8 @@ class KnownScreen {
         Listed found;
         std::vector<const Candidates*> parts;
         for (const auto& share : shares_) parts.push_back(&share[size_t(i)]);
-        if (std::any_of(parts.begin(), parts.end(), [](const Candidates* p) { return p->overflowed(); })) return {};
         const Candidates::Ends ends = Candidates::ends(parts);
+        if (!ends.whole) return {};
         std::vector<Candidate> candidates;
         for (const Candidates* part : parts) {
             part->collect(ends.least, candidates);
