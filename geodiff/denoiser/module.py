@@ -88,9 +88,8 @@ class OptimalDenoiser(OverData):
         every point, 256 from 2,048 numbers on, a byte each. They save a digit of the queries of every call of 17 or
         more (2 or more without AVX-512 VNNI; none with AMX) at most noise levels, and where the noise is small beside
         the data they tell most points from the nearest ones, so that calls of any size leave these unread (257 such
-        calls make them, too; with AMX calls of up to 8 queries); and trajectories of few samples, too, take lists of
-        points from them, which changes their bits, to the same `tol`. CIFAR-10: 0.7 s, 14 MB. For a mapped file of 256
-        MiB or more they are kept beside it.
+        calls make them, too); and trajectories of few samples, too, take lists of points from them, which changes their
+        bits, to the same `tol`. CIFAR-10: 0.7 s, 14 MB. For a mapped file of 256 MiB or more they are kept beside it.
         """
         self._points.engines.serving().prepare()
         return self

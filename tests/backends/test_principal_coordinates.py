@@ -109,16 +109,16 @@ def test_with_amx_too(path: Path) -> None:
     if "avx512_amx" not in cpu.isas():
         pytest.skip("no AMX")
     with cpu.use_isa("avx512_amx"):
-        denoiser = opened(path)
-        near = denoiser.data[:20].float() / 127.5 - 1 + queries(20, 0.05)
-        for _ in range(257):
-            denoiser(near, 0.05)  # many queries gain nothing by them
-        assert not is_shaped(denoiser)
-        first = denoiser(near[:1], 0.05)
-        for _ in range(256):
-            answer = denoiser(near[:1], 0.05)
-        assert is_shaped(denoiser)
-        assert torch.equal(answer, first)
+        for batch in (1, 20):
+            denoiser = geodiff.OptimalDenoiser(np.load(path), backend="cpu")
+            near = denoiser.data[:batch].float() / 127.5 - 1 + queries(batch, 0.05)
+            first = denoiser(near, 0.05)
+            for _ in range(255):
+                denoiser(near, 0.05)
+            assert not is_shaped(denoiser)
+            answer = denoiser(near, 0.05)
+            assert is_shaped(denoiser)
+            assert torch.equal(answer, first)
 
 
 def test_those_of_other_rows_or_damaged_ones_are_made_anew(path: Path, tmp_path: Path) -> None:

@@ -100,14 +100,11 @@ Found find(const Request& request, const Shaping& shaping, const std::vector<int
 }
 
 // What coordinates there are, with exact integer products. One pass makes none, which takes many times as long, but
-// many will have paid for it. With products for many queries these gain nothing by them. Whether they are there changes
-// no bit of an answer.
+// many will have paid for it. Whether they are there changes no bit of an answer.
 Shaping coordinates_of(const Request& request, const std::vector<int64_t>& which, double width) {
     if (!request.coordinates || !request.integers()) return {};
-    const bool gain = request.integers_for(int64_t(which.size())) == request.integers();
     const auto promises = [&](int64_t q) { return Pruning::promising(request, q, width); };
-    if (!gain || which.empty() || !std::all_of(which.begin(), which.end(), promises))
-        return request.coordinates->at_hand();
+    if (which.empty() || !std::all_of(which.begin(), which.end(), promises)) return request.coordinates->at_hand();
     return request.coordinates->sparing(request.rows.n);
 }
 

@@ -16,4 +16,5 @@ struct Shape {
 // The loops come after the vectors they are written in.
 #include "../../../csrc/cpu/isa/loops/byte_products.h"
 #include "../../../csrc/cpu/isa/loops/table_of.h"
+#include "../../../csrc/cpu/isa/loops/tile_lanes.h"
 #include "../../../csrc/cpu/isa/loops/tile_products.h"

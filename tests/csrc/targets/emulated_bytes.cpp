@@ -5,7 +5,8 @@ namespace geodiff::targets {
 
 const Table& emulated_bytes() {
     typedef BytesEmulated<64, 32> Bytes;
-    return table_of<byte_products<Bytes>, tile_products<TilesEmulated, Bytes>>("emulated_bytes");
+    return table_of<byte_products_in_tiles<TilesEmulated, Bytes>, tile_products<TilesEmulated, Bytes>>(
+        "emulated_bytes");
 }
 
 }  // namespace geodiff::targets

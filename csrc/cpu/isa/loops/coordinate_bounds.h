@@ -37,17 +37,19 @@ GEODIFF_INLINE void each_product(const CoordinateRows& rows, const LaneQueries& 
     constexpr int kLanes = V::bytes / 4;
     const ShortRows all = rows.coordinates.rows(rows.R);
     const int64_t step = lane_step<V, L>(all);
-    RowBlocks blocks(all);
-    for (int first = 0; first < rows.R; first += kLaneRows) {
+    RowBlocks<L::rows> blocks(all);
+    L::open();
+    for (int first = 0; first < rows.R; first += L::rows) {
         const RowBlock block = blocks.at(first);
         const auto some = [&](int g, auto groups) GEODIFF_INLINE_LAMBDA {
-            alignas(64) int32_t sums[kLaneRows][2 * kLanes];
+            alignas(64) int32_t sums[L::rows][2 * kLanes];
             multiply_lanes<V, L, E, groups>(block, static_cast<const char*>(queries.digits) + g * step, step,
                                             queries.start + g * L::parts * kLanes, also, sums);
-            for (int r = 0; r < kLaneRows && first + r < rows.R; ++r) f(first + r, sums[r], g * kLanes, groups);
+            for (int r = 0; r < L::rows && first + r < rows.R; ++r) f(first + r, sums[r], g * kLanes, groups);
         };
         each_groups<L>(queries.groups, some);
     }
+    L::close();
 }
 
 template <class V, class L>

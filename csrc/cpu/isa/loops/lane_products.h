@@ -16,23 +16,29 @@ using geodiff::kTail;
 using geodiff::LaneQueries;
 using geodiff::ShortRows;
 
-constexpr int kLaneRows = 4;  // of a block
-
 GEODIFF_INLINE int32_t dword_at(const void* p) {
     int32_t both;
     std::memcpy(&both, p, 4);
     return both;
 }
 
-// kLaneRows rows, of which up to kTail bytes of each half can be read.
+// As many rows as a block takes, of which up to kTail bytes of each half can be read.
 struct RowBlock {
     const uint8_t* half[2];
     int64_t stride, width;
 };
 
+// How queries in lanes are multiplied, below: so many rows in a block; from `open` to `close`.
+struct InRegisters {
+    static constexpr int rows = 4;
+    static constexpr bool in_tiles = false;
+    static void open() {}
+    static void close() {}
+};
+
 // Bytes in registers V of loops/byte_products.h: two digits.
 template <class V>
-struct ByteLanes {
+struct ByteLanes : InRegisters {
     static constexpr int parts = 2, most_groups = V::registers >= 30 ? 2 : 1, unit = 4, base = 256;
     typedef uint8_t Column;
 
@@ -47,13 +53,13 @@ struct ByteLanes {
 
 // The same for V of loops/half_products.h: one digit.
 template <class V>
-struct HalfLanes {
+struct HalfLanes : InRegisters {
     static constexpr int parts = 1, most_groups = 2, unit = 2, base = 65536;
     typedef int16_t Column;
 
-    static GEODIFF_INLINE const int16_t* columns(const uint8_t* rows, int64_t stride, int64_t width, Column* room) {
-        GEODIFF_UNROLL for (int r = 0; r < kLaneRows; ++r) for (int64_t j = 0; j < width; j += V::columns)
-            V::store(room + r * kTail + j, V::widen(rows + r * stride + j));
+    static GEODIFF_INLINE const int16_t* columns(const uint8_t* from, int64_t stride, int64_t width, Column* room) {
+        GEODIFF_UNROLL for (int r = 0; r < rows; ++r) for (int64_t j = 0; j < width; j += V::columns)
+            V::store(room + r * kTail + j, V::widen(from + r * stride + j));
         return room;
     }
     static GEODIFF_INLINE int64_t stride(int64_t) { return kTail; }
@@ -62,7 +68,8 @@ struct HalfLanes {
     static GEODIFF_INLINE typename V::Vec start(const int32_t* p) { return V::load(p); }
 };
 
-// Cuts rows into blocks.
+// Cuts rows into blocks of ROWS.
+template <int ROWS>
 class RowBlocks {
   public:
     explicit RowBlocks(const ShortRows& rows) : rows_(rows) {}
@@ -70,13 +77,13 @@ class RowBlocks {
     // The block at row `first`: the last ones are copied, and where rows are too few the last one is there again.
     RowBlock at(int first) {
         RowBlock block{{}, rows_.stride, rows_.width};
-        const bool copied = (rows_.R - first - kLaneRows + 1) * rows_.stride < kTail;
+        const bool copied = (rows_.R - first - ROWS + 1) * rows_.stride < kTail;
         if (copied) block.stride = kTail;
         for (int half = 0; half < 2 && rows_.half[half]; ++half) {
             const uint8_t* from = rows_.half[half];
             block.half[half] = copied ? last_[half] : from + first * rows_.stride;
             if (!copied) continue;
-            for (int r = 0; r < kLaneRows; ++r)
+            for (int r = 0; r < ROWS; ++r)
                 std::memcpy(last_[half] + r * kTail, from + std::min(first + r, rows_.R - 1) * rows_.stride,
                             size_t(std::min(rows_.width, rows_.stride)));
         }
@@ -85,7 +92,7 @@ class RowBlocks {
 
   private:
     const ShortRows& rows_;
-    alignas(64) uint8_t last_[2][kLaneRows * kTail] = {};
+    alignas(64) uint8_t last_[2][ROWS * kTail] = {};
 };
 
 // What of products is made: so many of the digits, and of the halves of the columns.
@@ -101,37 +108,48 @@ struct NothingElse {
 // sums[r][q] of the rows of a block with G groups of queries, whose digits lie `step` bytes apart. `also()` is done for
 // every few columns.
 template <class V, class L, class E, int G, class Also>
-GEODIFF_BLOCK void multiply_lanes(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
-                                  Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
-    constexpr int P = E::parts, kLanes = V::bytes / 4;
-    typename V::Vec acc[kLaneRows][P][G];
-    GEODIFF_UNROLL for (int r = 0; r < kLaneRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
+GEODIFF_BLOCK void multiply_in_registers(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
+                                         Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
+    constexpr int P = E::parts, kLanes = V::bytes / 4, kRows = L::rows;
+    typename V::Vec acc[kRows][P][G];
+    GEODIFF_UNROLL for (int r = 0; r < kRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
         GEODIFF_UNROLL for (int g = 0; g < G; ++g) acc[r][p][g] = L::start(start + (g * L::parts + p) * kLanes);
     const int64_t stride = L::stride(rows.stride);
     for (int half = 0; half < E::halves && rows.half[half]; ++half) {
-        alignas(64) typename L::Column room[kLaneRows * kTail];
+        alignas(64) typename L::Column room[kRows * kTail];
         const typename L::Column* c = L::columns(rows.half[half], rows.stride, rows.width, room);
         for (int64_t j = 0; j < rows.width; j += L::unit, digits += L::parts * V::bytes) {
             also();
             typename V::Vec y[P][G];
             GEODIFF_UNROLL for (int p = 0; p < P; ++p) GEODIFF_UNROLL for (int g = 0; g < G; ++g) y[p][g] =
                 L::digits(digits + g * step + p * V::bytes);
-            GEODIFF_UNROLL for (int r = 0; r < kLaneRows; ++r) {
+            GEODIFF_UNROLL for (int r = 0; r < kRows; ++r) {
                 const auto x = L::row(c + r * stride + j);
                 GEODIFF_UNROLL for (int p = 0; p < P; ++p) GEODIFF_UNROLL for (int g = 0; g < G; ++g)
                     V::dot(acc[r][p][g], x, y[p][g]);
             }
         }
     }
-    alignas(64) int32_t parts[kLaneRows][P][G * kLanes];
-    GEODIFF_UNROLL for (int r = 0; r < kLaneRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
+    alignas(64) int32_t parts[kRows][P][G * kLanes];
+    GEODIFF_UNROLL for (int r = 0; r < kRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
         GEODIFF_UNROLL for (int g = 0; g < G; ++g) V::store(parts[r][p] + g * kLanes, acc[r][p][g]);
-    for (int r = 0; r < kLaneRows; ++r)
+    for (int r = 0; r < kRows; ++r)
         for (int q = 0; q < G * kLanes; ++q) {
             int32_t sum = parts[r][0][q];
             for (int part = 1; part < L::parts; ++part) sum = sum * L::base + (part < P ? parts[r][part][q] : 0);
             sums[r][q] = sum;
         }
+}
+
+template <class V, class L, class E, int G, class Also>
+GEODIFF_INLINE void multiply_lanes(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
+                                   Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
+    if constexpr (L::in_tiles) {
+        static_assert(G == 1);
+        L::template multiply<E>(rows, digits, start, also, sums);
+    } else {
+        multiply_in_registers<V, L, E, G>(rows, digits, step, start, also, sums);
+    }
 }
 
 // Bytes from the digits of a group of queries to those of the next.
@@ -153,11 +171,11 @@ constexpr int kLaneSums = 64;  // rows, whose sums stay in L1
 
 // S for rows [from, from + some) and G groups of queries from the g-th on.
 template <class V, class L, class E, int G>
-GEODIFF_BLOCK void dot_groups(RowBlocks& blocks, int from, int some, const LaneQueries& queries, int64_t step, int g,
-                              int count, double* S, int64_t lds) {
+GEODIFF_BLOCK void dot_groups(RowBlocks<L::rows>& blocks, int from, int some, const LaneQueries& queries, int64_t step,
+                              int g, int count, double* S, int64_t lds) {
     constexpr int kLanes = V::bytes / 4;
     alignas(64) int32_t sums[kLaneSums + kD][2 * kLanes];
-    for (int r = 0; r < some; r += kLaneRows)
+    for (int r = 0; r < some; r += L::rows)
         multiply_lanes<V, L, E, G>(blocks.at(from + r), static_cast<const char*>(queries.digits) + g * step, step,
                                    queries.start + g * L::parts * kLanes, NothingElse(), sums + r);
     each_element(
@@ -170,7 +188,8 @@ GEODIFF_BLOCK void dot_groups(RowBlocks& blocks, int from, int some, const LaneQ
 template <class V, class L, class E>
 void dot_in_lanes(const ShortRows& rows, const LaneQueries& queries, int count, double* S, int64_t lds) {
     const int64_t step = lane_step<V, L>(rows);
-    RowBlocks blocks(rows);
+    RowBlocks<L::rows> blocks(rows);
+    L::open();
     for (int from = 0; from < rows.R; from += kLaneSums) {
         const int some = std::min(rows.R - from, kLaneSums);
         const auto groups = [&](int g, auto size) GEODIFF_INLINE_LAMBDA {
@@ -178,6 +197,7 @@ void dot_in_lanes(const ShortRows& rows, const LaneQueries& queries, int count, 
         };
         each_groups<L>(queries.groups, groups);
     }
+    L::close();
 }
 
 template <class V, class L>
