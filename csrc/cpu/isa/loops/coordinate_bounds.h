@@ -43,8 +43,8 @@ GEODIFF_INLINE void each_product(const CoordinateRows& rows, const LaneQueries& 
         const RowBlock block = blocks.at(first);
         const auto some = [&](int g, auto groups) GEODIFF_INLINE_LAMBDA {
             alignas(64) int32_t sums[L::rows][2 * kLanes];
-            multiply_lanes<V, L, E, groups>(block, static_cast<const char*>(queries.digits) + g * step, step,
-                                            queries.start + g * L::parts * kLanes, also, sums);
+            products_of_block<V, L, E, groups>(block, static_cast<const char*>(queries.digits) + g * step, step,
+                                               queries.start + g * L::parts * kLanes, also, sums);
             for (int r = 0; r < L::rows && first + r < rows.R; ++r) f(first + r, sums[r], g * kLanes, groups);
         };
         each_groups<L>(queries.groups, some);

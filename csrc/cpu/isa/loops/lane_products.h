@@ -108,8 +108,8 @@ struct NothingElse {
 // sums[r][q] of the rows of a block with G groups of queries, whose digits lie `step` bytes apart. `also()` is done for
 // every few columns.
 template <class V, class L, class E, int G, class Also>
-GEODIFF_BLOCK void multiply_in_registers(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
-                                         Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
+GEODIFF_BLOCK void multiply_lanes(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
+                                  Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
     constexpr int P = E::parts, kLanes = V::bytes / 4, kRows = L::rows;
     typename V::Vec acc[kRows][P][G];
     GEODIFF_UNROLL for (int r = 0; r < kRows; ++r) GEODIFF_UNROLL for (int p = 0; p < P; ++p)
@@ -142,13 +142,13 @@ GEODIFF_BLOCK void multiply_in_registers(const RowBlock& rows, const char* digit
 }
 
 template <class V, class L, class E, int G, class Also>
-GEODIFF_INLINE void multiply_lanes(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
-                                   Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
+GEODIFF_INLINE void products_of_block(const RowBlock& rows, const char* digits, int64_t step, const int32_t* start,
+                                      Also&& also, int32_t (*sums)[2 * V::bytes / 4]) {
     if constexpr (L::in_tiles) {
         static_assert(G == 1);
         L::template multiply<E>(rows, digits, start, also, sums);
     } else {
-        multiply_in_registers<V, L, E, G>(rows, digits, step, start, also, sums);
+        multiply_lanes<V, L, E, G>(rows, digits, step, start, also, sums);
     }
 }
 
@@ -176,8 +176,8 @@ GEODIFF_BLOCK void dot_groups(RowBlocks<L::rows>& blocks, int from, int some, co
     constexpr int kLanes = V::bytes / 4;
     alignas(64) int32_t sums[kLaneSums + kD][2 * kLanes];
     for (int r = 0; r < some; r += L::rows)
-        multiply_lanes<V, L, E, G>(blocks.at(from + r), static_cast<const char*>(queries.digits) + g * step, step,
-                                   queries.start + g * L::parts * kLanes, NothingElse(), sums + r);
+        products_of_block<V, L, E, G>(blocks.at(from + r), static_cast<const char*>(queries.digits) + g * step, step,
+                                      queries.start + g * L::parts * kLanes, NothingElse(), sums + r);
     each_element(
         some, std::min(count - g * kLanes, G * kLanes),
         [&](int r, int q) GEODIFF_INLINE_LAMBDA { return load<HalfI>(sums[r] + q); },
