@@ -46,6 +46,7 @@ class Candidates {
     // Offers R logits of rows first, first + 1, ..., or first + list[0], first + list[1], ...; away[0..R) belongs to
     // them.
     void offer(const double* logits, const float* away, int64_t first, int R, const int32_t* list = nullptr);
+    // Of a list that counts, see Wanted: it is not whole, whatever comes.
     bool given_up() const { return std::isinf(kept_from_); }
     // Appends what is kept of the rows whose logit may be at least `least`.
     void collect(double least, std::vector<Candidate>& rows) const;
@@ -70,7 +71,7 @@ class Candidates {
     const Table& kernels_;
     double cut_, width_, row_error_, base_error_;
     bool counts_;
-    int64_t room_;
+    int64_t room_;               // for so many rows
     double max_ = -1e308;        // of the lower ends of the logits
     double kept_from_ = -1e308;  // no row went for want of room whose logit may be as large
     double forgotten_ = 0;       // weight of rows that are not kept, in units of e^max, if they are counted

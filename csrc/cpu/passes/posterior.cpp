@@ -22,7 +22,8 @@ constexpr double kApart = 0.2;        // of a digit: what it takes to lay rows o
 constexpr double kConcentrated = 30;  // rows in effect of which a query was the mean: few may be left
 constexpr double kMoreSo = 15;        // the same of up to kFew queries, whose pass takes hardly longer than to look
 constexpr int64_t kFew = 8;
-constexpr int64_t kJoining = 2;  // times as many queries in a dense pass: others are spared a pass of their own
+constexpr int64_t kJoining =
+    2;  // times as many queries in a dense pass of integers: others are spared a pass of their own
 constexpr double kOfTwo = 1.35;  // the largest sum of two neighbours' weights over the largest: 1.26 to 1.63
 constexpr double kShared = 1.5;  // what a query is rounded by takes its part of what is allowed
 
@@ -157,7 +158,8 @@ void in_passes(const Request& request, const std::vector<int64_t>& which, Answer
         // Each pass hands on what it could not answer to the next, finer one.
         Unanswered left = screen(request, few, Precision::coarse, answer, memory);
         take_crowded(left.crowded);
-        if (kJoining * left.blurred.size() > even.size()) {
+        const bool in_integers = request.weight_integers() && request.tol >= kFloat64;
+        if (!in_integers || kJoining * left.blurred.size() > even.size()) {
             left = screen(request, left.blurred, Precision::sharp, answer, memory);
             take_crowded(left.crowded);
         }
