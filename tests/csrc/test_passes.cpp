@@ -51,7 +51,7 @@ TEST_CASE("logits of short rows: queries are what errs where products are intege
                 const Request request = problem.request(*table);
                 const std::vector<int64_t> which = numbers_from(0, request.batch);
                 const Logits logits(request, which.data(), request.batch, precision, true);
-                CHECK(logits.integer() == (table->integers && !in_floats(request, request.batch)));
+                CHECK(logits.integer() == (table->integers && !in_floats(request, request.batch, false)));
                 const int64_t tile = tile_rows(request, request.batch);
                 const int R = int(std::min<int64_t>(tile, 120));
                 Logits::Work work = logits.work(tile);

@@ -50,6 +50,7 @@ struct IntegerLayout {
     int from = 0;                  // queries from which these products are the faster ones of two: see Table::many
     double prunes_to = 0.5;        // of the mean square by which rows lie apart, that coordinates may leave open
     int shaped_from;               // queries from which a digit less is worth the principal coordinates
+    int lanes_from;                // queries from which lanes beat products in float32 and settled logits
     int side_by_side;              // queries in lanes beside each other, in `dot_lanes`, `nearest` and `left`
     bool lane_pairs = true;        // the columns of a dword of one lane lie beside each other, else lanes of a column
     int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied

@@ -84,11 +84,13 @@ ByBits weights(const Request& request, const std::vector<DenseQuery>& even, cons
 // the rest as much as both products where rows are short.
 void dense_floats(const Request& request, std::vector<int64_t> even, std::vector<int64_t> uneven, Answer& answer) {
     const IntegerProducts* integers = request.integers();
-    const bool alike = integers && integers->layout.digits(32) <= integers->layout.worth;  // all take integers anyway
+    // All take integers anyway.
+    const bool alike = integers && integers->layout.digits(32) <= integers->layout.worth &&
+                       !in_floats(request, int64_t(even.size() + uneven.size()), false);
     if (integers && (alike || kFailing * uneven.size() > even.size())) append(uneven, std::exchange(even, {}));
     ByBits by_bits{{}, std::move(even)};
     append(uneven, dense(request, by_bits, Precision::normal, answer).finer);
-    const bool exact_logits = integers && !in_floats(request, int64_t(uneven.size()));
+    const bool exact_logits = integers && !in_floats(request, int64_t(uneven.size()), true);
     by_bits.finer = std::move(uneven);
     (exact_logits ? by_bits.exact : by_bits.heaviest) = true;
     by_bits.finer = dense(request, by_bits, Precision::normal, answer).finer;

@@ -56,7 +56,7 @@ Logits::Logits(const Request& request, const int64_t* which, int64_t count, Prec
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(precision == Precision::normal && in_floats(request, count) ? nullptr : request.integers_for(count)),
+      integers_(precision == Precision::normal && in_floats(request, count, exact) ? nullptr : request.integers_for(count)),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
       alone_(precision == Precision::coarse || precision == Precision::sharp),

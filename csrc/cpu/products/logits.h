@@ -28,8 +28,12 @@ int64_t tile_rows(const Request& request, int64_t count);
 int64_t screened_tile_rows(const Request& request, int64_t count);
 
 // Whether a dense pass over short rows of bytes takes products in float32, as for few queries: lanes would be empty.
-inline bool in_floats(const Request& request, int64_t count) {
-    return request.short_bytes() && count <= request.kernels.floats.few;
+// `exact`: where logits in float32 would have to be settled.
+inline bool in_floats(const Request& request, int64_t count, bool exact) {
+    const IntegerProducts* integers = request.integers();
+    const int64_t most = request.kernels.floats.few;
+    return request.short_bytes() &&
+           count <= (exact && integers ? std::min<int64_t>(integers->layout.lanes_from - 1, most) : most);
 }
 
 class Logits {

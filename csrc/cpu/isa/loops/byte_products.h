@@ -326,6 +326,7 @@ inline geodiff::IntegerProducts byte_products() {
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.shaped_from = 17;
+    p.layout.lanes_from = 3;
     p.layout.small_to = 16;
     p.layout.tile = 552 << 10;
     p.layout.crowded_tile = 736 << 10;

@@ -326,6 +326,7 @@ inline geodiff::IntegerProducts half_products() {
     p.layout.dot_to = V::dot_to;
     p.layout.sum_to = V::sum_to;
     p.layout.shaped_from = 2;
+    p.layout.lanes_from = 4;
     p.layout.row_unit = 24;  // kDotRows too: the first product may be in float32
     p.layout.small_to = 16;
     p.layout.tile = 384 << 10;

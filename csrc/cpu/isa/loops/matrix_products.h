@@ -213,6 +213,7 @@ inline geodiff::IntegerProducts matrix_products() {
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.shaped_from = 17;
+    p.layout.lanes_from = 3;
     p.layout.tile = p.layout.crowded_tile = 384 << 10;
     p.layout.row_unit = 24;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(i);

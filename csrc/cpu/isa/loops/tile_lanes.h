@@ -69,6 +69,7 @@ struct TileLanes : ByteLanes<V> {
 template <class T, class V>
 inline geodiff::IntegerProducts byte_products_in_tiles() {
     geodiff::IntegerProducts p = byte_products<V>();
+    p.layout.lanes_from = 2;
     add_lanes<V, TileLanes<T, V>>(p);
     return p;
 }
