@@ -276,7 +276,7 @@ struct Table {
     // matter. `rescale` is what older partial sums must be multiplied with.
     bool (*softmax)(const double* l, const double* half_norm, int R, double cut, Online* state, double* p,
                     double* rescale) = nullptr;
-    bool (*softmax_f32)(const double* l, const double* half_norm, int R, double cut, Online* state, float* w,
+    bool (*softmax_f32)(const double* l, const float* half_norm, int R, double cut, Online* state, float* w,
                         double* rescale) = nullptr;
 
     // sum_k (x_k - v_k)^2, sum_k x_k v_k and acc += w v, in float64

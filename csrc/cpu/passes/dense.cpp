@@ -70,7 +70,7 @@ class Dense {
 
     void pass() {
         const auto worker = [&] {
-            return Worker{logits_.work(tile_), Buffer<double>(tile_),
+            return Worker{logits_.work(tile_), Buffer<double>(tile_), Buffer<float>(tile_),
                           std::vector<Top::Entry>(size_t(count_), Top::kNothing)};
         };
         const auto nothing = [&] {
@@ -101,6 +101,7 @@ class Dense {
     struct Worker {
         Logits::Work work;
         Buffer<double> p;
+        Buffer<float> away;             // |v - mean|^2 / 2 of the rows of a tile
         std::vector<Top::Entry> least;  // of the rows drawn so far, whichever piece they are of
     };
 
@@ -138,6 +139,8 @@ class Dense {
     void visit(Worker& worker, Share& mine, const Tile& t) const {
         double* p = worker.p.data();
         const double cut = request_.cut(), *h = request_.stats.half_away + t.first;
+        float* away = worker.away.data();
+        for (int r = 0; r < t.R; ++r) away[r] = float(h[r]);
         mine.coarser.begin(t.first, t.R, t.seed);
         mine.finer.begin(t.first, t.R, t.seed);
         logits_.over(worker.work, t.first, t.R, tile_, [&](int64_t i, const double* l) {
@@ -149,7 +152,7 @@ class Dense {
             const double down_to = cut + logits_.gap_error(i);
             if (!mine.integer(i)) {
                 float* w = mine.weights(i);
-                if (request_.kernels.softmax_f32(l, h, t.R, down_to, &state, w, &rescale)) mine.take(i, rescale);
+                if (request_.kernels.softmax_f32(l, away, t.R, down_to, &state, w, &rescale)) mine.take(i, rescale);
                 return;
             }
             HeavyRows& heavy = mine.heavy[size_t(i)];

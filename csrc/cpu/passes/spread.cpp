@@ -62,9 +62,9 @@ std::optional<DenseQuery> judge(const Request& request, int64_t q, const double*
     const Stats& stats = request.stats;
     const double caution = samples > kBrief ? kCaution : kMoreCaution;
     Online state;
-    float weights[kSample];
+    float weights[kSample] = {};  // stand for half norms, of which nothing is asked
     double rescale;
-    if (!request.kernels.softmax_f32(logits, logits, int(samples), request.cut(), &state, weights, &rescale))
+    if (!request.kernels.softmax_f32(logits, weights, int(samples), request.cut(), &state, weights, &rescale))
         return {};  // none of them is seen
     const double sum = state.sum, squares = state.sum_2;
     int64_t within = 0;

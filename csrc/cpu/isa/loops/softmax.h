@@ -7,6 +7,7 @@
 #include "../table.h"
 #include "../vec/constants.h"
 #include "exp.h"
+#include "vectors.h"
 
 namespace {
 
@@ -86,9 +87,7 @@ double below(const double* l, const float* away, double row_error, double base_e
 // Makes the maximum that of the tile as well; false if no row of the tile can matter. Returns what older sums were
 // multiplied with in `rescale`.
 GEODIFF_INLINE bool raise_maximum(const double* l, int R, double cut, Online* state, double* rescale) {
-    double top = -std::numeric_limits<double>::infinity();
-#pragma omp simd reduction(max : top)
-    for (int r = 0; r < R; ++r) top = l[r] > top ? l[r] : top;
+    const double top = largest_of(l, R);
     *rescale = 1;
     if (!(top >= state->max - cut)) return false;
     if (top > state->max) {
@@ -142,37 +141,49 @@ bool softmax(const double* l, const double* half_norm, int R, double cut, Online
     return true;
 }
 
-// The same with weights in float32, as the second product takes them; the sums of a tile in float32, too.
-bool softmax_f32(const double* l, const double* half_norm, int R, double cut, Online* state, float* w,
-                 double* rescale) {
+// The same with weights in float32, as the second product takes them; the sums of a tile in float32, too. Two vectors
+// at a time, since one waits for its own exponential.
+bool softmax_f32(const double* l, const float* half_norm, int R, double cut, Online* state, float* w, double* rescale) {
     if (!raise_maximum(l, R, cut, state, rescale)) return false;
+    constexpr int N = 2;
     const double m = state->max;
-    float t[geodiff::kMaxTileRows + kF], h[geodiff::kMaxTileRows + kF];
-#pragma omp simd
-    for (int r = 0; r < R; ++r) {
-        t[r] = float(l[r] - m);
-        h[r] = float(half_norm[r]);
-    }
-    for (int i = 0; i < kF; ++i) t[R + i] = -1e9f, h[R + i] = 0;
     const float least = float(-cut);
-    VecF s0 = {}, s1 = {}, s2 = {}, sh = {};
-    for (int r = 0; r < R; r += kF) {
-        const VecF tv = load<VecF>(t + r);
-        VecF e = exp_of(tv);
-        e = tv < least ? VecF{} : e;  // such a row cannot matter: see `cut` in contract.h
-        s0 += e;
-        s1 += e * (tv < least ? VecF{} : tv);
-        s2 += e * e;
-        sh += e * load<VecF>(h + r);
-        store(t + r, e);
+    VecF s0[N] = {}, s1[N] = {}, s2[N] = {}, sh[N] = {};
+    for (int r = 0; r < R; r += N * kF) {
+        const int some = std::min(R - r, N * kF);
+        float t[N * kF], h[N * kF];
+        if (some == N * kF) {
+#pragma omp simd
+            for (int i = 0; i < N * kF; ++i) t[i] = float(l[r + i] - m);
+            std::memcpy(h, half_norm + r, sizeof h);
+        } else {
+            for (int i = 0; i < N * kF; ++i) {
+                t[i] = i < some ? float(l[r + i] - m) : -1e9f;
+                h[i] = i < some ? half_norm[r + i] : 0;
+            }
+        }
+        VecF tv[N], e[N];
+        GEODIFF_UNROLL for (int i = 0; i < N; ++i) e[i] = tv[i] = load<VecF>(t + i * kF);
+        exp_of(e);
+        GEODIFF_UNROLL for (int i = 0; i < N; ++i) {
+            e[i] = tv[i] < least ? VecF{} : e[i];  // such a row cannot matter: see `cut` in contract.h
+            s0[i] += e[i];
+            s1[i] += e[i] * (tv[i] < least ? VecF{} : tv[i]);
+            s2[i] += e[i] * e[i];
+            sh[i] += e[i] * load<VecF>(h + i * kF);
+        }
+        if (some == N * kF) {
+            GEODIFF_UNROLL for (int i = 0; i < N; ++i) store(w + r + i * kF, e[i]);
+        } else {
+            std::memcpy(w + r, e, size_t(some) * sizeof(float));
+        }
     }
-    std::memcpy(w, t, size_t(R) * sizeof(float));
-    const double sum = double(lane_sum<VecF, float>(s0));
+    const double sum = double(lane_sum<VecF, float>(s0[0] + s0[1]));
     state->sum += sum;
     state->sum_q += sum;
-    state->sum_l += double(lane_sum<VecF, float>(s1));
-    state->sum_2 += double(lane_sum<VecF, float>(s2));
-    state->sum_h += double(lane_sum<VecF, float>(sh));
+    state->sum_l += double(lane_sum<VecF, float>(s1[0] + s1[1]));
+    state->sum_2 += double(lane_sum<VecF, float>(s2[0] + s2[1]));
+    state->sum_h += double(lane_sum<VecF, float>(sh[0] + sh[1]));
     return true;
 }
 
