@@ -106,6 +106,12 @@ struct Request {
     // The same for weights: of short rows these take longer to become digits than to be multiplied in float32.
     const IntegerProducts* weight_integers() const { return rows.d > kShortRow ? integers() : nullptr; }
     bool short_bytes() const { return rows.dtype == DType::u8 && rows.d <= kShortRow; }
+    // The products of floats by tiles for so many queries; null: those of the table.
+    const FloatTiles* float_tiles(int64_t queries) const {
+        const FloatTiles* tiles = kernels.float_tiles;
+        const bool fits = stats.max_norm >= FloatTiles::least && stats.max_norm <= FloatTiles::largest;
+        return tiles && fits && queries >= tiles->from(rows.dtype) ? tiles : nullptr;
+    }
     // sum_k (x_k - v_k)^2 for query q and a row
     double distance(int64_t q, int64_t row) const {
         return kernels.distance(query(q), rows.row(row), rows.dtype, rows.d);

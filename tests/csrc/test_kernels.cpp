@@ -84,6 +84,65 @@ TEST_CASE("float products, for every number of queries that a register block lea
     }
 }
 
+TEST_CASE(
+    "float products of tiles err as sums in float32 do, for every number of rows, columns and queries left over") {
+    for (const Table* table : tables()) {
+        const FloatTiles* tiles = table->float_tiles;
+        if (!tiles) continue;
+        CAPTURE(table->name);
+        for (const DType dtype : kAll)
+            for (const auto& [R, d] :
+                 {std::pair<int, int>{1, 1}, {31, 16}, {33, 77}, {130, 300}, {256, 64}, {45, 1100}})
+                for (const int nq : {1, 16, 17, 40, 200}) {
+                    CAPTURE(R);
+                    CAPTURE(d);
+                    CAPTURE(nq);
+                    const Points points(dtype, R, d);
+                    const int64_t dp = padded(d), ldp = R + 3;
+                    const std::vector<float> Q = random_floats(nq * d, uint64_t(nq));
+                    std::vector<float> P = random_floats(nq * ldp, 5);
+                    Buffer<char> packed(tiles->packed_bytes(nq, d), true), room(tiles->room_bytes(nq));
+                    for (int64_t q = 0; q < nq; ++q) {
+                        const std::vector<double> x(Q.begin() + q * d, Q.begin() + (q + 1) * d);
+                        tiles->pack(x.data(), d, q, packed.data());
+                        // What lies behind a query's weights must reach nobody's sum.
+                        for (int64_t r = R; r < ldp; ++r) P[size_t(q * ldp + r)] = NAN;
+                    }
+                    const void* X = points.stored.data();
+                    std::vector<double> S(size_t(nq * R), -1.0);
+                    tiles->dot(X, dtype, d, R, packed.data(), nq, S.data(), R);
+                    Buffer<float> A(nq * dp);
+                    std::fill_n(A.data(), nq * dp, 2.0f);
+                    const std::vector<float> rescale(size_t(nq), 0.5f);
+                    tiles->sum(X, dtype, d, R, P.data(), ldp, rescale.data(), nq, A.data(), dp, nullptr, room.data());
+                    double worst = 0, worst_sum = 0;
+                    for (int q = 0; q < nq; ++q) {
+                        for (int r = 0; r < R; ++r) {
+                            double exact = 0, size = 0;
+                            for (int64_t k = 0; k < d; ++k) {
+                                const double term = double(Q[size_t(q * d + k)]) * points.v[size_t(r * d + k)];
+                                exact += term;
+                                size += std::fabs(term);
+                            }
+                            worst = std::max(worst, std::fabs(S[size_t(q * R + r)] - exact) / size);
+                        }
+                        for (int64_t k = 0; k < dp; ++k) {
+                            double exact = 1, size = 1;
+                            for (int r = 0; k < d && r < R; ++r) {
+                                const double term = double(P[size_t(q * ldp + r)]) * points.v[size_t(r * d + k)];
+                                exact += term;
+                                size += std::fabs(term);
+                            }
+                            worst_sum = std::max(worst_sum, std::fabs(double(A[q * dp + k]) - exact) / size);
+                        }
+                    }
+                    // 16 products of a sum, the two sums of a step, steps one by one; and pieces left out.
+                    CHECK(worst <= double(20 + std::min<int64_t>(d, tiles->chunk) / tiles->step) * 0x1p-24);
+                    CHECK(worst_sum <= double(22 + R / tiles->step) * 0x1p-24);
+                }
+    }
+}
+
 TEST_CASE("products of rows as stored, whole registers and tails") {
     for (const Table* table : tables()) {
         CAPTURE(table->name);

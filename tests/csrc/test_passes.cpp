@@ -83,6 +83,43 @@ TEST_CASE("logits of short rows: queries are what errs where products are intege
             }
 }
 
+TEST_CASE("logits of rows of floats: all that errs is said, for few queries and for many") {
+    for (const Table* table : tables())
+        for (const DType dtype : {DType::f16, DType::bf16, DType::f32})
+            for (const int64_t queries : {3, 30, 70}) {
+                CAPTURE(table->name);
+                CAPTURE(int(dtype));
+                CAPTURE(queries);
+                const int64_t d = 700;
+                const Problem problem(dtype, 100, d, queries, 3.0);
+                const Request request = problem.request(*table);
+                const std::vector<int64_t> which = numbers_from(0, request.batch);
+                const Logits logits(request, which.data(), request.batch, Precision::normal);
+                const int64_t tile = tile_rows(request, request.batch);
+                const int R = int(std::min<int64_t>(tile, 60));
+                Logits::Work work = logits.work(tile);
+                double largest = 0;  // of what is off, beside what is said of it
+                logits.over(work, 24, R, tile, [&](int64_t q, const double* l) {
+                    const double sigma2 = request.sigma[q] * request.sigma[q];
+                    double square = 0;
+                    for (int r = 0; r < R; ++r) {
+                        double exact = 0;
+                        for (int64_t k = 0; k < d; ++k) {
+                            const double v = problem.points.v[size_t((24 + r) * d + k)];
+                            exact += (problem.x[size_t(q * d + k)] - v / 2) * v;
+                        }
+                        const double off = std::fabs(l[r] - exact / sigma2);
+                        CHECK(off <= logits.base_error(q));
+                        square += off * off / R;
+                    }
+                    const double said = logits.logit_noise(q) + logits.query_step(q) * problem.stats.max_norm / sigma2;
+                    largest = std::max(largest, std::sqrt(square) / said);
+                });
+                CHECK(largest < 1);
+                CHECK(largest > 0.001);  // what is said is of the size of what there is
+            }
+}
+
 TEST_CASE("a row that a query must not see is out before the maximum, in every pass") {
     for (const Table* table : tables())
         for (const DType dtype : {DType::u8, DType::bf16, DType::f32})

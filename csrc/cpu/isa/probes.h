@@ -31,14 +31,15 @@ inline bool has_avx_vnni() { return false; }
 #if defined(__x86_64__) && defined(__linux__)
 // Registers of AMX are asked for, once for the process and its children: the system keeps room for them where it
 // switches threads, and refuses where a thread's signal stack has none.
-inline bool has_amx_int8() {
+inline bool has_amx() {
     constexpr long kAskForState = 0x1023, kTileData = 18;  // arch_prctl's ARCH_REQ_XCOMP_PERM, and the state's number
     unsigned a = 0, b = 0, c = 0, d = 0;
-    const bool has = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1) && (d >> 25 & 1);  // tiles, int8
+    const bool has = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&
+                     (d >> 25 & 1);  // bfloat16, tiles, int8
     return has && syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
 }
 #else
-inline bool has_amx_int8() { return false; }
+inline bool has_amx() { return false; }
 #endif
 
 #if defined(__aarch64__) && defined(__linux__)

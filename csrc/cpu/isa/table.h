@@ -214,6 +214,29 @@ struct FloatLayout {
     int few_lanes;  // `dot_few` sums column k of each kFewFold in lane k % few_lanes
 };
 
+// The products in float32 for many queries, of numbers cut into pieces that registers of rows multiply. Of rows whose
+// longest is of a length between these, so that pieces of what matters are neither too large nor too small for the
+// format.
+struct FloatTiles {
+    static constexpr double least = 1e-12, largest = 1e12;
+    int from_wide, from_exact;  // queries from which they are faster than those of Table; of rows that are one piece
+    int64_t chunk;              // columns summed in float32 before sums move to float64; of these, `step` at a time
+    int64_t step;
+    int64_t (*packed_bytes)(int64_t queries, int64_t d);  // zero at first
+    // x[0..d) in float32, as the i-th of packed queries
+    void (*pack)(const double* x, int64_t d, int64_t i, void* packed);
+    // As Table::dot_f32, for any number of packed queries
+    void (*dot)(const void* X, DType dtype, int64_t d, int R, const void* packed, int nq, double* S, int64_t lds);
+    int64_t (*room_bytes)(int64_t queries);
+    // As Table::sum_f32, for R <= kMaxTileRows; `room` for so many queries
+    void (*sum)(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale, int nq,
+                float* A, int64_t lda, const void* prefetch, void* room);
+
+    int64_t from(DType dtype) const {  // short rows of bytes gain nothing
+        return dtype == DType::u8 ? INT64_MAX : dtype == DType::bf16 ? from_exact : from_wide;
+    }
+};
+
 // Sums of `parts` digits to such a base, `lds` apart, whose last one counts `weight`.
 struct DigitSums {
     const double* at;
@@ -229,6 +252,7 @@ struct Reach {
 struct Table {
     const char* name = nullptr;
     FloatLayout floats{};
+    const FloatTiles* float_tiles = nullptr;    // null: none
     const IntegerProducts* integers = nullptr;  // null: uint8 rows take the float32 products
     // Other products for many queries, or null. They have as many bits in a digit, as much worth and the same order of
     // columns, but none of the products of lanes and of listed rows, which are those of `integers` for any number.

@@ -78,7 +78,7 @@ void inner_products(const Request& asked, double* out) {
         const auto visit = [&](Logits::Work& work, int, const Tile& t) {
             for (int64_t b = 0; b < logits.blocks(); ++b) {
                 logits.multiply(work, t.first, t.R, b, tile);
-                for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + logits.block_size(b); ++i)
+                for (int64_t i = b * logits.block(); i < b * logits.block() + logits.block_size(b); ++i)
                     std::copy_n(logits.products(work, t.first, t.R, i, tile), t.R, out + (base + i) * n + t.first);
             }
         };

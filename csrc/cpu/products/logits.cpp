@@ -20,11 +20,13 @@ constexpr int64_t kLarge = 1536 << 10;  // the same of floats
 constexpr double kCaution = 1.5;        // a query that fails for one digit too few takes another pass
 
 // Rows of so many bytes, about. `summed`: a second product follows.
-int64_t rows_of(const Request& request, const IntegerProducts* integers, int64_t budget, bool summed) {
+int64_t rows_of(const Request& request, int64_t count, int64_t budget, bool summed) {
+    const IntegerProducts* integers = request.integers_for(count);
     const Rows& rows = request.rows;
     const int64_t bytes = padded(rows.d) * item_size(rows.dtype);
-    const int64_t unit = integers ? integers->layout.row_unit : kFloatUnit;
-    const int64_t most = integers ? kMaxTileRows / unit * unit : kMostFloats;
+    const FloatTiles* tiles = integers ? nullptr : request.float_tiles(count);
+    const int64_t unit = integers ? integers->layout.row_unit : tiles ? tiles->step : kFloatUnit;
+    const int64_t most = integers || tiles ? kMaxTileRows / unit * unit : kMostFloats;
     const int64_t fit = (budget + bytes * unit / 2) / bytes / unit * unit;
     // Sums of long rows lie beyond L2 whatever the tile: the more rows share their way there and back, the better.
     if (integers && summed && fit <= kFewRows) return most;
@@ -41,22 +43,21 @@ int64_t rows_of(const Request& request, const IntegerProducts* integers, int64_t
 int64_t tile_rows(const Request& request, int64_t count) {
     const IntegerProducts* integers = request.integers_for(count);
     const bool few = count <= (integers ? integers->layout.small_to : kFewFloats);
-    if (few) return rows_of(request, integers, kSmall, count > kMemoryBound);
+    if (few) return rows_of(request, count, kSmall, count > kMemoryBound);
     const int64_t many = !integers              ? kLarge
                          : count <= kQueryBlock ? integers->layout.tile
                                                 : integers->layout.crowded_tile;
-    return rows_of(request, integers, many, true);
+    return rows_of(request, count, many, true);
 }
 
-int64_t screened_tile_rows(const Request& request, int64_t count) {
-    return rows_of(request, request.integers_for(count), kSmall, false);
-}
+int64_t screened_tile_rows(const Request& request, int64_t count) { return rows_of(request, count, kSmall, false); }
 
 Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact, bool lists)
     : kernels_(request.kernels),
       rows_(request.rows),
       stats_(request.stats),
-      integers_(precision == Precision::normal && in_floats(request, count, exact) ? nullptr : request.integers_for(count)),
+      integers_(precision == Precision::normal && in_floats(request, count, exact) ? nullptr
+                                                                                   : request.integers_for(count)),
       count_(count),
       wide_(!integers_ && (precision == Precision::fine || precision == Precision::sharp)),
       alone_(precision == Precision::coarse || precision == Precision::sharp),
@@ -257,7 +258,7 @@ void Logits::pack_coordinates(int64_t first, int64_t count) {
 
 Logits::Work Logits::work(int64_t tile) const {
     Work w;
-    const int64_t block = std::min(kQueryBlock, count_);
+    const int64_t block = std::min(this->block(), count_);
     w.logits = Buffer<double>(block * tile);
     if (integer()) w.sums = Buffer<double>((block * parts_ + integers_->layout.dot_group) * tile);
     return w;
@@ -300,7 +301,7 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
 }
 
 double* Logits::products(Work& w, int64_t first, int R, int64_t i, int64_t tile) const {
-    const int64_t q = i % kQueryBlock;
+    const int64_t q = i % block();
     double* l = w.logits.data() + q * tile;
     if (!integer()) return l;
     const double offset = shaping_ ? offset_[size_t(i)] : 0;

@@ -50,8 +50,10 @@ class Logits {
     };
     Work work(int64_t tile) const;
 
-    int64_t blocks() const { return (count_ + kQueryBlock - 1) / kQueryBlock; }
-    int64_t block_size(int64_t b) const { return std::min(kQueryBlock, count_ - b * kQueryBlock); }
+    // Queries of a block; of the last one there may be fewer.
+    int64_t block() const { return tiles_ ? count_ : kQueryBlock; }
+    int64_t blocks() const { return (count_ + block() - 1) / block(); }
+    int64_t block_size(int64_t b) const { return std::min(block(), count_ - b * block()); }
 
     // Multiplies rows [first, first + R) with the queries of block b. One query after the other is then to be asked
     // for, so that what is made of its products is in L1 when it is used; what this returns lies `tile` apart.
@@ -71,7 +73,7 @@ class Logits {
         for (int64_t b = 0; b < blocks(); ++b) {
             multiply(work, first, R, b, tile);
             before(b);
-            for (int64_t i = b * kQueryBlock; i < b * kQueryBlock + block_size(b); ++i)
+            for (int64_t i = b * block(); i < b * block() + block_size(b); ++i)
                 each(i, logits(work, first, R, i, tile));
         }
     }
@@ -106,7 +108,7 @@ class Logits {
     }
     std::vector<VectorSize> measure(const Request& request, const int64_t* which);
     void recollect(const Request& request, const int64_t* which);
-    bool direct() const { return !integer() && !wide_ && count_ <= kernels_.floats.few; }  // `dot_few`
+    bool direct() const { return !integer() && !wide_ && !tiles_ && count_ <= kernels_.floats.few; }  // `dot_few`
     // Digits for queries of such sizes; with coordinates if these are given.
     int digits_for(const Request& request, const int64_t* which, const std::vector<VectorSize>& sizes,
                    Precision precision, const Shaping& shaping) const;
@@ -125,8 +127,9 @@ class Logits {
     const Stats& stats_;
     const IntegerProducts* integers_;
     int64_t count_;
-    bool wide_;   // float64 products
-    bool alone_;  // no second product follows, which would bring the next tile
+    bool wide_;                          // float64 products
+    const FloatTiles* tiles_ = nullptr;  // of products in float32, if they are taken
+    bool alone_;                         // no second product follows, which would bring the next tile
     Shaping shaping_;
     int parts_ = 1;
     std::vector<const double*> prior_;  // [count], of row 0
@@ -167,6 +170,7 @@ class Logits {
     std::vector<double> offset_;  // [count]  what coordinates owe for the mean of the rows
     Buffer<float> lost_;          // [count, dp]
     Buffer<float> queries32_;     // [count, dp] if direct(), else [vectors of queries, d, lanes]
+    Buffer<char> pieces_;         // instead: packed by tiles_
     Buffer<double> queries64_;    // [vectors of queries, d, lanes]
 };
 

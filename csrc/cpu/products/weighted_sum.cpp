@@ -48,6 +48,8 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
     before_.assign(size_t(slots), 1.0f);
     if (!integers_) {
         weights_ = Buffer<float>(slots * tile_);
+        in_tiles_ = request.float_tiles(count);
+        if (in_tiles_) room_ = Buffer<char>(in_tiles_->room_bytes(count));
         return;
     }
     // With a bias 31 bits are as many as will be wanted, and need none.
@@ -233,10 +235,16 @@ void WeightedSum::multiply(const void* next) {
     for (int64_t g = 0; g < groups_;) {  // runs of groups, so that a block of columns in L1 serves them all
         int64_t end = g;
         while (end < groups_ && active_[size_t(end)]) ++end;
-        if (end > g)
-            kernels_.sum_f32(rows_.row(first_), rows_.dtype, rows_.d, R_, weights_.data() + g * group_ * tile_, tile_,
-                             rescale_.data() + g * group_, int(std::min(end * group_, count_) - g * group_),
-                             sums_.data() + g * group_ * dp_, dp_, next);
+        const int64_t first = g * group_;
+        const int some = int(std::min(end * group_, count_) - first);
+        const void* rows = rows_.row(first_);
+        const float *weights = weights_.data() + first * tile_, *rescale = rescale_.data() + first;
+        float* sums = sums_.data() + first * dp_;
+        if (in_tiles_ && some >= in_tiles_->from(rows_.dtype))
+            in_tiles_->sum(rows, rows_.dtype, rows_.d, R_, weights, tile_, rescale, some, sums, dp_, next,
+                           room_.data());
+        else if (end > g)
+            kernels_.sum_f32(rows, rows_.dtype, rows_.d, R_, weights, tile_, rescale, some, sums, dp_, next);
         g = end + 1;
     }
 }

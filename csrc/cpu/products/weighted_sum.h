@@ -92,8 +92,9 @@ class WeightedSum {
 
     const Table& kernels_;
     const Rows& rows_;
-    const IntegerProducts* integers_;     // null: weights in float32
-    const OneQuerySum* alone_ = nullptr;  // if it is taken
+    const IntegerProducts* integers_;       // null: weights in float32
+    const OneQuerySum* alone_ = nullptr;    // if it is taken
+    const FloatTiles* in_tiles_ = nullptr;  // of weights in float32, likewise
     int64_t count_, tile_, dp_, group_, groups_;
     int64_t first_ = 0;
     int R_ = 0;
@@ -103,6 +104,7 @@ class WeightedSum {
     Buffer<float> sums_before_;  // the same
     std::vector<float> before_;  // what older ones are to be multiplied with
     Buffer<float> weights_;      // float path: [groups*group, tile]
+    Buffer<char> room_;          // of in_tiles_
     TileDigits digits_, rests_;
     std::vector<uint8_t> active_, set_;  // groups and slots that take something from this tile
     std::vector<float> rescale_;

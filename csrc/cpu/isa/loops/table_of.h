@@ -14,7 +14,9 @@
 namespace {
 
 // INTEGERS, MANY: make its integer products, those for many queries where these are others; none has any of its own.
-template <geodiff::IntegerProducts (*INTEGERS)() = nullptr, geodiff::IntegerProducts (*MANY)() = nullptr>
+// FLOATS: products of floats for many queries.
+template <geodiff::IntegerProducts (*INTEGERS)() = nullptr, geodiff::IntegerProducts (*MANY)() = nullptr,
+          geodiff::FloatTiles (*FLOATS)() = nullptr>
 const geodiff::Table& table_of(const char* name) {
     static const geodiff::Table table = [name] {
         geodiff::Table t;
@@ -51,6 +53,10 @@ const geodiff::Table& table_of(const char* name) {
         if constexpr (MANY != nullptr) {
             static const geodiff::IntegerProducts many = MANY();
             t.many = &many;
+        }
+        if constexpr (FLOATS != nullptr) {
+            static const geodiff::FloatTiles tiles = FLOATS();
+            t.float_tiles = &tiles;
         }
         return t;
     }();

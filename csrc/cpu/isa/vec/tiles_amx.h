@@ -1,5 +1,5 @@
-// Registers of 16 rows of 64 bytes and the products of two of them (AMX, int8): what loops/tile_products.h is written
-// in.
+// Registers of 16 rows of 64 bytes and the products of two of them (AMX, int8 and bfloat16): what loops/tile_products.h
+// and loops/float_tiles.h are written in.
 #pragma once
 
 #include <immintrin.h>
@@ -56,6 +56,18 @@ struct TilesAmx {
             asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(2 * I + J), "i"(kX + I), "i"(kY + J));
         else
             asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(2 * I + J), "i"(kX + I), "i"(kY + J));
+    }
+    // Of bfloat16, two of a row of x and of a column of y in a dword, summed in float32.
+    template <int I, int J>
+    static GEODIFF_INLINE void dot_bfloats() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(2 * I + J), "i"(kX + I), "i"(kY + J));
+    }
+    // The upper half of each dword of a, then those of b.
+    template <class V>
+    static GEODIFF_INLINE V upper_halves(V a, V b) {
+        alignas(64) static const uint16_t odd[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                     33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+        return V(_mm512_permutex2var_epi16(__m512i(a), _mm512_load_si512(odd), __m512i(b)));
     }
 
     // 16 rows of 16 dwords, `stride` bytes apart, turned over: out[c][r] = in[r][c]
