@@ -1,5 +1,7 @@
 """Contract 1 where rows come many times: what one of them errs by, all of them do, and nothing averages out."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,3 +74,24 @@ def test_log_p_of_rows_that_are_nearly_the_same() -> None:
     found = OptimalDenoiser(data, backend="cpu", log_weights=log_weights, tol=1e-3).posterior(x, 0.5)
     exact = geodiff.reference.posterior(x.double(), data, 0.5, log_weights=log_weights)
     assert abs(found.log_prob.item() - exact.log_prob.item()) <= 1e-4
+
+
+@pytest.mark.parametrize("isa", cpu.isas())
+def test_a_row_that_comes_twice_does_not_cost_float64(isa: str) -> None:
+    """One row has most of the weight and 20,000 the rest: no more additions than copies round to one side."""
+    generator = torch.Generator().manual_seed(12)
+    base = torch.randint(20, 230, (64,), generator=generator)
+    changed = torch.rand(20_000, 64, generator=generator).argsort(1) < 12
+    others = base + 8 * changed * (2 * torch.randint(0, 2, (20_000, 64), generator=generator) - 1)
+    data = torch.cat([others[:10_000], base.expand(2, 64), others[10_000:]]).to(torch.uint8)
+    sigma = math.sqrt(12 * 8**2 / 24) / 127.5  # each of the others weighs e^-12
+    x = geodiff.reference.model_space(base.to(torch.uint8), torch.float64).expand(8, 64)
+    x = x + 0.02 * sigma * torch.randn(8, 64, generator=generator, dtype=torch.float64)
+    exact = geodiff.reference.posterior(x, data, sigma)
+    assert (exact.ess < 3).all()
+    with cpu.use_isa(isa):
+        denoiser = OptimalDenoiser(data, backend="cpu")
+        found = denoiser(x, sigma)
+    assert ((found - exact.mean).norm(dim=1) <= 1e-5 * exact.mean.norm(dim=1)).all()
+    paths = denoiser._points.engines.serving().last_paths
+    assert not (paths == cpu.PATHS.index("exact")).any(), paths

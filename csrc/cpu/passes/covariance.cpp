@@ -152,7 +152,7 @@ class DenseCovariance {
     double rounded(double c, double v) const {
         const double tiles = std::ceil(double(request_.rows.n) / double(tile_));
         const double rows = shares_.front().sum.integer() ? 0 : double(std::min(tile_, request_.rows.n));
-        return sum_error(additions_of(tiles, double(shares_.size()), rows, 0), c * v);
+        return sum_error(additions_of(tiles, double(shares_.size()), rows), c * v);
     }
     void weigh(int64_t i, const double* l, const double* along, const Tile& t, double* p, Share& mine) const;
 

@@ -228,7 +228,10 @@ double Dense::error_of_sums(int64_t i, double square, double longest, const Dens
     const double usual = std::sqrt(square) + std::sqrt(e.trace * e.concentration);
     // Of one tile nothing is seen on the way; no part of a sum is longer than rows are, root mean square.
     const double length = std::max(usual, tiles > 1 ? longest : std::sqrt(square + e.trace));
-    return sum_error(additions_of(tiles, pieces, rows, request_.stats.alike > 1 ? e.concentration : 0), length);
+    Additions additions = additions_of(tiles, pieces, rows);
+    additions.copies = request_.stats.alike;
+    additions.repeated = additions.copies > 1 ? e.concentration : 0;
+    return sum_error(additions, length);
 }
 
 bool Dense::finish(int64_t i, const float* carried, Pooled& pooled, Answer& answer) const {

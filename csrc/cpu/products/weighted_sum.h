@@ -115,10 +115,10 @@ class WeightedSum {
     std::vector<Rest> rest_;
 };
 
-// Of so many tiles in equal pieces.
-inline Additions additions_of(double tiles, double pieces, double rows, double repeated) {
+// Of so many tiles in equal pieces, `rows` to a tile if these are added in float32, too.
+inline Additions additions_of(double tiles, double pieces, double rows) {
     const double of_piece = std::ceil(tiles / pieces), together = std::min(of_piece, double(WeightedSum::kTogether));
-    return {together, std::ceil(of_piece / together), tiles, rows, repeated};
+    return {together, std::ceil(of_piece / together), tiles, rows, 0, 1};
 }
 
 // The sums that pieces of the rows have left of one query, joined: see VectorLoops::join.
