@@ -46,8 +46,8 @@ struct Additions {
 
 // The length of what float32 loses as it adds weighted rows up to sums of some length on the way, tile by tile. Each
 // addition rounds by up to u of what is there so far: at random, as a rule; but adding the same again and again, always
-// to one side, as many times as there are copies of a row to be added. Factors as found (0.24 by arithmetic for numbers at random; 0.44 and 0.58 for 3 and for 2 rows with
-// 20,000 and 10,000 copies).
+// to one side, as many times as there are copies of a row to be added. Factors as found (0.24 by arithmetic for numbers
+// at random; 0.44 and 0.58 for 3 and for 2 rows with 20,000 and 10,000 copies).
 inline double sum_error(const Additions& a, double length) {
     const double random = 0.25 * std::sqrt(a.together / a.folds + a.folds + a.rows / a.tiles);
     const double same = std::min(a.together + a.folds + a.rows, a.copies);
