@@ -17,7 +17,7 @@ constexpr int64_t kMemoryBound = 8;     // queries; beyond, arithmetic sets the 
 constexpr int64_t kFewFloats = 48;      // queries over rows of floats that want small tiles
 constexpr int64_t kSmall = 192 << 10;   // bytes of a tile
 constexpr int64_t kLarge = 1536 << 10;  // the same of floats
-constexpr int64_t kPieces = 3 << 20;    // the same where they are cut into pieces, which takes longer than to read them
+constexpr int64_t kInPieces = 3 << 20;  // the same where they are cut into pieces, which takes longer than to read them
 constexpr double kCaution = 1.5;        // a query that fails for one digit too few takes another pass
 
 // Rows of so many bytes, about. `summed`: a second product follows.
@@ -45,7 +45,7 @@ int64_t tile_rows(const Request& request, int64_t count) {
     const IntegerProducts* integers = request.integers_for(count);
     const bool few = count <= (integers ? integers->layout.small_to : kFewFloats);
     if (few) return rows_of(request, count, kSmall, count > kMemoryBound);
-    const int64_t of_floats = request.float_tiles(count) ? kPieces : kLarge;
+    const int64_t of_floats = request.float_tiles(count) ? kInPieces : kLarge;
     const int64_t many = !integers              ? of_floats
                          : count <= kQueryBlock ? integers->layout.tile
                                                 : integers->layout.crowded_tile;

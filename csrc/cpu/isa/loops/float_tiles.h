@@ -110,12 +110,13 @@ GEODIFF_BLOCK void multiply_pieces(const PieceRows& x, const char* y, int64_t ap
     }
 }
 
-// `rows` rows, and zeros for others up to 32, columns from k on.
+// `rows` rows of d numbers, `ldx` bytes apart, and zeros for others up to 32; columns from k on.
 template <class T, DType D>
-inline void rows_in_pieces(const char* X, int64_t d, int rows, int64_t k, int64_t steps, char* to, int64_t stride) {
+inline void rows_in_pieces(const char* X, int64_t ldx, int64_t d, int rows, int64_t k, int64_t steps, char* to,
+                           int64_t stride) {
     constexpr int P = kPiecesOf<D>;
     for (int r = 0; r < 2 * T::rows; ++r) {
-        const char* row = X + r * d * kBytes<D>;
+        const char* row = X + r * ldx;
         char* line = to + r * stride;
         for (int64_t step = 0; step < steps; ++step, line += P * T::bytes) {
             VecU first[P] = {}, second[P] = {};
@@ -174,7 +175,7 @@ template <class T, DType D>
 inline void dot_tile_pieces(const char* X, int64_t d, int R, const char* Q, int nq, double* S, int64_t lds) {
     constexpr int kRows = 2 * T::rows, P = kPiecesOf<D>;
     constexpr int64_t kStride = row_stride<P>(kFoldSteps);
-    const int64_t all = steps_of(d), apart = all * kPieces * kRegister;
+    const int64_t all = steps_of(d), apart = all * kPieces * kRegister, ldx = d * kBytes<D>;
     alignas(64) char pieces[kRows * kStride];
     const PieceRows rows{pieces, kStride};
     BlockSums<T> sums;
@@ -183,7 +184,7 @@ inline void dot_tile_pieces(const char* X, int64_t d, int R, const char* Q, int 
         const int64_t steps = std::min(kFoldSteps, all - from);
         for (int r = 0; r < R; r += kRows) {
             const int some = std::min(R - r, kRows);
-            rows_in_pieces<T, D>(X + r * d * kBytes<D>, d, some, from * kStep, steps, pieces, kStride);
+            rows_in_pieces<T, D>(X + r * ldx, ldx, d, some, from * kStep, steps, pieces, kStride);
             const char* y = Q + from * kPieces * kRegister;
             for (int q = 0; q < nq; q += kRows, y += 2 * apart) {
                 if (nq - q > T::rows) {
@@ -209,24 +210,6 @@ void dot_pieces(const void* X, DType dtype, int64_t d, int R, const void* Q, int
 }
 
 int64_t weight_bytes(int64_t queries) { return (queries + 31) / 32 * 32 * row_stride<kPieces>(kMostSteps); }
-
-// Weights of R rows, as rows_in_pieces.
-template <class T>
-inline void weights_in_pieces(const float* P, int64_t ldp, int R, int nq, char* to) {
-    const int64_t steps = steps_of(R), stride = row_stride<kPieces>(steps);
-    for (int q = 0; q < (nq + 2 * T::rows - 1) / (2 * T::rows) * (2 * T::rows); ++q) {
-        char* line = to + q * stride;
-        for (int64_t step = 0; step < steps; ++step, line += kPieces * T::bytes) {
-            VecU first[kPieces] = {}, second[kPieces] = {};
-            if (q < nq) {
-                cut(there<DType::f32>(P + q * ldp, step * kStep, R), first);
-                cut(there<DType::f32>(P + q * ldp, step * kStep + kF, R), second);
-            }
-            GEODIFF_UNROLL for (int p = 0; p < kPieces; ++p)
-                store(line + p * T::bytes, T::upper_halves(first[p], second[p]));
-        }
-    }
-}
 
 // Columns [c, c + 64) of R rows, two rows of a column to a dword: [4 registers of 16 columns][steps][pieces][16 pairs]
 template <class T, DType D>
@@ -312,7 +295,12 @@ inline void sum_tile_pieces(const char* X, int64_t d, int R, const char* weights
 template <class T>
 void sum_pieces(const void* X, DType dtype, int64_t d, int R, const float* P, int64_t ldp, const float* rescale, int nq,
                 float* A, int64_t lda, const void* prefetch, void* room) {
-    weights_in_pieces<T>(P, ldp, R, nq, static_cast<char*>(room));
+    constexpr int kQueries = 2 * T::rows;
+    const int64_t steps = steps_of(R), stride = row_stride<kPieces>(steps), of_query = ldp * int64_t(sizeof(float));
+    for (int q = 0; q < nq; q += kQueries)  // weights are rows of R numbers
+        rows_in_pieces<T, DType::f32>(reinterpret_cast<const char*>(P + q * ldp), of_query, R,
+                                      std::min(nq - q, kQueries), 0, steps, static_cast<char*>(room) + q * stride,
+                                      stride);
     for_dtype(dtype, [&](auto t) {
         sum_tile_pieces<T, decltype(t)::value>(static_cast<const char*>(X), d, R, static_cast<const char*>(room),
                                                rescale, nq, A, lda, static_cast<const char*>(prefetch));
