@@ -145,28 +145,13 @@ void dot_tiles(const uint8_t* X, int64_t ldx, const RowTail& tail, int R, const 
     T::close();
 }
 
-// What is brought meanwhile: lines of the next tile, one after the other, which the processor's own prefetcher goes on
-// with; and the next columns of each row, which it does not see coming.
-struct SumAhead {
-    LinesAhead tile, columns;
-
-    GEODIFF_INLINE void begin_block_of(int steps) {
-        tile.begin_block_of(steps);
-        columns.begin_block_of(steps);
-    }
-    GEODIFF_INLINE void step_of_block() {
-        tile.step_of_block();
-        columns.step_of_block();
-    }
-};
-
 // Sums of XS registers of slots and two of columns, left in registers. digits: [steps][slots][64 rows]; Y: two blocks,
 // `apart` bytes from each other, of [steps][16][16 columns][4 rows].
 template <class T, int XS, bool SIGNED>
 GEODIFF_BLOCK void sum_block_tiles(const int8_t* digits, int64_t slots, const uint8_t* Y, int64_t apart, int steps,
-                                   SumAhead& lines) {
+                                   LinesAhead& lines) {
     constexpr int64_t kTile = T::rows * T::bytes;
-    SumAhead ahead = lines;
+    LinesAhead ahead = lines;
     ahead.begin_block_of(steps);
     each_pair<XS, 2>([&](auto i, auto j) GEODIFF_INLINE_LAMBDA { T::template clear<i, j>(); });
     for (int step = 0; step < steps; ++step, digits += slots * T::bytes, Y += kTile) {
@@ -244,8 +229,7 @@ inline void sum_tile_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, cons
     for (int64_t c = 0; c < d; c += kPad) {
         interleave_tiles<T, V>(X + c, ldx, R, d - c, Y, kApart);
         const bool more = c + kPad < d;
-        SumAhead ahead{LinesAhead(prefetch ? prefetch + c * R : nullptr, kPad, R, blocks),
-                       LinesAhead(more ? X + c + kPad : nullptr, ldx, R, blocks)};
+        LinesAhead ahead(more ? X + c + kPad : nullptr, ldx, R, blocks);
         for (int g = 0; g < w.groups; ++g) {
             if (!w.active[g]) continue;
             const int8_t* digits = static_cast<const int8_t*>(w.digits) + g * steps * slots * T::bytes;
