@@ -39,6 +39,9 @@ int64_t rows_of(const Request& request, int64_t count, int64_t budget, bool summ
     return std::clamp(fit, unit, most);
 }
 
+// Whether the first product of a block of so many queries asks for rows to come.
+bool asks(const IntegerLayout& layout, int64_t queries) { return queries >= layout.asks_from; }
+
 }  // namespace
 
 int64_t tile_rows(const Request& request, int64_t count) {
@@ -52,7 +55,12 @@ int64_t tile_rows(const Request& request, int64_t count) {
     return rows_of(request, count, many, true);
 }
 
-int64_t screened_tile_rows(const Request& request, int64_t count) { return rows_of(request, count, kSmall, false); }
+int64_t screened_tile_rows(const Request& request, int64_t count) {
+    const IntegerProducts* integers = request.integers_for(count);
+    // Small tiles share the rows to come evenly among those at hand.
+    const bool small = !integers || asks(integers->layout, (count - 1) % kQueryBlock + 1);
+    return rows_of(request, count, small ? kSmall : integers->layout.tile, false);
+}
 
 Logits::Logits(const Request& request, const int64_t* which, int64_t count, Precision precision, bool exact, bool lists)
     : kernels_(request.kernels),
@@ -283,8 +291,8 @@ void Logits::multiply(Work& w, int64_t first, int R, int64_t b, int64_t tile) co
     if (!pending_) {
         const Block& block = blocks_[size_t(b)];
         const int64_t end = first + R;
-        const uint8_t* next =
-            end < rows_.n && b + 1 == blocks() ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
+        const bool last = b + 1 == blocks() && asks(integers_->layout, block_size(b));
+        const uint8_t* next = end < rows_.n && last ? static_cast<const uint8_t*>(rows_.row(end)) : nullptr;
         const auto dot = [&](int begin, int count, const uint8_t* meanwhile) {
             const RowTail tail = shaping_ && known_.empty() ? shaping_.of_rows(first + begin) : RowTail{};
             integers_->dot(rows + begin * rows_.d, rows_.d, tail, count,

@@ -70,6 +70,7 @@ template <class T, class V>
 inline geodiff::IntegerProducts byte_products_in_tiles() {
     geodiff::IntegerProducts p = byte_products<V>();
     p.layout.lanes_from = 2;
+    p.layout.asks_from = kTilesAskFrom;
     add_lanes<V, TileLanes<T, V>>(p);
     return p;
 }

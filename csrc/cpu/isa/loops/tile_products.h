@@ -21,6 +21,7 @@
 namespace {
 
 constexpr int kDword = 4;                           // columns or rows of a dword
+constexpr int kTilesAskFrom = 56;                    // as in IntegerLayout::asks_from
 constexpr int64_t kTileColumns = int64_t(1) << 15;  // that an int32 sums without overflow, and twice a tail
 
 // f(i, j), as constants of the compiler, for the registers of a block.
@@ -285,7 +286,9 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.columns_together = kDword;
     p.layout.dot_group = T::rows;
     p.layout.sum_group = 2 * T::rows;
-    p.layout.from = 9;  // fewer wait for memory, which rows one by one keep busy all the time
+    p.layout.from = 3;  // fewer wait for memory alone
+    p.layout.small_to = 0;
+    p.layout.asks_from = kTilesAskFrom;
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.apart_from = 120;  // rows are interleaved for either kind, and few queries save little
