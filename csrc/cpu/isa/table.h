@@ -41,8 +41,8 @@ struct IntegerLayout {
     int dot_group;                 // most query digits that the first product holds in registers
     int sum_group;                 // most weight digits that the second product holds in registers
     int row_unit;                  // rows of a full tile are a multiple of every register block's
-    int asks_from = 0;             // queries from which the first product asks for rows to come; for fewer the
-                                   // processor's own prefetcher is faster
+    int dot_asks_from = 0;         // queries from which the first and the second product ask for rows to come; for
+    int sum_asks_from = 0;         // fewer the processor's own prefetcher is faster
     int small_to = 8;              // queries that want small tiles, which keep memory busy all the time
     int64_t tile, crowded_tile;    // bytes of the rows of a tile for more, and for more than kDotQueries
     int worth;                     // digits of a number up to which these products beat those in float32; with more,

@@ -40,7 +40,7 @@ int64_t rows_of(const Request& request, int64_t count, int64_t budget, bool summ
 }
 
 // Whether the first product of a block of so many queries asks for rows to come.
-bool asks(const IntegerLayout& layout, int64_t queries) { return queries >= layout.asks_from; }
+bool asks(const IntegerLayout& layout, int64_t queries) { return queries >= layout.dot_asks_from; }
 
 }  // namespace
 

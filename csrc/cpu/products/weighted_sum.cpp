@@ -198,7 +198,8 @@ void WeightedSum::add_rests(bool ahead) {
 
 void WeightedSum::add(const void* next) {
     if (!any_) return;
-    multiply(next);
+    const bool asks = !integers_ || count_ >= integers_->layout.sum_asks_from;
+    multiply(asks ? next : nullptr);
     ++tiles_;
     if (looked_at(tiles_))
         for (int64_t q = 0; q < count_; ++q)

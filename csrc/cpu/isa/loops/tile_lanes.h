@@ -70,7 +70,8 @@ template <class T, class V>
 inline geodiff::IntegerProducts byte_products_in_tiles() {
     geodiff::IntegerProducts p = byte_products<V>();
     p.layout.lanes_from = 2;
-    p.layout.asks_from = kTilesAskFrom;
+    p.layout.dot_asks_from = kTilesAskFrom;
+    p.layout.sum_asks_from = 2;
     add_lanes<V, TileLanes<T, V>>(p);
     return p;
 }

@@ -21,7 +21,7 @@
 namespace {
 
 constexpr int kDword = 4;                           // columns or rows of a dword
-constexpr int kTilesAskFrom = 56;                    // as in IntegerLayout::asks_from
+constexpr int kTilesAskFrom = 56;                   // as in IntegerLayout::dot_asks_from
 constexpr int64_t kTileColumns = int64_t(1) << 15;  // that an int32 sums without overflow, and twice a tail
 
 // f(i, j), as constants of the compiler, for the registers of a block.
@@ -219,7 +219,7 @@ inline void interleave_tiles(const uint8_t* X, int64_t ldx, int R, int64_t len, 
 
 template <class T, class V, int PARTS, bool SIGNED>
 inline void sum_tile_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
-                           int64_t lda, const uint8_t* prefetch) {
+                           int64_t lda) {
     constexpr int64_t kApart = geodiff::kMaxTileRows * T::rows;
     alignas(64) uint8_t Y[4 * kApart];
     const int steps = (R + T::bytes - 1) / T::bytes, slots = w.group * PARTS, blocks = 2 * active_groups(w);
@@ -251,14 +251,16 @@ inline void sum_tile_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, cons
     T::close();
 }
 
+// Asks for the next columns of each row, which the processor does not see coming; not for the next tile, which its own
+// prefetcher brings while the first product reads it.
 template <class T, class V>
 void sum_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A, int64_t lda,
-               const uint8_t* prefetch) {
+               const uint8_t* /*prefetch*/) {
     with_constant<4>(w.parts, [&](auto parts) {
         if (w.balanced)
-            sum_tile_tiles<T, V, parts, true>(X, ldx, R, d, w, A, lda, prefetch);
+            sum_tile_tiles<T, V, parts, true>(X, ldx, R, d, w, A, lda);
         else
-            sum_tile_tiles<T, V, parts, false>(X, ldx, R, d, w, A, lda, prefetch);
+            sum_tile_tiles<T, V, parts, false>(X, ldx, R, d, w, A, lda);
     });
 }
 
@@ -288,7 +290,8 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.sum_group = 2 * T::rows;
     p.layout.from = 3;  // fewer wait for memory alone
     p.layout.small_to = 0;
-    p.layout.asks_from = kTilesAskFrom;
+    p.layout.dot_asks_from = kTilesAskFrom;
+    p.layout.sum_asks_from = std::numeric_limits<int>::max();
     p.layout.worth = 4;
     p.layout.free_to = 8;
     p.layout.apart_from = 120;  // rows are interleaved for either kind, and few queries save little
