@@ -50,7 +50,8 @@ struct IntegerLayout {
     int free_to;                   // queries for which memory sets the pace, not the digits of weights
     int apart_from = 0;            // digits of the coarser from which two kinds of weights in a pass pay
     int from = 0;                  // queries from which these products are the faster ones of two: see Table::many
-    double prunes_to = 0.5;        // of the mean square by which rows lie apart, that coordinates may leave open
+    double prunes_to = 0.5;        // of the mean square by which rows lie apart, that coordinates may leave open for
+                                   // more than `free_to`; for those 0.5
     int shaped_from;               // queries from which a digit less is worth the principal coordinates
     int lanes_from;                // queries from which lanes beat products in float32 and settled logits
     int side_by_side;              // queries in lanes beside each other, in `dot_lanes`, `nearest` and `left`

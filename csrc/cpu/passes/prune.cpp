@@ -27,7 +27,8 @@ bool worth(const Request& request, double left, int64_t q, double width) {
     // Near the data y is noise where the rows do not reach.
     const double outside = std::sqrt(variance * double(request.rows.d - kDirections) + left);
     const IntegerProducts* integers = request.integers_for(request.batch);
-    const double open = (integers ? integers->layout.prunes_to : IntegerLayout{}.prunes_to) * request.stats.mean_square;
+    const bool many = integers && request.batch > integers->layout.free_to;  // others wait for memory, which it spares
+    const double open = (many ? integers->layout : IntegerLayout{}).prunes_to * request.stats.mean_square;
     return request.rows.d > kDirections && outside * std::sqrt(left) + width * variance < open &&
            request.length(q) < kFarthest * request.stats.scale.radius;
 }
