@@ -43,9 +43,11 @@ double rate(int64_t (*const loop)(int64_t), int threads) {
     return double(std::accumulate(work.units.begin(), work.units.end(), int64_t(0))) / seconds;
 }
 
-// A line at a time, others on their way: without the prefetch one core gets three quarters of that.
-uint64_t read(const uint64_t* words, Range range) {
-    constexpr int64_t kLine = 8, kAhead = 256;
+constexpr int64_t kLine = 8;  // words
+
+// A line at a time, others on their way: without the prefetch one core of a Zen 4 gets three quarters of that.
+uint64_t read_in_order(const uint64_t* words, Range range) {
+    constexpr int64_t kAhead = 256;
     uint64_t sums[kLine] = {};
     for (int64_t w = range.begin; w + kLine <= range.end; w += kLine) {
         __builtin_prefetch(words + w + kAhead);
@@ -54,12 +56,26 @@ uint64_t read(const uint64_t* words, Range range) {
     return std::accumulate(sums, sums + kLine, uint64_t(0));
 }
 
-double read_rate(int threads) {
+// A line of each of 16 rows after the other, as products do: the processor's own prefetcher follows all of them at
+// once, which on an Emerald Rapids takes a sixth less time. The last rows, 48 KiB at most of a range, are left out.
+uint64_t read_rows(const uint64_t* words, Range range) {
+    constexpr int64_t kRows = 16, kRow = 3072 / 8;
+    uint64_t sums[kLine] = {};
+    for (int64_t first = range.begin; first + kRows * kRow <= range.end; first += kRows * kRow)
+        for (int64_t w = first; w < first + kRow; w += kLine)
+            for (int64_t r = 0; r < kRows; ++r)
+                for (int64_t i = 0; i < kLine; ++i) sums[i] += words[w + r * kRow + i];
+    return std::accumulate(sums, sums + kLine, uint64_t(0));
+}
+
+double read_rate(int threads, uint64_t (*const read)(const uint64_t*, Range)) {
     constexpr int64_t kWords = kBytes / 8;
     struct Work {
+        uint64_t (*read)(const uint64_t*, Range);
         Buffer<uint64_t> words{kWords, true};
         std::vector<uint64_t> sums;
     } work;
+    work.read = read;
     work.sums.resize(size_t(threads));
     double seconds = 1e300;
     for (int i = 0; i < kRepeats; ++i)
@@ -68,7 +84,7 @@ double read_rate(int threads) {
                                         [](int t, int of, void* given) {
                                             Work& all = *static_cast<Work*>(given);
                                             const Range mine = share(kWords, 8, t, of);
-                                            all.sums[size_t(t)] = read(all.words.data(), mine);
+                                            all.sums[size_t(t)] = all.read(all.words.data(), mine);
                                         },
                                         &work));
     return double(kBytes) / seconds;
@@ -78,7 +94,7 @@ double read_rate(int threads) {
 
 Peaks peaks(const Table& kernels, int threads) {
     return {rate(kernels.peak, threads), kernels.integers ? rate(kernels.integers_for(kDotQueries)->peak, threads) : 0,
-            read_rate(threads)};
+            std::max(read_rate(threads, read_in_order), read_rate(threads, read_rows))};
 }
 
 }  // namespace geodiff
