@@ -311,6 +311,71 @@ TEST_CASE("second product: exact integers, scaled once") {
     }
 }
 
+namespace {
+
+// Random unsigned digits of weights, the last of more groups than one taking nothing, and where they are summed.
+struct RandomSums {
+    RandomSums(const IntegerLayout& layout, int R, int64_t d, int parts, int group, int groups)
+        : random_(uint64_t(100 * group + parts)),
+          digits_(random_digits(groups * group * parts * whole(R, layout.weight_rows), layout.digit_bits, random_)),
+          active_(size_t(groups), 1),
+          total_(size_t(groups * group * parts), 0),
+          rescale_(size_t(groups * group), 0.5f),
+          quantum_(size_t(groups * group), 0.25f),
+          lda_(padded(d)),
+          A_(size_t(groups * group * lda_), 3.0f) {
+        active_.back() = groups == 1;
+        w_ = {false,          groups,        group,           parts,          digits_.data(),
+              active_.data(), total_.data(), rescale_.data(), quantum_.data()};
+    }
+    WeightSums view() { return {w_, A_.data(), lda_}; }
+    const std::vector<float>& sums() const { return A_; }
+
+  private:
+    static int64_t whole(int64_t R, int64_t rows) { return (R + rows - 1) / rows * rows; }
+
+    Random random_;
+    std::vector<char> digits_;
+    std::vector<uint8_t> active_;
+    std::vector<int32_t> total_;
+    std::vector<float> rescale_, quantum_;
+    int64_t lda_;
+    std::vector<float> A_;
+    WeightDigits w_{};
+};
+
+}  // namespace
+
+TEST_CASE("second product of two kinds of weights at once: bit by bit what one after the other gives") {
+    int sets = 0;
+    for (const NamedProducts& named : integer_products()) {
+        const IntegerProducts& products = *named.products;
+        if (!products.sum_both) continue;
+        ++sets;
+        CAPTURE(named.name);
+        const IntegerLayout& layout = products.layout;
+        for (const auto& [R, d] : {std::pair<int, int>{1, 1}, {64, 70}, {193, 129}, {256, 64}})
+            for (const auto& [few, more] : {std::pair<int, int>{1, 2}, {1, 3}, {2, 3}})
+                for (const int of_coarser : {1, layout.sum_group / 2 / few, layout.sum_group / few})
+                    for (const int of_finer : {1, 3, layout.sum_group / more}) {
+                        const Points points(DType::u8, R, d, uint64_t(R));
+                        const auto* X = reinterpret_cast<const uint8_t*>(points.stored.data());
+                        const auto coarser = [&, few = few] { return RandomSums(layout, R, d, few, of_coarser, 3); };
+                        const auto finer = [&, more = more] { return RandomSums(layout, R, d, more, of_finer, 1); };
+                        RandomSums one[] = {coarser(), finer()}, both[] = {coarser(), finer()};
+                        for (RandomSums& kind : one) {
+                            const WeightSums of = kind.view();
+                            products.sum(X, d, R, d, of.w, of.A, of.lda, nullptr);
+                        }
+                        products.sum_both(X, d, R, d, both[0].view(), both[1].view());
+                        CHECK(one[0].sums() == both[0].sums());
+                        CHECK(one[1].sums() == both[1].sums());
+                        CHECK(one[1].sums()[0] != 3.0f);
+                    }
+    }
+    if (sets == 0) MESSAGE("no instruction set of this processor lays rows out once for two kinds of weights");
+}
+
 TEST_CASE("weights: digits and the digit of their rest make up what they came from, on average without an error") {
     Random random(8);
     const int64_t R = 203;

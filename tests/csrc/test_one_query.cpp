@@ -130,7 +130,7 @@ TEST_CASE("one query takes weights of 15 bits where tol allows them, and is answ
         const Problem problem(DType::u8, 3001, 200, 2, 30);
         const Request both = problem.request(*table, 1e-3);
         const auto taken = [&](int64_t count, int bits) {  // the order of columns tells which it is
-            return WeightedSum(both, count, 64, bits).order() == sum.column_of_slot;
+            return WeightedSum(both, count, 64, {bits}).order() == sum.column_of_slot;
         };
         CHECK(taken(1, sum.bits));
         CHECK(!taken(2, sum.bits));

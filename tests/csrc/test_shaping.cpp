@@ -209,8 +209,7 @@ TEST_CASE("what digits lose of weights is carried by coordinates: to the varianc
         const Shaping shaping = made.view(data.found.mean.data());
         const int64_t count = 5, tile = 48, k = shaping.count();
         const int bits = table->integers->layout.digit_bits;
-        WeightedSum plain(request, count, tile, 8),
-            sum(request, count, tile, 8, WeightedSum::Weights::positive, shaping);
+        WeightedSum plain(request, count, tile, {8}), sum(request, count, tile, {8, false, shaping});
         REQUIRE(!plain.carries());
         REQUIRE(sum.carries());
         Random random(4);

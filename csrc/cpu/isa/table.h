@@ -83,6 +83,13 @@ struct WeightDigits {
     const float* quantum;      // [groups*group]
 };
 
+// Weights and the sums that they go into.
+struct WeightSums {
+    WeightDigits w;
+    float* A;
+    int64_t lda;
+};
+
 // Where the digits of one weight of a tile go, and how it becomes an integer.
 struct WeightPlace {
     double units;     // the largest weight as an integer; of OneQuerySum, the largest sum of two
@@ -198,6 +205,10 @@ struct IntegerProducts {
     // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
+    // The same of two kinds of weights, neither balanced, for which rows are laid out once; null: two calls are as
+    // good.
+    void (*sum_both)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightSums& coarser,
+                     const WeightSums& finer);
     // With p = scale sum_j (b_j - 128) g_j, b the coordinates of a row and g those of a query:
     // the largest p - half and its row, about: the first digit and kTail coordinates, and `best` up to what all rows
     // have in common. best[] and row[] as the queries.

@@ -122,7 +122,7 @@ class DenseCovariance {
         const auto worker = [&] { return Worker{logits_.work(tile_), along_.work(tile_), Buffer<double>(tile_)}; };
         const auto nothing = [&] {
             return Share{std::vector<Online>(size_t(count_)), std::vector<Moments>(size_t(count_)),
-                         WeightedSum(request_, count_, tile_, bits_, WeightedSum::Weights::either_sign)};
+                         WeightedSum(request_, count_, tile_, {bits_, true})};
         };
         const auto visit = [&](Worker& w, Share& mine, const Tile& t) {
             mine.sum.begin(t.first, t.R, t.seed);

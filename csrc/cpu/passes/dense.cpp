@@ -106,7 +106,7 @@ class Dense {
     };
 
     WeightedSum weighted_sum(int64_t count, int bits) const {
-        return {request_, count, tile_, bits, WeightedSum::Weights::positive, carried_};
+        return {request_, count, tile_, {bits, false, carried_, count_ - count}};
     }
     const Online& state(const Share& s, int64_t i) const { return s.states[size_t(i)]; }
     Joined add(const Pooled& heavy, double factor, double* mean) const;
@@ -163,8 +163,7 @@ class Dense {
             if (bits(i) < kFineBits) heavy.take(request_, p, t.first, t.R, state, rescale);
             mine.set(i, p, rescale);
         });
-        mine.coarser.add(t.ahead);
-        mine.finer.add(with_coarser_ > 0 ? nullptr : t.ahead);
+        WeightedSum::add_both(mine.coarser, mine.finer, t.ahead);
     }
 
     const Request& request_;

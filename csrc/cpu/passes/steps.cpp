@@ -38,7 +38,7 @@ void weighted_mean(const Request& request, const double* l, int64_t base, int64_
     };
     const auto worker = [&] { return Buffer<double>(tile); };
     const auto nothing = [&] {
-        return Share{std::vector<Online>(size_t(count)), WeightedSum(request, count, tile, 24)};
+        return Share{std::vector<Online>(size_t(count)), WeightedSum(request, count, tile, {24})};
     };
     const auto visit = [&](Buffer<double>& p, Share& mine, const Tile& t) {
         mine.sum.begin(t.first, t.R, t.seed);

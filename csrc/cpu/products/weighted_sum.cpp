@@ -17,25 +17,24 @@ int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * uni
 bool looked_at(int64_t tile) { return tile % 16 == 0 || (tile < 16 && (tile & (tile - 1)) == 0); }
 
 // Null where weights in float32 are faster.
-const IntegerProducts* integers_for(const Request& request, int64_t count, int bits) {
+const IntegerProducts* integers_for(const Request& request, int64_t count, const WeightKind& kind) {
     if (!request.weight_integers()) return nullptr;
-    const IntegerProducts* integers = request.integers_for(count);
+    const IntegerProducts* integers = request.integers_for(count + kind.beside);
     const IntegerLayout& layout = integers->layout;
-    return layout.digits(bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
+    return layout.digits(kind.bits) <= layout.worth || count <= layout.sum_to ? integers : nullptr;
 }
 
 }  // namespace
 
-WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights,
-                         const Shaping& carried)
+WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, const WeightKind& kind)
     : kernels_(request.kernels),
       rows_(request.rows),
-      integers_(integers_for(request, count, bits)),
+      integers_(integers_for(request, count, kind)),
       count_(count),
       tile_(rounded_up(tile, kMostWeightRows)),
       dp_(padded(rows_.d)) {
     int64_t most = kernels_.floats.sum_group;
-    const int parts = integers_ ? integers_->layout.digits(bits) : 1;
+    const int parts = integers_ ? integers_->layout.digits(kind.bits) : 1;
     if (integers_) most = integers_->layout.sum_group / parts;
     groups_ = (count + most - 1) / most;
     group_ = integers_ && count > 0 ? (count + groups_ - 1) / groups_ : most;
@@ -53,14 +52,14 @@ WeightedSum::WeightedSum(const Request& request, int64_t count, int64_t tile, in
         return;
     }
     // With a bias 31 bits are as many as will be wanted, and need none.
-    digits_ = make_digits(parts, weights == Weights::either_sign || (integers_->layout.bias != 0 && parts > 1));
+    digits_ = make_digits(parts, kind.either_sign || (integers_->layout.bias != 0 && parts > 1));
     const OneQuerySum& alone = integers_->one_query;
-    if (count == 1 && alone.bits > 0 && bits == alone.bits) {
+    if (count == 1 && alone.bits > 0 && kind.bits == alone.bits) {
         alone_ = &alone;
         digits_.units = alone.most_of_two;
     }
-    if (!carried) return;
-    carried_ = carried;
+    if (!kind.carried) return;
+    carried_ = kind.carried;
     rests_ = make_digits(1, true);
     along_ = Buffer<float>(slots * carried_.count(), true);
     rest_.resize(size_t(slots));
@@ -198,8 +197,36 @@ void WeightedSum::add_rests(bool ahead) {
 
 void WeightedSum::add(const void* next) {
     if (!any_) return;
-    const bool asks = !integers_ || count_ >= integers_->layout.sum_asks_from;
-    multiply(asks ? next : nullptr);
+    if (integers_ && count_ < integers_->layout.sum_asks_from) next = nullptr;
+    clear_others();
+    multiply(next);
+    if (carried_) add_rests(next != nullptr);
+    count_tile();
+}
+
+void WeightedSum::add_both(WeightedSum& coarser, WeightedSum& finer, const void* next) {
+    const IntegerProducts* integers = coarser.integers_;
+    const bool at_once = coarser.any_ && finer.any_ && integers && integers == finer.integers_ && integers->sum_both &&
+                         !coarser.digits_.balanced && !finer.digits_.balanced;
+    if (!at_once) {
+        coarser.add(next);
+        finer.add(coarser.count_ > 0 ? nullptr : next);
+        return;
+    }
+    const Rows& rows = coarser.rows_;
+    coarser.clear_others();
+    finer.clear_others();
+    integers->sum_both(static_cast<const uint8_t*>(rows.row(coarser.first_)), rows.d, coarser.R_, rows.d,
+                       {coarser.view(coarser.digits_), coarser.sums_.data(), coarser.dp_},
+                       {finer.view(finer.digits_), finer.sums_.data(), finer.dp_});
+    for (WeightedSum* sum : {&coarser, &finer}) {
+        if (sum->carried_) sum->add_rests(false);
+        sum->count_tile();
+    }
+}
+
+// The tile has been added.
+void WeightedSum::count_tile() {
     ++tiles_;
     if (looked_at(tiles_))
         for (int64_t q = 0; q < count_; ++q)
@@ -209,14 +236,18 @@ void WeightedSum::add(const void* next) {
     for (int64_t q = 0; q < count_; ++q) fold(q);
 }
 
-void WeightedSum::multiply(const void* next) {
-    for (int64_t slot = 0; slot < groups_ * group_; ++slot) {  // the others of a group take nothing
+// The digits and weights of those that take nothing from this tile, in a group of which others do.
+void WeightedSum::clear_others() {
+    for (int64_t slot = 0; slot < groups_ * group_; ++slot) {
         if (set_[size_t(slot)] || !active_[size_t(slot / group_)]) continue;
         rescale_[size_t(slot)] = 1;
         if (!integers_) std::fill_n(weights_.data() + slot * tile_, R_, 0.0f);
         if (integers_) clear(digits_, slot);
         if (carried_) clear(rests_, slot);
     }
+}
+
+void WeightedSum::multiply(const void* next) {
     if (alone_) {
         alone_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_), sums_.data(),
                     static_cast<const uint8_t*>(next));
@@ -225,7 +256,6 @@ void WeightedSum::multiply(const void* next) {
     if (integers_) {
         integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_),
                        sums_.data(), dp_, static_cast<const uint8_t*>(next));
-        if (carried_) add_rests(next != nullptr);
         return;
     }
     if (count_ <= kernels_.floats.few) {

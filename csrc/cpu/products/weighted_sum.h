@@ -25,14 +25,17 @@ struct TileDigits {
     std::vector<float> quantum;
 };
 
+// What the weights of some queries are like.
+struct WeightKind {
+    int bits;  // on the integer path, 8, 16 or 24, rounded up to whole digits, or those of OneQuerySum for one query
+    bool either_sign = false;
+    Shaping carried = {};  // the coordinates that carry what these bits lose, or none
+    int64_t beside = 0;    // queries of another kind in the same pass
+};
+
 class WeightedSum {
   public:
-    enum class Weights { positive, either_sign };
-
-    // `bits`: of a weight on the integer path, 8, 16 or 24, rounded up to whole digits, or those of OneQuerySum for one
-    // query. `carried`: the coordinates that carry what these lose, or none.
-    WeightedSum(const Request& request, int64_t count, int64_t tile, int bits, Weights weights = Weights::positive,
-                const Shaping& carried = {});
+    WeightedSum(const Request& request, int64_t count, int64_t tile, const WeightKind& kind);
 
     // Per tile: `begin`, then `set` or `take` for every query that takes something, then `add`.
     void begin(int64_t first, int R, uint64_t seed);  // of rows [first, first + R)
@@ -48,6 +51,8 @@ class WeightedSum {
     void take(int64_t q, double rescale) { open(q, rescale); }
     // `next`: the next tile or null, prefetched meanwhile.
     void add(const void* next);
+    // The same of two kinds of weights over the same rows.
+    static void add_both(WeightedSum& coarser, WeightedSum& finer, const void* next);
 
     // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i): that of the
     // latest tiles, and `before` times that of all before them, if there are any.
@@ -87,7 +92,9 @@ class WeightedSum {
     char* place(TileDigits& d, int64_t slot) const;  // of its first digit
     void clear(TileDigits& d, int64_t slot) const;   // what it holds from an earlier tile
     WeightDigits view(const TileDigits& d) const;
+    void clear_others();
     void multiply(const void* next);
+    void count_tile();
     void add_rests(bool ahead);
 
     const Table& kernels_;

@@ -164,12 +164,46 @@ GEODIFF_BLOCK void sum_block_tiles(const int8_t* digits, int64_t slots, const ui
     lines = ahead;
 }
 
-// The sums of a block on their way to those of its queries, while registers hold the next block's.
-template <class T, class V, int PARTS>
-class FoldedTiles {
+// Weights of one kind and their sums. Those of a block are on their way to those of its queries while registers hold
+// the next block's.
+template <class T, class V, int PARTS, bool SIGNED>
+class TileSums {
   public:
-    FoldedTiles(const geodiff::WeightDigits& w, int64_t lda) : w_(w), lda_(lda) {}
+    TileSums(const geodiff::WeightDigits& w, float* A, int64_t lda)
+        : w_(w), A_(A), lda_(lda), slots_(w.group * PARTS) {}
 
+    int blocks() const { return 2 * active_groups(w_); }
+    void open() const { T::open({std::min(slots_, T::rows), std::max(slots_ - T::rows, 1)}, T::rows); }
+
+    // Of 64 columns from c on; Y: [16 columns], `apart` bytes from each other.
+    GEODIFF_INLINE void over(int64_t c, const uint8_t* Y, int64_t apart, int steps, LinesAhead& ahead) {
+        for (int g = 0; g < w_.groups; ++g) {
+            if (!w_.active[g]) continue;
+            const int8_t* digits = static_cast<const int8_t*>(w_.digits) + g * steps * slots_ * T::bytes;
+            for (int half = 0; half < 2; ++half) {
+                bring(g, A_ + c + half * 2 * T::rows);
+                const uint8_t* columns = Y + half * 2 * apart;
+                if (slots_ > T::rows) {
+                    sum_block_tiles<T, 2, SIGNED>(digits, slots_, columns, apart, steps, ahead);
+                    take<2>();
+                } else {
+                    sum_block_tiles<T, 1, SIGNED>(digits, slots_, columns, apart, steps, ahead);
+                    take<1>();
+                }
+            }
+        }
+    }
+    GEODIFF_INLINE void fold() const {
+        if (!to_) return;
+        for (int i = 0, q = g_ * w_.group; i < w_.group; ++i, ++q) GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {
+                typename V::Vec parts[PARTS];
+                GEODIFF_UNROLL for (int part = 0; part < PARTS; ++part) parts[part] =
+                    V::load(&sums_.at[i * PARTS + part][j * T::rows]);
+                V::template fold<PARTS>(parts, 1, w_.quantum[q], w_.rescale[q], to_ + q * lda_ + j * T::rows);
+            }
+    }
+
+  private:
     // Registers are about to hold those of group g and two registers of columns at A, which lie beyond L2.
     GEODIFF_INLINE void bring(int g, float* A) {
         next_g_ = g;
@@ -183,24 +217,16 @@ class FoldedTiles {
         fold();
         sums_.template take<XS, 2>();
         g_ = next_g_;
-        A_ = next_;
-    }
-    GEODIFF_INLINE void fold() const {
-        if (!A_) return;
-        for (int i = 0, q = g_ * w_.group; i < w_.group; ++i, ++q) GEODIFF_UNROLL for (int j = 0; j < 2; ++j) {
-                typename V::Vec parts[PARTS];
-                GEODIFF_UNROLL for (int part = 0; part < PARTS; ++part) parts[part] =
-                    V::load(&sums_.at[i * PARTS + part][j * T::rows]);
-                V::template fold<PARTS>(parts, 1, w_.quantum[q], w_.rescale[q], A_ + q * lda_ + j * T::rows);
-            }
+        to_ = next_;
     }
 
-  private:
     const geodiff::WeightDigits& w_;
+    float* const A_;
     const int64_t lda_;
+    const int slots_;
     BlockSums<T> sums_;
     int g_ = 0, next_g_ = 0;
-    float *A_ = nullptr, *next_ = nullptr;
+    float *to_ = nullptr, *next_ = nullptr;
 };
 
 // 64 columns of R rows, four rows of a column to a dword: [16 columns][steps][16][16 columns][4 rows].
@@ -217,50 +243,50 @@ inline void interleave_tiles(const uint8_t* X, int64_t ldx, int R, int64_t len, 
     }
 }
 
-template <class T, class V, int PARTS, bool SIGNED>
-inline void sum_tile_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A,
-                           int64_t lda) {
+// Asks for the next columns of each row, which the processor does not see coming; not for the next tile, which its own
+// prefetcher brings while the first product reads it.
+template <class T, class V, class... Kinds>
+inline void sum_kinds(const uint8_t* X, int64_t ldx, int R, int64_t d, Kinds... kinds) {
     constexpr int64_t kApart = geodiff::kMaxTileRows * T::rows;
     alignas(64) uint8_t Y[4 * kApart];
-    const int steps = (R + T::bytes - 1) / T::bytes, slots = w.group * PARTS, blocks = 2 * active_groups(w);
+    const int steps = (R + T::bytes - 1) / T::bytes, blocks = (kinds.blocks() + ...);
     const int64_t there = (R + kDword - 1) / kDword * int64_t(V::bytes), all = steps * int64_t(T::rows * T::bytes);
     for (int j = 0; j < 4; ++j) std::memset(Y + j * kApart + there, 0, size_t(all - there));
-    FoldedTiles<T, V, PARTS> folded(w, lda);
-    T::open({std::min(slots, T::rows), std::max(slots - T::rows, 1)}, T::rows);
+    if constexpr (sizeof...(Kinds) == 1) (kinds.open(), ...);
     for (int64_t c = 0; c < d; c += kPad) {
         interleave_tiles<T, V>(X + c, ldx, R, d - c, Y, kApart);
         const bool more = c + kPad < d;
         LinesAhead ahead(more ? X + c + kPad : nullptr, ldx, R, blocks);
-        for (int g = 0; g < w.groups; ++g) {
-            if (!w.active[g]) continue;
-            const int8_t* digits = static_cast<const int8_t*>(w.digits) + g * steps * slots * T::bytes;
-            for (int half = 0; half < 2; ++half) {
-                folded.bring(g, A + c + half * 2 * T::rows);
-                const uint8_t* columns = Y + half * 2 * kApart;
-                if (slots > T::rows) {
-                    sum_block_tiles<T, 2, SIGNED>(digits, slots, columns, kApart, steps, ahead);
-                    folded.template take<2>();
-                } else {
-                    sum_block_tiles<T, 1, SIGNED>(digits, slots, columns, kApart, steps, ahead);
-                    folded.template take<1>();
-                }
-            }
-        }
+        const auto over = [&](auto& kind) GEODIFF_INLINE_LAMBDA {
+            if constexpr (sizeof...(Kinds) > 1) kind.open();
+            kind.over(c, Y, kApart, steps, ahead);
+        };
+        (over(kinds), ...);
     }
-    folded.fold();
+    (kinds.fold(), ...);
     T::close();
 }
 
-// Asks for the next columns of each row, which the processor does not see coming; not for the next tile, which its own
-// prefetcher brings while the first product reads it.
 template <class T, class V>
 void sum_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightDigits& w, float* A, int64_t lda,
                const uint8_t* /*prefetch*/) {
     with_constant<4>(w.parts, [&](auto parts) {
         if (w.balanced)
-            sum_tile_tiles<T, V, parts, true>(X, ldx, R, d, w, A, lda);
+            sum_kinds<T, V>(X, ldx, R, d, TileSums<T, V, parts, true>(w, A, lda));
         else
-            sum_tile_tiles<T, V, parts, false>(X, ldx, R, d, w, A, lda);
+            sum_kinds<T, V>(X, ldx, R, d, TileSums<T, V, parts, false>(w, A, lda));
+    });
+}
+
+template <class T, class V>
+void sum_both_tiles(const uint8_t* X, int64_t ldx, int R, int64_t d, const geodiff::WeightSums& coarser,
+                    const geodiff::WeightSums& finer) {
+    with_constant<3>(coarser.w.parts, [&](auto few) {
+        with_constant<4>(finer.w.parts, [&](auto more) {
+            if constexpr (0 < few && few < more)
+                sum_kinds<T, V>(X, ldx, R, d, TileSums<T, V, few, false>(coarser.w, coarser.A, coarser.lda),
+                                TileSums<T, V, more, false>(finer.w, finer.A, finer.lda));
+        });
     });
 }
 
@@ -294,7 +320,7 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.sum_asks_from = std::numeric_limits<int>::max();
     p.layout.worth = 4;
     p.layout.free_to = 8;
-    p.layout.apart_from = 120;  // rows are interleaved for either kind, and few queries save little
+    p.layout.apart_from = 64;  // few of a kind leave registers of digits half empty
     p.layout.prunes_to = 0.4;
     p.layout.shaped_from = std::numeric_limits<int>::max();  // a digit takes less than coordinates and rows drawn
     p.layout.tile = p.layout.crowded_tile = 552 << 10;
@@ -304,6 +330,7 @@ inline geodiff::IntegerProducts tile_products() {
     p.round = round_weights_of<int8_t, T::bytes>;
     p.dot = dot_tiles<T, V>;
     p.sum = sum_tiles<T, V>;
+    p.sum_both = sum_both_tiles<T, V>;
     p.peak = peak_tiles<T>;
     return p;
 }
