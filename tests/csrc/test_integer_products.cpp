@@ -280,8 +280,8 @@ TEST_CASE("second product: exact integers, scaled once") {
                         std::vector<float> A(size_t(slots * dp), 3.0f);
                         WeightDigits w{balanced,      groups,       group,          parts,         digits.data(),
                                        active.data(), total.data(), rescale.data(), quantum.data()};
-                        products.sum(reinterpret_cast<const uint8_t*>(points.stored.data()), d, R, d, w, A.data(), dp,
-                                     nullptr);
+                        products.sum(reinterpret_cast<const uint8_t*>(points.stored.data()), d, R, d, w, A.data(),
+                                     layout.sums_in_blocks ? slots * kPad : dp, nullptr);
                         double worst = 0;
                         for (int64_t q = 0; q < slots; ++q)
                             for (int64_t slot = 0; slot < dp; ++slot) {
@@ -300,7 +300,10 @@ TEST_CASE("second product: exact integers, scaled once") {
                                     }
                                     exact = 1.5 + 0.25 * sum;
                                 }
-                                const double off = std::fabs(double(A[size_t(q * dp + slot)]) - exact);
+                                const int64_t at = layout.sums_in_blocks
+                                                       ? slot / kPad * slots * kPad + q * kPad + slot % kPad
+                                                       : q * dp + slot;
+                                const double off = std::fabs(double(A[size_t(at)]) - exact);
                                 worst = std::max(worst, off / std::max(1.0, std::fabs(exact)));
                             }
                         CAPTURE(parts);
@@ -322,8 +325,8 @@ struct RandomSums {
           total_(size_t(groups * group * parts), 0),
           rescale_(size_t(groups * group), 0.5f),
           quantum_(size_t(groups * group), 0.25f),
-          lda_(padded(d)),
-          A_(size_t(groups * group * lda_), 3.0f) {
+          lda_(layout.sums_in_blocks ? groups * group * kPad : padded(d)),
+          A_(size_t(groups * group * padded(d)), 3.0f) {
         active_.back() = groups == 1;
         w_ = {false,          groups,        group,           parts,          digits_.data(),
               active_.data(), total_.data(), rescale_.data(), quantum_.data()};

@@ -250,14 +250,15 @@ TEST_CASE("what digits lose of weights is carried by coordinates: to the varianc
                 const int64_t j = at / kPad * kPad + sum.order()[at % kPad];
                 for (int64_t c = 0; c < data.d; ++c)
                     carried[size_t(c)] +=
-                        double(rest.along[at]) * shaping.step[j] * double(shaping.directions[j * data.d + c]);
+                        double(rest.at(at)) * shaping.step[j] * double(shaping.directions[j * data.d + c]);
             }
             for (int64_t at = 0; at < padded(data.d); ++at) {
                 const int64_t c = at / kPad * kPad + sum.order()[at % kPad];
                 if (c >= data.d) continue;
                 const double wanted = exact[size_t(q * data.d + c)];
-                off += std::pow(double(sum.sum(q)[at]) + carried[size_t(c)] - wanted, 2);
-                plain_off += std::pow(double(plain.sum(q)[at]) - wanted, 2);
+                const int64_t place = at / kPad * sum.step() + at % kPad;
+                off += std::pow(double(sum.sum(q)[place]) + carried[size_t(c)] - wanted, 2);
+                plain_off += std::pow(double(plain.sum(q)[place]) - wanted, 2);
             }
         }
         // float32 sums, which errors of 16 bits are as small as: 20 additions of sums of some thousands

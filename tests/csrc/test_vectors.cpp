@@ -111,6 +111,17 @@ TEST_CASE("the largest number of a vector, wherever it stands") {
     }
 }
 
+namespace {
+
+// Of x the first n numbers in blocks of kPad, `step` apart; sevens between them.
+std::vector<float> in_blocks(const std::vector<float>& x, int64_t n, int64_t step) {
+    std::vector<float> far(size_t((n + kPad - 1) / kPad * step), 7.0f);
+    for (int64_t k = 0; k < n; ++k) far[size_t(k / kPad * step + k % kPad)] = x[size_t(k)];
+    return far;
+}
+
+}  // namespace
+
 TEST_CASE("vectors are added, in float64 and, with their squares, in float32") {
     for (const Table* table : tables()) {
         CAPTURE(table->name);
@@ -132,11 +143,18 @@ TEST_CASE("vectors are added, in float64 and, with their squares, in float32") {
             }
             CHECK(worst <= 1e-14);
             CHECK(to[size_t(n)] == 7.0);
-            CHECK(off(double(loops.square_f32(a.data(), nullptr, 0.25f, n)), of_a) <= 1e-5);
-            CHECK(off(double(loops.square_f32(a.data(), b.data(), 0.25f, n)), of_both) <= 1e-5);
-            loops.fold_f32(a.data(), 0.25f, b.data(), n);
-            CHECK(off(double(loops.square_f32(b.data(), nullptr, 0, n)), of_both) <= 1e-5);
-            CHECK(loops.square_f32(a.data(), nullptr, 0, n) == 0);
+            CHECK(off(double(loops.square_f32(a.data(), nullptr, 0.25f, n, kPad)), of_a) <= 1e-5);
+            CHECK(off(double(loops.square_f32(a.data(), b.data(), 0.25f, n, kPad)), of_both) <= 1e-5);
+            const int64_t step = 3 * kPad;
+            std::vector<float> far_a = in_blocks(a, n, step), far_b = in_blocks(b, n, step);
+            CHECK(loops.square_f32(far_a.data(), far_b.data(), 0.25f, n, step) ==
+                  loops.square_f32(a.data(), b.data(), 0.25f, n, kPad));
+            loops.fold_f32(far_a.data(), 0.25f, far_b.data(), n, step);
+            loops.fold_f32(a.data(), 0.25f, b.data(), n, kPad);
+            CHECK(far_a == in_blocks(a, n, step));
+            CHECK(far_b == in_blocks(b, n, step));
+            CHECK(off(double(loops.square_f32(b.data(), nullptr, 0, n, kPad)), of_both) <= 1e-5);
+            CHECK(loops.square_f32(a.data(), nullptr, 0, n, kPad) == 0);
             CHECK(a[size_t(n)] == 7.0f);
             CHECK(b[size_t(n)] == 7.0f);
         }
@@ -152,25 +170,24 @@ TEST_CASE("sums of pieces are joined, in the order of columns") {
                     if (ordered && !table->integers) continue;
                     const uint8_t* column = ordered ? table->integers->layout.column_of_slot : nullptr;
                     const int64_t dp = padded(d);
-                    std::vector<std::vector<float>> sums;
-                    std::vector<const float*> pointers;
-                    std::vector<double> factors;
+                    std::vector<std::vector<float>> sums, apart;
+                    std::vector<Summand> summands;
                     for (int s = 0; s < count; ++s) {
-                        sums.emplace_back();
-                        for (const double x : random_doubles(dp, uint64_t(s + 1))) sums.back().push_back(float(x));
-                        factors.push_back(0.5 * (s + 1));
+                        const std::vector<double> x = random_doubles(dp, uint64_t(s + 1));
+                        sums.emplace_back(x.begin(), x.end());
+                        apart.push_back(in_blocks(sums.back(), dp, (s + 1) * kPad));
                     }
-                    for (const std::vector<float>& sum : sums) pointers.push_back(sum.data());
+                    for (int s = 0; s < count; ++s)
+                        summands.push_back({apart[size_t(s)].data(), (s + 1) * kPad, 0.5 * (s + 1)});
                     std::vector<double> to(size_t(d) + 1, -7.0);
-                    const Joined found =
-                        table->vectors.join(pointers.data(), factors.data(), count, column, d, 0.25, 3, to.data());
+                    const Joined found = table->vectors.join(summands.data(), count, column, d, 0.25, 3, to.data());
                     double worst = 0, square = 0, model = 0;
                     for (int64_t slot = 0; slot < dp; ++slot) {
                         const int64_t k = slot / kPad * kPad + (column ? column[slot % kPad] : slot % kPad);
                         if (k >= d) continue;
                         double exact = 0;
                         for (int s = 0; s < count; ++s)
-                            exact += factors[size_t(s)] * double(sums[size_t(s)][size_t(slot)]);
+                            exact += summands[size_t(s)].factor * double(sums[size_t(s)][size_t(slot)]);
                         exact *= 0.25;
                         worst = std::max(worst, off(to[size_t(k)], exact));
                         square += exact * exact;

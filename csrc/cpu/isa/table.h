@@ -58,6 +58,7 @@ struct IntegerLayout {
     bool lane_pairs = true;        // the columns of a dword of one lane lie beside each other, else lanes of a column
     int bias;                      // unsigned digits are stored less this, where only signed numbers can be multiplied
     uint8_t column_of_slot[kPad];  // the column that the second product keeps at each place, in each block of kPad
+    bool sums_in_blocks = false;   // of as many columns, in each of which the sums of all queries lie beside each other
 
     int digits(int bits) const { return (bits + digit_bits - 1) / digit_bits; }
 };
@@ -201,8 +202,9 @@ struct IntegerProducts {
     // S[q*lds + r] = <v_r, q_q> for the first `count` queries, an exact integer: the digits to the base 2^digit_bits,
     // and 0 for those that are not there.
     void (*dot_lanes)(const ShortRows& rows, const LaneQueries& queries, int count, double* S, int64_t lds);
-    // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`.
-    // `prefetch` (or null) is the next tile, brought to L2 meanwhile.
+    // A[q] = rescale[q] A[q] + quantum[q] sum_r digits(p_r) v_r; columns of A in the order of `column_of_slot`. A[q] is
+    // at A + q*lda, or, with `sums_in_blocks`, its columns from kPad b on are at A + b*lda + q*kPad. `prefetch` (or
+    // null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
     // The same of two kinds of weights, neither balanced, for which rows are laid out once; null: two calls are as

@@ -36,6 +36,13 @@ struct Joined {
     double square, model_square;  // sum of v_k^2 and of (v_k + shift)^2
 };
 
+// Numbers in blocks of kPad, `step` apart, times a factor.
+struct Summand {
+    const float* at;
+    int64_t step;
+    double factor;
+};
+
 struct VectorLoops {
     // to = from factor + term, n numbers; false if one of them is NaN or Inf
     bool (*centre_f32)(const float* from, int64_t n, double factor, double term, double* to);
@@ -47,18 +54,18 @@ struct VectorLoops {
     double (*largest)(const double* x, int64_t n);
     // to += factor x
     void (*add)(double factor, const double* x, int64_t n, double* to);
-    // sum_k (x_k + factor y_k)^2, wholly in float32; y may be null, for 0
-    float (*square_f32)(const float* x, const float* y, float factor, int64_t n);
-    // y = x + factor y, then x = 0
-    void (*fold_f32)(float* x, float factor, float* y, int64_t n);
+    // sum_k (x_k + factor y_k)^2, wholly in float32; y may be null, for 0. n numbers in blocks of kPad, `step` apart
+    float (*square_f32)(const float* x, const float* y, float factor, int64_t n, int64_t step);
+    // y = x + factor y, then x = 0, likewise
+    void (*fold_f32)(float* x, float factor, float* y, int64_t n, int64_t step);
     double (*squared_distance)(const double* a, const double* b, int64_t n);
     // sum_k (x_k + shift)^2
     double (*shifted_square)(const double* x, double shift, int64_t n);
     // Blocks of `fold` columns, whose column k is in lane k % FloatLayout::few_lanes, or all in one
     VectorSize (*size)(const double* x, int64_t n, int64_t fold, bool in_lanes);
-    // to = scale sum_s factors[s] sums[s], d numbers, whose place i of each block of kPad holds column[i] (null: i)
-    Joined (*join)(const float* const* sums, const double* factors, int count, const uint8_t* column, int64_t d,
-                   double scale, double shift, double* to);
+    // to = scale (the sum of so many), d numbers, whose place i of each block holds column[i] (null: i)
+    Joined (*join)(const Summand* summands, int count, const uint8_t* column, int64_t d, double scale, double shift,
+                   double* to);
     // out = (gain mean + offset) + sum_k factors[k] terms[k], rounded once; `out` may be one of the terms
     void (*combine_f32)(const double* mean, double gain, double offset, const float* const* terms,
                         const double* factors, int count, int64_t n, float* out);

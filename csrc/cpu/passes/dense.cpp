@@ -196,7 +196,7 @@ Buffer<float> Dense::carried(int64_t begin, int64_t end) const {
                 total[size_t(i)] += scale * rest.sum;
                 for (int64_t j = 0; j < k; ++j) {
                     const int64_t to = j / kPad * kPad + order[j % kPad];
-                    along[i * k + to] += float(scale * double(rest.along[j]) * carried_.step[to]);
+                    along[i * k + to] += float(scale * double(rest.at(j)) * carried_.step[to]);
                 }
             });
     }

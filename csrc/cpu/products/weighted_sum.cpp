@@ -80,7 +80,7 @@ TileDigits WeightedSum::make_digits(int parts, bool balanced) const {
 
 char* WeightedSum::place(TileDigits& d, int64_t slot) const {
     const IntegerLayout& layout = integers_->layout;
-    const int64_t of_group = step(d) * (rounded_up(R_, layout.weight_rows) / layout.weight_rows);
+    const int64_t of_group = digits_of_step(d) * (rounded_up(R_, layout.weight_rows) / layout.weight_rows);
     const int64_t at = slot / group_ * of_group + slot % group_ * d.parts * layout.weight_rows;
     return d.digits.data() + at * layout.digit_bits / 8;
 }
@@ -89,7 +89,7 @@ void WeightedSum::clear(TileDigits& d, int64_t slot) const {
     const IntegerLayout& layout = integers_->layout;
     const int64_t digits = d.parts * layout.weight_rows, bytes = layout.digit_bits / 8;
     char* at = place(d, slot);
-    for (int64_t r = 0; r < R_; r += layout.weight_rows, at += step(d) * bytes) {
+    for (int64_t r = 0; r < R_; r += layout.weight_rows, at += digits_of_step(d) * bytes) {
         if (layout.digit_bits == 8)
             std::memset(at, 0, size_t(digits));
         else
@@ -131,11 +131,11 @@ void WeightedSum::open(int64_t q, double rescale) {
 }
 
 double WeightedSum::length(int64_t q) const {
-    return std::sqrt(double(kernels_.vectors.square_f32(sum(q), sum_before(q), before(q), dp_)));
+    return std::sqrt(double(kernels_.vectors.square_f32(sum(q), sum_before(q), before(q), dp_, step())));
 }
 
 void WeightedSum::fold(int64_t q) {
-    kernels_.vectors.fold_f32(sums_.data() + q * dp_, before(q), sums_before_.data() + q * dp_, dp_);
+    kernels_.vectors.fold_f32(sums_.data() + at(q), before(q), sums_before_.data() + at(q), dp_, step());
     before_[size_t(q)] = 1;
 }
 
@@ -162,12 +162,12 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
     to.up = dithers() + number % kDithers;
     to.parts = digits_.parts;
     to.bias = integers_->layout.bias;
-    to.step = step(digits_);
+    to.step = digits_of_step(digits_);
     to.digits = place(digits_, q);
     to.total = digits_.total.data() + q * digits_.parts;
     if (carried_) {
         to.rest = place(rests_, q);
-        to.rest_step = step(rests_);
+        to.rest_step = digits_of_step(rests_);
         to.rest_total = rests_.total.data() + q;
         to.rest_units = rests_.units;
         to.rest_up = dithers() + (number + kDithers / 2) % kDithers;
@@ -191,8 +191,9 @@ void WeightedSum::set_digits(int64_t q, const double* p, Online& state) {
 void WeightedSum::add_rests(bool ahead) {
     const RowTail of_rows = carried_.of_rows(first_), next = carried_.of_rows(first_ + R_);
     for (int h = 0; h < 2 && of_rows.half[h]; ++h)
-        integers_->sum(of_rows.half[h], kDirections, R_, kDirections, view(rests_), along_.data() + h * kDirections,
-                       carried_.count(), ahead ? next.half[h] : nullptr);
+        integers_->sum(of_rows.half[h], kDirections, R_, kDirections, view(rests_),
+                       along_.data() + h * (kDirections / kPad) * step(), in_blocks() ? step() : carried_.count(),
+                       ahead ? next.half[h] : nullptr);
 }
 
 void WeightedSum::add(const void* next) {
@@ -217,8 +218,8 @@ void WeightedSum::add_both(WeightedSum& coarser, WeightedSum& finer, const void*
     coarser.clear_others();
     finer.clear_others();
     integers->sum_both(static_cast<const uint8_t*>(rows.row(coarser.first_)), rows.d, coarser.R_, rows.d,
-                       {coarser.view(coarser.digits_), coarser.sums_.data(), coarser.dp_},
-                       {finer.view(finer.digits_), finer.sums_.data(), finer.dp_});
+                       {coarser.view(coarser.digits_), coarser.sums_.data(), coarser.lda()},
+                       {finer.view(finer.digits_), finer.sums_.data(), finer.lda()});
     for (WeightedSum* sum : {&coarser, &finer}) {
         if (sum->carried_) sum->add_rests(false);
         sum->count_tile();
@@ -255,7 +256,7 @@ void WeightedSum::multiply(const void* next) {
     }
     if (integers_) {
         integers_->sum(static_cast<const uint8_t*>(rows_.row(first_)), rows_.d, R_, rows_.d, view(digits_),
-                       sums_.data(), dp_, static_cast<const uint8_t*>(next));
+                       sums_.data(), lda(), static_cast<const uint8_t*>(next));
         return;
     }
     if (count_ <= kernels_.floats.few) {

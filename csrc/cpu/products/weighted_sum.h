@@ -54,10 +54,11 @@ class WeightedSum {
     // The same of two kinds of weights over the same rows.
     static void add_both(WeightedSum& coarser, WeightedSum& finer, const void* next);
 
-    // The sum of query q, [padded(d)], whose place i of each block of kPad is column order()[i] (null: i): that of the
-    // latest tiles, and `before` times that of all before them, if there are any.
-    const float* sum(int64_t q) const { return sums_.data() + q * dp_; }
-    const float* sum_before(int64_t q) const { return sums_before_.data() ? sums_before_.data() + q * dp_ : nullptr; }
+    // The sum of query q, [padded(d)] in blocks of kPad, step() apart, whose place i is column order()[i] (null: i):
+    // that of the latest tiles, and `before` times that of all before them, if there are any.
+    const float* sum(int64_t q) const { return sums_.data() + at(q); }
+    const float* sum_before(int64_t q) const { return sums_before_.data() ? sums_before_.data() + at(q) : nullptr; }
+    int64_t step() const { return in_blocks() ? groups_ * group_ * kPad : kPad; }
     float before(int64_t q) const { return before_[size_t(q)]; }
     // Tiles that are added up one by one: rounding to one side grows with each.
     static constexpr int64_t kTogether = 32;
@@ -69,26 +70,33 @@ class WeightedSum {
     }
 
     // What the digits lose of the weights of query q: sum eta; the variance of what coordinates do not say of sum eta
-    // v; that of sum eta, as its digit is rounded; and sum eta (b - 128), b the coordinates, in the same order as
-    // `sum`.
+    // v; that of sum eta, as its digit is rounded; and sum eta (b - 128), b the coordinates, in blocks and in the order
+    // of `sum`.
     struct Rest {
         double sum = 0, unsaid = 0, rounding = 0;
         const float* along = nullptr;
+        int64_t step = 0;
+
+        float at(int64_t j) const { return along[j / kPad * step + j % kPad]; }
     };
     bool carries() const { return bool(carried_); }
     Rest rest(int64_t q) const {
         Rest rest = rest_[size_t(q)];
-        rest.along = along_.data() + q * carried_.count();
+        rest.along = along_.data() + (in_blocks() ? q * kPad : q * carried_.count());
+        rest.step = step();
         return rest;
     }
 
   private:
+    bool in_blocks() const { return integers_ && integers_->layout.sums_in_blocks; }
+    int64_t at(int64_t q) const { return q * (in_blocks() ? kPad : dp_); }
+    int64_t lda() const { return in_blocks() ? step() : dp_; }  // as products of integers take it
     void open(int64_t q, double rescale);
     double length(int64_t q) const;
     void fold(int64_t q);
     void set_digits(int64_t q, const double* p, Online& state);
     TileDigits make_digits(int parts, bool balanced) const;
-    int64_t step(const TileDigits& d) const { return group_ * d.parts * integers_->layout.weight_rows; }  // digits
+    int64_t digits_of_step(const TileDigits& d) const { return group_ * d.parts * integers_->layout.weight_rows; }
     char* place(TileDigits& d, int64_t slot) const;  // of its first digit
     void clear(TileDigits& d, int64_t slot) const;   // what it holds from an earlier tile
     WeightDigits view(const TileDigits& d) const;
@@ -107,7 +115,7 @@ class WeightedSum {
     int R_ = 0;
     uint64_t seed_ = 0;
     bool any_ = false;
-    Buffer<float> sums_;         // [groups*group, dp]
+    Buffer<float> sums_;         // [groups*group, dp], or [dp/kPad, groups*group, kPad]
     Buffer<float> sums_before_;  // the same
     std::vector<float> before_;  // what older ones are to be multiplied with
     Buffer<float> weights_;      // float path: [groups*group, tile]
@@ -132,26 +140,26 @@ inline Additions additions_of(double tiles, double pieces, double rows) {
 class Pooled {
   public:
     void clear() {  // for the next query
-        sums_.clear();
-        factors_.clear();
+        summands_.clear();
     }
-    bool empty() const { return sums_.empty(); }
+    bool empty() const { return summands_.empty(); }
     void add(const WeightedSum& piece, int64_t q, double factor) {
-        add(piece.sum(q), piece.order(), factor);
-        if (piece.sum_before(q)) add(piece.sum_before(q), piece.order(), factor * double(piece.before(q)));
+        order_ = piece.order();
+        summands_.push_back({piece.sum(q), piece.step(), factor});
+        if (piece.sum_before(q))
+            summands_.push_back({piece.sum_before(q), piece.step(), factor * double(piece.before(q))});
     }
+    // [padded(d)]
     void add(const float* sum, const uint8_t* order, double factor) {
-        sums_.push_back(sum);
-        factors_.push_back(factor);
         order_ = order;
+        summands_.push_back({sum, kPad, factor});
     }
     Joined join(const Table& kernels, int64_t d, double scale, double shift, double* to) const {
-        return kernels.vectors.join(sums_.data(), factors_.data(), int(sums_.size()), order_, d, scale, shift, to);
+        return kernels.vectors.join(summands_.data(), int(summands_.size()), order_, d, scale, shift, to);
     }
 
   private:
-    std::vector<const float*> sums_;
-    std::vector<double> factors_;
+    std::vector<Summand> summands_;
     const uint8_t* order_ = nullptr;
 };
 

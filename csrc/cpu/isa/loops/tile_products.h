@@ -24,6 +24,10 @@ constexpr int kDword = 4;                           // columns or rows of a dwor
 constexpr int kTilesAskFrom = 56;                   // as in IntegerLayout::dot_asks_from
 constexpr int64_t kTileColumns = int64_t(1) << 15;  // that an int32 sums without overflow, and twice a tail
 
+// Groups of so few queries that their sums lie in L2, from where L1 does not get them by itself. Those of more come
+// from L3, one block of columns after the other, which the processor sees coming.
+constexpr int kNearGroups = 2;
+
 // f(i, j), as constants of the compiler, for the registers of a block.
 template <int XS, int YS, class F>
 GEODIFF_INLINE void each_pair(F&& f) {
@@ -181,14 +185,15 @@ class TileSums {
             if (!w_.active[g]) continue;
             const int8_t* digits = static_cast<const int8_t*>(w_.digits) + g * steps * slots_ * T::bytes;
             for (int half = 0; half < 2; ++half) {
-                bring(g, A_ + c + half * 2 * T::rows);
+                float* A = A_ + c / kPad * lda_ + half * 2 * T::rows;
+                if (w_.groups <= kNearGroups) bring(g, A);
                 const uint8_t* columns = Y + half * 2 * apart;
                 if (slots_ > T::rows) {
                     sum_block_tiles<T, 2, SIGNED>(digits, slots_, columns, apart, steps, ahead);
-                    take<2>();
+                    take<2>(g, A);
                 } else {
                     sum_block_tiles<T, 1, SIGNED>(digits, slots_, columns, apart, steps, ahead);
-                    take<1>();
+                    take<1>(g, A);
                 }
             }
         }
@@ -199,25 +204,23 @@ class TileSums {
                 typename V::Vec parts[PARTS];
                 GEODIFF_UNROLL for (int part = 0; part < PARTS; ++part) parts[part] =
                     V::load(&sums_.at[i * PARTS + part][j * T::rows]);
-                V::template fold<PARTS>(parts, 1, w_.quantum[q], w_.rescale[q], to_ + q * lda_ + j * T::rows);
+                V::template fold<PARTS>(parts, 1, w_.quantum[q], w_.rescale[q], to_ + q * kPad + j * T::rows);
             }
     }
 
   private:
-    // Registers are about to hold those of group g and two registers of columns at A, which lie beyond L2.
-    GEODIFF_INLINE void bring(int g, float* A) {
-        next_g_ = g;
-        next_ = A;
+    // Registers are about to hold those of group g, which go to A.
+    GEODIFF_INLINE void bring(int g, const float* A) const {
         for (int i = 0, q = g * w_.group; i < w_.group; ++i, ++q)
-            for (int j = 0; j < 2; ++j) __builtin_prefetch(A + q * lda_ + j * T::rows, 1, 3);
+            for (int j = 0; j < 2; ++j) __builtin_prefetch(A + q * kPad + j * T::rows, 1, 3);
     }
     // They do.
     template <int XS>
-    GEODIFF_INLINE void take() {
+    GEODIFF_INLINE void take(int g, float* A) {
         fold();
         sums_.template take<XS, 2>();
-        g_ = next_g_;
-        to_ = next_;
+        g_ = g;
+        to_ = A;
     }
 
     const geodiff::WeightDigits& w_;
@@ -225,8 +228,8 @@ class TileSums {
     const int64_t lda_;
     const int slots_;
     BlockSums<T> sums_;
-    int g_ = 0, next_g_ = 0;
-    float *to_ = nullptr, *next_ = nullptr;
+    int g_ = 0;
+    float* to_ = nullptr;
 };
 
 // 64 columns of R rows, four rows of a column to a dword: [16 columns][steps][16][16 columns][4 rows].
@@ -326,6 +329,7 @@ inline geodiff::IntegerProducts tile_products() {
     p.layout.tile = p.layout.crowded_tile = 552 << 10;
     p.layout.row_unit = T::bytes;
     for (int i = 0; i < int(kPad); ++i) p.layout.column_of_slot[i] = uint8_t(V::column_of_slot(i));
+    p.layout.sums_in_blocks = true;
     p.place = place_digits<int8_t, kDword>;
     p.round = round_weights_of<int8_t, T::bytes>;
     p.dot = dot_tiles<T, V>;

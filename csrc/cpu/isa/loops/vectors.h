@@ -74,34 +74,41 @@ void add_to(double factor, const double* x, int64_t n, double* to) {
 }
 
 template <bool WITH_Y>
-float square_f32_of(const float* x, const float* y, float factor, int64_t n) {
+float square_f32_of(const float* x, const float* y, float factor, int64_t n, int64_t step) {
+    static_assert(kPad % (4 * kF) == 0);
     VecF acc[4] = {};
     float rest = 0;
     const auto at = [&](int64_t k) {
         const VecF v = load<VecF>(x + k);
         return WITH_Y ? v + load<VecF>(y + k) * factor : v;
     };
-    int64_t k = 0;
-    for (; k + 4 * kF <= n; k += 4 * kF) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
-            const VecF v = at(k + j * kF);
-            acc[j] += v * v;
+    for (; n > 0; n -= kPad, x += step, y += WITH_Y ? step : 0) {
+        const int64_t there = n < kPad ? n : kPad;
+        int64_t k = 0;
+        for (; k + 4 * kF <= there; k += 4 * kF) GEODIFF_UNROLL for (int j = 0; j < 4; ++j) {
+                const VecF v = at(k + j * kF);
+                acc[j] += v * v;
+            }
+        for (; k < there; ++k) {
+            const float v = WITH_Y ? x[k] + y[k] * factor : x[k];
+            rest += v * v;
         }
-    for (; k < n; ++k) {
-        const float v = WITH_Y ? x[k] + y[k] * factor : x[k];
-        rest += v * v;
     }
     return lane_sum<VecF, float>((acc[0] + acc[1]) + (acc[2] + acc[3])) + rest;
 }
 
-float square_f32(const float* x, const float* y, float factor, int64_t n) {
-    return y ? square_f32_of<true>(x, y, factor, n) : square_f32_of<false>(x, y, factor, n);
+float square_f32(const float* x, const float* y, float factor, int64_t n, int64_t step) {
+    return y ? square_f32_of<true>(x, y, factor, n, step) : square_f32_of<false>(x, y, factor, n, step);
 }
 
-void fold_f32(float* x, float factor, float* y, int64_t n) {
+void fold_f32(float* x, float factor, float* y, int64_t n, int64_t step) {
+    for (; n > 0; n -= kPad, x += step, y += step) {
+        const int64_t there = n < kPad ? n : kPad;
 #pragma omp simd
-    for (int64_t k = 0; k < n; ++k) {
-        y[k] = x[k] + factor * y[k];
-        x[k] = 0;
+        for (int64_t k = 0; k < there; ++k) {
+            y[k] = x[k] + factor * y[k];
+            x[k] = 0;
+        }
     }
 }
 
@@ -141,8 +148,8 @@ geodiff::VectorSize size_of(const double* x, int64_t n, int64_t fold, bool in_la
     return {largest, lane_sum<VecD, double>(total[0] + total[1]), part};
 }
 
-geodiff::Joined join_sums(const float* const* sums, const double* factors, int count, const uint8_t* column, int64_t d,
-                          double scale, double shift, double* to) {
+geodiff::Joined join_sums(const geodiff::Summand* summands, int count, const uint8_t* column, int64_t d, double scale,
+                          double shift, double* to) {
     VecD square = {}, model = {};
     double rest = 0, model_rest = 0;
     for (int64_t c = 0; c < d; c += kPad, to += kPad) {
@@ -150,7 +157,8 @@ geodiff::Joined join_sums(const float* const* sums, const double* factors, int c
         alignas(64) double v[kPad];
         GEODIFF_UNROLL4 for (int64_t i = 0; i < kPad; i += kD) {
             VecD x = {};
-            for (int s = 0; s < count; ++s) x += as_doubles(load<HalfF>(sums[s] + c + i)) * factors[s];
+            for (int s = 0; s < count; ++s)
+                x += as_doubles(load<HalfF>(summands[s].at + c / kPad * summands[s].step + i)) * summands[s].factor;
             x *= scale;
             store(v + i, x);
             if (!whole) continue;
