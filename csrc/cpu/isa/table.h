@@ -207,8 +207,8 @@ struct IntegerProducts {
     // null) is the next tile, brought to L2 meanwhile.
     void (*sum)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightDigits& w, float* A, int64_t lda,
                 const uint8_t* prefetch);
-    // The same of two kinds of weights, neither balanced, for which rows are laid out once; null: two calls are as
-    // good.
+    // The same of two kinds of weights, neither balanced, for which rows are laid out once; the finer have more digits
+    // than the coarser, three at most. Null: two calls are as good.
     void (*sum_both)(const uint8_t* X, int64_t ldx, int R, int64_t d, const WeightSums& coarser,
                      const WeightSums& finer);
     // With p = scale sum_j (b_j - 128) g_j, b the coordinates of a row and g those of a query:
